@@ -1,0 +1,51 @@
+# make demo: build the bundled LLaVA's engines and let them describe pictures.
+# make test: linters, types, import layers, tests. Both set up their own environment; nothing but Python and pip is needed.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+OLD_VENV := .venv-transformers-4.51
+DEMO := build/shapes-llava
+EXAMPLE := examples/shapes_llava
+PROMPT := $$'USER: <image>\nDescribe this image. ASSISTANT:'
+
+.PHONY: demo test test-old check slow clean
+.DELETE_ON_ERROR:
+
+# torch first and pinned: otherwise pip may bring gigabytes of another build of it.
+$(VENV)/.demo: pyproject.toml
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check '$(TORCH)'
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[rtx]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[rtx,dev]'
+	touch $@
+
+# The transformers of TensorRT-LLM 0.19.
+$(OLD_VENV)/.dev: pyproject.toml
+	test -x $(OLD_VENV)/bin/python || $(PYTHON) -m venv $(OLD_VENV)
+	$(OLD_VENV)/bin/pip install --quiet --disable-pip-version-check '$(TORCH)'
+	$(OLD_VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[rtx,dev]' 'transformers==4.51.3'
+	touch $@
+
+demo: $(VENV)/.demo
+	$(VENV)/bin/ditto build $(EXAMPLE)/checkpoint -o $(DEMO) --batch 4
+	$(VENV)/bin/ditto run $(DEMO) $(foreach n,1 2 3 4,--image $(EXAMPLE)/pictures/$(n).png) --prompt $(foreach n,1 2 3 4,$(PROMPT))
+
+check: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/basedpyright
+	$(VENV)/bin/lint-imports
+
+test: check
+	$(VENV)/bin/python -m pytest -q
+
+test-old: $(OLD_VENV)/.dev
+	$(OLD_VENV)/bin/python -m pytest -q
+
+clean:
+	rm -rf build $(VENV) $(OLD_VENV)

@@ -1,0 +1,78 @@
+"""Build time and peak memory of a CLIP-L/14-336 tower (304 M parameters, random float16 weights).
+
+    python -m benchmarks.clip_tower [--work build/benchmarks]
+
+Prints seconds per stage, from the end of the imports, and peak resident memory above what the imports took, beside
+the weights' size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import tensorrt_rtx  # noqa: F401 - what the imports cost is measured apart
+import torch
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from benchmarks.checkpoints import write
+from benchmarks.memory import peak_bytes, resident_bytes
+from ditto import VisionBuilder
+from ditto.arguments import DynamicDimension, TensorTypeHint
+from ditto.builders import Pretrained
+from ditto.engine import EngineTree
+
+CONFIG: dict[str, Any] = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+    "projection_dim": 768,
+}
+
+
+class Tower(nn.Module):
+    """All hidden states' last."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.tower = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.tower(pixels).last_hidden_state
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("build/benchmarks"))
+    options = parser.parse_args()
+    folder = write(options.work / "clip-l-336", CLIPVisionModel, CLIPVisionConfig(**CONFIG))
+    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    images = DynamicDimension("batch", 1, 2, 4)
+    builder = VisionBuilder(
+        source=Pretrained(str(folder), "AutoModel"),
+        family="clip",
+        inputs={"input": TensorTypeHint((images, 3, 336, 336), torch.float16)},
+        wrap=Tower,
+        target="tensorrt-rtx",
+        max_batch_size=4,
+    )
+    imported = resident_bytes()
+    start = time.perf_counter()
+    tree: EngineTree = builder.build(options.work / "clip-l-336-engine")
+    seconds = time.perf_counter() - start
+    for record in tree.manifest.stages:
+        print(f"{record['name']:<10} {record['detail']:<12} {record['seconds']:6.2f} s")
+    print(f"total after imports {seconds:6.2f} s")
+    above = peak_bytes() - imported
+    print(f"peak resident {above / 1e6:.0f} MB above imports ({imported / 1e6:.0f} MB), weights {weights / 1e6:.0f} MB")
+    print(f"ratio to weights {above / weights:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""What the engines of LLaVA-1.5-7B's shape hold, layer by layer, beside the least that the mathematics needs.
+
+    python -m benchmarks.layers
+
+Prints the tables of docs/layers.md. Nothing is compiled and no weights are needed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from benchmarks.described import llava_7b
+from ditto import LlavaModel, LlmBuilder, VisionBuilder
+from ditto.arguments import DynamicDimension, TensorTypeHint
+from ditto.builders.pipeline import describe
+from ditto.network import Network
+
+# A block's layers as the formulas need them, in TensorRT's kinds. Norms: cast to float32, square, mean, + epsilon,
+# root, quotient, cast back, * weight.
+DECODER_NEEDS = {
+    "MatrixMultiply": (4, "query/key/value, output, gate/up, down"),
+    "Attention": (1, "softmax(q k^T) v"),
+    "KVCacheUpdate": (2, "keys, values"),
+    "RotaryEmbedding": (2, "queries, keys"),
+    "ElementWise": (13, "two norms of 4, query scale, gating 2, residual sums 2"),
+    "Cast": (4, "two norms of 2"),
+    "Reduce": (2, "two norms"),
+    "Unary": (2, "two norms"),
+    "Activation": (1, "sigmoid of the gate"),
+    "Slice": (5, "query, key, value; gate, up"),
+    "Shuffle": (4, "heads of query, key, value; heads together"),
+}
+VISION_NEEDS = {
+    "MatrixMultiply": (4, "query/key/value, output, up, down"),
+    "Attention": (1, "softmax(q k^T) v"),
+    "Normalization": (2, "two norms"),
+    "ElementWise": (9, "biases 4, query scale, quick GELU 2, residual sums 2"),
+    "Activation": (1, "sigmoid of quick GELU"),
+    "Slice": (3, "query, key, value"),
+    "Shuffle": (4, "heads of query, key, value; heads together"),
+}
+
+
+def block_layers(network: Network, block: str) -> Counter[str]:
+    """Layers that come from a block of the model, constants aside."""
+    pattern = re.compile(rf"\b{re.escape(block)}(\.|$)")
+    found = (type(node.layer).__name__ for node in network.nodes if pattern.search(node.place.module))
+    return Counter(kind for kind in found if kind != "Constant")
+
+
+def table(have: Counter[str], needs: dict[str, tuple[int, str]]) -> str:
+    """A Markdown table: kind, layers, least, what for."""
+    lines = ["| kind | layers | least | what for |", "|---|---|---|---|"]
+    for kind in sorted(set(have) | set(needs), key=lambda kind: -have[kind]):
+        least, why = needs.get(kind, (0, ""))
+        lines.append(f"| {kind} | {have[kind]} | {least} | {why} |")
+    lines.append(f"| **all** | **{sum(have.values())}** | **{sum(least for least, _ in needs.values())}** | |")
+    return "\n".join(lines)
+
+
+def networks() -> dict[str, Network]:
+    """Both networks of LLaVA-1.5-7B's shape."""
+    source = llava_7b()
+    images = DynamicDimension("batch", 1, 2, 4)
+    hint = TensorTypeHint((images, *LlavaModel.pixel_shape(source.config)), source.dtype)
+    rows = LlavaModel.tokens_per_image(source.config)
+    common = {"source": source, "target": "tensorrt-rtx", "max_batch_size": 4}
+    builders = {
+        "vision": VisionBuilder(**common, family="llava", inputs={"input": hint}, wrap=LlavaModel.vision_wrapper),
+        "llm": LlmBuilder(**common, prompt_rows=rows),
+    }
+    return {name: describe(builder.job(builder.resolved_target())) for name, builder in builders.items()}
+
+
+def main() -> None:
+    made = networks()
+    parts = {
+        "Decoder block": (made["llm"], "layers.7", DECODER_NEEDS),
+        "Vision block": (made["vision"], "layers.7", VISION_NEEDS),
+    }
+    for title, (network, block, needs) in parts.items():
+        print(f"\n### {title}\n\n{table(block_layers(network, block), needs)}")
+    for name, network in made.items():
+        kinds = Counter(type(node.layer).__name__ for node in network.nodes)
+        print(f"\n{name}: {len(network.nodes)} layers in all, of them {kinds['Constant']} constants")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+"""What may vary at run time."""
+
+from ditto.arguments.dynamic_dimension import DynamicDimension
+from ditto.arguments.tensor_type_hint import TensorTypeHint
+
+__all__ = ["DynamicDimension", "TensorTypeHint"]

@@ -1,0 +1,189 @@
+"""What all builders share: frozen settings, `with_*` copies, and `build`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from attrs import asdict, evolve, frozen
+from typing_extensions import Self
+
+from ditto.builders.pipeline import Built, Job, build
+from ditto.builders.source import DTYPES, ModelSource
+from ditto.configs import AUTO, TensorRTConfig
+from ditto.engine import EngineTree, Manifest, Tokens, record_files, staged, version_of, versions, write_manifest
+from ditto.errors import ConfigError
+from ditto.progress import StageRecord, recording
+from ditto.targets import Target, target
+
+Auto = Literal["auto"]
+
+
+def positive(name: str, value: Any) -> int:
+    """`value`, if it is a number of at least 1.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{name} is {value!r}", remedy="give a number of at least 1")
+    return value
+
+
+@frozen(kw_only=True, slots=False)
+class EngineBuilder(ABC):
+    """Settings of one engine. Nothing is loaded or built before `build`.
+
+    Args:
+        source: where the model comes from.
+        max_batch_size: items per call, at most.
+        dtype: in which the engine computes; `auto` for the model's own.
+        target: a name of `ditto.configs.TARGETS`, or `auto` for the first whose library is installed.
+        compute_capabilities: GPUs to build for, e.g. `8.9`; none for a portable engine (TensorRT-RTX) or for the GPU
+            present (TensorRT).
+        tensorrt: TensorRT's own settings.
+    """
+
+    name: ClassVar[str]
+
+    source: ModelSource
+    max_batch_size: int = 1
+    dtype: torch.dtype | Auto = "auto"
+    target: str = AUTO
+    compute_capabilities: tuple[str, ...] = ()
+    tensorrt: TensorRTConfig = TensorRTConfig()
+
+    def with_batch(self, maximum: int) -> Self:
+        """Accept 1 to `maximum` items per call; the engine is tuned for half of it."""
+        return evolve(self, max_batch_size=positive("the batch limit", maximum))
+
+    def with_dtype(self, dtype: torch.dtype | str) -> Self:
+        """Compute in `dtype`: float32, float16, bfloat16, or `auto` for the model's own."""
+        return evolve(self, dtype=parse_dtype(dtype))
+
+    def with_target(self, name: str) -> Self:
+        """Build for a target: `trtllm`, `tensorrt`, `tensorrt-rtx`, or `auto`."""
+        return evolve(self, target=name)
+
+    def with_compute_capabilities(self, *capabilities: str) -> Self:
+        """Build for these GPUs, e.g. `8.9`; for none: a portable engine."""
+        return evolve(self, compute_capabilities=tuple(str(capability) for capability in capabilities))
+
+    def with_tensorrt(self, config: TensorRTConfig) -> Self:
+        """Use TensorRT's own settings `config`."""
+        return evolve(self, tensorrt=config)
+
+    def resolved_target(self) -> Target:
+        """The target, its library and settings checked.
+
+        Raises:
+            ConfigError, MissingLibraryError: it cannot be built for.
+        """
+        chosen = target(self.target)
+        chosen.check(self.tensorrt, self.compute_capabilities)
+        return chosen
+
+    def resolved_dtype(self, target: Target) -> torch.dtype:
+        """The dtype in which the engine computes.
+
+        Raises:
+            ConfigError: the model's own dtype is none that engines here compute in.
+        """
+        explicit = target.explicit_dtype(self.tensorrt)
+        if explicit is not None:
+            return explicit
+        dtype = self.source.dtype if self.dtype == "auto" else self.dtype
+        if dtype not in DTYPES.values():
+            raise ConfigError(f"the model's dtype {dtype} is not supported", remedy=f"choose from {', '.join(DTYPES)}")
+        return dtype
+
+    @abstractmethod
+    def job(self, target: Target) -> Job:
+        """Everything decided about the engine.
+
+        Raises:
+            CheckpointError, ConfigError: the model or the settings do not fit.
+        """
+
+    @property
+    @abstractmethod
+    def model_type(self) -> str:
+        """Hugging Face's name of the model's family."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The settings for the manifest, derived ones included."""
+
+    def tokens(self) -> Tokens | None:
+        """Token ids that running needs; None for an engine without a language model."""
+        return None
+
+    def build(self, out: str | Path) -> EngineTree:
+        """Build this engine alone: its files at the top of `out`.
+
+        Raises:
+            DittoError: it failed; `out` is as it was.
+        """
+        chosen = self.resolved_target()
+        with recording() as stages, staged(Path(out)) as folder:
+            built = self.build_into(chosen, folder, folder)
+            self.source.copy_processor(folder / "processor")
+            parts, settings = {self.name: built}, {self.name: self.settings()}
+            finish(folder, self.source, self.model_type, chosen, parts, settings, self.tokens(), stages)
+        return EngineTree.open(out)
+
+    def build_into(self, target: Target, folder: Path, root: Path) -> Built:
+        """Build this engine into `folder`, a part of the tree at `root`.
+
+        Raises:
+            DittoError: it failed.
+        """
+        return build(self.job(target), target, self.tensorrt, self.compute_capabilities, folder, root)
+
+
+def parse_dtype(dtype: torch.dtype | str) -> torch.dtype | Auto:
+    """A dtype by name or as itself; `auto` stays.
+
+    Raises:
+        ConfigError: it is none that engines here compute in.
+    """
+    if dtype == "auto":
+        return "auto"
+    known = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if known not in DTYPES.values():
+        raise ConfigError(f"dtype {dtype} is not supported", remedy=f"choose from auto, {', '.join(DTYPES)}")
+    return known  # type: ignore[return-value]
+
+
+def finish(
+    root: Path,
+    source: ModelSource,
+    model_type: str,
+    target: Target,
+    built: dict[str, Built],
+    settings: dict[str, Any],
+    tokens: Tokens | None,
+    stages: Sequence[StageRecord],
+) -> None:
+    """Write the manifest of a tree whose components are written."""
+    used = frozenset(name for part in built.values() for name in part.used)
+    libraries = {part.library for part in built.values() if part.library is not None}
+    manifest = Manifest(
+        ditto=version_of("ditto"),
+        target=target.name,
+        library=", ".join(sorted(libraries)) or None,
+        versions=versions(),
+        model=source.name,
+        model_type=model_type,
+        settings=settings,
+        checkpoint=source.checkpoint,
+        tokens=tokens,
+        components={name: part.component for name, part in built.items()},
+        unused=source.unused(used),
+        stages=[asdict(record) for record in stages],
+        files=record_files(root),
+    )
+    write_manifest(manifest, root)

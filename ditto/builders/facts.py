@@ -1,0 +1,88 @@
+"""What Hugging Face's configuration says of a language model, under the names of TensorRT-LLM's config.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ditto.engine import Tokens
+from ditto.errors import CheckpointError
+from ditto.targets import LlmFacts
+
+
+def llm_facts(config: Any, vocab_size: int) -> LlmFacts:
+    """The facts of a text configuration.
+
+    Args:
+        config: Hugging Face's configuration of the language model.
+        vocab_size: rows of the embedding.
+    Raises:
+        CheckpointError: it lacks a size that every decoder has.
+    """
+
+    def known(*names: str, otherwise: Any = None) -> Any:
+        for name in names:
+            value = getattr(config, name, None)
+            if value is not None:
+                return value
+        if otherwise is None:
+            raise CheckpointError(f"the configuration of {config.model_type} has no `{names[0]}`")
+        return otherwise
+
+    hidden, heads = known("hidden_size"), known("num_attention_heads")
+    head_size = known("head_dim", otherwise=hidden // heads)
+    rope = rope_parameters(config)
+    return LlmFacts(
+        architecture=_architecture(config),
+        vocab_size=vocab_size,
+        hidden_size=hidden,
+        num_hidden_layers=known("num_hidden_layers"),
+        num_attention_heads=heads,
+        num_key_value_heads=known("num_key_value_heads", otherwise=heads),
+        head_size=head_size,
+        intermediate_size=known("intermediate_size", otherwise=4 * hidden),
+        hidden_act=str(known("hidden_act", "hidden_activation", otherwise="gelu")),
+        norm_epsilon=float(known("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", otherwise=1e-5)),
+        max_position_embeddings=known("max_position_embeddings", otherwise=2048),
+        position_embedding_type="rope_gpt_neox" if rope else "learned_absolute",
+        rotary_embedding_dim=int(head_size * float(known("partial_rotary_factor", otherwise=1.0))) if rope else 0,
+        qk_layernorm=config.model_type in ("qwen3", "qwen3_moe"),
+        extra={"rotary_base": rope.get("rope_theta"), "rotary_scaling": _scaling(rope)} if rope else {},
+    )
+
+
+def rope_parameters(config: Any) -> dict[str, Any]:
+    """Rotary embedding's parameters as transformers 5 names them, `rope_theta` among them; empty without rope."""
+    stated = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    theta = stated.get("rope_theta", getattr(config, "rope_theta", None))
+    return {} if theta is None else {**stated, "rope_theta": float(theta)}
+
+
+def _scaling(rope: dict[str, Any]) -> dict[str, Any] | None:
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return None
+    return {**{key: value for key, value in rope.items() if key not in ("rope_theta", "rope_type")}, "type": kind}
+
+
+def _architecture(config: Any) -> str:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+    if isinstance(known, (tuple, list)):
+        known = known[0]
+    return known or (getattr(config, "architectures", None) or [f"{config.model_type}ForCausalLM"])[0]
+
+
+def tokens(config: Any, generation: Any, vocab_size: int) -> Tokens:
+    """The token ids that running needs."""
+    text = config.get_text_config()
+    end = generation.get("eos_token_id")
+    end = end if end is not None else getattr(text, "eos_token_id", None)
+    ends = [int(token) for token in (end if isinstance(end, (list, tuple)) else [] if end is None else [end])]
+    pad = generation.get("pad_token_id")
+    pad = pad if pad is not None else getattr(text, "pad_token_id", None)
+    image = getattr(config, "image_token_index", None)
+    image = image if image is not None else getattr(config, "image_token_id", None)
+    return Tokens(
+        vocab_size=vocab_size, end=ends, pad=int(pad if pad is not None else ends[0] if ends else 0), image=image
+    )

@@ -1,0 +1,176 @@
+"""Builds the engine of a language model."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from attrs import asdict, evolve, frozen
+from torch import nn
+from typing_extensions import Self, override
+
+from ditto.builders.engine import Auto, EngineBuilder, positive
+from ditto.builders.facts import llm_facts, tokens
+from ditto.builders.pipeline import Job
+from ditto.builders.source import InMemory, Loaded, Pretrained
+from ditto.configs import Limits
+from ditto.engine import Tokens
+from ditto.errors import ConfigError
+from ditto.network import Network
+from ditto.targets import Target
+from ditto.wrappers.llm import DecoderWithHead, LlmWrapper
+
+# Where nothing is said: the longest sequence, if the model goes that far, and tokens per call of packed targets.
+_DEFAULT_SEQ_LEN = 4096
+_DEFAULT_NUM_TOKENS = 8192
+_TEXT_BESIDE_PICTURES = 64
+
+
+@frozen(kw_only=True, slots=False)
+class LlmBuilder(EngineBuilder):
+    """Settings of a language model's engine; limits left at `auto` follow from the model and each other.
+
+    Args:
+        max_input_len: tokens of a prompt, pictures included; `auto`: half of max_seq_len, or more where pictures
+            need it.
+        max_seq_len: tokens of prompt and answer; `auto`: the model's positions, at most 4096.
+        max_num_tokens: tokens per call over the batch (packed targets); `auto`: 8192, or what one prompt needs.
+        max_prompt_embedding_table_size: rows over the batch; `auto`: `prompt_rows` for each item of the batch.
+        prompt_rows: rows of image features per request; 0 for a text model.
+    """
+
+    name: ClassVar[str] = "llm"
+
+    max_input_len: int | Auto = "auto"
+    max_seq_len: int | Auto = "auto"
+    max_num_tokens: int | Auto = "auto"
+    max_prompt_embedding_table_size: int | Auto = "auto"
+    prompt_rows: int = 0
+
+    @classmethod
+    def from_pretrained(cls, model: str, *, revision: str | None = None) -> Self:
+        """Settings for a text model in a folder or on the hub."""
+        return cls(source=Pretrained(str(model), "AutoModelForCausalLM", revision))
+
+    @classmethod
+    def from_model(cls, model: nn.Module, *, lm_head: nn.Module | None = None) -> Self:
+        """Settings for a model in memory.
+
+        Args:
+            model: a causal language model; a vision-language model, of which the language part is built; or a bare
+                decoder together with its `lm_head`.
+        Raises:
+            ConfigError: a bare decoder without `lm_head`.
+        """
+        if lm_head is not None:
+            whole = DecoderWithHead(model, lm_head)
+            whole.config = model.config  # type: ignore[assignment]
+            return cls(source=InMemory(whole, _name_of(model)))
+        if getattr(model, "get_output_embeddings", lambda: None)() is None:
+            raise ConfigError(
+                f"{type(model).__name__} has no output embedding: it is a bare decoder",
+                remedy="pass the whole model, or the decoder with lm_head=model.lm_head",
+            )
+        return cls(source=InMemory(model, _name_of(model)))
+
+    def with_max_input_len(self, maximum: int) -> Self:
+        """Accept prompts of up to `maximum` tokens, pictures included."""
+        return evolve(self, max_input_len=positive("max_input_len", maximum))
+
+    def with_max_seq_len(self, maximum: int) -> Self:
+        """Hold up to `maximum` tokens per sequence, prompt and answer together."""
+        return evolve(self, max_seq_len=positive("max_seq_len", maximum))
+
+    def with_max_num_tokens(self, maximum: int) -> Self:
+        """Accept up to `maximum` tokens per call over the whole batch (packed targets)."""
+        return evolve(self, max_num_tokens=positive("max_num_tokens", maximum))
+
+    def with_prompt_table(self, rows: int) -> Self:
+        """Hold `rows` rows of image features over the whole batch; 0 for none."""
+        return evolve(self, max_prompt_embedding_table_size=rows if rows == 0 else positive("prompt table", rows))
+
+    @property
+    def limits(self) -> Limits:
+        """All limits, derived ones included.
+
+        Raises:
+            ConfigError: they contradict each other or the model.
+        """
+        positions = getattr(self.source.config.get_text_config(), "max_position_embeddings", None)
+        seq_len = self.max_seq_len
+        if seq_len == "auto":
+            seq_len = min(positions or _DEFAULT_SEQ_LEN, _DEFAULT_SEQ_LEN)
+        elif positions is not None and seq_len > positions:
+            raise ConfigError(
+                f"max_seq_len {seq_len} is more than the model's {positions} positions",
+                remedy=f"lower it to {positions}, or choose a model with rope scaling",
+            )
+        input_len = self.max_input_len
+        if input_len == "auto":
+            with_pictures = min(self.prompt_rows + _TEXT_BESIDE_PICTURES, seq_len - 1) if self.prompt_rows else 0
+            input_len = max(seq_len // 2, with_pictures)
+        rows = self.max_prompt_embedding_table_size
+        if rows == "auto":
+            rows = self.prompt_rows * self.max_batch_size
+        num_tokens = self.max_num_tokens
+        if num_tokens == "auto":
+            num_tokens = max(_DEFAULT_NUM_TOKENS, input_len)
+        return Limits(
+            max_batch_size=self.max_batch_size,
+            max_input_len=input_len,
+            max_seq_len=seq_len,
+            max_num_tokens=num_tokens,
+            max_prompt_embedding_table_size=rows,
+        )
+
+    @override
+    def job(self, target: Target) -> Job:
+        limits = self.limits
+        loaded = self.source.load(self.resolved_dtype(target))
+        embedding = _embedding(loaded)
+        vocab_size = int(embedding.weight.shape[0])
+        wrapper = LlmWrapper(loaded.model, embedding, vocab_size)
+        facts = llm_facts(self.source.config.get_text_config(), vocab_size)
+        weight_of = loaded.weight_of(wrapper)
+
+        def lower(program: Any) -> Network:
+            return target.lower_llm(program, weight_of, limits)
+
+        return Job(
+            name=self.name,
+            wrapper=wrapper,
+            prefix="model.",
+            inputs=target.llm_inputs(limits, facts.hidden_size, loaded.dtype),
+            output_names=("logits",),
+            dtype=loaded.dtype,
+            sizes={"batch": 2, "sequence": limits.max_seq_len, "prompt_rows": 2},
+            positions="position_ids",
+            lower=lower,
+            profiles=target.llm_profiles(limits),
+            config=lambda network: target.llm_config(facts, limits, str(loaded.dtype).removeprefix("torch.")),
+            tensors=loaded.tensors,
+            keep_weights=self.source.checkpoint is None,
+        )
+
+    @property
+    @override
+    def model_type(self) -> str:
+        return str(self.source.config.model_type)
+
+    @override
+    def settings(self) -> dict[str, Any]:
+        return {**asdict(self.limits), "compute_capabilities": list(self.compute_capabilities)}
+
+    @override
+    def tokens(self) -> Tokens:
+        config = self.source.config
+        return tokens(config, self.source.generation_config, config.get_text_config().vocab_size)
+
+
+def _embedding(loaded: Loaded) -> Any:
+    model: Any = loaded.model.decoder if isinstance(loaded.model, DecoderWithHead) else loaded.model
+    return model.get_input_embeddings()
+
+
+def _name_of(model: nn.Module) -> str:
+    config = getattr(model, "config", None)
+    return getattr(config, "_name_or_path", "") or type(model).__name__

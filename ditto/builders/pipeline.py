@@ -1,0 +1,115 @@
+"""The story of a build: capture, rewrite, lower, compile, write down."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from attrs import field, frozen
+from safetensors.torch import save_file
+from torch import nn
+
+from ditto.arguments import TensorTypeHint
+from ditto.capture import export
+from ditto.configs import TensorRTConfig
+from ditto.engine import ENGINE_FILES, Component
+from ditto.engine.config import LlmConfig, VisionConfig, write_config
+from ditto.network import Network, check, save
+from ditto.network.weight import TensorSource, stored_names
+from ditto.program import Program
+from ditto.progress import stage
+from ditto.rewrite import rewrite
+from ditto.targets import Profile, Target
+
+
+@frozen(kw_only=True)
+class Job:
+    """Everything that is decided about an engine before work begins.
+
+    Args:
+        name: `vision` or `llm`.
+        wrapper: what is captured; `prefix` is what it adds in front of the user's module paths.
+        inputs, output_names: of the wrapper.
+        dtype: of floating parameters.
+        sizes: of named dimensions, the largest that occur over an engine's life.
+        positions: the input that holds token positions, None for a vision tower.
+        lower: from the rewritten program to the network.
+        profiles: of the engine.
+        config: what goes into config.json, given the network.
+        tensors: who has the checkpoint's numbers.
+        keep_weights: also write the weights beside the engine: for a model that is on no disk.
+    """
+
+    name: str
+    wrapper: nn.Module
+    prefix: str
+    inputs: Mapping[str, TensorTypeHint]
+    output_names: Sequence[str]
+    dtype: torch.dtype
+    sizes: Mapping[str, int]
+    positions: str | None
+    lower: Callable[[Program], Network]
+    profiles: tuple[Profile, ...]
+    config: Callable[[Network], LlmConfig | VisionConfig]
+    tensors: TensorSource
+    keep_weights: bool = False
+
+
+@frozen
+class Built:
+    """A component's record, the checkpoint tensors that it uses, and who compiled it."""
+
+    component: Component
+    used: frozenset[str]
+    library: str | None
+    engine_bytes: int = field(default=0)
+
+
+def describe(job: Job) -> Network:
+    """From the wrapper to the network.
+
+    Raises:
+        ModelError: the model does something that no engine can.
+    """
+    program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype)
+    rewrite(program, job.sizes, job.positions)
+    network = job.lower(program)
+    check(network)
+    return network
+
+
+def build(
+    job: Job, target: Target, tensorrt: TensorRTConfig, capabilities: Sequence[str], folder: Path, root: Path
+) -> Built:
+    """Write an engine, its config.json and its network into `folder`, which is `root` or below it.
+
+    Raises:
+        DittoError: any step failed; the folder is not to be used then.
+    """
+    network = describe(job)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(job.config(network), folder)
+    save(network, folder / "network.json", folder / "network.safetensors")
+    used = frozenset(name for constant in network.constants() for name in stored_names(constant.weight))
+    if job.keep_weights:
+        with stage("save weights", job.name):
+            save_file({name: job.tensors.tensor(name).contiguous() for name in used}, folder / "weights.safetensors")
+    path = folder / ENGINE_FILES[job.name]
+    library = target.compile(network, job.profiles, job.tensors, tensorrt, capabilities, path)
+    component = Component(
+        folder=folder.relative_to(root).as_posix(),
+        engine=path.name,
+        dtype=str(job.dtype).removeprefix("torch."),
+        inputs={name: str(spec) for name, spec in network.inputs.items()},
+        outputs={name: str(network.value(value).spec) for name, value in network.outputs.items()},
+        shared=dict(network.shared),
+        profiles={
+            profile.name: {name: [dim.min, dim.opt, dim.max] for name, dim in profile.ranges.items()}
+            for profile in job.profiles
+        },
+        layers=dict(sorted(Counter(type(node.layer).__name__ for node in network.nodes).items())),
+        weights="weights.safetensors" if job.keep_weights else "checkpoint",
+    )
+    return Built(component, used, library, path.stat().st_size)

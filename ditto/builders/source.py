@@ -1,0 +1,353 @@
+"""Where a model comes from: a checkpoint that is not loaded, or a module in memory."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import field, frozen
+from torch import Tensor, nn
+from typing_extensions import override
+
+from ditto.capture import weightless
+from ditto.checkpoint import CheckpointIndex, CheckpointReader, match_names
+from ditto.engine import Checkpoint
+from ditto.errors import CheckpointError, ConfigError
+from ditto.network.weight import Stored, TensorSource, Weight, fold
+
+DTYPES: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+# What running needs of a checkpoint folder, apart from weights.
+_PROCESSOR_FILES = (
+    "added_tokens.json",
+    "chat_template.*",
+    "config.json",
+    "generation_config.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "tokenizer*",
+    "vocab.*",
+)
+
+
+@frozen
+class Loaded:
+    """A model ready to be captured.
+
+    Args:
+        model: its parameters may be without data.
+        dtype: of its floating parameters.
+        weights: for each parameter, by `id`, where its numbers come from.
+        tensors: who has the numbers.
+    """
+
+    model: nn.Module
+    dtype: torch.dtype
+    weights: Mapping[int, Weight]
+    tensors: TensorSource
+
+    def weight_of(self, wrapper: nn.Module) -> Callable[[str], Weight]:
+        """The weight of a parameter, by its name in a wrapper of the model."""
+        parameters = dict(wrapper.named_parameters(remove_duplicate=False))
+        return lambda name: self.weights[id(parameters[name])]
+
+
+class ModelSource(ABC):
+    """Where a model comes from."""
+
+    name: str
+
+    @property
+    @abstractmethod
+    def config(self) -> Any:
+        """Hugging Face's configuration object."""
+
+    @property
+    @abstractmethod
+    def generation_config(self) -> Mapping[str, Any]:
+        """Hugging Face's generation defaults, as far as known."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """The model's own dtype."""
+
+    @property
+    @abstractmethod
+    def checkpoint(self) -> Checkpoint | None:
+        """The checkpoint on disk, None for a model in memory."""
+
+    @abstractmethod
+    def load(self, dtype: torch.dtype) -> Loaded:
+        """The model, in `dtype`.
+
+        Raises:
+            CheckpointError: the checkpoint does not have what the model needs.
+        """
+
+    @abstractmethod
+    def copy_processor(self, folder: Path) -> None:
+        """Copy tokenizer and image processor files into a new folder, if there are any."""
+
+    def unused(self, used: frozenset[str]) -> list[str]:
+        """The checkpoint's tensors that are not among `used`, sorted."""
+        del used
+        return []
+
+
+@frozen(slots=False)
+class Pretrained(ModelSource):
+    """A checkpoint folder or hub id. Headers and configuration are read when first needed, weights not here.
+
+    Args:
+        name: folder or hub id.
+        revision: of a hub id.
+        architecture: the class to instantiate is looked up in transformers; this names the fallback, e.g.
+            `AutoModelForCausalLM`.
+    """
+
+    name: str
+    architecture: str
+    revision: str | None = None
+
+    @cached_property
+    def folder(self) -> Path:
+        """The checkpoint's folder; a hub id is downloaded (safetensors and text files only).
+
+        Raises:
+            CheckpointError: there is no such folder or id.
+        """
+        local = Path(self.name)
+        if local.exists():
+            return local.resolve()
+        if self.name.startswith((".", "/", "~")) or self.name.count("/") != 1:
+            raise CheckpointError(
+                "there is no such checkpoint folder", where=self.name, remedy="give a folder or a hub id, owner/name"
+            )
+        from huggingface_hub import snapshot_download
+
+        try:
+            patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+            return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=patterns))
+        except Exception as error:
+            raise CheckpointError(
+                f"cannot get the checkpoint from the hub: {str(error).splitlines()[0] if str(error) else error!r}",
+                where=self.name,
+                remedy="check the id and the connection, or give a local folder",
+            ) from error
+
+    @cached_property
+    def index(self) -> CheckpointIndex:
+        """The checkpoint's headers."""
+        return CheckpointIndex.open(self.folder)
+
+    @property
+    @override
+    def config(self) -> Any:
+        """Hugging Face's configuration object.
+
+        Raises:
+            CheckpointError: config.json is missing, damaged, or of a model type that transformers does not know.
+        """
+        return self._config
+
+    @cached_property
+    def _config(self) -> Any:
+        from transformers import AutoConfig
+
+        path = self.folder / "config.json"
+        if not path.is_file():
+            raise CheckpointError(
+                "the checkpoint folder has no config.json", where=str(self.folder), remedy="download it again"
+            )
+        try:
+            return AutoConfig.from_pretrained(self.folder)
+        except Exception as error:
+            raise CheckpointError(
+                f"transformers cannot read the configuration: {str(error).splitlines()[0]}",
+                where=str(path),
+                remedy="check the file; a model newer than the installed transformers needs a newer one",
+            ) from error
+
+    @property
+    @override
+    def generation_config(self) -> Mapping[str, Any]:
+        from transformers import GenerationConfig
+
+        if not (self.folder / "generation_config.json").is_file():
+            return {}
+        return GenerationConfig.from_pretrained(self.folder).to_dict()
+
+    @property
+    @override
+    def dtype(self) -> torch.dtype:
+        stated = self.config.__dict__.get("dtype") or self.config.__dict__.get("torch_dtype")
+        stated = stated or getattr(self.config.get_text_config(), "dtype", None)
+        if isinstance(stated, str):
+            stated = getattr(torch, stated, None)
+        if isinstance(stated, torch.dtype) and stated in DTYPES.values():
+            return stated
+        counts = dict.fromkeys(DTYPES.values(), 0)
+        for record in self.index.tensors.values():
+            if record.dtype in counts:
+                counts[record.dtype] += record.stop - record.start
+        return max(counts, key=counts.__getitem__)
+
+    @property
+    @override
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(folder=str(self.folder), identity=self.index.identity)
+
+    @override
+    def load(self, dtype: torch.dtype) -> Loaded:
+        cls = self._model_class()
+        config = _in_dtype(self.config, dtype)
+        with weightless(dtype):
+            try:
+                model: Any = cls(config).eval()
+            except Exception as error:
+                raise CheckpointError(
+                    f"transformers cannot make a {cls.__name__} from the configuration: {str(error).splitlines()[0]}",
+                    where=str(self.folder / "config.json"),
+                    remedy="check the file's values",
+                ) from error
+        if hasattr(model, "tie_weights"):
+            model.tie_weights()
+        names = match_names(model, self.index.tensors, str(self.folder))
+        reader = CheckpointReader(self.index)
+        for name, buffer in model.named_buffers():
+            if name in names:
+                buffer.copy_(reader.tensor(names[name]))
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        weights = {id(part): self._weight(name, names[name], part) for name, part in parameters.items()}
+        return Loaded(model, dtype, weights, reader)
+
+    @override
+    def copy_processor(self, folder: Path) -> None:
+        folder.mkdir()
+        for pattern in _PROCESSOR_FILES:
+            for file in self.folder.glob(pattern):
+                if file.is_file():
+                    shutil.copyfile(file, folder / file.name)
+
+    @override
+    def unused(self, used: frozenset[str]) -> list[str]:
+        return sorted(set(self.index.tensors) - used)
+
+    def _model_class(self) -> type[nn.Module]:
+        import transformers
+
+        for name in getattr(self.config, "architectures", None) or ():
+            if isinstance(getattr(transformers, name, None), type):
+                return getattr(transformers, name)
+        mapping = getattr(transformers, self.architecture)._model_mapping
+        if type(self.config) not in mapping:
+            raise CheckpointError(
+                f"transformers has no {self.architecture} for model type {self.config.model_type!r}",
+                where=str(self.folder / "config.json"),
+                remedy="name the model's class under `architectures`",
+            )
+        return mapping[type(self.config)]
+
+    def _weight(self, name: str, stored: str, parameter: nn.Parameter) -> Weight:
+        record = self.index.tensors[stored]
+        if record.shape != tuple(parameter.shape):
+            raise CheckpointError(
+                f"tensor `{stored}` has shape {list(record.shape)}, the model's `{name}` has {list(parameter.shape)}",
+                where=str(record.file),
+                remedy="check that config.json belongs to this checkpoint",
+            )
+        weight = Stored(stored, record.shape, record.dtype)
+        return weight if record.dtype == parameter.dtype else fold("cast", weight, parameter.dtype)
+
+
+def _in_dtype(config: Any, dtype: torch.dtype) -> Any:
+    """A copy of a configuration, nested ones included, that asks for `dtype`."""
+    config = copy.deepcopy(config)
+    nested = [value for value in vars(config).values() if hasattr(value, "model_type")]
+    for part in (config, *nested):
+        if "dtype" in vars(part) or hasattr(type(part), "dtype"):
+            part.dtype = dtype
+        else:
+            part.torch_dtype = dtype
+    return config
+
+
+class ModuleTensors:
+    """The tensors of a module in memory, by their names in its state."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._tensors = dict(module.named_parameters(remove_duplicate=False))
+
+    def tensor(self, name: str) -> Tensor:
+        """The parameter's data on the CPU."""
+        return self._tensors[name].detach().cpu()
+
+    def release(self) -> None:
+        """The module holds its own memory."""
+
+
+@frozen(slots=False, eq=False)
+class InMemory(ModelSource):
+    """A module in memory, left as it is."""
+
+    module: nn.Module
+    name: str = field(default="a module in memory")
+
+    @property
+    @override
+    def config(self) -> Any:
+        config = getattr(self.module, "config", None)
+        if config is None:
+            raise ConfigError(
+                f"{type(self.module).__name__} has no `config`", remedy="pass a Hugging Face model, or its pieces"
+            )
+        return config
+
+    @property
+    @override
+    def generation_config(self) -> Mapping[str, Any]:
+        found = getattr(self.module, "generation_config", None)
+        return {} if found is None else found.to_dict()
+
+    @property
+    @override
+    def dtype(self) -> torch.dtype:
+        for parameter in self.module.parameters():
+            if parameter.is_floating_point():
+                return parameter.dtype
+        raise ConfigError(f"{type(self.module).__name__} has no floating parameters")
+
+    @property
+    @override
+    def checkpoint(self) -> None:
+        return None
+
+    @override
+    def load(self, dtype: torch.dtype) -> Loaded:
+        weights: dict[int, Weight] = {}
+        for name, parameter in self.module.named_parameters(remove_duplicate=False):
+            if parameter.is_meta:
+                raise ConfigError(
+                    f"parameter `{name}` has no data (meta device)", remedy="load the model's weights first"
+                )
+            stored = Stored(name, tuple(parameter.shape), parameter.dtype)
+            cast = parameter.is_floating_point() and parameter.dtype != dtype
+            weights.setdefault(id(parameter), fold("cast", stored, dtype) if cast else stored)
+        return Loaded(self.module, dtype, weights, ModuleTensors(self.module))
+
+    @override
+    def copy_processor(self, folder: Path) -> None:
+        """A module knows no processor."""

@@ -1,0 +1,103 @@
+"""Builds the engine of a vision tower and its projector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from attrs import evolve, field, frozen
+from torch import nn
+from typing_extensions import Self, override
+
+from ditto.arguments import DynamicDimension, TensorTypeHint
+from ditto.builders.engine import EngineBuilder
+from ditto.builders.pipeline import Job
+from ditto.errors import ConfigError
+from ditto.network import Network
+from ditto.targets import Target
+
+
+def _itself(model: nn.Module) -> nn.Module:
+    return model
+
+
+@frozen(kw_only=True, slots=False)
+class VisionBuilder(EngineBuilder):
+    """Settings of a vision engine.
+
+    Args:
+        family: Hugging Face's name of the family, as TensorRT-LLM's multimodal runner wants it.
+        inputs: of the wrapper, by name and in order. A first axis that is a `DynamicDimension` is the batch and follows
+            `max_batch_size`; floating dtypes follow `dtype`.
+        output_names: of the wrapper.
+        wrap: makes the wrapper from the model; the model itself if it is one already.
+    """
+
+    name: ClassVar[str] = "vision"
+
+    family: str
+    inputs: Mapping[str, TensorTypeHint]
+    output_names: tuple[str, ...] = ("encoder_output",)
+    wrap: Callable[[nn.Module], nn.Module] = field(default=_itself)
+
+    @override
+    def with_batch(self, maximum: int) -> Self:
+        grown = super().with_batch(maximum)
+        return evolve(grown, inputs={name: _with_batch(hint, maximum) for name, hint in self.inputs.items()})
+
+    @override
+    def job(self, target: Target) -> Job:
+        loaded = self.source.load(self.resolved_dtype(target))
+        wrapper = self.wrap(loaded.model)
+        weight_of = loaded.weight_of(wrapper)
+        inputs = {
+            name: evolve(hint, dtype=loaded.dtype) if hint.dtype.is_floating_point else hint
+            for name, hint in self.inputs.items()
+        }
+        dimensions = {size.name: size for hint in inputs.values() for size in hint.dynamic.values()}
+
+        def lower(program: Any) -> Network:
+            return target.lower_vision(program, weight_of)
+
+        def config(network: Network) -> Any:
+            spec = network.value(next(iter(network.outputs.values()))).spec
+            shape = [dim if isinstance(dim, int) else -1 for dim in spec.shape]
+            precision = str(spec.dtype).removeprefix("torch.")
+            return target.vision_config(self.family, self.max_batch_size, shape, precision)
+
+        return Job(
+            name=self.name,
+            wrapper=wrapper,
+            prefix="",
+            inputs=inputs,
+            output_names=self.output_names,
+            dtype=loaded.dtype,
+            sizes={name: dimension.max for name, dimension in dimensions.items()},
+            positions=None,
+            lower=lower,
+            profiles=target.vision_profiles(list(dimensions.values())),
+            config=config,
+            tensors=loaded.tensors,
+            keep_weights=self.source.checkpoint is None,
+        )
+
+    @property
+    @override
+    def model_type(self) -> str:
+        return self.family
+
+    @override
+    def settings(self) -> dict[str, Any]:
+        return {
+            "max_batch_size": self.max_batch_size,
+            "compute_capabilities": list(self.compute_capabilities),
+        }
+
+
+def _with_batch(hint: TensorTypeHint, maximum: int) -> TensorTypeHint:
+    batch = hint.shape[0]
+    if not isinstance(batch, DynamicDimension):
+        raise ConfigError("the vision input has no batch axis", remedy="make its first axis a DynamicDimension")
+    # TensorRT-LLM's own towers are tuned for half the batch, rounded down (contract, multimodal 3.1).
+    grown = DynamicDimension(batch.name, 1, max(1, maximum // 2), maximum)
+    return evolve(hint, shape=(grown, *hint.shape[1:]))

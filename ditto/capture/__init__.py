@@ -1,0 +1,6 @@
+"""From PyTorch modules to graphs of aten and Ditto operators."""
+
+from ditto.capture.export import export
+from ditto.capture.skeleton import weightless
+
+__all__ = ["export", "weightless"]

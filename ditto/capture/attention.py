@@ -1,0 +1,133 @@
+"""Attention arrives in the graph as one operator, whatever class the model uses.
+
+Hugging Face calls attention and mask functions by name from two registries (the second one since transformers 4.53).
+Ours are named `ditto`. The mask function expands what the model asks for into an honest bool tensor; whether it is a
+plain causal mask, a window or something else is found out later, by looking at it (`rewrite/masks.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ditto import ops
+from ditto.errors import ModelError, UnsupportedFact
+
+IMPLEMENTATION = "ditto"
+
+# Arguments that models hand to attention functions and that do not change its result here: there is no cache, no
+# gradient and no packing in a captured forward.
+_WITHOUT_EFFECT = frozenset(
+    {
+        "cache_position",
+        "cu_seq_lens_k",
+        "cu_seq_lens_q",
+        "head_mask",
+        "is_training",
+        "layer_idx",
+        "max_length_k",
+        "max_length_q",
+        "output_attentions",
+        "output_hidden_states",
+        "position_embeddings",
+        "position_ids",
+        "return_dict",
+        "use_cache",
+    }
+)
+
+
+def attention_function(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    is_causal: bool | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **more: Any,
+) -> tuple[Tensor, None]:
+    """Attention as Hugging Face's registry wants it: query [B, H, S, D], key and value [B, G, S, D]; the result is
+    [B, S, H, D].
+
+    A mask, where there is one, says everything about what is seen; `is_causal` and `sliding_window` count without one.
+
+    Raises:
+        UnsupportedFact: the model hands over something that is not honoured here.
+    """
+    extra = sorted(name for name, given in more.items() if given is not None and name not in _WITHOUT_EFFECT)
+    if extra:
+        raise UnsupportedFact(
+            f"{type(module).__name__} gives its attention {', '.join(extra)}, which Ditto does not know",
+            remedy="if it does not change the result, name it in `ditto/capture/attention.py`",
+        )
+    if dropout:
+        raise ModelError(f"{type(module).__name__} drops attention weights", remedy="call `model.eval()` first")
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    bare = attention_mask is None
+    # transformers 4.51 makes masks with room for a token to come; its own functions cut them like this.
+    mask = None if attention_mask is None else attention_mask[..., : key.shape[-2]]
+    result = ops.attention(
+        query,
+        key,
+        value,
+        mask,
+        s_aux,
+        query.shape[-1] ** -0.5 if scaling is None else float(scaling),
+        bool(causal) and bare,
+        (sliding_window or 0) if causal and bare else 0,
+        float(softcap or 0.0),
+        int(getattr(module, "layer_idx", None) or 0),
+    )
+    return result.transpose(1, 2), None
+
+
+def mask_function(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int = 0,
+    kv_offset: int = 0,
+    mask_function: Callable[..., Tensor] | None = None,
+    attention_mask: Tensor | None = None,
+    device: torch.device | str | None = None,
+    **_: Any,
+) -> Tensor:
+    """The mask that a model asks for, true where a query sees a key: bool [batch or 1, 1, q_length, kv_length]."""
+    queries = torch.arange(q_length, device=device) + q_offset
+    keys = torch.arange(kv_length, device=device) + kv_offset
+    rows = torch.arange(batch_size, device=device)[:, None, None, None]
+    head = torch.zeros(1, dtype=torch.long, device=device)[None, :, None, None]
+    assert mask_function is not None, "Hugging Face always names the mask it wants"
+    seen = mask_function(rows, head, queries[None, None, :, None], keys[None, None, None, :])
+    seen = seen.expand(-1, -1, q_length, kv_length)
+    return seen if attention_mask is None else seen & attention_mask[:, None, None, :kv_length].bool()
+
+
+def register() -> None:
+    """Make both functions known to Hugging Face; doing so again changes nothing."""
+    from transformers.modeling_utils import AttentionInterface
+
+    AttentionInterface.register(IMPLEMENTATION, attention_function)
+    try:
+        from transformers.masking_utils import AttentionMaskInterface
+    except ImportError:  # transformers before 4.53 builds masks inside its models
+        return
+    AttentionMaskInterface.register(IMPLEMENTATION, mask_function)
+
+
+def use_semantic_attention(module: nn.Module) -> None:
+    """Let every Hugging Face model inside `module` call attention by our name. Classes that call
+    `scaled_dot_product_attention` themselves (CLIP before 4.53) are recognised later, by that operator."""
+    for part in module.modules():
+        config = getattr(part, "config", None)
+        if config is not None and hasattr(config, "_attn_implementation"):
+            config._attn_implementation = IMPLEMENTATION

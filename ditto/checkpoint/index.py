@@ -1,0 +1,200 @@
+"""What a checkpoint folder holds, from its safetensors headers alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import frozen
+
+from ditto.errors import CheckpointError
+
+_SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+_SAMPLE_BYTES = 4096
+
+# The dtypes of safetensors that models here use.
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+
+
+@frozen
+class TensorRecord:
+    """Where a tensor lies: its shard, shape, dtype, and its bytes' range in the shard's data."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    start: int
+    stop: int
+
+
+@frozen
+class CheckpointIndex:
+    """The tensors of a checkpoint folder.
+
+    Args:
+        folder: holds `model.safetensors`, or the shards that `model.safetensors.index.json` names.
+        tensors: by name.
+        identity: a digest of the shards' names, sizes and headers, and of samples of every tensor.
+    """
+
+    folder: Path
+    tensors: Mapping[str, TensorRecord]
+    identity: str
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(record.stop - record.start for record in self.tensors.values())
+
+    @staticmethod
+    def open(folder: Path) -> CheckpointIndex:
+        """Read the headers of a checkpoint.
+
+        Raises:
+            CheckpointError: no safetensors there, a shard is missing, or a file is damaged.
+        """
+        shards, wanted = _shards(folder)
+        index = CheckpointIndex.of_files(folder, shards)
+        missing = sorted(set(wanted) - set(index.tensors))
+        if missing:
+            raise CheckpointError(
+                f"the index names {len(missing)} tensors that no shard holds, e.g. `{missing[0]}`",
+                where=str(folder / _INDEX),
+                remedy="download the checkpoint again",
+            )
+        return index
+
+    @staticmethod
+    def of_files(folder: Path, shards: Sequence[Path]) -> CheckpointIndex:
+        """Read the headers of safetensors files that belong together.
+
+        Raises:
+            CheckpointError: a file is damaged.
+        """
+        tensors: dict[str, TensorRecord] = {}
+        digest = hashlib.sha256()
+        for shard in shards:
+            header, base = _header(shard)
+            size = shard.stat().st_size
+            for name, entry in header.items():
+                if name != "__metadata__":
+                    tensors[name] = _record(shard, name, entry, base, size)
+            digest.update(f"{shard.name} {size} {json.dumps(header, sort_keys=True)}".encode())
+        _digest_samples(tensors.values(), digest)
+        return CheckpointIndex(folder, tensors, digest.hexdigest())
+
+
+def _shards(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
+    if not folder.is_dir():
+        raise CheckpointError(
+            "there is no such checkpoint folder",
+            where=str(folder),
+            remedy="give a folder or a hub id such as owner/name",
+        )
+    index = folder / _INDEX
+    if not index.exists():
+        if (folder / _SINGLE).exists():
+            return [folder / _SINGLE], {}
+        found = [pattern for pattern in ("*.bin", "*.pt", "*.pth", "*.gguf") if any(folder.glob(pattern))]
+        remedy = "only safetensors are read: save the model again with `save_pretrained`" if found else None
+        raise CheckpointError(
+            f"the checkpoint folder has no {_SINGLE} and no {_INDEX}",
+            where=str(folder),
+            remedy=remedy or "download the checkpoint again, weights included",
+        )
+    try:
+        mapping = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(mapping.values()))
+        if not all(isinstance(name, str) and Path(name).name == name for name in names):
+            raise ValueError("a shard's name is not a plain file name")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(
+            f"cannot read the index: {error}", where=str(index), remedy="download the checkpoint again"
+        ) from error
+    for name in names:
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"the index names the shard {name}, which is not there",
+                where=str(index),
+                remedy="download the checkpoint again",
+            )
+    return [folder / name for name in names], mapping
+
+
+def _header(shard: Path) -> tuple[dict[str, Any], int]:
+    def damaged(reason: str) -> CheckpointError:
+        return CheckpointError(
+            f"the shard is damaged: {reason}", where=str(shard), remedy="download the checkpoint again"
+        )
+
+    try:
+        with shard.open("rb") as file:
+            start = file.read(8)
+            if len(start) < 8:
+                raise damaged("it ends within its first 8 bytes")
+            (length,) = struct.unpack("<Q", start)
+            if length > min(_MAX_HEADER_BYTES, shard.stat().st_size - 8):
+                raise damaged("its header would be longer than the file")
+            header = json.loads(file.read(length).decode("utf-8"))
+    except OSError as error:
+        raise damaged(str(error)) from error
+    except ValueError as error:
+        raise damaged("its header is no JSON") from error
+    if not isinstance(header, dict):
+        raise damaged("its header is no JSON object")
+    return header, 8 + length
+
+
+def _record(shard: Path, name: str, entry: Any, base: int, size: int) -> TensorRecord:
+    def damaged(reason: str) -> CheckpointError:
+        return CheckpointError(f"tensor `{name}` {reason}", where=str(shard), remedy="download the checkpoint again")
+
+    try:
+        dtype, shape = _DTYPES.get(entry["dtype"]), tuple(int(dim) for dim in entry["shape"])
+        start, stop = (base + int(offset) for offset in entry["data_offsets"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged("has a damaged header entry") from error
+    if dtype is None:
+        raise damaged(f"has dtype {entry['dtype']}, which is not read")
+    count = 1
+    for dim in shape:
+        count *= dim
+    if not base <= start <= stop or stop - start != count * dtype.itemsize:
+        raise damaged("has a header entry that contradicts itself")
+    if stop > size:
+        raise damaged("lies beyond the end of the file: it is truncated")
+    return TensorRecord(shard, shape, dtype, start, stop)
+
+
+def _digest_samples(records: Iterable[TensorRecord], digest: Any) -> None:
+    """Feed the beginning, middle and end of every tensor: cheap, and other weights of the same shapes show."""
+    by_file: dict[Path, list[TensorRecord]] = {}
+    for record in records:
+        by_file.setdefault(record.file, []).append(record)
+    for path, held in by_file.items():
+        with path.open("rb") as file:
+            for record in sorted(held, key=lambda record: record.start):
+                middle = max(record.start, (record.start + record.stop - _SAMPLE_BYTES) // 2)
+                for start in (record.start, middle, max(record.start, record.stop - _SAMPLE_BYTES)):
+                    file.seek(start)
+                    digest.update(file.read(min(_SAMPLE_BYTES, record.stop - start)))

@@ -1,0 +1,60 @@
+"""`ditto build`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ditto.configs import AUTO, TARGETS
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "build", help="build the engines of a model", description="Build the engines of a model."
+    )
+    parser.add_argument("model", metavar="MODEL", help="a checkpoint folder or a hub id, owner/name")
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, type=Path, help="the folder to become the tree")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="requests per call, at most (default 1)")
+    parser.add_argument("--target", choices=(AUTO, *TARGETS), default=AUTO, help="what to build for (default auto)")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (default: the model's own)")
+    parser.add_argument(
+        "--compute-capability", nargs="+", default=[], metavar="CC", help="GPUs to build for, e.g. 8.9; none: portable"
+    )
+    parser.add_argument("--max-input-len", type=int, metavar="N", help="tokens of a prompt, pictures included")
+    parser.add_argument("--max-seq-len", type=int, metavar="N", help="tokens of a prompt and its answer")
+    parser.add_argument(
+        "--max-num-tokens", type=int, metavar="N", help="tokens per call over the batch (packed targets)"
+    )
+    parser.add_argument("--prompt-table", type=int, metavar="ROWS", help="rows of image features over the batch")
+    parser.add_argument("--vision-batch", type=int, metavar="N", help="pictures per call of the vision engine")
+    parser.add_argument("--revision", metavar="REV", help="of a hub id")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Build, and print the tree's folder."""
+    from ditto.cli.tree import tree_text
+    from ditto.families import MultimodalModel, family_of
+
+    builder: Any = family_of(options.model, options.revision).with_batch(options.batch)
+    builder = builder.with_target(options.target).with_dtype(options.dtype)
+    builder = builder.with_compute_capabilities(*options.compute_capability)
+    for name in ("max_input_len", "max_seq_len", "max_num_tokens", "prompt_table", "vision_batch"):
+        value = getattr(options, name)
+        if value is not None:
+            builder = _with(builder, name, value)
+    build = builder.build_all if isinstance(builder, MultimodalModel) else builder.build
+    tree = build(options.output)
+    print(tree_text(tree))
+    return 0
+
+
+def _with(builder: Any, name: str, value: int) -> Any:
+    from ditto.errors import ConfigError
+
+    method = getattr(builder, f"with_{name}", None)
+    if method is None:
+        raise ConfigError(f"--{name.replace('_', '-')} is for vision-language models", remedy="leave it out")
+    return method(value)

@@ -1,0 +1,59 @@
+"""`ditto doctor`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Describe the command."""
+    text = "Say what this machine can build, compile and run, and why not the rest."
+    parser = commands.add_parser("doctor", help="say what this machine can do", description=text)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print one line per ability."""
+    del options
+    for ability, able, reason in abilities():
+        print(f"{'yes' if able else 'no ':<4} {ability:<34} {reason}")
+    return 0
+
+
+def abilities() -> list[tuple[str, bool, str]]:
+    """What this machine can do: (ability, whether, with what or why not)."""
+    from ditto.bindings import Library, load, load_native
+    from ditto.engine import version_of
+    from ditto.errors import MissingLibraryError
+
+    capture = f"torch {version_of('torch')}, transformers {version_of('transformers')}"
+    found = [("capture and describe models", True, capture)]
+    libraries: dict[str, Library] = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
+    for target, library in libraries.items():
+        try:
+            title, able = load_native(library).title, True
+            if library == "tensorrt" and not _gpu():
+                title, able = f"{title} compiles on a machine with a GPU only", False
+        except MissingLibraryError as error:
+            title, able = f"{error.cause} ({error.remedy})", False
+        found.append((f"compile for {target}", able, title))
+    try:
+        load("tensorrt")
+        missing = "" if version_of("tensorrt_llm") != "unknown" else "TensorRT-LLM is not installed"
+    except MissingLibraryError as error:
+        missing = error.cause
+    found.append(("compile for trtllm", not missing, missing or f"TensorRT-LLM {version_of('tensorrt_llm')}"))
+    found.append(("run trees in PyTorch (reference)", True, "on the CPU"))
+    gpu = _gpu()
+    found.append(("GPU", bool(gpu), gpu or "no NVIDIA driver found"))
+    return found
+
+
+def _gpu() -> str:
+    """The GPU driver's presence, and torch's name of the GPU where torch can tell; empty for none."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return "an NVIDIA driver; this torch is built without CUDA" if Path("/dev/nvidiactl").exists() else ""

@@ -1,0 +1,14 @@
+"""Settings as plain frozen values."""
+
+from ditto.configs.limits import Limits
+from ditto.configs.target_names import AUTO, TARGETS
+from ditto.configs.tensorrt import TensorRTBuilderConfig, TensorRTConfig, TensorRTNetworkCreationFlags
+
+__all__ = [
+    "AUTO",
+    "TARGETS",
+    "Limits",
+    "TensorRTBuilderConfig",
+    "TensorRTConfig",
+    "TensorRTNetworkCreationFlags",
+]

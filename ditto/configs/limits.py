@@ -1,0 +1,43 @@
+"""How much an LLM engine takes at once."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from ditto.errors import ConfigError
+
+
+@frozen(kw_only=True)
+class Limits:
+    """Limits of an LLM engine.
+
+    Args:
+        max_batch_size: sequences per call.
+        max_input_len: tokens of one prompt, pictures included.
+        max_seq_len: tokens of one sequence, prompt and answer together: what the KV cache must hold.
+        max_num_tokens: tokens per call over the whole batch, padding removed (packed targets only).
+        max_prompt_embedding_table_size: rows of the prompt embedding table over the whole batch; 0 for none.
+    Raises:
+        ConfigError: a limit below 1 (the table: below 0), or a prompt limit that leaves no room for an answer.
+    """
+
+    max_batch_size: int
+    max_input_len: int
+    max_seq_len: int
+    max_num_tokens: int
+    max_prompt_embedding_table_size: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("max_batch_size", "max_input_len", "max_seq_len", "max_num_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}", remedy="give a number of at least 1")
+        if self.max_prompt_embedding_table_size < 0:
+            raise ConfigError(
+                f"max_prompt_embedding_table_size is {self.max_prompt_embedding_table_size}",
+                remedy="give the number of rows, or 0 for a model without pictures",
+            )
+        if self.max_input_len >= self.max_seq_len:
+            raise ConfigError(
+                f"max_input_len {self.max_input_len} leaves no room for an answer in max_seq_len {self.max_seq_len}",
+                remedy="raise max_seq_len or lower max_input_len",
+            )

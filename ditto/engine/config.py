@@ -1,0 +1,234 @@
+"""The two config.json files of a tree, in the form of TensorRT-LLM 0.19, for either target.
+
+One reader then serves both targets, and a tree has one shape. Keys and defaults: contract (LLM engine) sections 1.1 to
+1.4, contract (multimodal) section 2.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from attrs import Factory, asdict, frozen
+
+from ditto.errors import TreeError
+
+
+@frozen(kw_only=True)
+class Mapping:
+    """How a model is spread over GPUs; one engine of one rank here."""
+
+    world_size: int = 1
+    gpus_per_node: int = 8
+    cp_size: int = 1
+    tp_size: int = 1
+    pp_size: int = 1
+    moe_tp_size: int = 1
+    moe_ep_size: int = 1
+
+
+@frozen(kw_only=True)
+class Quantization:
+    """Quantisation of weights and cache; none here."""
+
+    quant_algo: str | None = None
+    kv_cache_quant_algo: str | None = None
+    group_size: int = 128
+    smoothquant_val: float = 0.5
+    clamp_val: list[float] | None = None
+    use_meta_recipe: bool = False
+    has_zero_point: bool = False
+    pre_quant_scale: bool = False
+    exclude_modules: list[str] | None = None
+
+
+@frozen(kw_only=True)
+class PretrainedConfig:
+    """What an engine says of its model. `extra` holds the keys that only some architectures have."""
+
+    architecture: str
+    dtype: str
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_size: int
+    intermediate_size: int
+    hidden_act: str
+    norm_epsilon: float
+    max_position_embeddings: int
+    position_embedding_type: str
+    rotary_embedding_dim: int
+    qk_layernorm: bool = False
+    logits_dtype: str = "float32"
+    use_parallel_embedding: bool = False
+    embedding_sharding_dim: int = 0
+    runtime_defaults: None = None
+    mapping: Mapping = Factory(Mapping)
+    quantization: Quantization = Factory(Quantization)
+    extra: dict[str, Any] = Factory(dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to config.json."""
+        data = asdict(self)
+        extra = data.pop("extra")
+        return {**data, **extra}
+
+
+@frozen(kw_only=True)
+class PluginConfig:
+    """`plugin_config` of an engine without plugins; a target with plugins sets what it uses."""
+
+    dtype: str
+    bert_attention_plugin: str | None = None
+    gpt_attention_plugin: str | None = None
+    gemm_plugin: str | None = None
+    explicitly_disable_gemm_plugin: bool = False
+    gemm_swiglu_plugin: str | None = None
+    fp8_rowwise_gemm_plugin: str | None = None
+    qserve_gemm_plugin: str | None = None
+    identity_plugin: str | None = None
+    nccl_plugin: str | None = None
+    lora_plugin: str | None = None
+    dora_plugin: bool = False
+    weight_only_groupwise_quant_matmul_plugin: str | None = None
+    weight_only_quant_matmul_plugin: str | None = None
+    smooth_quant_plugins: bool = False
+    smooth_quant_gemm_plugin: str | None = None
+    layernorm_quantization_plugin: str | None = None
+    rmsnorm_quantization_plugin: str | None = None
+    quantize_per_token_plugin: bool = False
+    quantize_tensor_plugin: bool = False
+    moe_plugin: str | None = None
+    mamba_conv1d_plugin: str | None = None
+    low_latency_gemm_plugin: str | None = None
+    low_latency_gemm_swiglu_plugin: str | None = None
+    gemm_allreduce_plugin: str | None = None
+    context_fmha: bool = False
+    bert_context_fmha_fp32_acc: bool = False
+    paged_kv_cache: bool = False
+    remove_input_padding: bool = False
+    norm_quant_fusion: bool = False
+    reduce_fusion: bool = False
+    user_buffer: bool = False
+    tokens_per_block: int = 32
+    use_paged_context_fmha: bool = False
+    use_fp8_context_fmha: bool = False
+    fuse_fp4_quant: bool = False
+    multiple_profiles: bool = False
+    paged_state: bool = False
+    streamingllm: bool = False
+    manage_weights: bool = False
+    use_fused_mlp: bool = True
+    pp_reduce_scatter: bool = False
+
+
+@frozen(kw_only=True)
+class LoraConfig:
+    """LoRA adapters; none here."""
+
+    lora_dir: list[str] = Factory(list)
+    lora_ckpt_source: str = "hf"
+    max_lora_rank: int = 64
+    lora_target_modules: list[str] = Factory(list)
+    trtllm_modules_to_hf_modules: dict[str, str] = Factory(dict)
+
+
+@frozen(kw_only=True)
+class BuildConfig:
+    """`build_config`: limits and choices of an LLM engine."""
+
+    max_input_len: int
+    max_seq_len: int
+    opt_batch_size: int
+    max_batch_size: int
+    max_num_tokens: int
+    opt_num_tokens: int
+    max_prompt_embedding_table_size: int
+    kv_cache_type: str
+    plugin_config: PluginConfig
+    max_beam_width: int = 1
+    gather_context_logits: bool = False
+    gather_generation_logits: bool = False
+    strongly_typed: bool = True
+    force_num_profiles: int | None = None
+    profiling_verbosity: str = "layer_names_only"
+    enable_debug_output: bool = False
+    max_draft_len: int = 0
+    speculative_decoding_mode: int = 1
+    use_refit: bool = False
+    input_timing_cache: str | None = None
+    output_timing_cache: str | None = None
+    lora_config: LoraConfig = Factory(LoraConfig)
+    weight_sparsity: bool = False
+    weight_streaming: bool = False
+    use_strip_plan: bool = False
+    max_encoder_input_len: int = 1024
+    monitor_memory: bool = False
+    use_mrope: bool = False
+
+
+@frozen(kw_only=True)
+class LlmConfig:
+    """`llm/config.json`. `version` is that of TensorRT-LLM whose form this is."""
+
+    version: str
+    pretrained_config: PretrainedConfig
+    build_config: BuildConfig
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to config.json."""
+        return {
+            "version": self.version,
+            "pretrained_config": self.pretrained_config.to_json(),
+            "build_config": asdict(self.build_config),
+        }
+
+
+@frozen(kw_only=True)
+class VisionConfig:
+    """`vision/config.json`: `builder_config` and nothing else (contract, multimodal 2.1 and 2.2).
+
+    Args:
+        output_shape: of `encoder_output`, -1 for the batch.
+    """
+
+    precision: str
+    model_type: str
+    max_batch_size: int
+    output_shape: list[int]
+    tensor_parallel: int = 1
+    use_refit: bool = False
+    int8: bool = False
+    force_num_profiles: int | None = None
+    strongly_typed: bool = True
+    use_strip_plan: bool = False
+    model_name: str = "multiModal"
+    max_beam_width: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to config.json."""
+        return {"builder_config": asdict(self)}
+
+
+def write_config(config: LlmConfig | VisionConfig, folder: Path) -> None:
+    """Write `folder`/config.json."""
+    (folder / "config.json").write_text(json.dumps(config.to_json(), indent=4) + "\n", encoding="utf-8")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read `folder`/config.json.
+
+    Raises:
+        TreeError: it is missing or no JSON object.
+    """
+    path = folder / "config.json"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TreeError(f"cannot read config.json: {error}", where=str(path), remedy="build the tree again") from error
+    if not isinstance(data, dict):
+        raise TreeError("config.json holds no object", where=str(path), remedy="build the tree again")
+    return data

@@ -1,0 +1,153 @@
+"""`ditto.json`: what a tree is, what it was made from, and what belongs to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from attrs import Factory, frozen
+from cattrs import Converter, transform_error
+from cattrs.errors import BaseValidationError
+
+from ditto.errors import TreeError
+
+NAME = "ditto.json"
+FORMAT = 1
+
+
+@frozen(kw_only=True)
+class FileRecord:
+    """A file of the tree. `sha256` of its content."""
+
+    bytes: int
+    sha256: str
+
+
+@frozen(kw_only=True)
+class Component:
+    """An engine of the tree: `vision` or `llm`.
+
+    Args:
+        folder: relative to the tree, `.` if the tree is this one engine.
+        engine: the engine's file name, None while it is still to be compiled.
+        dtype: the model's dtype in this engine, e.g. `float16`.
+        inputs, outputs: specs by name, e.g. `float16[batch, 3, 336, 336]`.
+        shared: outputs that use the memory of an input.
+        profiles: for each optimisation profile, [min, opt, max] of each named dimension.
+        layers: how many of each kind.
+        weights: where the constants come from, `checkpoint` or a safetensors file relative to `folder`.
+    """
+
+    folder: str
+    engine: str | None
+    dtype: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    shared: dict[str, str]
+    profiles: dict[str, dict[str, list[int]]]
+    layers: dict[str, int]
+    weights: str
+
+
+@frozen(kw_only=True)
+class Checkpoint:
+    """The checkpoint that a tree was made from, and its identity (see `CheckpointIndex`)."""
+
+    folder: str
+    identity: str
+
+
+@frozen(kw_only=True)
+class Tokens:
+    """Token ids that running needs.
+
+    Args:
+        vocab_size: virtual ids start here.
+        end: ids that end an answer.
+        pad: filler behind shorter rows.
+        image: the id that stands for one row of image features, None for a text model.
+    """
+
+    vocab_size: int
+    end: list[int]
+    pad: int
+    image: int | None
+
+
+@frozen(kw_only=True)
+class Manifest:
+    """All of `ditto.json`.
+
+    Args:
+        ditto: Ditto's version.
+        target: the target's name.
+        library: the library that compiled the engines and its version, None while they are to be compiled.
+        versions: of what took part.
+        model: the id or folder that was asked for.
+        model_type: Hugging Face's name of the family.
+        settings: limits and choices, as asked for and as derived.
+        checkpoint: None for a model that came from memory.
+        unused: checkpoint tensors that no engine uses.
+        stages: name, detail, seconds and peak resident bytes of each stage of the build.
+        files: by path relative to the tree; the manifest itself aside.
+    """
+
+    format: int = FORMAT
+    ditto: str
+    target: str
+    library: str | None
+    versions: dict[str, str]
+    model: str
+    model_type: str
+    settings: dict[str, Any]
+    checkpoint: Checkpoint | None
+    tokens: Tokens | None
+    components: dict[str, Component]
+    unused: list[str] = Factory(list)
+    stages: list[dict[str, Any]] = Factory(list)
+    files: dict[str, FileRecord] = Factory(dict)
+
+
+_converter = Converter(forbid_extra_keys=True)
+
+
+def write_manifest(manifest: Manifest, root: Path) -> None:
+    """Write `root`/ditto.json."""
+    text = json.dumps(_converter.unstructure(manifest), indent=1, ensure_ascii=False)
+    (root / NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(root: Path) -> Manifest:
+    """Read `root`/ditto.json.
+
+    Raises:
+        TreeError: it is missing, damaged, or of another format; all faults are named.
+    """
+    path, remedy = root / NAME, "build the tree again"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TreeError(
+            "there is no engine tree here: no ditto.json", where=str(root), remedy="run `ditto build` first"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise TreeError(f"cannot read the manifest: {error}", where=str(path), remedy=remedy) from error
+    found = data.get("format") if isinstance(data, dict) else None
+    if found != FORMAT:
+        raise TreeError(f"the tree has format {found}, not {FORMAT}", where=str(path), remedy=remedy)
+    try:
+        return _converter.structure(data, Manifest)
+    except BaseValidationError as error:
+        faults = "; ".join(transform_error(error)[:5])
+        raise TreeError(f"the manifest is damaged: {faults}", where=str(path), remedy=remedy) from error
+
+
+def file_record(path: Path) -> FileRecord:
+    """Size and digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return FileRecord(bytes=path.stat().st_size, sha256=digest.hexdigest())

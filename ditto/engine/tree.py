@@ -1,0 +1,124 @@
+"""An engine tree on disk.
+
+    OUT/ditto.json                                       the manifest
+    OUT/vision/{config.json,model.engine}                vision tower and projector
+    OUT/llm/{config.json,rank0.engine}                   language model
+    OUT/{vision,llm}/{network.json,network.safetensors}  what each engine computes
+    OUT/processor/                                       tokenizer and image processor
+
+A single engine has the files of its component at the top. Two single engines in `OUT/vision` and `OUT/llm` (built one
+at a time) open as one tree.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve, frozen
+
+from ditto.engine.config import read_config
+from ditto.engine.manifest import NAME, Component, FileRecord, Manifest, file_record, read_manifest
+from ditto.errors import TreeError
+
+ENGINE_FILES = {"vision": "model.engine", "llm": "rank0.engine"}
+
+
+@frozen
+class EngineTree:
+    """A tree and its manifest."""
+
+    root: Path
+    manifest: Manifest
+
+    @staticmethod
+    def open(root: str | Path) -> EngineTree:
+        """Open a tree and check that every file of it is there with its size.
+
+        Raises:
+            TreeError: there is none, or it is damaged.
+        """
+        root = Path(root)
+        if not root.is_dir():
+            raise TreeError("there is no such folder", where=str(root), remedy="give the folder that was built")
+        parts = {name: root / name for name in ENGINE_FILES if (root / name / NAME).is_file()}
+        if not (root / NAME).is_file() and parts:
+            return _joined(root, {name: EngineTree.open(folder) for name, folder in parts.items()})
+        manifest = read_manifest(root)
+        for name, record in manifest.files.items():
+            path = root / name
+            if not path.is_file() or path.stat().st_size != record.bytes:
+                problem = "is missing" if not path.is_file() else f"is not {record.bytes} bytes long"
+                raise TreeError(f"{name} {problem}", where=str(root), remedy="build the tree again")
+        return EngineTree(root, manifest)
+
+    def component(self, name: str) -> Component:
+        """A component's record.
+
+        Raises:
+            TreeError: the tree has none of that name.
+        """
+        if name not in self.manifest.components:
+            have = ", ".join(self.manifest.components)
+            raise TreeError(f"the tree has no {name} engine, only {have}", where=str(self.root))
+        return self.manifest.components[name]
+
+    def folder(self, name: str) -> Path:
+        """A component's folder."""
+        return self.root / self.component(name).folder
+
+    def config(self, name: str) -> dict[str, Any]:
+        """A component's config.json."""
+        return read_config(self.folder(name))
+
+    @property
+    def processor_folder(self) -> Path | None:
+        """Where tokenizer and image processor lie, None if the tree has none."""
+        candidates = [self.root / "processor"]
+        candidates += [self.folder(name) / "processor" for name in self.manifest.components]
+        return next((folder for folder in candidates if folder.is_dir()), None)
+
+    def verify(self) -> None:
+        """Check every file's digest.
+
+        Raises:
+            TreeError: a file differs from the one that was built.
+        """
+        for name, record in self.manifest.files.items():
+            if file_record(self.root / name) != record:
+                raise TreeError(f"{name} has changed since it was built", where=str(self.root), remedy="build it again")
+
+
+def _joined(root: Path, trees: dict[str, EngineTree]) -> EngineTree:
+    """Engines that were built one at a time, as one tree."""
+    first = trees.get("llm") or next(iter(trees.values()))
+    components: dict[str, Component] = {}
+    files: dict[str, FileRecord] = {}
+    for name, tree in trees.items():
+        components[name] = evolve(tree.component(name), folder=name)
+        files.update({f"{name}/{path}": record for path, record in tree.manifest.files.items()})
+    vision = trees.get("vision")
+    model_type = vision.manifest.model_type if vision is not None else first.manifest.model_type
+    return EngineTree(root, evolve(first.manifest, components=components, files=files, model_type=model_type))
+
+
+def record_files(root: Path) -> dict[str, FileRecord]:
+    """Size and digest of every file under a tree's root, the manifest aside."""
+    paths = sorted(path for path in root.rglob("*") if path.is_file() and path.name != NAME)
+    return {path.relative_to(root).as_posix(): file_record(path) for path in paths}
+
+
+def version_of(package: str) -> str:
+    """An installed package's version, `unknown` if it has none."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def versions() -> dict[str, str]:
+    """What took part in a build, apart from TensorRT."""
+    packages = ("torch", "transformers", "safetensors")
+    return {"python": platform.python_version(), **{name: version_of(name) for name in packages}}

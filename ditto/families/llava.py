@@ -1,0 +1,64 @@
+"""LLaVA 1.5 and its kin: a CLIP-like tower, an MLP projector, a decoder."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from attrs import frozen
+from torch import nn
+from typing_extensions import override
+
+from ditto.errors import CheckpointError
+from ditto.families.multimodal import MultimodalModel
+from ditto.wrappers.llava import LlavaVisionWrapper
+
+
+@frozen(kw_only=True, slots=False)
+class LlavaModel(MultimodalModel):
+    """`LlavaForConditionalGeneration`.
+
+    ```python
+    LlavaModel.from_pretrained("llava-hf/llava-1.5-7b-hf").with_batch(4).build_all("engines/llava-1.5-7b-hf")
+    ```
+    """
+
+    model_type: ClassVar[str] = "llava"
+
+    @staticmethod
+    @override
+    def vision_wrapper(model: nn.Module) -> nn.Module:
+        parts: Any = getattr(model, "model", model)  # transformers 5 nests them once more
+        config: Any = model.config
+        return LlavaVisionWrapper(
+            parts.vision_tower,
+            parts.multi_modal_projector,
+            config.vision_feature_layer,
+            config.vision_feature_select_strategy,
+        )
+
+    @staticmethod
+    @override
+    def pixel_shape(config: Any) -> tuple[int, int, int]:
+        vision = config.vision_config
+        size = vision.image_size
+        height, width = (size, size) if isinstance(size, int) else tuple(size)
+        return getattr(vision, "num_channels", 3), height, width
+
+    @staticmethod
+    @override
+    def tokens_per_image(config: Any) -> int:
+        _, height, width = LlavaModel.pixel_shape(config)
+        patch = config.vision_config.patch_size
+        patches = (height // patch) * (width // patch)
+        has_class_token = config.vision_config.model_type == "clip_vision_model"
+        dropped = 1 if config.vision_feature_select_strategy == "default" else 0  # the first token, whatever it is
+        return patches + has_class_token - dropped
+
+    @classmethod
+    @override
+    def check_config(cls, config: Any) -> None:
+        strategy = config.vision_feature_select_strategy
+        if strategy not in ("default", "full"):
+            raise CheckpointError(
+                f"vision_feature_select_strategy is {strategy!r}", remedy="give `default` or `full` in config.json"
+            )

@@ -1,0 +1,155 @@
+"""Vision-language models: two builders kept in step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from attrs import evolve, frozen
+from torch import nn
+from typing_extensions import Self
+
+from ditto.arguments import DynamicDimension, TensorTypeHint
+from ditto.builders import EngineBuilder, InMemory, LlmBuilder, ModelSource, Pretrained, VisionBuilder
+from ditto.builders.engine import finish
+from ditto.configs import TensorRTConfig
+from ditto.engine import EngineTree, staged
+from ditto.errors import CheckpointError
+from ditto.progress import recording
+
+
+@frozen(kw_only=True, slots=False)
+class MultimodalModel(ABC):
+    """A vision-language model: its builders, configured together.
+
+    A new family is a subclass with four short methods. `with_*` returns a copy and keeps both builders in step; each
+    builder can also be taken out and used alone.
+
+    Args:
+        llm, vision: the builders.
+    """
+
+    model_type: ClassVar[str]
+    """Hugging Face's `model_type`, which the family's `vision/config.json` carries too."""
+
+    llm: LlmBuilder
+    vision: VisionBuilder
+
+    @staticmethod
+    @abstractmethod
+    def vision_wrapper(model: nn.Module) -> nn.Module:
+        """The module whose forward is the vision engine: pixels → [images, tokens, width]."""
+
+    @staticmethod
+    @abstractmethod
+    def pixel_shape(config: Any) -> tuple[int, int, int]:
+        """Channels, height and width of one picture."""
+
+    @staticmethod
+    @abstractmethod
+    def tokens_per_image(config: Any) -> int:
+        """Rows of features that one picture becomes."""
+
+    @classmethod
+    @abstractmethod
+    def check_config(cls, config: Any) -> None:
+        """Check that a configuration is of this family and of a form that it supports.
+
+        Raises:
+            CheckpointError, ConfigError: it is not.
+        """
+
+    @classmethod
+    def from_pretrained(cls, model: str, *, revision: str | None = None) -> Self:
+        """Settings for a model in a folder or on the hub.
+
+        Raises:
+            CheckpointError: there is none, or it is of another family.
+        """
+        return cls._from_source(Pretrained(str(model), "AutoModelForImageTextToText", revision))
+
+    @classmethod
+    def from_model(cls, model: nn.Module) -> Self:
+        """Settings for a Hugging Face model in memory."""
+        return cls._from_source(InMemory(model, getattr(model.config, "_name_or_path", "") or type(model).__name__))
+
+    @classmethod
+    def _from_source(cls, source: ModelSource) -> Self:
+        config = source.config
+        if config.model_type != cls.model_type:
+            raise CheckpointError(
+                f"this is a {config.model_type!r} model, not {cls.model_type!r}",
+                where=source.name,
+                remedy="use the family of its model type, or LlmBuilder for a text model",
+            )
+        cls.check_config(config)
+        images = DynamicDimension.up_to("batch", 1)
+        hint = TensorTypeHint((images, *cls.pixel_shape(config)), torch.float16)
+        vision = VisionBuilder(source=source, family=cls.model_type, inputs={"input": hint}, wrap=cls.vision_wrapper)
+        return cls(llm=LlmBuilder(source=source, prompt_rows=cls.tokens_per_image(config)), vision=vision)
+
+    def with_batch(self, maximum: int) -> Self:
+        """Accept 1 to `maximum` requests per call, with a picture each: the prompt table grows with it."""
+        return evolve(self, llm=self.llm.with_batch(maximum), vision=self.vision.with_batch(maximum))
+
+    def with_vision_batch(self, maximum: int) -> Self:
+        """Accept 1 to `maximum` pictures per call of the vision engine."""
+        return evolve(self, vision=self.vision.with_batch(maximum))
+
+    def with_dtype(self, dtype: torch.dtype | str) -> Self:
+        """Compute in `dtype`: float32, float16, bfloat16, or `auto` for the model's own."""
+        return evolve(self, llm=self.llm.with_dtype(dtype), vision=self.vision.with_dtype(dtype))
+
+    def with_target(self, name: str) -> Self:
+        """Build for a target: `trtllm`, `tensorrt`, `tensorrt-rtx`, or `auto`."""
+        return evolve(self, llm=self.llm.with_target(name), vision=self.vision.with_target(name))
+
+    def with_compute_capabilities(self, *capabilities: str) -> Self:
+        """Build for these GPUs, e.g. `8.9`; for none: a portable engine."""
+        return evolve(
+            self,
+            llm=self.llm.with_compute_capabilities(*capabilities),
+            vision=self.vision.with_compute_capabilities(*capabilities),
+        )
+
+    def with_tensorrt(self, config: TensorRTConfig) -> Self:
+        """Use TensorRT's own settings `config`."""
+        return evolve(self, llm=self.llm.with_tensorrt(config), vision=self.vision.with_tensorrt(config))
+
+    def with_max_input_len(self, maximum: int) -> Self:
+        """Accept prompts of up to `maximum` tokens, pictures included."""
+        return evolve(self, llm=self.llm.with_max_input_len(maximum))
+
+    def with_max_seq_len(self, maximum: int) -> Self:
+        """Hold up to `maximum` tokens per sequence, prompt and answer together."""
+        return evolve(self, llm=self.llm.with_max_seq_len(maximum))
+
+    def with_max_num_tokens(self, maximum: int) -> Self:
+        """Accept up to `maximum` tokens per call over the whole batch (packed targets)."""
+        return evolve(self, llm=self.llm.with_max_num_tokens(maximum))
+
+    def with_prompt_table(self, rows: int) -> Self:
+        """Hold `rows` rows of image features over the whole batch, e.g. for several pictures per request."""
+        return evolve(self, llm=self.llm.with_prompt_table(rows))
+
+    @property
+    def builders(self) -> dict[str, EngineBuilder]:
+        """The builders by the folder they fill."""
+        return {"vision": self.vision, "llm": self.llm}
+
+    def build_all(self, out: str | Path) -> EngineTree:
+        """Build both engines into one tree.
+
+        Raises:
+            DittoError: it failed; `out` is as it was.
+        """
+        target = self.llm.resolved_target()
+        source = self.llm.source
+        with recording() as stages, staged(Path(out)) as root:
+            built = {name: builder.build_into(target, root / name, root) for name, builder in self.builders.items()}
+            source.copy_processor(root / "processor")
+            settings = {name: builder.settings() for name, builder in self.builders.items()}
+            finish(root, source, self.model_type, target, built, settings, self.llm.tokens(), stages)
+        return EngineTree.open(out)

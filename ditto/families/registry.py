@@ -1,0 +1,38 @@
+"""Families by Hugging Face's `model_type`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ditto.builders import LlmBuilder, Pretrained
+from ditto.errors import ConfigError
+from ditto.families.llava import LlavaModel
+from ditto.families.multimodal import MultimodalModel
+
+_FAMILIES: dict[str, type[MultimodalModel]] = {family.model_type: family for family in (LlavaModel,)}
+
+
+def family_of(model: str | Path, revision: str | None = None) -> MultimodalModel | LlmBuilder:
+    """Settings for whatever model lies in a folder or on the hub: a vision-language family, or a text model.
+
+    Raises:
+        CheckpointError: there is no such model.
+        ConfigError: it is of no supported family and no causal language model.
+    """
+    config = Pretrained(str(model), "AutoModelForCausalLM", revision).config
+    if config.model_type in _FAMILIES:
+        return _FAMILIES[config.model_type].from_pretrained(str(model), revision=revision)
+    if not _is_text_model(config):
+        raise ConfigError(
+            f"model type {config.model_type!r} is not supported",
+            where=str(model),
+            remedy=f"supported: {', '.join(sorted(_FAMILIES))}, and text-only causal language models",
+        )
+    return LlmBuilder.from_pretrained(str(model), revision=revision)
+
+
+def _is_text_model(config: Any) -> bool:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not hasattr(config, "vision_config")

@@ -1,0 +1,21 @@
+"""From aten and Ditto operators to layers."""
+
+from ditto.lowering import activations, arithmetic, indexing, linear, norms, reductions, shapes
+from ditto.lowering.lower import Lowering, Operand, lower
+from ditto.lowering.registry import Table, lowers, table
+
+__all__ = [
+    "Lowering",
+    "Operand",
+    "Table",
+    "activations",
+    "arithmetic",
+    "indexing",
+    "linear",
+    "lower",
+    "lowers",
+    "norms",
+    "reductions",
+    "shapes",
+    "table",
+]

@@ -1,0 +1,83 @@
+"""Matrix products and convolutions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ditto.errors import UnsupportedFact
+from ditto.lowering.arithmetic import binary
+from ditto.lowering.lower import Lowering, Operand
+from ditto.lowering.registry import lowers
+from ditto.network.graph import Value
+from ditto.network.layers import Convolution, MatrixMultiply
+
+aten = torch.ops.aten
+
+
+@lowers(aten.linear.default)
+def linear(net: Lowering, x: Operand, weight: Operand, bias: Operand | None = None) -> Value:
+    """linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"""
+    value = net.value(x)
+    if value.rank < 2:
+        raise UnsupportedFact("a linear layer of a vector")
+    made = net.add(MatrixMultiply(transpose_y=True), value, net.operand(weight, value.spec.dtype, value.rank))
+    return made if bias is None else binary(net, "SUM", made, bias, value.spec.dtype)
+
+
+@lowers(aten.matmul.default)
+def matmul(net: Lowering, x: Operand, other: Operand) -> Value:
+    """matmul(Tensor self, Tensor other) -> Tensor"""
+    ranks = [operand.rank if isinstance(operand, Value) else len(operand.shape) for operand in (x, other)]
+    if min(ranks) < 2:
+        raise UnsupportedFact("a matrix product with a vector")
+    dtype = net.result.dtype
+    return net.add(MatrixMultiply(), net.operand(x, dtype, max(ranks)), net.operand(other, dtype, max(ranks)))
+
+
+@lowers(aten.bmm.default)
+def bmm(net: Lowering, x: Operand, mat2: Operand) -> Value:
+    """bmm(Tensor self, Tensor mat2) -> Tensor"""
+    return net.add(MatrixMultiply(), net.value(x), net.value(mat2))
+
+
+@lowers(aten.conv2d.default)
+def conv2d(
+    net: Lowering,
+    x: Operand,
+    weight: Operand,
+    bias: Operand | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Value:
+    """conv2d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0],
+    SymInt[2] dilation=[1, 1], SymInt groups=1) -> Tensor"""
+    layer = Convolution(_pair(stride), _pair(padding), _pair(dilation), groups)
+    return net.add(layer, net.value(x), net.value(weight), *([] if bias is None else [net.value(bias)]))
+
+
+@lowers(aten.conv2d.padding)
+def conv2d_padding(
+    net: Lowering,
+    x: Operand,
+    weight: Operand,
+    bias: Operand | None = None,
+    stride: Any = 1,
+    padding: str = "valid",
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Value:
+    """conv2d.padding(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], str padding="valid",
+    SymInt[2] dilation=[1, 1], SymInt groups=1) -> Tensor"""
+    if padding != "valid":
+        raise UnsupportedFact(f"a convolution with padding {padding!r}")
+    return conv2d(net, x, weight, bias, stride, 0, dilation, groups)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    if isinstance(value, int):
+        return (value, value)
+    return (value[0], value[-1])

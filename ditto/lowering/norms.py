@@ -1,0 +1,53 @@
+"""Normalization."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ditto.lowering.lower import Lowering, Operand
+from ditto.lowering.registry import lowers
+from ditto.network.graph import Value
+from ditto.network.layers import ElementWise, Normalization, Reduce, Unary
+
+aten = torch.ops.aten
+
+
+@lowers(aten.layer_norm.default)
+def layer_norm(
+    net: Lowering,
+    x: Operand,
+    normalized_shape: list[int],
+    weight: Operand | None = None,
+    bias: Operand | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Value:
+    """layer_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float
+    eps=1.0000000000000001e-05, bool cudnn_enable=True) -> Tensor"""
+    del cudnn_enable
+    value = net.value(x)
+    axes = tuple(range(value.rank - len(normalized_shape), value.rank))
+    width = (1,) * axes[0] + tuple(normalized_shape)
+
+    def affine(given: Operand | None, otherwise: float) -> Value:
+        if given is None:
+            return net.literal(torch.full(width, otherwise, dtype=value.spec.dtype))
+        return net.operand(given, value.spec.dtype, value.rank)
+
+    return net.add(Normalization(axes, eps), value, affine(weight, 1.0), affine(bias, 0.0))
+
+
+@lowers(torch.ops.ditto.rms_norm.default)
+def rms_norm(net: Lowering, x: Operand, weight: Any, epsilon: float) -> Value:
+    """ditto::rms_norm(Tensor x, Tensor weight, float epsilon) -> Tensor"""
+    value = net.value(x)
+    wide = net.cast(value, torch.float32)
+    square = net.add(ElementWise("PROD"), wide, wide)
+    mean = net.add(Reduce("AVG", (value.rank - 1,), keep=True), square)
+    shifted = net.add(ElementWise("SUM"), mean, net.operand(epsilon, torch.float32, value.rank))
+    quotient = net.add(ElementWise("DIV"), wide, net.add(Unary("SQRT"), shifted))
+    dtype = weight.spec.dtype if isinstance(weight, Value) else weight.dtype
+    scaled = net.add(ElementWise("PROD"), net.cast(quotient, dtype), net.operand(weight, dtype, value.rank))
+    return net.cast(scaled, value.spec.dtype)

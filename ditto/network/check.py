@@ -1,0 +1,43 @@
+"""What every whole network satisfies: asked after loading and before emission."""
+
+from __future__ import annotations
+
+from ditto.errors import ShapeError, at
+from ditto.network.graph import Network
+from ditto.network.layers import Constant
+from ditto.network.weight import Literal, leaves
+
+
+def check(network: Network) -> None:
+    """Check that values are made before they are used, that every layer infers the specs recorded for it, that
+    literals are present, and that outputs exist and fit the inputs whose memory they use.
+
+    Raises:
+        ShapeError: one of these does not hold.
+    """
+    made = set(network.inputs)
+    for node in network.nodes:
+        with at(node.place):
+            missing = [name for name in node.inputs if name not in made]
+            if missing:
+                raise ShapeError(f"{node.outputs[0]} uses {', '.join(missing)} before it is made")
+            inferred = node.layer.infer(*(network.value(name).spec for name in node.inputs))
+            specs = inferred if isinstance(inferred, tuple) else (inferred,)
+            recorded = tuple(network.value(name).spec for name in node.outputs)
+            if specs != recorded:
+                raise ShapeError(f"{node.outputs[0]} is recorded as {recorded[0]}, its layer gives {specs[0]}")
+            if isinstance(node.layer, Constant):
+                for leaf in leaves(node.layer.weight):
+                    if isinstance(leaf, Literal) and leaf.digest not in network.literals.tensors:
+                        raise ShapeError(f"{node.outputs[0]} needs {leaf}, which the network does not carry")
+        made.update(node.outputs)
+    if not network.outputs:
+        raise ShapeError("the network has no output")
+    if unknown := network.shared.keys() - network.outputs.keys():
+        raise ShapeError(f"{', '.join(sorted(unknown))} would share memory, but is no output")
+    for name, value in network.outputs.items():
+        if value not in made:
+            raise ShapeError(f"output {name} is {value}, which nothing makes")
+        shares = network.shared.get(name)
+        if shares is not None and network.inputs.get(shares) != network.value(value).spec:
+            raise ShapeError(f"output {name} cannot use the memory of {shares}")

@@ -1,0 +1,196 @@
+"""Networks on disk: `network.json` and, beside it, `network.safetensors` with the literals.
+
+Weights are not in the files, only their references. The files load without transformers and without the versions of
+torch or TensorRT that wrote them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import frozen
+from cattrs import Converter, transform_error
+from cattrs.errors import BaseValidationError
+from cattrs.strategies import configure_tagged_union, include_subclasses
+from cattrs.v import format_exception
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ditto.errors import DittoError, Place, TreeError
+from ditto.network import dims
+from ditto.network.check import check
+from ditto.network.dims import Dim
+from ditto.network.graph import Network, Node
+from ditto.network.layer import Layer
+from ditto.network.spec import Spec
+from ditto.network.weight import FOLDABLE, Folded, Literal, Literals, Stored, Weight
+
+FORMAT = 1
+
+
+@frozen
+class _NodeFile:
+    layer: Layer
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    module: str = ""
+    source: str = ""
+
+
+@frozen
+class _NetworkFile:
+    format: int
+    name: str
+    inputs: dict[str, Spec]
+    nodes: tuple[_NodeFile, ...]
+    outputs: dict[str, str]
+    shared: dict[str, str]
+
+
+def _spec(text: str) -> Spec:
+    dtype, _, rest = text.partition("[")
+    return Spec(tuple(dims.parse(part) for part in rest.removesuffix("]").split(",") if part.strip()), _dtype(dtype))
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"{name!r} is no dtype")
+    return dtype
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _dim(value: object) -> Dim:
+    return value if isinstance(value, int) else dims.parse(str(value))
+
+
+def _operand_out(operand: Any) -> Any:
+    if isinstance(operand, (Stored, Literal, Folded)):
+        return {"weight": _weight_out(operand)}
+    if isinstance(operand, torch.dtype):
+        return {"dtype": _dtype_name(operand)}
+    return [_operand_out(item) for item in operand] if isinstance(operand, tuple) else operand
+
+
+def _operand_in(operand: Any) -> Any:
+    if isinstance(operand, dict):
+        return _weight_in(operand["weight"]) if "weight" in operand else _dtype(operand["dtype"])
+    return tuple(_operand_in(item) for item in operand) if isinstance(operand, list) else operand
+
+
+def _weight_out(weight: Weight) -> dict[str, Any]:
+    known = {"shape": list(weight.shape), "dtype": _dtype_name(weight.dtype)}
+    if isinstance(weight, Stored):
+        return {"stored": weight.name, **known}
+    if isinstance(weight, Literal):
+        return {"literal": weight.digest, **known}
+    return {"folded": weight.op, "operands": _operand_out(weight.operands), **known}
+
+
+def _weight_in(data: dict[str, Any]) -> Weight:
+    shape, dtype = tuple(data["shape"]), _dtype(data["dtype"])
+    if "stored" in data:
+        return Stored(data["stored"], shape, dtype)
+    if "literal" in data:
+        return Literal(data["literal"], shape, dtype)
+    if data["folded"] not in FOLDABLE:
+        raise ValueError(f"{data['folded']!r} is no foldable operator")
+    return Folded(data["folded"], _operand_in(data["operands"]), shape, dtype)
+
+
+def network_converter(more_layers: Iterable[type[Layer]] = ()) -> Converter:
+    """A converter for network files.
+
+    Args:
+        more_layers: layer classes of a target (its plugins); importing them is enough, naming them makes sure.
+    """
+    del more_layers
+    converter = Converter(forbid_extra_keys=True)
+    converter.register_unstructure_hook(torch.dtype, _dtype_name)
+    converter.register_structure_hook(torch.dtype, lambda name, _: _dtype(name))
+    converter.register_unstructure_hook(Spec, str)
+    converter.register_structure_hook(Spec, lambda text, _: _spec(str(text)))
+    converter.register_unstructure_hook(Dim, lambda dim: dim if isinstance(dim, int) else str(dim))
+    converter.register_structure_hook(Dim, lambda value, _: _dim(value))
+    converter.register_unstructure_hook(Weight, _weight_out)
+    converter.register_structure_hook(Weight, lambda data, _: _weight_in(data))
+    include_subclasses(Layer, converter, union_strategy=partial(configure_tagged_union, tag_name="kind"))
+    return converter
+
+
+def save(network: Network, json_path: Path, literals_path: Path) -> None:
+    """Write a network's two files."""
+    nodes = tuple(
+        _NodeFile(node.layer, node.inputs, node.outputs, node.place.module, node.place.source) for node in network.nodes
+    )
+    content = _NetworkFile(FORMAT, network.name, network.inputs, nodes, network.outputs, network.shared)
+    data = network_converter().unstructure(content)
+    head = {key: data[key] for key in data if key != "nodes"}
+    lines = ",\n  ".join(json.dumps(node, separators=(",", ":")) for node in data["nodes"])
+    text = json.dumps({**head, "nodes": "@"}, indent=1).replace('"@"', f"[\n  {lines}\n ]")
+    json_path.write_text(text + "\n", encoding="utf-8")
+    used = _literal_digests(network)
+    save_file({name: tensor for name, tensor in network.literals.tensors.items() if name in used}, literals_path)
+
+
+def _literal_digests(network: Network) -> set[str]:
+    from ditto.network.weight import leaves
+
+    found = (leaf for constant in network.constants() for leaf in leaves(constant.weight))
+    return {leaf.digest for leaf in found if isinstance(leaf, Literal)}
+
+
+def _fault(error: BaseException, kind: type | None) -> str:
+    """cattrs's words, or the error's own where they say more."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing or unknown"
+    told = format_exception(error, kind)
+    return str(error) if isinstance(error, ValueError) or told.startswith("unknown error") else told
+
+
+def load(json_path: Path, literals_path: Path) -> Network:
+    """Read a network and check it.
+
+    Raises:
+        TreeError: a file is missing or damaged, or is of another format; all faults of the file are named.
+    """
+    remedy = "build the tree again"
+    try:
+        data = json.loads(json_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TreeError(f"cannot read the network: {error}", where=str(json_path), remedy=remedy) from error
+    try:
+        literals = load_file(literals_path)
+    except (OSError, SafetensorError) as error:
+        raise TreeError(f"cannot read the literals: {error}", where=str(literals_path), remedy=remedy) from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, dict) else None
+        raise TreeError(f"the network has format {found}, not {FORMAT}", where=str(json_path), remedy=remedy)
+    try:
+        content = network_converter().structure(data, _NetworkFile)
+    except BaseValidationError as error:
+        faults = "; ".join(transform_error(error, format_exception=_fault)[:5])
+        raise TreeError(f"the network file is damaged: {faults}", where=str(json_path), remedy=remedy) from error
+    network = Network(content.name, literals=Literals(literals))
+    try:
+        for name, spec in content.inputs.items():
+            network.input(name, spec)
+        for node in content.nodes:
+            inferred = node.layer.infer(*(network.value(name).spec for name in node.inputs))
+            specs = inferred if isinstance(inferred, tuple) else (inferred,)
+            place = Place(node.module, node.source)
+            network.append(Node(node.layer, node.inputs, node.outputs, place), specs)
+        network.outputs.update(content.outputs)
+        network.shared.update(content.shared)
+        check(network)
+    except (DittoError, LookupError, ArithmeticError, TypeError, ValueError) as error:
+        raise TreeError(f"the network file is damaged: {error}", where=str(json_path), remedy=remedy) from error
+    return network

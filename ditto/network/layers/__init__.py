@@ -1,0 +1,35 @@
+"""The layers, one class each, in TensorRT's own terms."""
+
+from ditto.network.layers.attention import Attention, KVCacheUpdate, RotaryEmbedding
+from ditto.network.layers.constant import Constant, Identity
+from ditto.network.layers.convolution import Convolution
+from ditto.network.layers.elementwise import Activation, Cast, ElementWise, Select, Unary
+from ditto.network.layers.gather import Gather
+from ditto.network.layers.matmul import MatrixMultiply
+from ditto.network.layers.norm import Normalization
+from ditto.network.layers.reduce import Reduce, Softmax
+from ditto.network.layers.shape import Concatenation, Fill, Shape, Shuffle, Slice
+
+__all__ = [
+    "Activation",
+    "Attention",
+    "Cast",
+    "Concatenation",
+    "Constant",
+    "Convolution",
+    "ElementWise",
+    "Fill",
+    "Gather",
+    "Identity",
+    "KVCacheUpdate",
+    "MatrixMultiply",
+    "Normalization",
+    "Reduce",
+    "RotaryEmbedding",
+    "Select",
+    "Shape",
+    "Shuffle",
+    "Slice",
+    "Softmax",
+    "Unary",
+]

@@ -1,0 +1,79 @@
+"""Layers that reduce along axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from attrs import frozen
+from torch import Tensor
+from typing_extensions import override
+
+from ditto.errors import ShapeError
+from ditto.network.layer import Emitter, Layer
+from ditto.network.spec import Spec
+
+_REDUCE: Mapping[str, Callable[..., Tensor]] = {
+    "SUM": torch.sum,
+    "AVG": torch.mean,
+    "MAX": torch.amax,
+    "MIN": torch.amin,
+}
+
+
+def axes_mask(axes: tuple[int, ...]) -> int:
+    """Axes as TensorRT's bit mask."""
+    return sum(1 << axis for axis in axes)
+
+
+@frozen
+class Reduce(Layer):
+    """`op` along `axes`; floating dtypes. TensorRT: IReduceLayer.
+
+    Args:
+        keep: keep the reduced axes with size 1.
+    """
+
+    op: Literal["SUM", "AVG", "MAX", "MIN"]
+    axes: tuple[int, ...]
+    keep: bool
+
+    @override
+    def infer(self, x: Spec) -> Spec:
+        if not self.axes or len(set(self.axes)) < len(self.axes) or any(not 0 <= axis < x.rank for axis in self.axes):
+            raise ShapeError(f"axes {self.axes} do not fit {x}")
+        kept = ((axis, dim) for axis, dim in enumerate(x.shape) if self.keep or axis not in self.axes)
+        return x.floating().with_shape(tuple(1 if axis in self.axes else dim for axis, dim in kept))
+
+    @override
+    def reference(self, x: Tensor) -> Tensor:
+        return _REDUCE[self.op](x, dim=self.axes, keepdim=self.keep)
+
+    @override
+    def emit(self, to: Emitter, x: Any) -> Any:
+        op = getattr(to.trt.ReduceOperation, self.op)
+        return to.made(to.net.add_reduce(x, op, axes_mask(self.axes), self.keep)).get_output(0)
+
+
+@frozen
+class Softmax(Layer):
+    """Exponentials along `axis`, scaled to sum 1; floating dtypes. TensorRT: ISoftMaxLayer."""
+
+    axis: int
+
+    @override
+    def infer(self, x: Spec) -> Spec:
+        if not 0 <= self.axis < x.rank:
+            raise ShapeError(f"axis {self.axis} does not fit {x}")
+        return x.floating()
+
+    @override
+    def reference(self, x: Tensor) -> Tensor:
+        return x.softmax(self.axis)
+
+    @override
+    def emit(self, to: Emitter, x: Any) -> Any:
+        made = to.made(to.net.add_softmax(x))
+        made.axes = axes_mask((self.axis,))
+        return made.get_output(0)

@@ -1,0 +1,37 @@
+"""The printed form of a network: stable, one line a layer, without addresses, times or versions."""
+
+from __future__ import annotations
+
+import attrs
+
+from ditto.network.graph import Network
+from ditto.network.layer import Layer
+
+
+def layer_text(layer: Layer) -> str:
+    """A layer as `Kind(field=value, ...)`, fields at their defaults left out."""
+    fields: list[str] = []
+    for attribute in attrs.fields(type(layer)):
+        value = getattr(layer, attribute.name)
+        if value != attribute.default:
+            fields.append(f"{attribute.name}={_value_text(value)}")
+    return f"{type(layer).__name__}({', '.join(fields)})" if fields else type(layer).__name__
+
+
+def _value_text(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(_value_text(item) for item in value)})"
+    return str(value).removeprefix("torch.")
+
+
+def network_text(network: Network) -> str:
+    """Inputs, layers in order, outputs; an output in the memory of an input says so."""
+    lines = [f"input %{name}: {spec}" for name, spec in network.inputs.items()]
+    for node in network.nodes:
+        made = ", ".join(f"%{name}: {network.value(name).spec}" for name in node.outputs)
+        inputs = "".join(f" %{name}" for name in node.inputs)
+        lines.append(f"{made} = {layer_text(node.layer)}{inputs}")
+    for name, value in network.outputs.items():
+        place = f" in %{network.shared[name]}" if name in network.shared else ""
+        lines.append(f"output {name} = %{value}{place}")
+    return "\n".join(lines) + "\n"

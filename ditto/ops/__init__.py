@@ -1,0 +1,21 @@
+"""Semantic operators: one torch custom op each. The eager body is the truth, the fake the shape.
+
+B batch, S query positions, K key positions, H heads, G KV heads (H is a multiple of G), D head width.
+"""
+
+from ditto.ops.attention import attention
+from ditto.ops.norm import rms_norm
+from ditto.ops.packed import packed_attention, packed_last_tokens
+from ditto.ops.prompt_table import prompt_rows
+from ditto.ops.rope import rope
+from ditto.ops.tokens import last_tokens
+
+__all__ = [
+    "attention",
+    "last_tokens",
+    "packed_attention",
+    "packed_last_tokens",
+    "prompt_rows",
+    "rms_norm",
+    "rope",
+]

@@ -1,0 +1,77 @@
+"""Scaled dot-product attention with everything a model may say about it."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+
+@torch.library.custom_op("ditto::attention", mutates_args=())
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Optional[Tensor],  # noqa: UP045 - torch.library infers the schema from this spelling on every Python
+    sinks: Optional[Tensor],  # noqa: UP045
+    scale: float,
+    causal: bool,
+    window: int,
+    softcap: float,
+    layer: int,
+) -> Tensor:
+    """Attention, softmax in float32.
+
+    Args:
+        query: [B, H, S, D], floating.
+        key, value: [B, G, S, D] of the same dtype; query and key positions are the same tokens.
+        mask: bool (true: seen) or floating (added to the scores), broadcastable to [B, H, S, S], or None.
+        sinks: [H], a score per head that takes part in the softmax and has no value, or None.
+        scale: factor of the scores.
+        causal: position s sees 0 to s.
+        window: position s sees s - window + 1 to s at most; 0 for no window. Needs `causal`.
+        softcap: scores become softcap * tanh(score / softcap) before masking; 0 for none.
+        layer: index of the decoder layer, whose KV cache this attention uses.
+    Returns:
+        [B, H, S, D].
+    """
+    group = query.shape[1] // key.shape[1]
+    keys, values = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
+    scores = (query.float() @ keys.float().transpose(-1, -2)) * scale
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
+    if causal:
+        scores = scores.masked_fill(~visible(query.shape[2], window, query.device), float("-inf"))
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask.float()
+    if sinks is not None:
+        column = sinks.float().reshape(1, -1, 1, 1).expand(scores.shape[0], -1, scores.shape[2], 1)
+        scores = torch.cat((scores, column), dim=-1)
+    weights = scores.softmax(-1)[..., : keys.shape[2]]
+    return (weights @ values.float()).to(query.dtype)
+
+
+@attention.register_fake
+def _(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    sinks: Tensor | None,
+    scale: float,
+    causal: bool,
+    window: int,
+    softcap: float,
+    layer: int,
+) -> Tensor:
+    del key, value, mask, sinks, scale, causal, window, softcap, layer
+    return torch.empty_like(query, memory_format=torch.contiguous_format)
+
+
+def visible(length: int, window: int = 0, device: torch.device | str = "cpu") -> Tensor:
+    """Which keys each position of a causal sequence sees: bool [length, length]; `window` as in `attention`."""
+    positions = torch.arange(length, device=device)
+    distance = positions[:, None] - positions[None, :]
+    seen = distance >= 0
+    return seen & (distance < window) if window else seen

@@ -1,0 +1,189 @@
+"""A captured forward: a graph of aten and Ditto operators, parameters and constants by name."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+import sympy
+import torch
+from attrs import define, field
+from torch import SymInt, Tensor, fx
+
+import ditto.ops  # noqa: F401 - registers torch.ops.ditto for every room that works on programs
+from ditto.errors import ModelError, Place
+from ditto.network import dims
+from ditto.network.dims import Dim
+from ditto.network.spec import Spec
+
+
+@define
+class Program:
+    """A graph whose `get_attr` nodes name parameters and constants and whose placeholders are the inputs.
+
+    Args:
+        graph: nodes carry Hugging Face's module path and source line in their meta data.
+        parameters: `get_attr` target → the parameter's name in the captured module.
+        constants: `get_attr` target → its numbers (buffers, and what rewrites compute once).
+        symbols: torch's symbol → the dimension's name.
+        prefix: what the captured wrapper adds in front of the user's module paths.
+        output_names: of the graph's outputs, in order.
+    """
+
+    graph: fx.Graph
+    parameters: dict[str, str]
+    constants: dict[str, Tensor]
+    symbols: dict[sympy.Symbol, str]
+    output_names: tuple[str, ...]
+    prefix: str = ""
+    _count: int = field(default=0, init=False)
+
+    @property
+    def inputs(self) -> list[fx.Node]:
+        """The placeholders, in order."""
+        return [node for node in self.graph.nodes if node.op == "placeholder"]
+
+    @property
+    def outputs(self) -> tuple[fx.Node, ...]:
+        """The nodes that are returned."""
+        (output,) = (node for node in self.graph.nodes if node.op == "output")
+        return tuple(output.args[0])
+
+    def constant(self, tensor: Tensor, name: str) -> fx.Node:
+        """A new `get_attr` node at the current insertion point that stands for `tensor`."""
+        target = f"{name}_{self._count}"
+        self._count += 1
+        self.constants[target] = tensor
+        node = self.graph.get_attr(target)
+        node.meta["val"] = tensor
+        return node
+
+    def is_constant(self, node: fx.Node) -> bool:
+        return node.op == "get_attr"
+
+    def spec(self, node: fx.Node) -> Spec:
+        """Shape and dtype of a node's tensor, named dimensions by name."""
+        value = node.meta["val"]
+        return Spec(tuple(self.dim(size) for size in value.shape), value.dtype)
+
+    def dim(self, size: int | SymInt) -> Dim:
+        """A size of torch's as a size of ours.
+
+        Raises:
+            ModelError: it is no polynomial in the named dimensions.
+        """
+        if isinstance(size, int):
+            return size
+        expression = sympy.expand(size.node.expr)
+        total: Dim = 0
+        for monomial, factor in expression.as_coefficients_dict().items():
+            term: Dim = int(factor) if factor.is_Integer else 0
+            for base, power in monomial.as_powers_dict().items():
+                if base == 1:
+                    continue
+                if base not in self.symbols or not (power.is_Integer and power > 0) or not factor.is_Integer:
+                    raise ModelError(
+                        f"the size {expression} is not a sum of products of input dimensions",
+                        remedy="fix that dimension, or let the model compute it from its inputs' sizes",
+                    )
+                for _ in range(int(power)):
+                    term = dims.multiply(term, dims.symbol(self.symbols[base]))
+            total = dims.add(total, term)
+        return total
+
+    def place(self, node: fx.Node) -> Place:
+        """Where in the user's model a node comes from: the innermost module, and the innermost line of its source
+        that is not torch's own."""
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        path = re.sub(r"\.slice\([^)]*\)", "", stack[-1][0].split("@")[0]) if stack else ""
+        module = "" if path + "." == self.prefix else path.removeprefix(self.prefix)
+        frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+        own = [frame for frame in frames if "torch" not in PurePath(frame[0]).parts] or frames
+        return Place(module, f"{PurePath(own[-1][0]).name}:{own[-1][1]}" if own else "")
+
+    def needed(self, wanted: Iterable[fx.Node], through: Callable[[fx.Node], bool] = lambda node: True) -> set[fx.Node]:
+        """The nodes that some nodes follow from, themselves included: operands, and operators that write into memory
+        that one of them reads.
+
+        Args:
+            through: whether to go on to a node's operands.
+        """
+        writers: dict[fx.Node, list[fx.Node]] = {}
+        for node in self.graph.nodes:
+            if is_mutating(node):
+                writers.setdefault(memory(node), []).append(node)
+        found: set[fx.Node] = set()
+        stack = list(wanted)
+        while stack:
+            node = stack.pop()
+            if node not in found:
+                found.add(node)
+                stack.extend(node.all_input_nodes if through(node) else ())
+                stack.extend(writers.get(memory(node), ()))
+        return found
+
+    def sweep(self) -> int:
+        """Drop nodes that no output needs; returns how many. Inputs stay."""
+        needed = self.needed([node for node in self.graph.nodes if node.op in ("output", "placeholder")])
+        dead = [node for node in reversed(self.graph.nodes) if node not in needed]
+        for node in dead:
+            self.graph.erase_node(node)
+        return len(dead)
+
+
+def evaluate(
+    program: Program,
+    inputs: Mapping[str, Tensor],
+    parameters: Callable[[str], Tensor],
+    wanted: tuple[fx.Node, ...] | None = None,
+) -> tuple[Any, ...]:
+    """Run a program, or just what some of its nodes need, in PyTorch.
+
+    Args:
+        inputs: tensors by placeholder name; only those needed must be there.
+        parameters: the numbers of a parameter, by its name in the captured module.
+        wanted: the nodes whose values to return; the program's outputs if None.
+    """
+    targets = program.outputs if wanted is None else wanted
+    needed = program.needed(targets)
+    values: dict[fx.Node, Any] = {}
+    with torch.no_grad():
+        for node in program.graph.nodes:
+            if node not in needed:
+                continue
+            if node.op == "placeholder":
+                values[node] = inputs[str(node.target)]
+            elif node.op == "get_attr":
+                name = str(node.target)
+                values[node] = (
+                    program.constants[name] if name in program.constants else parameters(program.parameters[name])
+                )
+            else:
+                args = fx.map_arg(node.args, values.__getitem__)
+                kwargs = fx.map_arg(node.kwargs, values.__getitem__)
+                values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+    return tuple(values[node] for node in targets)
+
+
+def is_mutating(node: fx.Node) -> bool:
+    """Whether a node's operator changes the numbers of one of its arguments; `detach_` changes none."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable and node.target != torch.ops.aten.detach_.default
+
+
+def memory(node: fx.Node) -> fx.Node:
+    """The node in whose memory a node's numbers may lie: where its chain of views and in-place operators starts."""
+    while True:
+        schema = getattr(node.target, "_schema", None)
+        if node.target is operator.getitem:
+            shared = node.args[0]
+        elif schema is not None and any(result.alias_info for result in schema.returns):
+            shared = next((arg for arg, given in zip(node.args, schema.arguments) if given.alias_info), None)
+        else:
+            return node
+        if not isinstance(shared, fx.Node):
+            return node
+        node = shared

@@ -1,0 +1,94 @@
+"""Stages of long work, told to whoever listens. Knows no terminal: `cli` draws, this room measures."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+from attrs import define, frozen
+from loguru import logger
+
+
+@frozen
+class StageRecord:
+    """A finished stage. `seconds`: wall time; `peak_bytes`: the process's peak resident memory up to its end."""
+
+    name: str
+    detail: str
+    seconds: float
+    peak_bytes: int
+
+
+class Listener(Protocol):
+    """Whoever wants to know of stages as they happen."""
+
+    def started(self, name: str, detail: str) -> None: ...
+
+    def advanced(self, fraction: float) -> None: ...
+
+    def finished(self, record: StageRecord) -> None: ...
+
+
+@define
+class Recorder:
+    """A listener that keeps the finished stages."""
+
+    records: list[StageRecord]
+
+    def started(self, name: str, detail: str) -> None:
+        """Nothing to keep yet."""
+
+    def advanced(self, fraction: float) -> None:
+        """Nothing to keep yet."""
+
+    def finished(self, record: StageRecord) -> None:
+        self.records.append(record)
+
+
+_listeners: ContextVar[tuple[Listener, ...]] = ContextVar("ditto_listeners", default=())
+
+
+@contextmanager
+def listening(listener: Listener) -> Generator[None]:
+    """Tell `listener` of every stage that runs inside."""
+    token = _listeners.set((*_listeners.get(), listener))
+    try:
+        yield
+    finally:
+        _listeners.reset(token)
+
+
+@contextmanager
+def recording() -> Generator[list[StageRecord]]:
+    """Collect the stages that finish inside."""
+    recorder = Recorder([])
+    with listening(recorder):
+        yield recorder.records
+
+
+def peak_resident_bytes() -> int:
+    """Peak resident memory of this process so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@contextmanager
+def stage(name: str, detail: str = "") -> Generator[None]:
+    """Mark long work: listeners learn of its start and, if it succeeds, of its seconds and peak memory."""
+    for listener in _listeners.get():
+        listener.started(name, detail)
+    start = time.perf_counter()
+    yield
+    record = StageRecord(name, detail, time.perf_counter() - start, peak_resident_bytes())
+    logger.debug("{} {}: {:.2f} s", name, detail, record.seconds)
+    for listener in _listeners.get():
+        listener.finished(record)
+
+
+def advance(fraction: float) -> None:
+    """Tell listeners how much of the running stage is done, from 0 to 1."""
+    for listener in _listeners.get():
+        listener.advanced(fraction)

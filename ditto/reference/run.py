@@ -1,0 +1,86 @@
+"""Runs a network in PyTorch: a walk over its layers, each computing its own meaning."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from ditto.errors import ShapeError, at
+from ditto.network import dims
+from ditto.network.graph import Network
+from ditto.network.layers import Constant
+from ditto.network.spec import Spec
+from ditto.network.weight import TensorSource, Weight, resolve
+
+Watcher = Callable[[str, Tensor], None]
+
+
+class Constants:
+    """The numbers of a network's constants, resolved once and kept."""
+
+    def __init__(self, network: Network, source: TensorSource, device: torch.device | str = "cpu") -> None:
+        self._network, self._source, self._device = network, source, device
+        self._kept: dict[Weight, Tensor] = {}
+
+    def __getitem__(self, weight: Weight) -> Tensor:
+        if weight not in self._kept:
+            self._kept[weight] = resolve(weight, self._source, self._network.literals).to(self._device)
+        return self._kept[weight]
+
+
+def run(
+    network: Network, inputs: Mapping[str, Tensor], constants: Constants, watch: Watcher | None = None
+) -> dict[str, Tensor]:
+    """Compute a network's outputs.
+
+    Args:
+        inputs: a tensor for every input, of its spec; named dimensions take their sizes from here.
+        watch: told of every layer's output, by value name.
+    Returns:
+        The outputs by their names.
+    Raises:
+        ShapeError: an input is missing, unknown, or does not fit its spec.
+    """
+    _check_inputs(network, inputs)
+    values: dict[str, Tensor] = dict(inputs)
+    uses = Counter(name for node in network.nodes for name in node.inputs)
+    uses.update(network.outputs.values())
+    with torch.no_grad():
+        for node in network.nodes:
+            with at(node.place):
+                if isinstance(node.layer, Constant):
+                    made = node.layer.reference(value=constants[node.layer.weight])
+                else:
+                    made = node.layer.reference(*(values[name] for name in node.inputs))
+            for name, tensor in zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=True):
+                values[name] = tensor
+                if watch is not None:
+                    watch(name, tensor)
+            for name in node.inputs:
+                uses[name] -= 1
+                if not uses[name]:
+                    del values[name]
+    return {name: values[value] for name, value in network.outputs.items()}
+
+
+def _check_inputs(network: Network, inputs: Mapping[str, Tensor]) -> None:
+    wrong = set(inputs) ^ set(network.inputs)
+    if wrong:
+        raise ShapeError(
+            f"the network takes {', '.join(network.inputs)}; missing or unknown: {', '.join(sorted(wrong))}"
+        )
+    sizes: dict[str, int] = {}
+    for name, spec in network.inputs.items():
+        tensor = inputs[name]
+        if tensor.dtype != spec.dtype or tensor.dim() != spec.rank:
+            raise ShapeError(f"input {name} is {Spec.of(tensor)}, the network takes {spec}")
+        for dim, size in zip(spec.shape, tensor.shape, strict=True):
+            if isinstance(dim, dims.DimExpr) and len(dim.names) == 1 and str(dim).isidentifier():
+                sizes.setdefault(str(dim), size)
+    for name, spec in network.inputs.items():
+        wanted = tuple(dims.evaluate(dim, sizes) for dim in spec.shape)
+        if tuple(inputs[name].shape) != wanted:
+            raise ShapeError(f"input {name} is {Spec.of(inputs[name])}, the others make it {spec.with_shape(wanted)}")

@@ -1,0 +1,50 @@
+"""Attention that models call by torch's own operator."""
+
+from __future__ import annotations
+
+import torch
+
+from ditto.errors import ModelError, at
+from ditto.program import Program
+from ditto.rewrite.rule import arguments
+
+
+def recognise_sdpa(program: Program) -> int:
+    """`aten.scaled_dot_product_attention` becomes `ditto.attention`. Returns how many.
+
+    Raises:
+        ModelError: it drops weights, as in training.
+    """
+    count = 0
+    for node in list(program.graph.nodes):
+        if node.target != torch.ops.aten.scaled_dot_product_attention.default:
+            continue
+        given = arguments(node)
+        query = given["query"].meta["val"]
+        with at(program.place(node)):
+            if given["dropout_p"]:
+                raise ModelError("attention drops weights", remedy="call `model.eval()` first")
+            if query.dim() != 4:
+                continue
+        scale = given["scale"] if given["scale"] is not None else query.shape[-1] ** -0.5
+        with program.graph.inserting_before(node):
+            made = program.graph.call_function(
+                torch.ops.ditto.attention.default,
+                (
+                    given["query"],
+                    given["key"],
+                    given["value"],
+                    given["attn_mask"],
+                    None,
+                    float(scale),
+                    bool(given["is_causal"]),
+                    0,
+                    0.0,
+                    0,
+                ),
+            )
+        made.meta.update(node.meta)
+        node.replace_all_uses_with(made)
+        count += 1
+    program.sweep()
+    return count

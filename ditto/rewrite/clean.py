@@ -1,0 +1,126 @@
+"""Canonical forms: one spelling for casts, nothing that computes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from ditto.errors import UnsupportedFact, at
+from ditto.program import Program, is_mutating, memory
+
+aten = torch.ops.aten
+
+_CASTS = frozenset(
+    {
+        aten.to.dtype,
+        aten.to.device,
+        aten.to.dtype_layout,
+        aten.to.other,
+        aten._to_copy.default,
+        aten.type_as.default,
+    }
+)
+_VIEWS = frozenset({aten.view.default, aten._unsafe_view.default})
+_SAME = frozenset(
+    {
+        aten.alias.default,
+        aten.clone.default,
+        aten.contiguous.default,
+        aten.detach.default,
+        aten.detach_.default,
+        aten.lift_fresh_copy.default,
+    }
+)
+_SAME_IF_SHAPE = frozenset(
+    {
+        aten.expand.default,
+        aten.reshape.default,
+        aten.slice.Tensor,
+        aten.squeeze.default,
+        aten.squeeze.dim,
+    }
+)
+
+
+def clean(program: Program) -> int:
+    """Casts become `aten.to.dtype` and views `aten.reshape`; those, copies and dropouts that change nothing go away.
+    Returns how many nodes went, those that nothing needed included."""
+    written = {memory(node) for node in program.graph.nodes if is_mutating(node)}
+    for node in list(program.graph.nodes):
+        if node.op != "call_function" or _is_written(node, written):
+            continue
+        if node.target in _VIEWS:
+            node.target = aten.reshape.default  # layouts go, and with them what `view` asks of them
+        if node.target in _CASTS:
+            _clean_cast(program, node)
+        elif _changes_nothing(node):
+            node.replace_all_uses_with(node.args[0])
+    return program.sweep()
+
+
+def _clean_cast(program: Program, node: fx.Node) -> None:
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    wanted = node.meta["val"].dtype
+    if source.meta["val"].dtype == wanted:
+        node.replace_all_uses_with(source)
+        return
+    if node.target == aten.to.dtype and node.args == (source, wanted) and not node.kwargs:
+        return
+    with program.graph.inserting_before(node):
+        cast = program.graph.call_function(aten.to.dtype, (source, wanted))
+    cast.meta.update(node.meta)
+    node.replace_all_uses_with(cast)
+
+
+def _changes_nothing(node: fx.Node) -> bool:
+    source = node.args[0] if node.args else None
+    if not isinstance(source, fx.Node):
+        return False
+    if not all(isinstance(part.meta.get("val"), torch.Tensor) for part in (source, node)):
+        return False
+    if node.target in _SAME:
+        return True
+    if node.target == aten.dropout.default:
+        return not node.args[2]
+    same = bool(source.meta["val"].dtype == node.meta["val"].dtype and _same_shape(source, node))
+    if node.target in _SAME_IF_SHAPE:
+        return same and (node.target != aten.slice.Tensor or bool(_argument(node, 4, 1) == 1))
+    if node.target in (aten.mul.Tensor, aten.div.Tensor):
+        return same and isinstance(node.args[1], (int, float)) and node.args[1] == 1
+    if node.target in (aten.add.Tensor, aten.sub.Tensor):
+        return same and isinstance(node.args[1], (int, float)) and node.args[1] == 0
+    return False
+
+
+def _same_shape(left: fx.Node, right: fx.Node) -> bool:
+    shapes = [tuple(str(size) for size in node.meta["val"].shape) for node in (left, right)]
+    return shapes[0] == shapes[1]
+
+
+def _argument(node: fx.Node, index: int, default: Any) -> Any:
+    return node.args[index] if len(node.args) > index else default
+
+
+def _is_written(node: fx.Node, written: set[fx.Node]) -> bool:
+    """Whether a node or its source shares memory that is written to in place: then a copy is not its source."""
+    source = node.args[0] if node.args else None
+    return memory(node) in written or (isinstance(source, fx.Node) and memory(source) in written)
+
+
+def refuse_writes(program: Program) -> int:
+    """Refuse operators that write into their arguments: the network has values only.
+
+    Raises:
+        UnsupportedFact: there is one that an output needs.
+    """
+    for node in program.graph.nodes:
+        if node.op == "call_function" and is_mutating(node):
+            with at(program.place(node)):
+                raise UnsupportedFact(
+                    f"`{node.target}` writes into its argument",
+                    remedy="write the model without in-place operators there",
+                )
+    return 0

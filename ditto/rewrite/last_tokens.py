@@ -1,0 +1,106 @@
+"""Only the last tokens' logits are wanted: choose them as early as the model allows.
+
+Everything that treats each position on its own gives the same rows whether the others are there or not, so the choice
+moves up through it: the output projection, the final norm, the last decoder layer's MLP, up to the last attention.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ditto.program import Program
+from ditto.rewrite.rule import arguments
+
+aten = torch.ops.aten
+_LAST = torch.ops.ditto.last_tokens.default
+
+# Operators that compute each position of [B, S, width] on its own, in every tensor argument.
+_POSITIONWISE = frozenset(
+    {
+        aten.add.Tensor,
+        aten.div.Tensor,
+        aten.gelu.default,
+        aten.mul.Tensor,
+        aten.relu.default,
+        aten.sigmoid.default,
+        aten.silu.default,
+        aten.sub.Tensor,
+        aten.tanh.default,
+        aten.to.dtype,
+        torch.ops.ditto.rms_norm.default,
+    }
+)
+
+
+def choose_last_tokens_early(program: Program) -> int:
+    """Move `ditto.last_tokens` up through operators that nobody else reads. Returns through how many."""
+    moved = 0
+    chosen: dict[tuple[fx.Node, fx.Node], fx.Node] = {}
+    for node in reversed(list(program.graph.nodes)):
+        lasts = list(node.users)
+        if not lasts or any(user.target != _LAST for user in lasts) or not _is_positionwise(node):
+            continue
+        indices = lasts[0].args[1]
+        assert isinstance(indices, fx.Node)
+        rows = [part for part in node.all_input_nodes if _has_positions(part, node)]
+        others = [part for part in node.all_input_nodes if part not in rows]
+        if not rows or any(_varies_by_position(part, node) for part in others):
+            continue
+        if any(last.args[1] is not indices for last in lasts) or any(part < indices for part in rows):
+            continue
+        for part in rows:
+            if (part, indices) not in chosen:
+                chosen[part, indices] = _choose(program, part, lasts[0])
+        with program.graph.inserting_before(lasts[0]):
+            made = program.graph.node_copy(node, partial(_replaced, {part: chosen[part, indices] for part in rows}))
+        made.meta.update(node.meta)
+        made.meta["val"] = lasts[0].meta["val"]
+        for last in lasts:
+            last.replace_all_uses_with(made)
+            program.graph.erase_node(last)
+        program.graph.erase_node(node)
+        moved += 1
+    return moved
+
+
+def _choose(program: Program, part: fx.Node, last: fx.Node) -> fx.Node:
+    """The last tokens of `part`, chosen as `last` chooses them; placed where every later choice can use it."""
+    with program.graph.inserting_after(part):
+        made = program.graph.call_function(_LAST, (part, last.args[1]))
+    made.meta.update(last.meta)
+    value, rows = part.meta["val"], last.meta["val"]
+    made.meta["val"] = rows.new_empty((*rows.shape[:-1], value.shape[-1]), dtype=value.dtype)
+    return made
+
+
+def _replaced(replacements: dict[fx.Node, fx.Node], node: fx.Node) -> fx.Node:
+    return replacements.get(node, node)
+
+
+def _is_positionwise(node: fx.Node) -> bool:
+    if node.target == aten.linear.default:
+        return node.meta["val"].dim() == 3
+    if node.target in (aten.layer_norm.default, aten.slice.Tensor):
+        given: dict[str, Any] = arguments(node)
+        last = node.meta["val"].dim() - 1
+        return len(given["normalized_shape"]) == 1 if "normalized_shape" in given else given["dim"] == last
+    return node.target in _POSITIONWISE
+
+
+def _has_positions(part: fx.Node, source: fx.Node) -> bool:
+    """Whether an operand has a row for each position of its consumer: [B, S, width], not a weight or a scalar."""
+    value, wanted = part.meta["val"], source.meta["val"]
+    if not isinstance(value, Tensor) or value.dim() != 3 or wanted.dim() != 3:
+        return False
+    return [str(size) for size in value.shape[:2]] == [str(size) for size in wanted.shape[:2]]
+
+
+def _varies_by_position(part: fx.Node, source: fx.Node) -> bool:
+    """Whether an operand without rows of its own is spread over them by position, as [1, S, width] or [S, width]."""
+    value = part.meta["val"]
+    spread = isinstance(value, Tensor) and value.dim() > 1 and str(value.shape[-2]) != "1"
+    return spread and source.target in _POSITIONWISE

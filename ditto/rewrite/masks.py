@@ -1,0 +1,125 @@
+"""Attention masks: from tensors to facts, by looking at their values.
+
+A mask arrives as whatever the model computes. It is run for a given sequence length and compared with a full, a
+causal and a windowed mask. One that is none of these stays a tensor if it is a constant of the model; it is refused
+if it depends on sequence lengths, because an engine with a KV cache could not honour it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from attrs import frozen
+from torch import Tensor, fx
+
+from ditto.errors import UnsupportedFact, at
+from ditto.network import dims
+from ditto.ops.attention import visible
+from ditto.program import Program, evaluate
+from ditto.rewrite.rule import arguments
+
+aten = torch.ops.aten
+
+# What depends on a tensor's shape and not on its values.
+_OF_SHAPE = frozenset(
+    {
+        aten.sym_size.int,
+        aten.ones_like.default,
+        aten.zeros_like.default,
+        aten.full_like.default,
+        aten.empty_like.default,
+        aten.new_ones.default,
+        aten.new_zeros.default,
+        aten.new_full.default,
+    }
+)
+# Below this an added score is as good as minus infinity: models write the smallest float16 or less.
+_MASKED = -1e4
+
+
+@frozen
+class _Facts:
+    causal: bool
+    window: int
+
+
+def state_masks(program: Program, sizes: Mapping[str, int]) -> int:
+    """Turn mask operands of `ditto.attention` into `causal` and `window`. Returns how many.
+
+    Args:
+        sizes: of named dimensions, as large as the engine accepts.
+    Raises:
+        UnsupportedFact: a mask depends on values, adds a bias, or has a form that no engine here honours.
+    """
+    known: dict[fx.Node, _Facts | Tensor] = {}
+    count = 0
+    for node in list(program.graph.nodes):
+        if node.target != torch.ops.ditto.attention.default:
+            continue
+        mask = arguments(node)["mask"]
+        if not isinstance(mask, fx.Node):
+            continue
+        with at(program.place(node)):
+            if mask not in known:
+                known[mask] = _look_at(program, mask, sizes)
+        found = known[mask]
+        args = list(node.args)
+        if isinstance(found, _Facts):
+            args[3], args[6], args[7] = None, found.causal, found.window
+        elif not program.is_constant(mask) or mask.meta["val"].dtype != torch.bool:
+            with program.graph.inserting_before(node):
+                args[3] = program.constant(found, "mask")
+        node.args = tuple(args)
+        count += 1
+    program.sweep()
+    return count
+
+
+def _look_at(program: Program, mask: fx.Node, sizes: Mapping[str, int]) -> _Facts | Tensor:
+    for source in _sources_of_values(program, mask):
+        raise UnsupportedFact(
+            f"the attention mask depends on the values of `{source.target}`",
+            remedy="only masks that follow from positions can be built into an engine",
+        )
+    needed = program.needed([mask])
+    inputs = {
+        str(node.target): torch.zeros(
+            [dims.evaluate(size, sizes) for size in program.spec(node).shape], dtype=node.meta["val"].dtype
+        )
+        for node in program.inputs
+        if node in needed
+    }
+    (values,) = evaluate(program, inputs, _no_parameter, (mask,))
+    seen = values if values.dtype == torch.bool else values > _MASKED
+    if values.dtype != torch.bool and bool((values[seen] != 0).any()):
+        raise UnsupportedFact(
+            "attention scores get an added bias (ALiBi or relative positions)",
+            remedy="models with position biases are not supported",
+        )
+    if bool(seen.all()):
+        return _Facts(causal=False, window=0)
+    first = seen.reshape(-1, *seen.shape[-2:])[0]
+    if bool((seen == first).all()) and first.shape[0] == first.shape[1]:
+        length = first.shape[0]
+        if torch.equal(first, visible(length)):
+            return _Facts(causal=True, window=0)
+        window = int(first[-1].sum())
+        if 0 < window < length and torch.equal(first, visible(length, window)):
+            return _Facts(causal=True, window=window)
+    if program.spec(mask).is_static:
+        return seen
+    raise UnsupportedFact(
+        "the attention mask is neither full nor causal nor a causal window",
+        remedy="other masks (chunks, prefixes, bidirectional windows) are not supported for decoders",
+    )
+
+
+def _no_parameter(name: str) -> Tensor:
+    raise UnsupportedFact(f"the attention mask depends on the weight `{name}`")
+
+
+def _sources_of_values(program: Program, mask: fx.Node) -> list[fx.Node]:
+    """The inputs on whose values, not only shapes, a mask depends."""
+    needed = program.needed([mask], through=lambda node: node.target not in _OF_SHAPE)
+    return [node for node in program.inputs if node in needed]

@@ -1,0 +1,49 @@
+"""Which rewrites run, in which order, and how often each applied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from loguru import logger
+
+from ditto.program import Program
+from ditto.progress import stage
+from ditto.rewrite.attention import recognise_sdpa
+from ditto.rewrite.clean import clean, refuse_writes
+from ditto.rewrite.last_tokens import choose_last_tokens_early
+from ditto.rewrite.masks import state_masks
+from ditto.rewrite.norm import GEMMA_NORM, LLAMA_NORM, OLMO_NORM
+from ditto.rewrite.projections import fuse_projections
+from ditto.rewrite.rope import ROPE_OF_HALVES
+from ditto.rewrite.tables import tabulate
+
+Step = Callable[[Program], int]
+
+
+def rewrite(program: Program, sizes: Mapping[str, int], positions: str | None = None) -> dict[str, int]:
+    """Simplify a program in place, without changing what it computes. Returns how often each step applied.
+
+    Args:
+        sizes: of named dimensions, the largest that occur; `sequence` is the longest sequence.
+        positions: the input that holds token positions, None for a vision tower.
+    Raises:
+        UnsupportedFact: the model says something that no engine here can honour.
+    """
+    steps: dict[str, Step] = {
+        "clean": clean,
+        "recognise attention": recognise_sdpa,
+        "state masks": lambda program: state_masks(program, sizes),
+        "refuse writes": refuse_writes,
+    }
+    if positions is not None:
+        steps["tabulate positions"] = lambda program: tabulate(program, positions, sizes["sequence"])
+    for rule in (ROPE_OF_HALVES, LLAMA_NORM, GEMMA_NORM, OLMO_NORM):
+        steps[rule.name] = rule
+    steps["choose last tokens early"] = choose_last_tokens_early
+    steps["fuse projections"] = fuse_projections
+    counts: dict[str, int] = {}
+    with stage("rewrite"):
+        for name, step in steps.items():
+            counts[name] = step(program)
+            logger.debug("{}: {}", name, counts[name])
+    return counts

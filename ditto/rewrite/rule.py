@@ -1,0 +1,237 @@
+"""A rewrite is two plain functions: what models write, and what we want. Both run, so both can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from ditto.program import Program
+from ditto.rewrite.clean import clean
+
+_COMMUTATIVE = frozenset({torch.ops.aten.add.Tensor, torch.ops.aten.mul.Tensor})
+_DTYPES = (torch.float16, torch.float32)
+
+Bindings = dict[str, Any]
+
+
+@frozen(slots=False)
+class Rewrite:
+    """Replaces what looks like `pattern` by `replacement`.
+
+    Args:
+        name: for logs and dumps.
+        pattern, replacement: functions of tensors and numbers, of the same parameters.
+        sample: arguments that show both functions' shapes. Floating tensors are tried in float16 and float32; a number
+            stands for any number, so each is one that the functions use nowhere else (1.25e-6, 37).
+        only_if: given the program and what each parameter matched (a node, or a number), None to go on, or the
+            sentence why not.
+    """
+
+    name: str
+    pattern: Callable[..., Tensor]
+    replacement: Callable[..., Tensor]
+    sample: tuple[Any, ...]
+    only_if: Callable[[Program, Bindings], str | None] = lambda program, found: None
+
+    def __call__(self, program: Program) -> int:
+        """Rewrite everywhere; returns how often."""
+        count = 0
+        for form in self._forms:
+            for node in list(program.graph.nodes):
+                if node.op != "call_function" or node.target != form.anchor.target:
+                    continue
+                for found in form.matches(node):
+                    if self.only_if(program, found) is None and form.replace(program, node, found):
+                        count += 1
+                        break
+            program.sweep()  # what is replaced does not match the next form again
+        return count
+
+    @cached_property
+    def _forms(self) -> tuple[_Form, ...]:
+        return tuple(_Form.traced(self.pattern, self.replacement, self.sample, dtype) for dtype in _DTYPES)
+
+
+@frozen
+class _Form:
+    """A rewrite traced in one dtype. `wild` maps a number or dtype of the sample to the parameter it stands for."""
+
+    pattern: fx.Graph
+    wanted: fx.Graph
+    wild: Mapping[Any, str]
+
+    @staticmethod
+    def traced(
+        pattern: Callable[..., Tensor], replacement: Callable[..., Tensor], sample: tuple[Any, ...], dtype: torch.dtype
+    ) -> _Form:
+        names = pattern.__code__.co_varnames[: pattern.__code__.co_argcount]
+        cast = [x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in sample]
+        wild: dict[Any, str] = {
+            x: name for name, x in zip(names, cast, strict=True) if not isinstance(x, (Tensor, bool, str))
+        }
+        if dtype == torch.float16:
+            wild[dtype] = "dtype"
+        return _Form(_trace(pattern, names, cast), _trace(replacement, names, cast), wild)
+
+    @property
+    def anchor(self) -> fx.Node:
+        """The pattern's last operator."""
+        result = self.pattern.find_nodes(op="output")[0].args[0]
+        assert isinstance(result, tuple)
+        return result[0]
+
+    def matches(self, node: fx.Node) -> Iterator[Bindings]:
+        """What the parameters are, for each way in which the pattern fits above `node`."""
+        for bindings in self._match(self.anchor, node, {}):
+            yield {name: value for name, value in bindings.items() if isinstance(name, str)}
+
+    def replace(self, program: Program, node: fx.Node, found: Bindings) -> bool:
+        """Put the replacement in the place of `node`, unless it has another shape or dtype; whether it did."""
+        values: dict[fx.Node, Any] = {}
+        made = node
+        with program.graph.inserting_before(node):
+            for inner in self.wanted.nodes:
+                if inner.op == "placeholder":
+                    values[inner] = found[inner.target]
+                elif inner.op == "output":
+                    made = values[inner.args[0][0]]
+                else:
+                    args = self._filled(inner.args, values, found)
+                    kwargs = self._filled(inner.kwargs, values, found)
+                    values[inner] = program.graph.call_function(inner.target, args, kwargs)
+                    values[inner].meta.update(node.meta)
+                    values[inner].meta["val"] = _fake_result(values[inner])
+        fits = _form_of(made) == _form_of(node)
+        if fits:
+            node.replace_all_uses_with(made)
+        return fits
+
+    def _filled(self, argument: Any, values: dict[fx.Node, Any], found: Bindings) -> Any:
+        if isinstance(argument, fx.Node):
+            return values[argument]
+        if isinstance(argument, (tuple, list)):
+            return type(argument)(self._filled(item, values, found) for item in argument)
+        if isinstance(argument, dict):
+            return {key: self._filled(item, values, found) for key, item in argument.items()}
+        name = self._wild(argument)
+        return argument if name is None else found[name]
+
+    def _wild(self, argument: Any) -> str | None:
+        hashable = isinstance(argument, (int, float, torch.dtype)) and not isinstance(argument, bool)
+        return self.wild.get(argument) if hashable else None
+
+    def _match(self, wanted: Any, have: Any, bindings: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
+        """Extend `bindings` (pattern node or parameter name → graph node or number) so that `have` fits `wanted`."""
+        if isinstance(wanted, fx.Node):
+            if wanted in bindings:
+                if bindings[wanted] is have:
+                    yield bindings
+            elif not isinstance(have, fx.Node):
+                return
+            elif wanted.op == "placeholder":
+                value, sample = have.meta.get("val"), wanted.meta["val"]
+                if isinstance(value, Tensor) and value.dim() == sample.dim():
+                    bound = {**bindings, wanted: have, wanted.target: have}
+                    # Casts that change nothing are not in the pattern: it holds for the dtypes it was traced with.
+                    floating = sample.is_floating_point()
+                    yield from self._match(sample.dtype, value.dtype, bound) if floating else iter((bound,))
+            elif have.op == "call_function" and have.target == wanted.target:
+                yield from self._match_call(wanted, have, bindings)
+        elif isinstance(wanted, (tuple, list)):
+            if isinstance(have, (tuple, list)) and len(have) == len(wanted):
+                yield from self._match_all(list(zip(wanted, have, strict=True)), bindings)
+        else:
+            name = self._wild(wanted)
+            if name is None:
+                if type(wanted) is type(have) and wanted == have:
+                    yield bindings
+            elif type(have) is type(wanted) and bindings.get(name, have) == have:
+                yield {**bindings, name: have}
+
+    def _match_call(self, wanted: fx.Node, have: fx.Node, bindings: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
+        left, right = arguments(wanted), arguments(have)
+        bound = {**bindings, wanted: have}
+        orders = [right]
+        if wanted.target in _COMMUTATIVE and isinstance(right["other"], fx.Node):
+            orders.append({**right, "self": right["other"], "other": right["self"]})
+        for order in orders:
+            yield from self._match_all([(left[name], order[name]) for name in left], bound)
+
+    def _match_all(self, pairs: list[tuple[Any, Any]], bindings: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
+        if not pairs:
+            yield bindings
+            return
+        for extended in self._match(*pairs[0], bindings):
+            yield from self._match_all(pairs[1:], extended)
+
+
+def arguments(node: fx.Node) -> dict[str, Any]:
+    """A call's arguments by the schema's names, defaults filled in, axes counted from 0."""
+    schema = node.target._schema  # type: ignore[union-attr]
+    found: dict[str, Any] = {}
+    for index, parameter in enumerate(schema.arguments):
+        if index < len(node.args) and not parameter.kwarg_only:
+            found[parameter.name] = node.args[index]
+        else:
+            found[parameter.name] = node.kwargs.get(parameter.name, parameter.default_value)
+    first = node.args[0][0] if isinstance(node.args[0], (list, tuple)) else node.args[0]
+    if isinstance(first, fx.Node) and isinstance(first.meta.get("val"), Tensor):
+        rank = first.meta["val"].dim() + (1 if "unsqueeze" in schema.name or "stack" in schema.name else 0)
+        for name in ("dim", "dim0", "dim1"):
+            if isinstance(found.get(name), int) and found[name] < 0:
+                found[name] += rank
+            elif isinstance(found.get(name), (list, tuple)):
+                found[name] = [axis % rank for axis in found[name]]
+    return found
+
+
+def _trace(function: Callable[..., Tensor], names: tuple[str, ...], sample: list[Any]) -> fx.Graph:
+    tensors = {name: x for name, x in zip(names, sample, strict=True) if isinstance(x, Tensor)}
+    numbers = {name: x for name, x in zip(names, sample, strict=True) if not isinstance(x, Tensor)}
+
+    def run(*given: Tensor) -> tuple[Tensor]:
+        return (function(**dict(zip(tensors, given, strict=True)), **numbers),)
+
+    traced = make_fx(run, tracing_mode="fake", pre_dispatch=True)(*tensors.values())
+    graph = fx.Graph()
+    copied: dict[fx.Node, fx.Node] = {}
+    order = iter(tensors)
+    for node in traced.graph.nodes:
+        if node.op == "placeholder":
+            copied[node] = graph.placeholder(next(order))
+            copied[node].meta.update(node.meta)
+        else:
+            copied[node] = graph.node_copy(node, copied.__getitem__)
+            if node.op == "output":
+                copied[node].args = (tuple(copied[result] for result in node.args[0]),)
+    program = Program(graph, {}, {}, {}, ("result",))
+    clean(program)
+    return program.graph
+
+
+def _form_of(node: fx.Node) -> tuple[torch.dtype, list[str]]:
+    value = node.meta["val"]
+    return value.dtype, [str(size) for size in value.shape]
+
+
+def _fake_result(node: fx.Node) -> Any:
+    args = fx.map_arg(node.args, lambda argument: argument.meta["val"])
+    kwargs = fx.map_arg(node.kwargs, lambda argument: argument.meta["val"])
+    mode = next(
+        (
+            value.fake_mode
+            for value in (argument.meta["val"] for argument in node.all_input_nodes)
+            if hasattr(value, "fake_mode")
+        ),
+        None,
+    )
+    if mode is None:
+        return node.target(*args, **kwargs)  # type: ignore[operator]
+    with mode:
+        return node.target(*args, **kwargs)  # type: ignore[operator]

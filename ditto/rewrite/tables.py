@@ -1,0 +1,116 @@
+"""What depends on a token's position alone is computed once, for every position.
+
+Cosines and sines of rotary embedding, whatever scaling a model applies to its frequencies, are such: a table by
+position replaces the operators that compute them.
+"""
+
+from __future__ import annotations
+
+import torch
+from loguru import logger
+from torch import Tensor, fx
+
+from ditto.network.spec import FLOATING
+from ditto.program import Program, evaluate
+
+aten = torch.ops.aten
+
+
+def tabulate(program: Program, positions: str, count: int) -> int:
+    """Replace floating functions of the input `positions` by rows of tables. Returns how many.
+
+    Args:
+        positions: the name of an integer input [B, S], or [S].
+        count: positions that occur, 0 to count - 1.
+    """
+    source = next((node for node in program.inputs if node.target == positions), None)
+    if source is None:
+        return 0
+    made = 0
+    for node in _candidates(program, source):
+        table = _table(program, node, source, count)
+        if table is None:
+            continue
+        with program.graph.inserting_before(node):
+            constant = program.constant(table, "table")
+            rows = program.graph.call_function(aten.embedding.default, (constant, _index(node, source)))
+        rows.meta.update(node.meta)
+        node.replace_all_uses_with(rows)
+        made += 1
+    program.sweep()
+    return made
+
+
+def _index(node: fx.Node, source: fx.Node) -> fx.Node:
+    """The node that has the positions in the shape that `node` has before its last axis: the source itself, or its
+    form with a batch axis in front."""
+    wanted = [str(size) for size in node.meta["val"].shape[:-1]]
+    queue, seen = [source], {source}
+    while queue:
+        current = queue.pop(0)
+        value = current.meta["val"]
+        if [str(size) for size in value.shape] == wanted and value.dtype == source.meta["val"].dtype:
+            return current
+        for user in current.users:
+            if user.target == aten.unsqueeze.default and user.args[1] == 0 and user not in seen:
+                seen.add(user)
+                queue.append(user)
+    return source
+
+
+def _candidates(program: Program, source: fx.Node) -> list[fx.Node]:
+    """Floating nodes of shape [*positions, width] that follow from positions and constants alone, the last of each
+    chain."""
+    dependent: set[fx.Node] = {source}
+    constant: set[fx.Node] = set()
+    for node in program.graph.nodes:
+        if node.op == "get_attr" and node.target in program.constants:
+            constant.add(node)
+        elif node.op == "call_function":
+            inputs = node.all_input_nodes
+            if inputs and all(part in constant for part in inputs):
+                constant.add(node)
+            elif _of_sizes(node) or (inputs and all(part in dependent or part in constant for part in inputs)):
+                dependent.add(node)
+
+    def is_table_like(node: fx.Node) -> bool:
+        value = node.meta.get("val")
+        if node not in dependent or node is source or not isinstance(value, Tensor) or value.dtype not in FLOATING:
+            return False
+        if value.dim() < 2 or not isinstance(value.shape[-1], int):
+            return False
+        rows = _index(node, source).meta["val"].shape
+        return [str(size) for size in rows] == [str(size) for size in value.shape[:-1]]
+
+    likely = [node for node in program.graph.nodes if is_table_like(node)]
+    return [node for node in likely if any(not is_table_like(user) for user in node.users)]
+
+
+def _of_sizes(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), (int, torch.SymInt))
+
+
+def _table(program: Program, node: fx.Node, source: fx.Node, count: int) -> Tensor | None:
+    """The node's rows for positions 0 to count - 1, or None if a row depends on more than its own position."""
+    batched = source.meta["val"].dim() == 2
+    dtype = source.meta["val"].dtype
+
+    def rows(positions: Tensor) -> Tensor:
+        shaped = positions.to(dtype)[None] if batched else positions.to(dtype)
+        (value,) = evaluate(program, {str(source.target): shaped}, _no_parameter, (node,))
+        return value.reshape(len(positions), -1)
+
+    try:
+        table = rows(torch.arange(count))
+        shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(0))[: max(count // 2, 1)]
+        # Alone, the first and the last position show a dependence on the smallest and largest of a sequence.
+        probes = (shuffled, torch.tensor([0]), torch.tensor([count - 1]))
+        same = all(torch.equal(rows(probe), table[probe]) for probe in probes)
+    except Exception as error:
+        logger.debug("{} is computed at run time: {}", node.name, error)
+        return None
+    return table.contiguous() if same else None
+
+
+def _no_parameter(name: str) -> Tensor:
+    raise LookupError(f"it depends on the weight `{name}`")

@@ -1,0 +1,110 @@
+"""The reference session: a tree's networks, run by PyTorch on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from ditto.checkpoint import CheckpointIndex, CheckpointReader
+from ditto.engine import EngineTree
+from ditto.errors import CheckpointError, PromptError, TreeError
+from ditto.network import Network, TensorSource, load
+from ditto.network.dims import evaluate
+from ditto.reference import Constants, run
+from ditto.runtime.session import LlmRunner, Session
+
+
+class ReferenceSession(Session):
+    """Runs `network.json` of each component; weights come from the checkpoint that the tree was made from, or from
+    the tree where it keeps them."""
+
+    name = "reference"
+
+    def __init__(self, tree: EngineTree) -> None:
+        super().__init__(tree)
+        self._networks: dict[str, tuple[Network, Constants]] = {}
+
+    @override
+    def features(self, pixels: Tensor) -> Tensor:
+        network, constants = self.network("vision")
+        (name, spec), (output, _) = next(iter(network.inputs.items())), next(iter(network.outputs.items()))
+        if tuple(pixels.shape[1:]) != spec.shape[1:]:
+            raise PromptError(
+                f"pictures come as {list(pixels.shape[1:])}, the vision engine takes {list(spec.shape[1:])}",
+                remedy="use the processor of the model that the tree was built from",
+            )
+        return run(network, {name: pixels.to(spec.dtype)}, constants)[output]
+
+    @override
+    def start(self, batch: int) -> LlmRunner:
+        return _ReferenceRunner(*self.network("llm"), batch)
+
+    def network(self, name: str) -> tuple[Network, Constants]:
+        """A component's network and its constants, loaded once.
+
+        Raises:
+            TreeError, CheckpointError: the network or the checkpoint it needs cannot be read.
+        """
+        if name not in self._networks:
+            folder = self.tree.folder(name)
+            network = load(folder / "network.json", folder / "network.safetensors")
+            self._networks[name] = (network, Constants(network, weights_of(self.tree, name)))
+        return self._networks[name]
+
+
+class _ReferenceRunner(LlmRunner):
+    def __init__(self, network: Network, constants: Constants, batch: int) -> None:
+        self._network, self._constants = network, constants
+        self._caches = {
+            name: torch.zeros([evaluate(dim, {"batch": batch}) for dim in spec.shape], dtype=spec.dtype)
+            for name, spec in network.inputs.items()
+            if name in network.shared.values()
+        }
+
+    @override
+    def step(
+        self, input_ids: Tensor, position_ids: Tensor, last_token_ids: Tensor, write_indices: Tensor, table: Tensor
+    ) -> Tensor:
+        given = {
+            "input_ids": input_ids,
+            "position_ids": position_ids,
+            "last_token_ids": last_token_ids,
+            "write_indices": write_indices,
+            "prompt_embedding_table": table,
+        }
+        inputs = {name: given[name] for name in self._network.inputs if name in given}
+        outputs = run(self._network, {**inputs, **self._caches}, self._constants)
+        self._caches = {past: outputs[present] for present, past in self._network.shared.items()}
+        return outputs["logits"]
+
+
+def weights_of(tree: EngineTree, name: str) -> TensorSource:
+    """Who has the numbers of a component's constants.
+
+    Raises:
+        TreeError, CheckpointError: they are not where the tree says, or are others.
+    """
+    weights = tree.component(name).weights
+    if weights != "checkpoint":
+        return CheckpointReader(CheckpointIndex.of_files(tree.folder(name), [tree.folder(name) / weights]))
+    checkpoint = tree.manifest.checkpoint
+    if checkpoint is None:
+        raise TreeError("the tree does not say where its weights are", where=str(tree.root), remedy="build it again")
+    try:
+        index = CheckpointIndex.open(Path(checkpoint.folder))
+    except CheckpointError as error:
+        raise TreeError(
+            f"the checkpoint that the tree was built from cannot be read: {error.cause}",
+            where=checkpoint.folder,
+            remedy="put it back there, or build the tree again",
+        ) from error
+    if index.identity != checkpoint.identity:
+        raise TreeError(
+            "the checkpoint has changed since the tree was built from it",
+            where=checkpoint.folder,
+            remedy="build the tree again",
+        )
+    return CheckpointReader(index)

@@ -1,0 +1,144 @@
+"""Sessions run an engine tree: features of pictures, answers to prompts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from ditto.engine import EngineTree, Tokens
+from ditto.errors import PromptError, TreeError
+
+
+@frozen(eq=False)
+class Request:
+    """One prompt.
+
+    Args:
+        ids: token ids; those at or above the vocabulary are rows of `features`, counted from 0.
+        features: [rows, width] of all pictures of the prompt, one after another, or None.
+    """
+
+    ids: tuple[int, ...]
+    features: Tensor | None = None
+
+
+@frozen
+class RequestLimits:
+    """What a tree's language model takes, read from its config.json."""
+
+    max_batch_size: int
+    max_input_len: int
+    max_seq_len: int
+    max_prompt_embedding_table_size: int
+
+    @staticmethod
+    def of(tree: EngineTree) -> RequestLimits:
+        """The limits of a tree.
+
+        Raises:
+            TreeError: its config.json does not state them.
+        """
+        build = tree.config("llm").get("build_config", {})
+        names = ("max_batch_size", "max_input_len", "max_seq_len", "max_prompt_embedding_table_size")
+        if not all(isinstance(build.get(name), int) for name in names):
+            raise TreeError("llm/config.json does not state the engine's limits", where=str(tree.root))
+        return RequestLimits(*(build[name] for name in names))
+
+    def check(self, requests: Sequence[Request], max_new_tokens: int) -> None:
+        """Check a batch.
+
+        Raises:
+            PromptError: it is more than the engine takes.
+        """
+        if not requests:
+            raise PromptError("there is no prompt", remedy="give at least one")
+        if max_new_tokens < 1:
+            raise PromptError(f"{max_new_tokens} new tokens were asked for", remedy="ask for at least 1")
+        if len(requests) > self.max_batch_size:
+            raise PromptError(
+                f"{len(requests)} prompts are more than the engine's batch of {self.max_batch_size}",
+                remedy=f"send at most {self.max_batch_size} at once, or build with a larger --batch",
+            )
+        for number, request in enumerate(requests, 1):
+            length = len(request.ids)
+            if not length:
+                raise PromptError(f"prompt {number} is empty")
+            if length > self.max_input_len:
+                raise PromptError(
+                    f"prompt {number} has {length} tokens, the engine takes {self.max_input_len}",
+                    remedy="shorten it, or build with a larger --max-input-len",
+                )
+            if length + max_new_tokens > self.max_seq_len:
+                raise PromptError(
+                    f"prompt {number} has {length} tokens; with {max_new_tokens} new ones that is more than the "
+                    f"engine's {self.max_seq_len}",
+                    remedy=f"ask for at most {self.max_seq_len - length} new tokens, or build with a larger "
+                    "--max-seq-len",
+                )
+        rows = sum(0 if request.features is None else len(request.features) for request in requests)
+        if rows > self.max_prompt_embedding_table_size:
+            raise PromptError(
+                f"the pictures need {rows} rows of the prompt table, the engine has "
+                f"{self.max_prompt_embedding_table_size}",
+                remedy="send fewer pictures at once, or build with a larger --prompt-table",
+            )
+
+
+class LlmRunner(ABC):
+    """One batch in flight: holds the KV cache, computes logits."""
+
+    @abstractmethod
+    def step(
+        self, input_ids: Tensor, position_ids: Tensor, last_token_ids: Tensor, write_indices: Tensor, table: Tensor
+    ) -> Tensor:
+        """Run the language model on new tokens of each row.
+
+        Args:
+            input_ids, position_ids: int32 [B, S], rows padded at the end.
+            last_token_ids: int32 [B], each row's last real token.
+            write_indices: int32 [B], how many tokens of each row the cache holds.
+            table: [rows, width], the prompt embedding table, at least one row.
+        Returns:
+            float32 [B, vocabulary], on the CPU.
+        """
+
+
+class Session(ABC):
+    """Runs the engines of a tree.
+
+    Args:
+        tree: to run.
+    """
+
+    name: str
+
+    def __init__(self, tree: EngineTree) -> None:
+        self.tree = tree
+        self.limits = RequestLimits.of(tree)
+        tokens = tree.manifest.tokens
+        if tokens is None:
+            raise TreeError("the tree has no language model", where=str(tree.root), remedy="run a whole tree")
+        self.tokens: Tokens = tokens
+
+    @abstractmethod
+    def features(self, pixels: Tensor) -> Tensor:
+        """Features of pictures: [images, channels, height, width] → [images, rows, width], on the CPU.
+
+        Raises:
+            PromptError: the pictures do not fit the engine.
+        """
+
+    @abstractmethod
+    def start(self, batch: int) -> LlmRunner:
+        """A runner with an empty cache for a batch of that size."""
+
+    @property
+    def table_dtype(self) -> torch.dtype:
+        """The dtype of the prompt embedding table."""
+        dtype: Any = getattr(torch, self.tree.component("llm").dtype)
+        return dtype

@@ -1,0 +1,223 @@
+"""From a network to engine bytes in a file: profiles, builder settings, progress, TensorRT's messages translated."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from loguru import logger
+
+from ditto import progress
+from ditto.arguments import DynamicDimension
+from ditto.bindings import TensorRT
+from ditto.checkpoint.mapped import Spool
+from ditto.configs import TensorRTConfig
+from ditto.errors import BuildError, ConfigError
+from ditto.network import dims
+from ditto.network.graph import Network
+from ditto.network.weight import TensorSource
+from ditto.progress import stage
+from ditto.targets.emit import Emission, Messages
+
+_RELEASE_SECONDS = 0.05
+
+
+@frozen
+class Profile:
+    """An optimisation profile: the ranges of named dimensions that an engine is tuned for at once."""
+
+    name: str
+    ranges: Mapping[str, DynamicDimension]
+
+    def shapes(self, network: Network, name: str) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """Smallest, usual and largest shape of an input."""
+        spec = network.inputs[name]
+        sizes = [{dim: getattr(range_, end) for dim, range_ in self.ranges.items()} for end in ("min", "opt", "max")]
+        smallest, usual, largest = (tuple(dims.evaluate(dim, size) for dim in spec.shape) for size in sizes)
+        return smallest, usual, largest
+
+
+def compute_capability(trt: TensorRT, name: str) -> Any:
+    """TensorRT-RTX's value for a compute capability such as `8.9`.
+
+    Raises:
+        ConfigError: the library does not build for it, or for named capabilities at all.
+    """
+    known: Mapping[str, Any] = getattr(getattr(trt.module, "ComputeCapability", None), "__members__", {})
+    named = {f"{key[2:-1]}.{key[-1]}": value for key, value in known.items() if key.startswith("SM")}
+    if not named:
+        raise ConfigError(
+            f"{trt.title} builds for the GPU of this machine only",
+            remedy="leave the compute capabilities out, or build with --target tensorrt-rtx",
+        )
+    if name not in named:
+        raise ConfigError(
+            f"{trt.title} does not build for compute capability {name}",
+            remedy=f"choose from {', '.join(named)}, or leave it out for a portable engine",
+        )
+    return named[name]
+
+
+def check_settings(trt: TensorRT, config: TensorRTConfig, capabilities: Sequence[str]) -> None:
+    """Check what can be checked before any work.
+
+    Raises:
+        ConfigError: a setting that the library does not have.
+    """
+    for name in capabilities:
+        compute_capability(trt, name)
+    if not config.network_creation_flags.strongly_typed and not trt.is_weakly_typed:
+        logger.info("{} builds strongly typed networks only: precision is stated explicitly", trt.title)
+
+
+def compile_network(
+    network: Network,
+    profiles: Sequence[Profile],
+    source: TensorSource,
+    trt: TensorRT,
+    config: TensorRTConfig,
+    capabilities: Sequence[str],
+    path: Path,
+) -> int:
+    """Build an engine into a file.
+
+    Args:
+        capabilities: compute capabilities to build for; none for a portable engine (TensorRT-RTX) or the GPU present.
+        path: of the engine file, written as a stream.
+    Returns:
+        The engine's size in bytes.
+    Raises:
+        BuildError: TensorRT refuses the network, or fails.
+        ConfigError: a setting that the library does not have.
+    """
+    with stage("compile", network.name):
+        messages = Messages(trt.module)
+        builder = trt.module.Builder(messages.log)
+        definition = builder.create_network(_network_flags(trt, config))
+        spool = Spool(path.parent)
+        emission = Emission(trt, definition, source, messages, spool)
+        emission.emit(network)
+        builder_config = _builder_config(trt, builder, config, capabilities)
+        for profile in profiles:
+            made = builder.create_optimization_profile()
+            for name in network.inputs:
+                made.set_shape(name, *profile.shapes(network, name))
+            builder_config.add_optimization_profile(made)
+        monitor = _progress_monitor(trt.module)
+        builder_config.progress_monitor = monitor
+        with _letting_go(source, spool):
+            size = _build(trt.module, builder, definition, builder_config, path)
+        if not size:
+            raise BuildError(
+                f"{trt.title} could not build the {network.name} engine: {messages.last()}",
+                remedy="run again with -vv for TensorRT's whole log",
+            )
+        return size
+
+
+@contextmanager
+def _letting_go(*sources: TensorSource | Spool) -> Generator[None]:
+    """Keep mapped weights out of resident memory while TensorRT builds: it copies each once, in its own time."""
+    done = threading.Event()
+
+    def release() -> None:
+        while not done.wait(_RELEASE_SECONDS):
+            for source in sources:
+                source.release()
+
+    thread = threading.Thread(target=release, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _network_flags(trt: TensorRT, config: TensorRTConfig) -> int:
+    flags, module = 0, trt.module.NetworkDefinitionCreationFlag
+    if config.network_creation_flags.strongly_typed or not trt.is_weakly_typed:
+        flags |= 1 << int(module.STRONGLY_TYPED)
+    return flags
+
+
+def _builder_config(trt: TensorRT, builder: Any, config: TensorRTConfig, capabilities: Sequence[str]) -> Any:
+    made, module, settings = builder.create_builder_config(), trt.module, config.builder_config
+    if settings.tf32:
+        made.set_flag(module.BuilderFlag.TF32)
+    else:
+        made.clear_flag(module.BuilderFlag.TF32)
+    if not config.network_creation_flags.strongly_typed and trt.is_weakly_typed:
+        for wanted, name in ((settings.fp16, "FP16"), (settings.bf16, "BF16")):
+            if wanted:
+                made.set_flag(getattr(module.BuilderFlag, name))
+    if settings.builder_optimization_level is not None:
+        made.builder_optimization_level = settings.builder_optimization_level
+    if settings.max_aux_streams is not None:
+        made.max_aux_streams = settings.max_aux_streams
+    if settings.workspace_bytes is not None:
+        made.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
+    if capabilities:
+        made.num_compute_capabilities = len(capabilities)
+        for index, name in enumerate(capabilities):
+            made.set_compute_capability(compute_capability(trt, name), index)
+    return made
+
+
+def _progress_monitor(module: Any) -> Any:
+    """Passes the outermost phase's steps on to whoever listens."""
+
+    class Monitor(module.IProgressMonitor):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            module.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if parent_phase is None:
+                self._steps[phase_name] = max(num_steps, 1)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            if phase_name in self._steps:
+                progress.advance((step + 1) / self._steps[phase_name])
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            if self._steps.pop(phase_name, None):
+                progress.advance(1.0)
+
+    return Monitor()
+
+
+def _build(module: Any, builder: Any, definition: Any, builder_config: Any, path: Path) -> int:
+    if not hasattr(builder, "build_serialized_network_to_stream"):
+        engine = builder.build_serialized_network(definition, builder_config)
+        if engine is None:
+            return 0
+        path.write_bytes(engine)
+        return int(engine.nbytes)
+    with path.open("wb") as file:
+
+        class Writer(module.IStreamWriter):  # type: ignore[misc, name-defined]
+            def __init__(self) -> None:
+                module.IStreamWriter.__init__(self)
+                self.size = 0
+                self.error: OSError | None = None
+
+            def write(self, data: Any) -> int:
+                try:
+                    file.write(data)
+                except OSError as error:  # an exception cannot pass through TensorRT: kept, and raised below
+                    self.error = error
+                    return 0
+                self.size += len(data)
+                return len(data)
+
+        writer = Writer()
+        done = builder.build_serialized_network_to_stream(definition, builder_config, writer)
+        if writer.error is not None:
+            raise writer.error
+        return writer.size if done else 0

@@ -1,0 +1,169 @@
+"""From a network to TensorRT's `INetworkDefinition`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from loguru import logger
+from torch import Tensor
+
+from ditto.bindings import TensorRT
+from ditto.checkpoint.mapped import Spool
+from ditto.errors import BuildError, at
+from ditto.network.check import check
+from ditto.network.dims import DimExpr, symbol
+from ditto.network.graph import Network, Node
+from ditto.network.weight import Folded, TensorSource, Weight, is_view, resolve
+
+_DTYPES = {
+    torch.float32: "FLOAT",
+    torch.float16: "HALF",
+    torch.bfloat16: "BF16",
+    torch.int64: "INT64",
+    torch.int32: "INT32",
+    torch.int8: "INT8",
+    torch.bool: "BOOL",
+}
+
+
+class Messages:
+    """What TensorRT says: kept for error messages, and passed on to the log."""
+
+    def __init__(self, trt: Any) -> None:
+        severity = trt.ILogger.Severity
+        levels = {severity.INTERNAL_ERROR: "ERROR", severity.ERROR: "ERROR", severity.WARNING: "WARNING"}
+        errors: list[str] = []
+
+        class Log(trt.ILogger):  # type: ignore[misc, name-defined]
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: Any, message: str) -> None:
+                level = levels.get(severity, "DEBUG")
+                if level == "ERROR":
+                    errors.append(message)
+                logger.log("DEBUG", "TensorRT {}: {}", level.lower(), message)
+
+        self.log = Log()
+        self.errors = errors
+
+    def last(self) -> str:
+        """The last error, without TensorRT's own source position. What it says of a missing GPU driver is left out:
+        the builder needs none."""
+        told = [message for message in self.errors if "Cuda Runtime" not in message]
+        return re.sub(r"\s*\bIn \w+ at /\S+", "", told[-1]).strip() if told else "it gave no reason"
+
+
+class Emission:
+    """A network on its way into TensorRT: layers call back here for what they need.
+
+    Args:
+        trt: the library.
+        definition: an empty `INetworkDefinition`.
+        source: where checkpoint tensors come from.
+        messages: of the logger that the definition's builder was made with.
+        spool: where computed constants go; None keeps them in memory.
+    """
+
+    def __init__(
+        self, trt: TensorRT, definition: Any, source: TensorSource, messages: Messages, spool: Spool | None = None
+    ) -> None:
+        self.trt = trt.module
+        self.net = definition
+        self._source = source
+        self._messages = messages
+        self._spool = spool
+        self._kept: list[Tensor] = []  # TensorRT reads constants during the build, from the memory given here
+        self._network: Network | None = None
+        self._node: Node | None = None
+        self._made = 0
+
+    def emit(self, network: Network) -> None:
+        """Add every input, layer and output of a checked network.
+
+        Raises:
+            BuildError: TensorRT refuses something; the message is TensorRT's, the place the user's.
+        """
+        check(network)
+        self._network = network
+        tensors: dict[str, Any] = {}
+        for name, spec in network.inputs.items():
+            shape = tuple(-1 if isinstance(dim, DimExpr) else dim for dim in spec.shape)
+            tensor = tensors[name] = self._not_none(self.net.add_input(name, self.dtype(spec.dtype), shape))
+            for axis, dim in enumerate(spec.shape):
+                if isinstance(dim, DimExpr) and dim == symbol(str(dim)):
+                    tensor.set_dimension_name(axis, str(dim))
+        for node in network.nodes:
+            self._node, self._made = node, 0
+            with at(node.place):
+                made = node.layer.emit(self, *(tensors[name] for name in node.inputs))
+                for name, tensor in zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=True):
+                    tensor.name = name
+                    tensors[name] = tensor
+                    self._check_against_tensorrt(name, tensor)
+        for name, value in network.outputs.items():
+            tensors[value].name = name
+            self.net.mark_output(tensors[value])
+
+    def dtype(self, dtype: torch.dtype) -> Any:
+        """TensorRT's name of a dtype."""
+        return getattr(self.trt.DataType, _DTYPES[dtype])
+
+    def made(self, layer: Any) -> Any:
+        """`layer`, named.
+
+        Raises:
+            BuildError: TensorRT returned None.
+        """
+        assert self._node is not None
+        name = self._node.outputs[0]
+        self._not_none(layer).name = name if not self._made else f"{name}#{self._made}"
+        self._made += 1
+        return layer
+
+    def constant(self, weight: Weight) -> Any:
+        """A constant of the engine. Joined weights are given to TensorRT in parts, straight from the checkpoint, and
+        joined by it while it builds: no second copy of them is made here."""
+        assert self._network is not None
+        if isinstance(weight, Folded) and weight.op == "concatenate":
+            parts, axis = weight.operands
+            made = self.net.add_concatenation([self.constant(part) for part in parts])
+            made.axis = axis
+            return self.made(made).get_output(0)
+        tensor = resolve(weight, self._source, self._network.literals)
+        return self._constant(tensor if self._spool is None or is_view(weight) else self._spool.keep(tensor))
+
+    def number(self, value: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Any:
+        """A constant filled with one number."""
+        return self._constant(torch.full(shape, value, dtype=dtype))
+
+    def _constant(self, tensor: Tensor) -> Any:
+        self._kept.append(tensor)
+        weights = self.trt.Weights(self.dtype(tensor.dtype), tensor.data_ptr(), tensor.numel())
+        return self.made(self.net.add_constant(tuple(tensor.shape), weights)).get_output(0)
+
+    def _not_none(self, made: Any) -> Any:
+        if made is None:
+            what = type(self._node.layer).__name__ if self._node else "an input"
+            raise BuildError(f"TensorRT refuses {what}: {self._messages.last()}")
+        return made
+
+    def _check_against_tensorrt(self, name: str, tensor: Any) -> None:
+        """Our shape and dtype rules, held against TensorRT's at every layer."""
+        assert self._network is not None
+        spec = self._network.value(name).spec
+        wanted = tuple(-1 if isinstance(dim, DimExpr) else dim for dim in spec.shape)
+        try:
+            found = tuple(tensor.shape)
+        except (RuntimeError, ValueError) as error:
+            raise BuildError(f"TensorRT cannot infer the shape of {name}: {self._messages.last()}") from error
+        fits = len(found) == len(wanted) and all(
+            have == want or have == -1 for have, want in zip(found, wanted, strict=True)
+        )
+        if not fits or tensor.dtype != self.dtype(spec.dtype):
+            raise BuildError(
+                f"TensorRT makes {name} {tensor.dtype} {found}, Ditto expects {spec}: {self._messages.last()}",
+                remedy="this is a fault of Ditto's description of that layer: please report it",
+            )

@@ -1,0 +1,123 @@
+"""What a target decides: an engine's inputs, how target-dependent operators are lowered, profiles, config files, and
+who compiles."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import frozen
+
+from ditto.arguments import DynamicDimension, TensorTypeHint
+from ditto.configs import Limits, TensorRTConfig
+from ditto.engine.config import LlmConfig, VisionConfig
+from ditto.network.graph import Network
+from ditto.network.weight import TensorSource, Weight
+from ditto.program import Program
+from ditto.targets.compile import Profile
+
+WeightOf = Callable[[str], Weight]
+
+
+@frozen(kw_only=True)
+class LlmFacts:
+    """What an LLM's config.json says of the model, under the names of TensorRT-LLM 0.19 (contract 1.4).
+
+    Args:
+        extra: keys that only some architectures have.
+    """
+
+    architecture: str
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_size: int
+    intermediate_size: int
+    hidden_act: str
+    norm_epsilon: float
+    max_position_embeddings: int
+    position_embedding_type: str
+    rotary_embedding_dim: int
+    qk_layernorm: bool
+    extra: dict[str, Any]
+
+
+@frozen
+class Target(ABC):
+    """One way to build and run engines.
+
+    Args:
+        name: as on the command line.
+    """
+
+    name: str
+
+    @abstractmethod
+    def check(self, config: TensorRTConfig, capabilities: Sequence[str]) -> None:
+        """Check what can be checked before any work.
+
+        Raises:
+            MissingLibraryError: what this target compiles with is not installed.
+            ConfigError: a setting that it does not have.
+        """
+
+    @abstractmethod
+    def explicit_dtype(self, config: TensorRTConfig) -> torch.dtype | None:
+        """The dtype to state explicitly where a weakly typed request cannot be passed on, else None."""
+
+    @abstractmethod
+    def llm_inputs(self, limits: Limits, hidden_size: int, dtype: torch.dtype) -> dict[str, TensorTypeHint]:
+        """The inputs of the captured language model, in the order of `LlmWrapper.forward`."""
+
+    @abstractmethod
+    def lower_llm(self, program: Program, weight_of: WeightOf, limits: Limits) -> Network:
+        """Describe a language model as a network, with the inputs that the target adds.
+
+        Raises:
+            UnsupportedOperator, UnsupportedFact: the model does something that the target cannot.
+        """
+
+    @abstractmethod
+    def lower_vision(self, program: Program, weight_of: WeightOf) -> Network:
+        """Describe a vision tower as a network.
+
+        Raises:
+            UnsupportedOperator, UnsupportedFact: the model does something that the target cannot.
+        """
+
+    @abstractmethod
+    def llm_profiles(self, limits: Limits) -> tuple[Profile, ...]:
+        """The optimisation profiles of a language model."""
+
+    def vision_profiles(self, dimensions: Sequence[DynamicDimension]) -> tuple[Profile, ...]:
+        """The optimisation profile of a vision tower: one, as every consumer expects."""
+        return (Profile("vision", {dimension.name: dimension for dimension in dimensions}),)
+
+    @abstractmethod
+    def llm_config(self, facts: LlmFacts, limits: Limits, dtype: str) -> LlmConfig:
+        """What goes into llm/config.json."""
+
+    @abstractmethod
+    def vision_config(self, model_type: str, max_batch_size: int, output_shape: list[int], dtype: str) -> VisionConfig:
+        """What goes into vision/config.json."""
+
+    @abstractmethod
+    def compile(
+        self,
+        network: Network,
+        profiles: Sequence[Profile],
+        source: TensorSource,
+        config: TensorRTConfig,
+        capabilities: Sequence[str],
+        path: Path,
+    ) -> str:
+        """Build an engine into a file; returns the library that did, and its version.
+
+        Raises:
+            BuildError: the build failed.
+        """

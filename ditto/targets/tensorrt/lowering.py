@@ -1,0 +1,199 @@
+"""How the plugin-free target lowers what depends on the target: attention, KV cache, rope, prompt table, last tokens.
+
+B batch, S sequence, C capacity of the KV cache, G KV heads, D head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from attrs import define, field
+from torch._ops import OpOverload
+
+from ditto.errors import UnsupportedFact
+from ditto.lowering import Lowering, Operand, Table, table
+from ditto.lowering.registry import LoweringFunction
+from ditto.network import symbol
+from ditto.network.graph import Value
+from ditto.network.layers import (
+    ElementWise,
+    Fill,
+    Gather,
+    KVCacheUpdate,
+    RotaryEmbedding,
+    Select,
+    Unary,
+)
+from ditto.network.spec import Spec
+from ditto.targets.tensorrt.attention import fused, written_out
+
+_ops = torch.ops.ditto
+BATCH, SEQUENCE = symbol("batch"), symbol("sequence")
+
+
+def _refuse_sinks(sinks: Operand | None) -> None:
+    """Refuse attention sinks.
+
+    Raises:
+        UnsupportedFact: there are some.
+    """
+    if sinks is not None:
+        raise UnsupportedFact(
+            "attention has learned sinks", remedy="models with attention sinks are not supported on this target"
+        )
+
+
+def attention(
+    net: Lowering,
+    query: Operand,
+    key: Operand,
+    value: Operand,
+    mask: Operand | None,
+    sinks: Operand | None,
+    scale: float,
+    causal: bool,
+    window: int,
+    softcap: float,
+    layer: int,
+) -> Value:
+    """Attention over the tokens of the call, as in a vision tower."""
+    del layer
+    _refuse_sinks(sinks)
+    q, k, v = (net.value(operand) for operand in (query, key, value))
+    if window or (causal and (softcap or mask is not None)):
+        raise UnsupportedFact("windowed or soft-capped causal attention outside a decoder")
+    seen = None if mask is None else _whole_mask(net, mask, q, k)
+    if softcap:
+        return written_out(net, q, k, v, scale, softcap, seen)
+    return fused(net, q, k, v, scale, causal, seen)
+
+
+def _whole_mask(net: Lowering, mask: Operand, query: Value, key: Value) -> Value:
+    value = net.value(mask)
+    if value.spec.dtype != torch.bool:
+        raise UnsupportedFact("attention scores get an added bias")
+    wanted = (query.spec.shape[0], 1, query.spec.shape[2], key.spec.shape[2])
+    value = net.reshape(value, (1,) * (4 - value.rank) + value.spec.shape)
+    if any(have not in (1, want) for have, want in zip(value.spec.shape, wanted, strict=True)):
+        raise UnsupportedFact("an attention mask that differs between heads")
+    strides = tuple(0 if have == 1 and want != 1 else 1 for have, want in zip(value.spec.shape, wanted, strict=True))
+    return value if value.spec.shape == wanted else net.box(value, (0, 0, 0, 0), wanted, strides)
+
+
+@define
+class Decoder:
+    """Lowerings of a decoder with a KV cache per layer.
+
+    The cache is `past_key_i` and `past_value_i` [B, G, C, D], updated in place as `present_key_i` and
+    `present_value_i`. `write_indices` int32 [B] says how many tokens of each row the cache holds already: new ones go
+    behind them, and query s of a row sees slots 0 to write_indices + s.
+
+    Args:
+        capacity: slots of the cache per row; TensorRT's cache layer wants it static.
+    """
+
+    net: Lowering
+    capacity: int
+    _masks: dict[int, Value] = field(factory=dict)
+    _write_indices: Value | None = None
+
+    def table(self) -> Table:
+        """The shared lowerings and those of the decoder."""
+        mine: Mapping[OpOverload, LoweringFunction] = {
+            _ops.attention.default: self.attention,
+            _ops.rope.default: rope,
+            _ops.prompt_rows.default: prompt_rows,
+            _ops.last_tokens.default: last_tokens,
+        }
+        return {**table(), **mine}
+
+    @property
+    def write_indices(self) -> Value:
+        if self._write_indices is None:
+            self._write_indices = self.net.input("write_indices", Spec((BATCH,), torch.int32))
+        return self._write_indices
+
+    def attention(
+        self,
+        net: Lowering,
+        query: Operand,
+        key: Operand,
+        value: Operand,
+        mask: Operand | None,
+        sinks: Operand | None,
+        scale: float,
+        causal: bool,
+        window: int,
+        softcap: float,
+        layer: int,
+    ) -> Value:
+        """Attention of new tokens over the cache and themselves."""
+        _refuse_sinks(sinks)
+        if not causal or mask is not None:
+            raise UnsupportedFact(
+                "the decoder's attention is not causal",
+                remedy="a KV cache needs every token to see only those before it",
+            )
+        keys, values = (
+            self._cached(net, kind, layer, net.value(new)) for kind, new in (("key", key), ("value", value))
+        )
+        seen = self._mask(net, window)
+        if softcap:
+            return written_out(net, net.value(query), keys, values, scale, softcap, seen)
+        return fused(net, net.value(query), keys, values, scale, False, seen)
+
+    def _cached(self, net: Lowering, kind: str, layer: int, new: Value) -> Value:
+        past = f"past_{kind}_{layer}"
+        if past in net.network.inputs:
+            raise UnsupportedFact(f"two attentions say that they are layer {layer}")
+        heads, width = new.spec.shape[1], new.spec.shape[3]
+        cache = net.input(past, Spec((BATCH, heads, self.capacity, width), new.spec.dtype))
+        updated = net.add(KVCacheUpdate(), cache, new, self.write_indices)
+        net.network.output(f"present_{kind}_{layer}", updated, shares=past)
+        return updated
+
+    def _mask(self, net: Lowering, window: int) -> Value:
+        """Which slots each query sees: bool [B, 1, S, C]; one for all layers of a window."""
+        if window not in self._masks:
+            count = net.add(Fill(SEQUENCE, 0, 1, torch.int32), net.sizes((SEQUENCE,)))
+            slots = net.add(
+                ElementWise("SUM"), net.reshape(self.write_indices, (BATCH, 1)), net.reshape(count, (1, SEQUENCE))
+            )
+            slots = net.reshape(slots, (BATCH, 1, SEQUENCE, 1))
+            keys = net.literal(torch.arange(self.capacity, dtype=torch.int32))
+            keys = net.reshape(keys, (1, 1, 1, self.capacity))
+            seen = net.add(Unary("NOT"), net.add(ElementWise("GREATER"), keys, slots))
+            if window:
+                first = net.add(ElementWise("SUB"), slots, net.operand(window, torch.int32, 4))
+                seen = net.add(ElementWise("AND"), seen, net.add(ElementWise("GREATER"), keys, first))
+            self._masks[window] = seen
+        return self._masks[window]
+
+
+def rope(net: Lowering, x: Operand, cos: Any, sin: Any, positions: Operand, interleaved: bool) -> Value:
+    """Rotary embedding of whole heads by table."""
+    value = net.value(x)
+    ids = net.value(positions)
+    if ids.spec.shape[0] != value.spec.shape[0]:
+        wanted = (value.spec.shape[0], *ids.spec.shape[1:])
+        ids = net.box(ids, (0, 0), wanted, (0, 1))
+    layer = RotaryEmbedding(interleaved, int(value.spec.shape[3]))  # type: ignore[arg-type]
+    return net.add(layer, value, net.value(cos), net.value(sin), ids)
+
+
+def prompt_rows(net: Lowering, ids: Operand, table: Operand, vocab_size: int) -> Value:
+    """Row id - vocab_size of the table for virtual ids, row 0 for the others."""
+    tokens = net.value(ids)
+    dtype = tokens.spec.dtype
+    virtual = net.add(ElementWise("GREATER"), tokens, net.operand(vocab_size - 1, dtype, 2))
+    shifted = net.add(ElementWise("SUB"), tokens, net.operand(vocab_size, dtype, 2))
+    rows = net.add(Select(), virtual, shifted, net.operand(0, dtype, 2))
+    return net.add(Gather(axis=0), net.value(table), rows)
+
+
+def last_tokens(net: Lowering, x: Operand, indices: Operand) -> Value:
+    """One position of each row: [B, 1, width]."""
+    value, chosen = net.value(x), net.value(indices)
+    return net.add(Gather(axis=1, batch_axes=1), value, net.reshape(chosen, (*chosen.spec.shape, 1)))

@@ -1,0 +1,125 @@
+"""The plugin-free target: TensorRT's own attention, KV-cache and rotary layers, with plain TensorRT or TensorRT-RTX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from attrs import asdict, frozen
+from typing_extensions import override
+
+from ditto.arguments import DynamicDimension, TensorTypeHint
+from ditto.bindings import Library, load_native
+from ditto.configs import Limits, TensorRTConfig
+from ditto.engine.config import BuildConfig, LlmConfig, PluginConfig, PretrainedConfig, VisionConfig
+from ditto.lowering import Lowering, lower, table
+from ditto.network.graph import Network
+from ditto.network.weight import TensorSource
+from ditto.program import Program
+from ditto.targets.compile import Profile, check_settings, compile_network
+from ditto.targets.target import LlmFacts, Target, WeightOf
+from ditto.targets.tensorrt.lowering import Decoder, attention
+
+# The version whose form the config files have.
+_CONFIG_FORM = "0.19.0"
+
+
+@frozen
+class NativeTarget(Target):
+    """Padded rows [batch, sequence], prefill and decode in one engine with a profile each.
+
+    Args:
+        library: which TensorRT compiles.
+    """
+
+    library: Library
+
+    @override
+    def check(self, config: TensorRTConfig, capabilities: Sequence[str]) -> None:
+        check_settings(load_native(self.library), config, capabilities)
+
+    @override
+    def explicit_dtype(self, config: TensorRTConfig) -> torch.dtype | None:
+        if config.network_creation_flags.strongly_typed or load_native(self.library).is_weakly_typed:
+            return None
+        if config.builder_config.fp16:
+            return torch.float16
+        return torch.bfloat16 if config.builder_config.bf16 else None
+
+    @override
+    def llm_inputs(self, limits: Limits, hidden_size: int, dtype: torch.dtype) -> dict[str, TensorTypeHint]:
+        batch = DynamicDimension.up_to("batch", limits.max_batch_size)
+        sequence = DynamicDimension.up_to("sequence", limits.max_input_len)
+        inputs = {
+            "input_ids": TensorTypeHint((batch, sequence), torch.int32),
+            "position_ids": TensorTypeHint((batch, sequence), torch.int32),
+            "last_token_ids": TensorTypeHint((batch,), torch.int32),
+        }
+        if limits.max_prompt_embedding_table_size:
+            rows = DynamicDimension.up_to("prompt_rows", limits.max_prompt_embedding_table_size)
+            inputs["prompt_embedding_table"] = TensorTypeHint((rows, hidden_size), dtype)
+        return inputs
+
+    @override
+    def lower_llm(self, program: Program, weight_of: WeightOf, limits: Limits) -> Network:
+        net = Lowering(Network("llm"), program, weight_of)
+        decoder = Decoder(net, limits.max_seq_len)
+        return lower(program, decoder.table(), weight_of, "llm", net)
+
+    @override
+    def lower_vision(self, program: Program, weight_of: WeightOf) -> Network:
+        lowerings = {**table(), torch.ops.ditto.attention.default: attention}
+        return lower(program, lowerings, weight_of, "vision")
+
+    @override
+    def llm_profiles(self, limits: Limits) -> tuple[Profile, ...]:
+        batch = DynamicDimension.up_to("batch", limits.max_batch_size)
+        common = {"batch": batch}
+        if limits.max_prompt_embedding_table_size:
+            common["prompt_rows"] = DynamicDimension.up_to("prompt_rows", limits.max_prompt_embedding_table_size)
+        prefill = DynamicDimension.up_to("sequence", limits.max_input_len)
+        decode = DynamicDimension("sequence", 1, 1, 1)
+        return (
+            Profile("prefill", {**common, "sequence": prefill}),
+            Profile("decode", {**common, "sequence": decode}),
+        )
+
+    @override
+    def llm_config(self, facts: LlmFacts, limits: Limits, dtype: str) -> LlmConfig:
+        opt_batch = (limits.max_batch_size + 1) // 2
+        return LlmConfig(
+            version=_CONFIG_FORM,
+            pretrained_config=PretrainedConfig(**asdict(facts), dtype=dtype),
+            build_config=BuildConfig(
+                max_input_len=limits.max_input_len,
+                max_seq_len=limits.max_seq_len,
+                opt_batch_size=opt_batch,
+                max_batch_size=limits.max_batch_size,
+                max_num_tokens=limits.max_num_tokens,
+                opt_num_tokens=min(limits.max_batch_size, limits.max_num_tokens),
+                max_prompt_embedding_table_size=limits.max_prompt_embedding_table_size,
+                kv_cache_type="CONTINUOUS",
+                plugin_config=PluginConfig(dtype=dtype),
+            ),
+        )
+
+    @override
+    def vision_config(self, model_type: str, max_batch_size: int, output_shape: list[int], dtype: str) -> VisionConfig:
+        return VisionConfig(
+            precision=dtype, model_type=model_type, max_batch_size=max_batch_size, output_shape=output_shape
+        )
+
+    @override
+    def compile(
+        self,
+        network: Network,
+        profiles: Sequence[Profile],
+        source: TensorSource,
+        config: TensorRTConfig,
+        capabilities: Sequence[str],
+        path: Path,
+    ) -> str:
+        trt = load_native(self.library)
+        compile_network(network, profiles, source, trt, config, capabilities, path)
+        return f"{self.library} {trt.version}"

@@ -1,0 +1,1 @@
+"""The TensorRT-LLM target: everything that knows TensorRT-LLM lives here."""

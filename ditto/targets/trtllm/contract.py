@@ -1,0 +1,93 @@
+"""What TensorRT-LLM's runtime binds to an engine: names, dtypes, shapes, ranges (contract, LLM 2)."""
+
+from __future__ import annotations
+
+import torch
+from attrs import frozen
+
+from ditto.arguments import DynamicDimension
+from ditto.configs import Limits
+from ditto.network import Dim, Spec, symbol
+
+TOKENS = "num_tokens"
+LAST_TOKENS = "last_token_ids"
+SEQUENCES = "batch_size_beam_width"
+CACHE_SEQUENCES = "batch_size_cache"
+BEAMS = "beam_width"
+POSITIONS = "max_seq_len"
+BLOCKS = "max_blocks_per_seq"
+PROMPT_ROWS = "prompt_embedding_table_size"
+
+MAX_BEAM_WIDTH = 1
+
+
+@frozen(kw_only=True)
+class TrtllmOptions:
+    """Choices of a TensorRT-LLM engine that do not follow from the model.
+
+    Args:
+        version: of TensorRT-LLM.
+        tokens_per_block: of the paged KV cache.
+        gemm_plugin: matrix products by TensorRT-LLM's Gemm plugin instead of TensorRT's own layer.
+        use_paged_context_fmha: context attention reads the paged cache, which KV reuse and chunked context need.
+    """
+
+    version: str = "0.19.0"
+    tokens_per_block: int = 32
+    gemm_plugin: bool = True
+    use_paged_context_fmha: bool = True
+
+
+def default_range(name: str, maximum: int) -> DynamicDimension:
+    """1, half rounded up, maximum (contract 2.0)."""
+    return DynamicDimension(name, 1, (maximum + 1) // 2, maximum)
+
+
+def ranges(limits: Limits, options: TrtllmOptions) -> dict[str, DynamicDimension]:
+    """The ranges of named dimensions (contract 2.0), as trtllm-build derives them."""
+    sequences = limits.max_batch_size * MAX_BEAM_WIDTH
+    usual_tokens = min(limits.max_num_tokens, sequences)
+    blocks = default_range(BLOCKS, limits.max_seq_len)
+    per_block = options.tokens_per_block
+    found = [
+        DynamicDimension(TOKENS, 1, usual_tokens, limits.max_num_tokens),
+        default_range(LAST_TOKENS, sequences),
+        default_range(SEQUENCES, sequences),
+        default_range(CACHE_SEQUENCES, limits.max_batch_size),
+        DynamicDimension(BEAMS, 1, 1, MAX_BEAM_WIDTH),
+        default_range(POSITIONS, limits.max_seq_len),
+        DynamicDimension(BLOCKS, *(-(-size // per_block) for size in (blocks.min, blocks.opt, blocks.max))),
+    ]
+    rows = limits.max_prompt_embedding_table_size
+    if rows:
+        found.append(DynamicDimension(PROMPT_ROWS, 1, max(1, rows // 2), rows))
+    return {dimension.name: dimension for dimension in found}
+
+
+def attention_specs(layers: int, pools: int = 1) -> dict[str, Spec]:
+    """The inputs that attention needs, with padding removal and a paged cache (contract 2.1), by name and in order."""
+    sequences = symbol(SEQUENCES)
+
+    def ints(*shape: Dim) -> Spec:
+        return Spec(tuple(shape), torch.int32)
+
+    def longs(*shape: Dim) -> Spec:
+        return Spec(tuple(shape), torch.int64)
+
+    offsets = ints(pools, sequences, 2, symbol(BLOCKS))
+    return {
+        "sequence_length": ints(sequences),
+        "host_request_types": ints(sequences),
+        "host_past_key_value_lengths": ints(sequences),
+        "context_lengths": ints(sequences),
+        "host_runtime_perf_knobs": longs(16),
+        "host_context_progress": longs(1),
+        "host_context_lengths": ints(sequences),
+        "host_max_attention_window_sizes": ints(layers),
+        "host_sink_token_length": ints(1),
+        "cache_indirection": ints(symbol(CACHE_SEQUENCES), symbol(BEAMS), symbol(POSITIONS)),
+        "kv_cache_block_offsets": offsets,
+        "host_kv_cache_block_offsets": offsets,
+        "host_kv_cache_pool_pointers": longs(pools, 2),
+        "host_kv_cache_pool_mapping": ints(layers, 2),
+    }

@@ -1,0 +1,240 @@
+"""How the TensorRT-LLM target lowers what depends on the target: plugins for attention and matrix products, the
+prompt table with tasks, the last tokens of packed sequences.
+
+T packed tokens, H heads, G KV heads, D head width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from attrs import define, field
+from torch._ops import OpOverload
+
+from ditto.configs import Limits
+from ditto.errors import ConfigError
+from ditto.lowering import Lowering, Operand, Table, table
+from ditto.lowering.arithmetic import binary
+from ditto.lowering.registry import LoweringFunction
+from ditto.network import Spec, symbol
+from ditto.network.graph import Value
+from ditto.network.layers import Concatenation, ElementWise, Gather, Select, Unary
+from ditto.network.weight import Folded, Literal, Stored, fold, resolve
+from ditto.targets.target import LlmFacts
+from ditto.targets.tensorrt.attention import written_out
+from ditto.targets.trtllm.contract import TOKENS, TrtllmOptions, attention_specs
+from ditto.targets.trtllm.plugins import Gemm, GPTAttention, attention_inputs
+from ditto.targets.trtllm.plugins.gpt_attention import LEARNED_ABSOLUTE, ROPE_GPT_NEOX, ROPE_GPTJ, ROPE_INPUTS
+from ditto.targets.trtllm.rope import PluginRope, is_same, plugin_rope
+
+aten = torch.ops.aten
+_ditto = torch.ops.ditto
+
+
+@define
+class PackedDecoder:
+    """Lowerings of a decoder over packed tokens and a paged KV cache.
+
+    Args:
+        net: being lowered into.
+        facts: of the model.
+        limits, options: of the engine.
+    """
+
+    net: Lowering
+    facts: LlmFacts
+    limits: Limits
+    options: TrtllmOptions
+    windows: dict[int, int] = field(factory=dict)
+    _inputs: dict[str, Value] = field(factory=dict)
+
+    def table(self) -> Table:
+        """The shared lowerings and those of the decoder."""
+        mine: dict[OpOverload, LoweringFunction] = {
+            _ditto.packed_attention.default: self.attention,
+            _ditto.packed_last_tokens.default: last_tokens,
+            _ditto.prompt_rows.default: self.prompt_rows,
+            _ditto.rope.default: written_out_rope,
+        }
+        if self.options.gemm_plugin:
+            mine[aten.linear.default] = linear
+        return {**table(), **mine}
+
+    def attention(
+        self,
+        net: Lowering,
+        qkv: Operand,
+        cos: Operand | None,
+        sin: Operand | None,
+        heads: int,
+        kv_heads: int,
+        interleaved: bool,
+        scale: float,
+        window: int,
+        softcap: float,
+        layer: int,
+    ) -> Value:
+        """Attention as a plugin; rope in it where the plugin's tables are the model's, else before it."""
+        value = net.value(qkv)
+        width = int(value.spec.shape[1]) // (heads + 2 * kv_heads)  # type: ignore[arg-type]
+        rope = self._plugin_rope(net, cos, sin)
+        if cos is not None and sin is not None and rope is None:
+            value = self._rotated(net, value, cos, sin, heads, kv_heads, width, interleaved)
+        if layer in self.windows:
+            raise ConfigError(f"two attentions say that they are layer {layer}")
+        self.windows[layer] = window
+        rotated = 2 * len(rope.inv_freq) if rope is not None else 0
+        plugin = GPTAttention(
+            trtllm=self.options.version,
+            dtype=value.spec.dtype,
+            layer_idx=layer,
+            num_heads=heads,
+            num_kv_heads=kv_heads,
+            head_size=width,
+            q_scaling=1.0 / (scale * math.sqrt(width)),
+            attn_logit_softcapping_scale=softcap,
+            position_embedding_type=(ROPE_GPTJ if interleaved else ROPE_GPT_NEOX) if rope else LEARNED_ABSOLUTE,
+            rotary_embedding_dim=rotated,
+            rotary_embedding_base=rope.base if rope else 10000.0,
+            rotary_embedding_scale_type=rope.scale_type if rope else 0,
+            rotary_embedding_scale=rope.scale if rope else 1.0,
+            rotary_embedding_max_positions=self.facts.max_position_embeddings,
+            rotary_embedding_original_max_positions=rope.original_positions if rope else 1024,
+            tokens_per_block=self.options.tokens_per_block,
+            max_context_length=self.limits.max_input_len,
+            use_paged_context_fmha=int(self.options.use_paged_context_fmha),
+        )
+        given = dict(self._attention_inputs(net))
+        if rope is not None:
+            tables = (net.literal(rope.inv_freq), net.literal(rope.cos_sin))
+            given.update(zip(ROPE_INPUTS, tables, strict=True))
+        return net.add(plugin, value, *attention_inputs(plugin, given))
+
+    def _attention_inputs(self, net: Lowering) -> Mapping[str, Value]:
+        if not self._inputs:
+            for name, spec in attention_specs(self.facts.num_hidden_layers).items():
+                self._inputs[name] = net.input(name, spec)
+        return self._inputs
+
+    def _plugin_rope(self, net: Lowering, cos: Operand | None, sin: Operand | None) -> PluginRope | None:
+        base = self.facts.extra.get("rotary_base")
+        if cos is None or sin is None or base is None:
+            return None
+        tables = [resolve(operand, _NoTensors(), net.network.literals) for operand in (cos, sin)]
+        width = 2 * tables[0].shape[1]
+        positions = max(self.facts.max_position_embeddings, tables[0].shape[0])
+        rope = plugin_rope(float(base), self.facts.extra.get("rotary_scaling"), width, positions)
+        return rope if rope is not None and is_same(rope, *tables) else None
+
+    def _rotated(
+        self, net: Lowering, qkv: Value, cos: Any, sin: Any, heads: int, kv_heads: int, width: int, interleaved: bool
+    ) -> Value:
+        """qkv [T, (H + 2 G) D] with queries and keys rotated by tables, in the graph."""
+        positions = net.network.value("position_ids")
+        tokens = qkv.spec.shape[0]
+        turned = heads + kv_heads
+        rows = net.reshape(net.slice(qkv, 1, 0, turned * width), (tokens, turned, width))
+        c, s = (net.add(Gather(axis=0), net.value(part), positions) for part in (cos, sin))
+        columns = 2 * int(c.spec.shape[1])  # type: ignore[arg-type]
+        head = net.slice(rows, 2, 0, columns) if columns < width else rows
+        angles = [net.reshape(part, (tokens, 1, columns // 2)) for part in (c, s)]
+        made = _rotate(net, head, angles[0], angles[1], interleaved)
+        if columns < width:
+            made = net.add(Concatenation(axis=2), made, net.slice(rows, 2, columns, width - columns))
+        merged = net.reshape(made, (tokens, turned * width))
+        return net.add(Concatenation(axis=1), merged, net.slice(qkv, 1, turned * width, kv_heads * width))
+
+    def prompt_rows(self, net: Lowering, ids: Operand, table: Operand, vocab_size: int) -> Value:
+        """Row tasks * prompt_vocab_size + id - vocab_size of the table for virtual ids (contract 3.12)."""
+        tokens = net.value(ids)
+        tasks = net.input("tasks", Spec((symbol(TOKENS),), torch.int32))
+        rows_per_task = net.input("prompt_vocab_size", Spec((1,), torch.int32))
+        virtual = binary(net, "GREATER", tokens, vocab_size - 1, torch.int32)
+        shifted = binary(net, "SUB", tokens, vocab_size, torch.int32)
+        own = net.add(Select(), virtual, shifted, net.operand(0, torch.int32, tokens.rank))
+        first = net.add(ElementWise("PROD"), tasks, rows_per_task)
+        return net.add(Gather(axis=0), net.value(table), net.add(ElementWise("SUM"), own, first))
+
+
+class _NoTensors:
+    """Tables are computed from positions alone; one that needs a weight is no table."""
+
+    def tensor(self, name: str) -> torch.Tensor:
+        raise LookupError(name)
+
+    def release(self) -> None:
+        """There is nothing."""
+
+
+def linear(net: Lowering, x: Operand, weight: Operand, bias: Operand | None = None) -> Value:
+    """A linear layer as a Gemm plugin, its bias as a sum."""
+    value = net.value(x)
+    if value.rank != 2 or not isinstance(weight, (Stored, Literal, Folded)):
+        from ditto.lowering.linear import linear as plain
+
+        return plain(net, x, weight, bias)
+    typed = weight if weight.dtype == value.spec.dtype else fold("cast", weight, value.spec.dtype)
+    made = net.add(Gemm(dtype=value.spec.dtype), value, net.value(typed))
+    return made if bias is None else binary(net, "SUM", made, bias, value.spec.dtype)
+
+
+def last_tokens(net: Lowering, x: Operand, ends: Operand) -> Value:
+    """Rows ends - 1 of packed tokens (contract 6: index_select of last_token_ids - 1)."""
+    value, wanted = net.value(x), net.value(ends)
+    rows = binary(net, "SUB", wanted, 1, wanted.spec.dtype)
+    return net.add(Gather(axis=value.rank - 2), value, rows)
+
+
+def written_out_rope(net: Lowering, x: Operand, cos: Any, sin: Any, positions: Operand, interleaved: bool) -> Value:
+    """Rotary embedding of [1, heads, T, D] without TensorRT's layer, which TensorRT 10.9 has not."""
+    value, ids = net.value(x), net.value(positions)
+    rows = (net.add(Gather(axis=0), net.value(table), ids) for table in (cos, sin))
+    c, s = (net.reshape(part, (1, 1, *part.spec.shape[-2:])) for part in rows)
+    return _rotate(net, value, c, s, interleaved)
+
+
+def _rotate(net: Lowering, x: Value, c: Value, s: Value, interleaved: bool) -> Value:
+    """Pairs (a, b) of x's last axis become (a c - b s, b c + a s); c and s broadcast against a."""
+    axis, half = x.rank - 1, int(x.spec.shape[-1]) // 2  # type: ignore[arg-type]
+    if interleaved:
+        a, b = (net.slice(x, axis, start, half, step=2) for start in (0, 1))
+    else:
+        a, b = (net.slice(x, axis, start, half) for start in (0, half))
+
+    def product(left: Value, right: Value) -> Value:
+        return net.add(ElementWise("PROD"), left, right)
+
+    first = net.add(ElementWise("SUB"), product(a, c), product(b, s))
+    second = net.add(ElementWise("SUM"), product(b, c), product(a, s))
+    if not interleaved:
+        return net.add(Concatenation(axis), first, second)
+    pairs = [net.reshape(part, (*part.spec.shape, 1)) for part in (first, second)]
+    return net.reshape(net.add(Concatenation(axis + 1), *pairs), x.spec.shape)
+
+
+def vision_attention(
+    net: Lowering,
+    query: Operand,
+    key: Operand,
+    value: Operand,
+    mask: Operand | None,
+    sinks: Operand | None,
+    scale: float,
+    causal: bool,
+    window: int,
+    softcap: float,
+    layer: int,
+) -> Value:
+    """Attention of a vision tower in TensorRT 10.9's layers."""
+    from ditto.targets.tensorrt.lowering import plain_attention
+
+    del layer
+    seen = plain_attention(net, query, key, mask, sinks, causal, window, softcap)
+    q, k, v = (net.value(operand) for operand in (query, key, value))
+    return written_out(net, q, k, v, scale, softcap, seen)
+
+
+__all__ = ["PackedDecoder", "Unary", "last_tokens", "linear", "vision_attention", "written_out_rope"]

@@ -1,0 +1,350 @@
+"""From a program over [1, tokens, width] to one over packed tokens [tokens, width], attention as one operator.
+
+The language model is captured with a batch of one whose sequence is the packed tokens. What lies between projections
+and attention (heads split off, transposed, rotated, transposed back) is what the attention plugin does itself; then
+every other operator works on tokens, and the batch axis can go.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor, fx
+
+from ditto.errors import UnsupportedFact, at
+from ditto.program import Program
+from ditto.rewrite.rule import arguments
+
+aten = torch.ops.aten
+_ditto = torch.ops.ditto
+
+
+@frozen
+class _Heads:
+    """One of an attention's operands, traced back: [1, tokens, heads * width] and what happened to it since."""
+
+    source: fx.Node
+    cos: fx.Node | None = None
+    sin: fx.Node | None = None
+    interleaved: bool = False
+
+
+def pack_attention(program: Program, positions: str) -> int:
+    """`ditto.attention` becomes `ditto.packed_attention`. Returns how many.
+
+    Args:
+        positions: the input of token positions; rope by it goes into the operator.
+    Raises:
+        UnsupportedFact: attention that is not causal, has a mask of its own, or sinks.
+    """
+    count = 0
+    for node in list(program.graph.nodes):
+        if node.target == _ditto.attention.default:
+            with at(program.place(node)):
+                _pack(program, node, positions)
+            count += 1
+    program.sweep()
+    return count
+
+
+def _pack(program: Program, node: fx.Node, positions: str) -> None:
+    given = arguments(node)
+    if given["sinks"] is not None:
+        raise UnsupportedFact("attention has learned sinks", remedy="the attention plugin of this target has none")
+    if given["mask"] is not None or not given["causal"]:
+        raise UnsupportedFact(
+            "the decoder's attention is not causal", remedy="a KV cache needs every token to see only those before it"
+        )
+    graph = program.graph
+    heads, kv_heads = (int(given[name].meta["val"].shape[1]) for name in ("query", "key"))
+    with graph.inserting_before(node):
+        parts = {name: _traced(program, given[name], positions) for name in ("query", "key", "value")}
+        query, key = parts["query"], parts["key"]
+        rotation = (query.cos, query.sin, query.interleaved)
+        if rotation != (key.cos, key.sin, key.interleaved) or parts["value"].cos is not None:
+            parts = {name: _traced(program, given[name], None) for name in parts}
+            rotation = (None, None, False)
+        qkv = _joined(program, [part.source for part in parts.values()])
+        facts = (given["scale"], given["window"], given["softcap"], given["layer"])
+        cos, sin, interleaved = rotation
+        made = graph.call_function(
+            _ditto.packed_attention.default, (qkv, cos, sin, heads, kv_heads, interleaved, *facts)
+        )
+        made.meta.update(node.meta)
+        made.meta["val"] = _fake(made)
+        _replace_merged(program, node, made)
+
+
+def _traced(program: Program, operand: fx.Node, positions: str | None) -> _Heads:
+    """An operand [1, heads, tokens, width] as [1, tokens, heads * width] before its rope, where that can be told."""
+    found = _rope(program, operand, positions) if positions is not None else None
+    inner = found.source if found is not None else operand
+    graph = program.graph
+    if inner.target == aten.transpose.int and {arguments(inner)["dim0"], arguments(inner)["dim1"]} == {1, 2}:
+        rows = inner.args[0]
+        assert isinstance(rows, fx.Node)
+    else:
+        rows = graph.call_function(aten.transpose.int, (inner, 1, 2))
+        rows.meta.update(operand.meta)
+        rows.meta["val"] = inner.meta["val"].transpose(1, 2)
+    if rows.target in (aten.view.default, aten.reshape.default) and _is_merged(rows.args[0], rows):
+        source = rows.args[0]
+        assert isinstance(source, fx.Node)
+    else:
+        value = rows.meta["val"]
+        size = int(value.shape[2]) * int(value.shape[3])
+        source = graph.call_function(aten.reshape.default, (rows, [1, -1, size]))
+        source.meta.update(operand.meta)
+        source.meta["val"] = value.new_empty((1, value.shape[1], size))
+    return _Heads(source) if found is None else _Heads(source, found.cos, found.sin, found.interleaved)
+
+
+def _is_merged(source: Any, rows: fx.Node) -> bool:
+    if not isinstance(source, fx.Node) or source.meta["val"].dim() != 3:
+        return False
+    have, split = source.meta["val"].shape, rows.meta["val"].shape
+    return str(have[1]) == str(split[1]) and have[2] == split[2] * split[3]
+
+
+def _rope(program: Program, operand: fx.Node, positions: str) -> _Heads | None:
+    """Rope of an operand's first columns by constant tables and the positions, or None."""
+    turned, whole = operand, operand
+    if operand.target == aten.cat.default:  # partly rotated heads: rope(x[..., :r]) beside x[..., r:]
+        parts = arguments(operand)["tensors"]
+        if len(parts) != 2 or arguments(operand)["dim"] != operand.meta["val"].dim() - 1:
+            return None
+        turned, rest = parts
+        if turned.target != _ditto.rope.default or not _are_halves(turned.args[0], rest):
+            return None
+        whole = rest.args[0]
+    elif operand.target != _ditto.rope.default:
+        return None
+    given = arguments(turned)
+    source = given["positions"]
+    if source.target == aten.unsqueeze.default:
+        source = source.args[0]
+    tables = (given["cos"], given["sin"])
+    if source.op != "placeholder" or source.target != positions or not all(map(_is_constant(program), tables)):
+        return None
+    return _Heads(given["x"] if turned is whole else whole, *tables, bool(given["interleaved"]))
+
+
+def _is_constant(program: Program) -> Any:
+    def test(node: fx.Node) -> bool:
+        inputs = node.all_input_nodes
+        return program.is_constant(node) or (bool(inputs) and all(program.is_constant(part) for part in inputs))
+
+    return test
+
+
+def _are_halves(first: Any, rest: Any) -> bool:
+    """Whether two nodes are the first columns of a tensor and all that follow."""
+    if not all(isinstance(part, fx.Node) and part.target == aten.slice.Tensor for part in (first, rest)):
+        return False
+    left, right = arguments(first), arguments(rest)
+    same = left["self"] is right["self"] and left["step"] == right["step"] == 1
+    width = left["self"].meta["val"].shape[-1]
+    axis = left["self"].meta["val"].dim() - 1
+    ends = (left["start"] or 0) == 0 and left["end"] == right["start"] and (right["end"] or width) >= width
+    return same and left["dim"] == right["dim"] == axis and ends
+
+
+def _joined(program: Program, parts: list[fx.Node]) -> fx.Node:
+    """Query, key and value of each token side by side: the fused projection itself where they are its slices."""
+    sliced = [arguments(part) if part.target == aten.slice.Tensor else None for part in parts]
+    if all(sliced):
+        sources = {given["self"] for given in sliced if given is not None}
+        bounds = [(given["start"] or 0, given["end"]) for given in sliced if given is not None]
+        (source, *others) = sources
+        width = source.meta["val"].shape[-1]
+        starts = [0, *(end for _, end in bounds[:-1])]
+        if not others and [start for start, _ in bounds] == starts and bounds[-1][1] >= width:
+            return source
+    made = program.graph.call_function(aten.cat.default, (parts, -1))
+    made.meta.update(parts[0].meta)
+    made.meta["val"] = torch.cat([part.meta["val"] for part in parts], -1)
+    return made
+
+
+def _replace_merged(program: Program, node: fx.Node, made: fx.Node) -> None:
+    """Users take [1, tokens, heads * width]: directly where they merge the heads themselves, else split again."""
+    for user in list(node.users):
+        if user.target == aten.transpose.int and {arguments(user)["dim0"], arguments(user)["dim1"]} == {1, 2}:
+            for merged in list(user.users):
+                if merged.target in (aten.view.default, aten.reshape.default) and merged.meta["val"].dim() == 3:
+                    merged.replace_all_uses_with(made)
+    program.sweep()
+    if node.users:
+        value = node.meta["val"]
+        shape = [1, -1, int(value.shape[1]), int(value.shape[3])]
+        with program.graph.inserting_after(made):
+            split = program.graph.call_function(aten.view.default, (made, shape))
+            split.meta.update(node.meta)
+            split.meta["val"] = value.transpose(1, 2)
+        with program.graph.inserting_after(split):
+            turned = program.graph.call_function(aten.transpose.int, (split, 1, 2))
+            turned.meta.update(node.meta)
+        node.replace_all_uses_with(turned)
+
+
+def _fake(node: fx.Node) -> Any:
+    qkv, *_ = node.args
+    assert isinstance(qkv, fx.Node)
+    value, heads, kv_heads = qkv.meta["val"], node.args[3], node.args[4]
+    return value.new_empty((*value.shape[:-1], value.shape[-1] // (heads + 2 * kv_heads) * heads))  # type: ignore[operator]
+
+
+# Operators that treat leading axes alike and state no axis, by how an axis of theirs is stated.
+_ANY_RANK = frozenset(
+    {
+        aten.add.Tensor,
+        aten.div.Tensor,
+        aten.embedding.default,
+        aten.eq.Scalar,
+        aten.ge.Scalar,
+        aten.gelu.default,
+        aten.gt.Scalar,
+        aten.layer_norm.default,
+        aten.le.Scalar,
+        aten.linear.default,
+        aten.lt.Scalar,
+        aten.mul.Tensor,
+        aten.neg.default,
+        aten.pow.Tensor_Scalar,
+        aten.relu.default,
+        aten.rsqrt.default,
+        aten.sigmoid.default,
+        aten.silu.default,
+        aten.sub.Tensor,
+        aten.tanh.default,
+        aten.to.dtype,
+        aten.where.ScalarOther,
+        aten.where.ScalarSelf,
+        aten.where.self,
+        _ditto.packed_attention.default,
+        _ditto.packed_last_tokens.default,
+        _ditto.prompt_rows.default,
+        _ditto.rms_norm.default,
+    }
+)
+_WITH_AXES = frozenset(
+    {
+        aten.cat.default,
+        aten.select.int,
+        aten.slice.Tensor,
+        aten.softmax.int,
+        aten.split_with_sizes.default,
+        aten.transpose.int,
+        aten.unsqueeze.default,
+    }
+)
+_WITH_SIZES = frozenset({aten.view.default, aten.reshape.default, aten._unsafe_view.default})
+
+
+def drop_batch(program: Program) -> int:
+    """Take the batch axis of size 1 away wherever operators allow it. Returns how many operators lost it.
+
+    An operator without a rule keeps it: its operands get it back, and its result loses it again.
+    """
+    graph, dropped = program.graph, 0
+    without: dict[fx.Node, fx.Node] = {}
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        if _adds_batch(node):
+            without[node] = node.args[0]  # type: ignore[assignment]
+            continue
+        batched = [part for part in node.all_input_nodes if part in without]
+        if not batched:
+            continue
+        if node.target == aten.squeeze.dim and node.args[1] == 0 and node.args[0] in without:
+            node.replace_all_uses_with(without[node.args[0]])  # type: ignore[index]
+            continue
+        call = _call_without(node, without)
+        if call is None:
+            _give_back(program, node, batched, without)
+            if _has_batch(node):
+                with graph.inserting_after(node):
+                    without[node] = graph.call_function(aten.squeeze.dim, (node, 0))
+                without[node].meta.update(node.meta)
+                without[node].meta["val"] = node.meta["val"].squeeze(0)
+            continue
+        args, kwargs = call
+        with graph.inserting_before(node):
+            made = graph.call_function(node.target, args, kwargs)
+        made.meta.update(node.meta)
+        made.meta["val"] = _without_batch(node.meta["val"])
+        without[node] = made
+        dropped += 1
+    for node in program.outputs:
+        if node in without:
+            _give_back(program, graph.find_nodes(op="output")[0], [node], without)
+    program.sweep()
+    return dropped
+
+
+def _without_batch(value: Any) -> Any:
+    return [_without_batch(part) for part in value] if isinstance(value, (list, tuple)) else value.squeeze(0)
+
+
+def _adds_batch(node: fx.Node) -> bool:
+    """Whether a node puts the batch axis in front of packed tokens."""
+    return node.target == aten.unsqueeze.default and node.args[1] == 0 and _is_packed_input(node.args[0])
+
+
+def _is_packed_input(node: Any) -> bool:
+    return isinstance(node, fx.Node) and node.op == "placeholder" and node.meta["val"].dim() == 1
+
+
+def _has_batch(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.dim() >= 2 and value.shape[0] == 1
+
+
+def _call_without(node: fx.Node, without: Mapping[fx.Node, fx.Node]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """A node's arguments without the batch axis, or None where there is no rule."""
+    if node.target is operator.getitem:
+        return (without[node.args[0]], node.args[1]), {}  # type: ignore[index]
+    rank = _rank(node)
+    others = [part for part in node.all_input_nodes if part not in without and isinstance(part.meta.get("val"), Tensor)]
+    if any(part.meta["val"].dim() >= rank and node.target != aten.embedding.default for part in others):
+        return None  # broadcasts against the batch axis
+    if node.target in _ANY_RANK:
+        return _mapped(node.args, without), dict(_mapped(node.kwargs, without))
+    given: dict[str, Any] = dict(arguments(node))
+    if node.target in _WITH_AXES:
+        for name in ("dim", "dim0", "dim1"):
+            if name in given:
+                if given[name] == 0:
+                    return None
+                given[name] -= 1
+    elif node.target in _WITH_SIZES:
+        name = "size" if "size" in given else "shape"
+        if not given[name] or given[name][0] != 1:
+            return None
+        given[name] = list(given[name][1:])
+    else:
+        return None
+    return tuple(_mapped(list(given.values()), without)), {}
+
+
+def _rank(node: fx.Node) -> int:
+    value = node.meta["val"]
+    return (value[0] if isinstance(value, (list, tuple)) else value).dim()
+
+
+def _mapped(argument: Any, without: Mapping[fx.Node, fx.Node]) -> Any:
+    return fx.map_arg(argument, lambda part: without.get(part, part))
+
+
+def _give_back(program: Program, node: fx.Node, batched: list[fx.Node], without: Mapping[fx.Node, fx.Node]) -> None:
+    """Let a node without a rule see its operands with the batch axis."""
+    for part in batched:
+        with program.graph.inserting_before(node):
+            back = program.graph.call_function(aten.unsqueeze.default, (without[part], 0))
+        back.meta.update(part.meta)
+        node.replace_input_with(part, back)

@@ -1,0 +1,78 @@
+"""The language model as an engine sees it: token ids in, logits of each row's last token out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from ditto import ops
+
+
+class LlmWrapper(nn.Module):
+    """Shapes a causal language model's forward. B batch, S sequence, V vocabulary, W hidden width.
+
+    Args:
+        model: takes `inputs_embeds` [B, S, W], `attention_mask`, `position_ids`, `use_cache` and returns an object
+            with `logits` [B, S, V], or is a vision-language model that does so when it gets no picture.
+        embedding: token ids below `vocab_size` → [B, S, W].
+        vocab_size: ids from here on select rows of the prompt embedding table.
+    """
+
+    def __init__(self, model: nn.Module, embedding: nn.Module, vocab_size: int) -> None:
+        super().__init__()
+        self.model = model
+        self.embedding = embedding
+        self.vocab_size = vocab_size
+
+    @override
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        last_token_ids: Tensor,
+        prompt_embedding_table: Tensor | None = None,
+    ) -> Tensor:
+        """Logits of the last tokens.
+
+        Args:
+            input_ids: int32 [B, S].
+            position_ids: int32 [B, S].
+            last_token_ids: int32 [B], the index of each row's last token.
+            prompt_embedding_table: [rows, W], floating, or None for a model without pictures.
+        Returns:
+            float32 [B, V].
+        """
+        if prompt_embedding_table is None:
+            embedded = self.embedding(input_ids)
+        else:
+            virtual = input_ids > self.vocab_size - 1
+            text = self.embedding(torch.where(virtual, self.vocab_size - 1, input_ids))
+            rows = ops.prompt_rows(input_ids, prompt_embedding_table, self.vocab_size)
+            embedded = torch.where(virtual.unsqueeze(-1), rows, text)
+        result: Any = self.model(
+            inputs_embeds=embedded,
+            attention_mask=torch.ones_like(input_ids),  # no padding, and no search for packed sequences
+            position_ids=position_ids,
+            use_cache=False,
+        )
+        return ops.last_tokens(result.logits, last_token_ids).squeeze(1).float()
+
+
+class DecoderWithHead(nn.Module):
+    """A bare decoder and its output embedding as one causal language model, for transformers 5, where
+    `LlavaForConditionalGeneration` holds the two apart."""
+
+    def __init__(self, decoder: nn.Module, lm_head: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.lm_head = lm_head
+
+    @override
+    def forward(self, **inputs: Any) -> Any:
+        from transformers.modeling_outputs import CausalLMOutputWithPast
+
+        hidden = self.decoder(**inputs).last_hidden_state
+        return CausalLMOutputWithPast(logits=self.lm_head(hidden))

@@ -1,0 +1,49 @@
+"""config.json's facts are those of Hugging Face's configuration."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import LlamaConfig, Phi3Config, Qwen3Config
+
+from ditto.builders.facts import llm_facts, rope_parameters, tokens
+from tests.support.models import LLAMA3_ROPE, TEXT, llava, rope
+
+
+def test_a_llama_is_described_by_its_configuration():
+    facts = llm_facts(LlamaConfig(**TEXT, **rope(), rms_norm_eps=3e-6, hidden_act="gelu"), 128)
+    assert (facts.architecture, facts.hidden_size, facts.head_size) == ("LlamaForCausalLM", 64, 16)
+    assert (facts.num_attention_heads, facts.num_key_value_heads) == (4, 2)
+    assert (facts.hidden_act, facts.norm_epsilon, facts.rotary_embedding_dim) == ("gelu", 3e-6, 16)
+    assert facts.extra == {"rotary_base": 10000.0, "rotary_scaling": None}
+
+
+def test_rope_scaling_is_stated_with_its_kind():
+    facts = llm_facts(LlamaConfig(**TEXT, **LLAMA3_ROPE), 128)
+    assert facts.extra["rotary_scaling"] == {
+        "type": "llama3",
+        "factor": 4.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    }
+
+
+def test_partial_rotary_embedding_is_stated():
+    partial = {"partial_rotary_factor": 0.5}
+    config = Phi3Config(**TEXT, **rope(), **partial)
+    assert llm_facts(config, 128).rotary_embedding_dim == 8
+
+
+def test_norms_of_queries_and_keys_are_stated():
+    assert llm_facts(Qwen3Config(**TEXT, head_dim=32, **rope()), 128).qk_layernorm
+    assert llm_facts(Qwen3Config(**TEXT, head_dim=32, **rope()), 128).head_size == 32
+
+
+def test_rope_is_known_under_either_transformers_names():
+    assert rope_parameters(LlamaConfig(**TEXT, **rope()))["rope_theta"] == 10000.0
+
+
+@pytest.mark.parametrize(("end", "wanted"), [(2, [2]), ([2, 5], [2, 5]), (None, [2])])
+def test_end_tokens_come_from_the_generation_defaults_first(end, wanted):
+    made = tokens(llava().config, {"eos_token_id": end} if end is not None else {}, 128)
+    assert (made.end, made.image, made.pad, made.vocab_size) == (wanted, 127, 0, 128)

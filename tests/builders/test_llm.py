@@ -1,0 +1,101 @@
+"""Limits of a language model's engine follow from the model, or are refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from ditto import LlmBuilder
+from ditto.builders.pipeline import describe
+from ditto.errors import ConfigError
+from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
+from tests.support.decoding import continued, in_dtype
+from tests.support.models import TEXT_MODELS, llama, llava
+
+
+def builder(model):
+    return LlmBuilder.from_model(model).with_target("tensorrt-rtx")
+
+
+def test_limits_follow_from_the_model():
+    limits = builder(llama()).with_batch(3).limits
+    assert (limits.max_batch_size, limits.max_seq_len, limits.max_input_len) == (3, 64, 32)
+    assert limits.max_prompt_embedding_table_size == 0
+
+
+def test_long_models_are_not_built_for_all_their_positions_unless_asked():
+    assert builder(llama(max_position_embeddings=100_000)).limits.max_seq_len == 4096
+    assert builder(llama(max_position_embeddings=100_000)).with_max_seq_len(50_000).limits.max_seq_len == 50_000
+
+
+def test_more_positions_than_the_model_has_are_refused():
+    with pytest.raises(ConfigError, match="max_seq_len 65 is more than the model's 64 positions"):
+        _ = builder(llama()).with_max_seq_len(65).limits
+
+
+def test_a_bare_decoder_needs_its_head():
+    model = llama()
+    with pytest.raises(ConfigError, match="LlamaModel has no output embedding: it is a bare decoder"):
+        LlmBuilder.from_model(model.model)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_decoder_with_its_head_is_the_whole_model(dtype):
+    model = llama()
+    texts = []
+    for made in (LlmBuilder.from_model(model), LlmBuilder.from_model(model.model, lm_head=model.lm_head)):
+        made = made.with_target("tensorrt-rtx").with_dtype(dtype)
+        job = made.job(made.resolved_target())
+        network = describe(job)
+        ids = torch.tensor([[5, 9, 17]], dtype=torch.int32)
+        caches = {
+            name: torch.zeros([1 if str(dim) == "batch" else dim for dim in spec.shape], dtype=spec.dtype)
+            for name, spec in network.inputs.items()
+            if name.startswith("past_")
+        }
+        given = {
+            "input_ids": ids,
+            "position_ids": torch.arange(3, dtype=torch.int32)[None],
+            "last_token_ids": torch.tensor([2], dtype=torch.int32),
+            "write_indices": torch.tensor([0], dtype=torch.int32),
+        }
+        texts.append(run(network, {**given, **caches}, Constants(network, job.tensors))["logits"])
+    assert torch.equal(*texts)
+    assert (
+        relative_error(texts[0][0], model(input_ids=ids.long()).logits[0, -1]) < RELATIVE_ERROR[getattr(torch, dtype)]
+    )
+
+
+@pytest.mark.parametrize("name", TEXT_MODELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_prefill_and_decode_are_those_of_hugging_face(name, dtype):
+    """No farther from Hugging Face in float32 than Hugging Face in the same dtype is, times 1.5."""
+    model = TEXT_MODELS[name]()
+    made = builder(model).with_batch(2).with_max_seq_len(48).with_max_input_len(24).with_dtype(dtype)
+    job = made.job(made.resolved_target())
+    network = describe(job)
+    for found, exact, rounded in continued(network, Constants(network, job.tensors), model, in_dtype(model, dtype)):
+        assert relative_error(found, exact) <= max(RELATIVE_ERROR[torch.float32], 1.5 * relative_error(rounded, exact))
+
+
+def test_a_vision_language_model_in_memory_gives_its_language_model():
+    made = builder(llava()).with_prompt_table(16)
+    network = describe(made.job(made.resolved_target()))
+    assert "prompt_embedding_table" in network.inputs
+    assert not any("vision_tower" in node.place.module for node in network.nodes)
+
+
+def test_an_engine_alone_is_a_tree_with_its_config_at_the_top(llama_tree):
+    config = json.loads((llama_tree.root / "config.json").read_text())
+    assert config["pretrained_config"]["architecture"] == "LlamaForCausalLM"
+    assert llama_tree.manifest.components["llm"].folder == "."
+    assert llama_tree.manifest.components["llm"].profiles["decode"]["sequence"] == [1, 1, 1]
+
+
+def test_caches_share_memory_with_their_inputs(llama_tree):
+    shared = llama_tree.manifest.components["llm"].shared
+    assert shared == {
+        f"present_{kind}_{layer}": f"past_{kind}_{layer}" for layer in (0, 1) for kind in ("key", "value")
+    }

@@ -1,0 +1,130 @@
+"""Models come from folders without being loaded, or from memory without being touched."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ditto import LlmBuilder
+from ditto.builders import InMemory, Pretrained
+from ditto.errors import CheckpointError, ConfigError
+from ditto.network.weight import Folded, Stored
+from tests.support.models import llama
+
+
+def pretrained(folder):
+    return Pretrained(str(folder), "AutoModelForCausalLM")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    llama(tie_word_embeddings=True).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_checkpoint_is_read_without_loading_its_weights(folder):
+    loaded = pretrained(folder).load(torch.float32)
+    assert all(parameter.is_meta for parameter in loaded.model.parameters())
+    assert torch.isfinite(loaded.model.model.rotary_emb.inv_freq).all()
+
+
+def test_weights_are_references_cast_where_the_dtype_differs(folder):
+    source = pretrained(folder)
+    assert all(isinstance(weight, Stored) for weight in source.load(torch.float32).weights.values())
+    for weight in source.load(torch.float16).weights.values():
+        assert isinstance(weight, Folded)
+        assert (weight.op, weight.dtype) == ("cast", torch.float16)
+
+
+def test_the_dtype_is_the_configurations_or_what_most_weights_have(folder):
+    assert pretrained(folder).dtype == torch.float32
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("dtype", None)
+    config.pop("torch_dtype", None)
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = {name: tensor.bfloat16() for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert pretrained(folder).dtype == torch.bfloat16
+
+
+def test_tensors_that_no_engine_uses_are_named(folder, tmp_path):
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "model.extra.weight": torch.ones(3)}, folder / "model.safetensors", metadata={"format": "pt"})
+    tree = LlmBuilder.from_pretrained(str(folder)).with_target("tensorrt-rtx").build(tmp_path / "tree")
+    assert tree.manifest.unused == ["model.extra.weight"]
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "no-such-folder", "a/b/c"])
+def test_a_folder_that_is_not_there_is_named(name):
+    with pytest.raises(CheckpointError, match="no such checkpoint folder") as caught:
+        _ = pretrained(name).folder
+    assert name in str(caught.value)
+
+
+def test_a_hub_id_that_cannot_be_had_says_so(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(CheckpointError, match="cannot get the checkpoint from the hub"):
+        _ = pretrained("nobody/no-such-model").folder
+
+
+def test_a_folder_without_configuration_says_so(folder):
+    (folder / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"has no config\.json"):
+        _ = pretrained(folder).config
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: config.update(model_type="no-such-type"),
+        lambda config: config.clear(),
+    ],
+)
+def test_a_configuration_that_transformers_does_not_know_is_refused(folder, change):
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="transformers cannot read the configuration"):
+        _ = pretrained(folder).config
+
+
+@pytest.mark.parametrize("values", [{"hidden_size": 63}, {"num_hidden_layers": "two"}, {"num_attention_heads": 0}])
+def test_a_configuration_with_impossible_values_is_refused(folder, values):
+    config = {**json.loads((folder / "config.json").read_text()), **values}
+    config.pop("head_dim", None)
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"configuration|shape"):
+        LlmBuilder.from_pretrained(str(folder)).with_target("tensorrt-rtx").build(folder / "tree")
+
+
+def test_a_tensor_of_another_shape_is_named(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"] = torch.ones(65)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"`model.norm.weight` has shape \[65\], the model's .* has \[64\]"):
+        pretrained(folder).load(torch.float32)
+
+
+def test_only_text_and_safetensors_go_into_the_tree(shapes_checkpoint, tmp_path):
+    shutil.copytree(shapes_checkpoint, tmp_path / "model")
+    (tmp_path / "model" / "modeling_evil.py").write_text("raise SystemExit")
+    (tmp_path / "model" / "pytorch_model.bin").write_bytes(b"pickle")
+    pretrained(tmp_path / "model").copy_processor(tmp_path / "processor")
+    names = {path.name for path in (tmp_path / "processor").iterdir()}
+    assert names == {path.name for path in shapes_checkpoint.iterdir()} - {"model.safetensors"}
+
+
+def test_a_module_without_data_is_refused():
+    with torch.device("meta"):
+        module = torch.nn.Linear(2, 2)
+    with pytest.raises(ConfigError, match="parameter `weight` has no data"):
+        InMemory(module).load(torch.float32)
+
+
+def test_a_module_without_configuration_says_so():
+    with pytest.raises(ConfigError, match="Linear has no `config`"):
+        _ = InMemory(torch.nn.Linear(2, 2)).config

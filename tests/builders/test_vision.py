@@ -1,0 +1,47 @@
+"""Vision engines compute Hugging Face's image features."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ditto import LlavaModel, VisionBuilder
+from ditto.arguments import DynamicDimension, TensorTypeHint
+from ditto.builders import InMemory
+from ditto.builders.pipeline import describe
+from ditto.errors import ConfigError
+from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
+from tests.support.models import LLAVA_MODELS, image_features, llava
+
+
+@pytest.mark.parametrize("name", LLAVA_MODELS)
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_features_are_those_of_hugging_face(name, dtype):
+    model = LLAVA_MODELS[name]()
+    made = LlavaModel.from_model(model).with_batch(2).with_target("tensorrt-rtx").with_dtype(dtype).vision
+    job = made.job(made.resolved_target())
+    network = describe(job)
+    torch.manual_seed(3)
+    pixels = torch.randn(2, 3, 28, 28)
+    found = run(network, {"input": pixels.to(job.dtype)}, Constants(network, job.tensors))["encoder_output"]
+    assert relative_error(found, image_features(model, pixels)) <= RELATIVE_ERROR[job.dtype]
+
+
+def test_the_batch_is_tuned_for_half_rounded_down():
+    made = LlavaModel.from_model(llava()).with_batch(5).vision
+    assert made.inputs["input"].shape[0] == DynamicDimension("batch", 1, 2, 5)
+
+
+def test_an_input_without_a_batch_axis_is_refused():
+    hint = TensorTypeHint((1, 3, 28, 28), torch.float32)
+    made = VisionBuilder(source=InMemory(llava()), family="llava", inputs={"input": hint})
+    with pytest.raises(ConfigError, match="the vision input has no batch axis"):
+        made.with_batch(2)
+
+
+def test_layers_behind_the_chosen_one_are_not_built():
+    made = LlavaModel.from_model(llava(vision_feature_layer=-2)).with_target("tensorrt-rtx").vision
+    network = describe(made.job(made.resolved_target()))
+    modules = {node.place.module for node in network.nodes}
+    assert any("layers.1" in module for module in modules)
+    assert not any("layers.2" in module or "post_layernorm" in module for module in modules)

@@ -1,0 +1,181 @@
+"""Commands: results on stdout, everything else on stderr; errors in up to three lines, with their exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ditto.cli.main import main, parser
+from ditto.errors import DittoError
+
+DESCRIBE = "USER: <image>\nDescribe this image. ASSISTANT:"
+
+
+@pytest.fixture(scope="module")
+def tree(shapes_checkpoint, tmp_path_factory):
+    out = tmp_path_factory.mktemp("cli") / "a tree with späces"
+    assert main(["-q", "build", str(shapes_checkpoint), "-o", str(out), "--batch", "2"]) == 0
+    return out
+
+
+def test_build_prints_the_tree(shapes_checkpoint, tmp_path, capsys):
+    out = tmp_path / "tree"
+    arguments = ["build", str(shapes_checkpoint), "-o", str(out), "--dtype", "float32", "--max-seq-len", "128"]
+    assert main([*arguments, "--target", "tensorrt-rtx", "--compute-capability", "8.9", "12.0"]) == 0
+    shown = capsys.readouterr()
+    assert "llm/rank0.engine" in shown.out
+    assert "vision/model.engine" in shown.out
+    assert "tensorrt_rtx" in shown.out
+    assert "export LlmWrapper" in shown.err
+    config = json.loads((out / "llm" / "config.json").read_text())
+    assert config["pretrained_config"]["dtype"] == "float32"
+    assert config["build_config"]["max_seq_len"] == 128
+
+
+def test_auto_says_which_target_it_takes(tmp_path, capsys):
+    from tests.support.models import llama
+
+    llama().save_pretrained(tmp_path / "model")
+    main(["build", str(tmp_path / "model"), "-o", str(tmp_path / "tree")])
+    assert "target tensorrt-rtx: the first whose library is installed" in capsys.readouterr().err
+
+
+def test_run_prints_an_answer_per_prompt(tree, pictures, capsys):
+    images = [part for path in pictures[2:4] for part in ("--image", str(path))]
+    assert main(["run", str(tree), *images, "--prompt", DESCRIBE, DESCRIBE]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == [
+        "A large purple diamond at the top and a large purple circle at the bottom.",
+        "A large green cross at the top.",
+    ]
+    assert len([line for line in shown.err.splitlines() if "reference session" in line]) == 1
+
+
+def test_run_prints_one_json_object(tree, pictures, capsys):
+    assert main(["-q", "run", str(tree), "--image", str(pictures[3]), "--prompt", DESCRIBE, "--json"]) == 0
+    reply = json.loads(capsys.readouterr().out)
+    assert set(reply) == {"answers", "tokens", "session", "seconds"}
+    assert reply["answers"] == ["A large green cross at the top."]
+    assert reply["session"] == "reference"
+    assert reply["tokens"][0][-1] == 2
+
+
+def test_doctor_says_what_this_machine_can_do(capsys):
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("yes  compile for tensorrt-rtx") for line in lines)
+    assert all(line.startswith(("yes", "no ")) for line in lines)
+
+
+BAD_INPUT = {
+    "a missing checkpoint folder": (["build", "./nowhere", "-o", "{out}"], 2, "no such checkpoint folder"),
+    "a folder without weights": (["build", "{empty}", "-o", "{out}"], 2, "no config.json"),
+    "an unsupported model type": (["build", "{vit}", "-o", "{out}"], 2, "'vit' is not supported"),
+    "an unsupported dtype": (["build", "{model}", "-o", "{out}", "--dtype", "int4"], 2, "dtype int4 is not supported"),
+    "an unsupported compute capability": (
+        ["build", "{model}", "-o", "{out}", "--compute-capability", "5.0"],
+        2,
+        "does not build for compute capability 5.0",
+    ),
+    "a batch of none": (["build", "{model}", "-o", "{out}", "--batch", "0"], 2, "the batch limit is 0"),
+    "an output that is a file": (["build", "{model}", "-o", "{file}"], 2, "the output is a file"),
+    "an output below a file": (["build", "{model}", "-o", "{file}/tree"], 2, "cannot be written"),
+    "an output with something else in it": (["build", "{model}", "-o", "{full}"], 2, "is not an engine tree"),
+    "a tree that is not there": (["run", "{out}", "--prompt", "x"], 2, "there is no such folder"),
+    "a folder that is no tree": (["run", "{empty}", "--prompt", "x"], 2, "no engine tree here"),
+    "a picture that is none": (["run", "{tree}", "--image", "{file}", "--prompt", DESCRIBE], 2, "is no picture"),
+    "a missing picture": (["run", "{tree}", "--image", "{out}", "--prompt", DESCRIBE], 2, "no such picture"),
+    "a prompt without a place": (["run", "{tree}", "--image", "{picture}", "--prompt", "x"], 2, "no <image> token"),
+    "too long a prompt": (
+        ["run", "{tree}", "--image", "{picture}", "--prompt", DESCRIBE + " long" * 300],
+        2,
+        "the engine takes 256",
+    ),
+    "too large a batch": (
+        ["run", "{tree}", "--image", "{picture}", "--prompt", *[DESCRIBE] * 3],
+        2,
+        "more than the engine's batch of 2",
+    ),
+    "a text option for a vision model only": (
+        ["build", "{llama}", "-o", "{out}", "--vision-batch", "2"],
+        2,
+        "--vision-batch is for vision-language models",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input_gets_one_clear_message_and_writes_nothing(name, tree, tmp_path, shapes_checkpoint, pictures, capsys):
+    from tests.support.models import llama
+
+    places = {key: tmp_path / key for key in ("out", "empty", "full", "file", "vit", "llama")}
+    for key in ("empty", "full", "vit"):
+        places[key].mkdir()
+    places["file"].write_text("text")
+    (places["full"] / "thesis.tex").write_text("years")
+    (places["vit"] / "config.json").write_text('{"model_type": "vit"}')
+    if name.startswith("a text option"):
+        llama().save_pretrained(places["llama"])
+    capsys.readouterr()
+    before = sorted(tmp_path.rglob("*"))
+    places |= {"tree": tree, "model": shapes_checkpoint, "picture": pictures[0]}
+    arguments, code, message = BAD_INPUT[name]
+    assert main(["-q", *(argument.format(**places) for argument in arguments)]) == code
+    shown = capsys.readouterr()
+    lines = [line for line in shown.err.splitlines() if line]
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert len(lines) <= 3
+    assert all(line.startswith(("error: ", "   at: ", " hint: ")) for line in lines)
+    assert shown.out == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_output_is_refused(shapes_checkpoint, tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    assert main(["-q", "build", str(shapes_checkpoint), "-o", str(tmp_path / "tree")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+USAGE = [[], ["build"], ["build", "x"], ["run", "x"], ["cook"], ["build", "x", "-o", "y", "--target", "onnx"]]
+
+
+@pytest.mark.parametrize("arguments", USAGE)
+def test_usage_errors_exit_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: ditto" in capsys.readouterr().err
+
+
+def test_a_failure_of_ours_exits_with_1(monkeypatch, tree, capsys):
+    import ditto.cli.run
+
+    def fail(options):
+        raise DittoError("it broke", remedy="mend it")
+
+    monkeypatch.setattr(ditto.cli.run, "run", fail)
+    options = parser().parse_args(["run", str(tree), "--prompt", "x"])
+    assert options.run is fail
+    assert main(["run", str(tree), "--prompt", "x"]) == 1
+    assert capsys.readouterr().err.endswith("error: it broke\n hint: mend it\n")
+
+
+@pytest.mark.parametrize("command", [[], ["build"], ["run"], ["doctor"]])
+def test_help_is_as_recorded(command, golden, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    if sys.version_info[:2] != (3, 11):
+        pytest.skip("argparse lays help out differently in each Python version")
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    assert capsys.readouterr().out == golden(name=" ".join(["ditto", *command]))
+
+
+def test_the_module_runs_as_a_program():
+    made = subprocess.run([sys.executable, "-m", "ditto", "doctor"], capture_output=True, text=True, check=True)
+    assert "compile for tensorrt-rtx" in made.stdout

@@ -1,0 +1,56 @@
+"""Fixtures that tests of every room use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+class _TextFiles(SingleFileSnapshotExtension):
+    """Golden files that a person can read."""
+
+    _write_mode = WriteMode.TEXT
+    file_extension = "txt"
+
+
+@pytest.fixture
+def golden(snapshot: SnapshotAssertion) -> SnapshotAssertion:
+    """Compare a text with a file under `__snapshots__`; `pytest --snapshot-update` rewrites it."""
+    return snapshot.use_extension(_TextFiles)
+
+
+@pytest.fixture(scope="session")
+def shapes_checkpoint() -> Path:
+    """The bundled, trained LLaVA."""
+    return REPOSITORY / "examples" / "shapes_llava" / "checkpoint"
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[Path]:
+    """The bundled pictures."""
+    return sorted((REPOSITORY / "examples" / "shapes_llava" / "pictures").glob("*.png"))
+
+
+@pytest.fixture(scope="session")
+def llava_tree(tmp_path_factory):
+    """A tiny random LLaVA's tree; not to be changed."""
+    from tests.support.trees import llava_tree
+
+    return llava_tree(tmp_path_factory.mktemp("session") / "llava")
+
+
+@pytest.fixture(scope="session")
+def llama_tree(tmp_path_factory):
+    """A tiny random Llama's tree; not to be changed."""
+    from tests.support.trees import llama_tree
+
+    return llama_tree(tmp_path_factory.mktemp("session") / "llama")

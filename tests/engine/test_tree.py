@@ -1,0 +1,74 @@
+"""Trees open as what they are, and say what is wrong with them."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from ditto import EngineTree
+from ditto.errors import TreeError
+
+
+@pytest.fixture
+def copy(llava_tree, tmp_path):
+    shutil.copytree(llava_tree.root, tmp_path / "tree")
+    return EngineTree.open(tmp_path / "tree")
+
+
+def test_a_tree_has_the_layout_that_tensorrt_llm_expects(llava_tree):
+    for name in ("vision/config.json", "vision/model.engine", "llm/config.json", "llm/rank0.engine", "ditto.json"):
+        assert (llava_tree.root / name).is_file()
+    assert llava_tree.folder("vision") == llava_tree.root / "vision"
+
+
+def test_a_single_engine_lies_at_the_top(llama_tree):
+    assert (llama_tree.root / "rank0.engine").is_file()
+    assert llama_tree.folder("llm") == llama_tree.root
+
+
+def test_every_file_is_recorded(copy):
+    files = {path.relative_to(copy.root).as_posix() for path in copy.root.rglob("*") if path.is_file()}
+    assert set(copy.manifest.files) == files - {"ditto.json"}
+    copy.verify()
+
+
+@pytest.mark.parametrize("name", ["llm/rank0.engine", "vision/network.json"])
+def test_a_missing_file_is_named(copy, name):
+    (copy.root / name).unlink()
+    with pytest.raises(TreeError, match=f"{name} is missing"):
+        EngineTree.open(copy.root)
+
+
+def test_a_truncated_file_is_named(copy):
+    path = copy.root / "llm" / "rank0.engine"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(TreeError, match=r"llm/rank0.engine is not \d+ bytes long"):
+        EngineTree.open(copy.root)
+
+
+def test_one_changed_byte_is_noticed(copy):
+    path = copy.root / "vision" / "model.engine"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(TreeError, match="vision/model.engine has changed since it was built"):
+        EngineTree.open(copy.root).verify()
+
+
+def test_engines_built_one_at_a_time_open_as_one_tree(copy, llama_tree, tmp_path):
+    (tmp_path / "joined").mkdir()
+    shutil.copytree(llama_tree.root, tmp_path / "joined" / "llm")
+    tree = EngineTree.open(tmp_path / "joined")
+    assert tree.folder("llm") == tmp_path / "joined" / "llm"
+    assert "llm/rank0.engine" in tree.manifest.files
+
+
+def test_a_component_that_is_not_there_is_named(llama_tree):
+    with pytest.raises(TreeError, match="has no vision engine, only llm"):
+        llama_tree.component("vision")
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(TreeError, match="there is no such folder"):
+        EngineTree.open(tmp_path / "nowhere")

@@ -1,0 +1,114 @@
+"""Prompts and pictures go in as Hugging Face's processor has them; what does not fit is said in one message."""
+
+from __future__ import annotations
+
+import pytest
+
+from ditto import EngineTree, LlavaModel, LlmBuilder
+from ditto.errors import PromptError, TreeError
+from ditto.families.answering import Answerer, load_picture
+from ditto.runtime import open_session
+from tests.support.models import llama
+
+DESCRIBE = "USER: <image>\nDescribe this image. ASSISTANT:"
+
+
+@pytest.fixture(scope="module")
+def tree(shapes_checkpoint, tmp_path_factory):
+    out = tmp_path_factory.mktemp("shapes") / "tree"
+    made = LlavaModel.from_pretrained(str(shapes_checkpoint)).with_batch(2).with_target("tensorrt-rtx")
+    return made.with_max_input_len(100).with_max_seq_len(140).build_all(out)
+
+
+@pytest.fixture(scope="module")
+def answerer(tree):
+    return Answerer(open_session(tree, "reference"))
+
+
+def test_one_picture_serves_several_prompts(answerer, pictures):
+    reply = answerer.answer([DESCRIBE, "<image>\nHow many shapes are there?"], [pictures[0]])
+    assert reply.answers == (
+        "A small yellow cross at the bottom and a small blue ring at the bottom right.",
+        "There are two shapes.",
+    )
+    assert reply.session == "reference"
+    assert set(reply.seconds) == {"preprocess", "vision", "generate"}
+
+
+def test_each_prompt_gets_its_own_picture_in_order(answerer, pictures):
+    reply = answerer.answer([DESCRIBE] * 2, [pictures[3], pictures[2]])
+    assert reply.answers == (
+        "A large green cross at the top.",
+        "A large purple diamond at the top and a large purple circle at the bottom.",
+    )
+
+
+def test_answers_end_at_the_limit(answerer, pictures):
+    assert len(answerer.answer([DESCRIBE], [pictures[0]], max_new_tokens=3).tokens[0]) == 3
+
+
+def test_a_text_prompt_needs_no_picture(answerer):
+    assert answerer.answer(["USER: How many shapes are there? ASSISTANT:"], max_new_tokens=4).tokens[0]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "count", "message"),
+    [
+        (["Describe this."], 1, "prompt 1 has no <image> token"),
+        ([DESCRIBE, "Describe this."], 1, "prompt 2 has no <image> token"),
+        ([DESCRIBE], 0, "have 1 places for pictures, 0 pictures were given"),
+        ([DESCRIBE], 2, "have 1 places for pictures, 2 pictures were given"),
+        ([DESCRIBE] * 3, 1, "3 prompts are more than the engine's batch of 2"),
+        ([DESCRIBE + " x" * 60], 1, r"prompt 1 has \d+ tokens, the engine takes 100"),
+        (["<image><image>"], 2, r"prompt 1 has \d+ tokens, the engine takes 100"),
+        ([], 0, "there is no prompt"),
+    ],
+)
+def test_prompts_that_do_not_fit_are_refused(answerer, pictures, prompts, count, message):
+    with pytest.raises(PromptError, match=message) as caught:
+        answerer.answer(prompts, pictures[:count])
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(("count", "message"), [(0, "0 new tokens were asked for"), (500, "with 500 new ones")])
+def test_new_tokens_that_do_not_fit_are_refused(answerer, pictures, count, message):
+    with pytest.raises(PromptError, match=message):
+        answerer.answer([DESCRIBE], [pictures[0]], max_new_tokens=count)
+
+
+def test_a_picture_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(PromptError, match="there is no such picture") as caught:
+        load_picture(tmp_path / "no.png")
+    assert str(tmp_path / "no.png") in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n broken"])
+def test_a_file_that_is_no_picture_is_named(tmp_path, content):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(PromptError, match="this file is no picture"):
+        load_picture(tmp_path / "a.png")
+
+
+def test_a_folder_is_no_picture(tmp_path):
+    with pytest.raises(PromptError, match="this file is no picture"):
+        load_picture(tmp_path)
+
+
+def test_a_tree_without_tokenizer_asks_for_one(llava_tree):
+    with pytest.raises(TreeError, match="the tree has no tokenizer files") as caught:
+        Answerer(open_session(llava_tree, "reference"))
+    assert "--hf-model" in str(caught.value)
+
+
+def test_a_processor_that_cannot_be_loaded_is_named(llava_tree, tmp_path):
+    with pytest.raises(TreeError, match="transformers cannot load the processor"):
+        Answerer(open_session(llava_tree, "reference"), tmp_path)
+
+
+def test_a_text_model_takes_no_pictures(shapes_checkpoint, tmp_path, pictures):
+    model = llama(vocab_size=512)
+    tree = LlmBuilder.from_model(model).with_target("tensorrt-rtx").build(tmp_path / "tree")
+    answerer = Answerer(open_session(EngineTree.open(tree.root), "reference"), shapes_checkpoint)
+    assert len(answerer.answer(["Hello"], max_new_tokens=5).tokens[0]) <= 5
+    with pytest.raises(PromptError, match="the tree has no vision engine"):
+        answerer.answer(["<image>"], [pictures[0]])

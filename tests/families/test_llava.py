@@ -1,0 +1,47 @@
+"""LLaVA's facts follow from its configuration."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from ditto import LlavaModel
+from ditto.errors import CheckpointError
+from tests.support.models import LLAVA_MODELS, image_features, llava
+
+
+@pytest.mark.parametrize("name", LLAVA_MODELS)
+def test_tokens_per_image_are_hugging_faces(name):
+    import torch
+
+    model = LLAVA_MODELS[name]()
+    wanted = image_features(model, torch.zeros(1, 3, 28, 28)).shape[1]
+    assert LlavaModel.tokens_per_image(model.config) == wanted
+
+
+def test_pixels_have_the_towers_shape():
+    assert LlavaModel.pixel_shape(llava().config) == (3, 28, 28)
+
+
+def test_an_unknown_select_strategy_is_refused():
+    config = SimpleNamespace(vision_feature_select_strategy="median")  # transformers 5 would refuse it itself
+    with pytest.raises(CheckpointError, match="vision_feature_select_strategy is 'median'"):
+        LlavaModel.check_config(config)
+
+
+def test_a_checkpoint_and_the_same_model_in_memory_give_the_same_configs(tmp_path):
+    model = llava()
+    model.save_pretrained(tmp_path / "model")
+    trees = [
+        made.with_batch(2).with_target("tensorrt-rtx").build_all(tmp_path / name)
+        for name, made in {
+            "folder": LlavaModel.from_pretrained(str(tmp_path / "model")),
+            "memory": LlavaModel.from_model(model),
+        }.items()
+    ]
+    for name in ("vision", "llm"):
+        assert trees[0].config(name) == trees[1].config(name)
+        assert trees[0].component(name).layers == trees[1].component(name).layers
+    assert trees[0].manifest.checkpoint is not None
+    assert trees[1].component("llm").weights == "weights.safetensors"

@@ -1,0 +1,92 @@
+"""A vision-language model keeps its two builders in step; a new family is one small subclass."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+import torch
+from attrs import frozen
+
+from ditto import LlavaModel, LlmBuilder, MultimodalModel, VisionBuilder
+from ditto.errors import CheckpointError, DittoError
+from tests.support.models import llama, llava
+
+
+@pytest.fixture(scope="module")
+def model():
+    return LlavaModel.from_model(llava()).with_target("tensorrt-rtx")
+
+
+def test_the_class_is_abstract():
+    with pytest.raises(TypeError, match="abstract"):
+        MultimodalModel(llm=None, vision=None)
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "value"),
+    [
+        (lambda m: m.with_batch(6), "max_batch_size", 6),
+        (lambda m: m.with_dtype("bfloat16"), "dtype", torch.bfloat16),
+        (lambda m: m.with_target("tensorrt"), "target", "tensorrt"),
+        (lambda m: m.with_compute_capabilities("8.6"), "compute_capabilities", ("8.6",)),
+    ],
+)
+def test_both_builders_follow(model, change, field, value):
+    changed = change(model)
+    assert getattr(changed.llm, field) == getattr(changed.vision, field) == value
+    assert getattr(model.llm, field) != value
+
+
+def test_the_prompt_table_grows_with_the_batch(model):
+    assert model.with_batch(1).llm.limits.max_prompt_embedding_table_size == 16
+    assert model.with_batch(5).llm.limits.max_prompt_embedding_table_size == 80
+    assert model.with_batch(5).with_prompt_table(100).llm.limits.max_prompt_embedding_table_size == 100
+
+
+def test_the_vision_batch_may_differ(model):
+    changed = model.with_batch(2).with_vision_batch(8)
+    assert (changed.llm.max_batch_size, changed.vision.max_batch_size) == (2, 8)
+
+
+def test_limits_of_the_language_model_can_be_set(model):
+    limits = model.with_max_input_len(20).with_max_seq_len(40).with_max_num_tokens(99).llm.limits
+    assert (limits.max_input_len, limits.max_seq_len, limits.max_num_tokens) == (20, 40, 99)
+
+
+def test_builders_can_be_taken_out(model):
+    assert isinstance(model.llm, LlmBuilder)
+    assert isinstance(model.vision, VisionBuilder)
+    assert list(model.builders) == ["vision", "llm"]
+
+
+def test_another_family_is_refused(tmp_path):
+    llama().save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="this is a 'llama' model, not 'llava'"):
+        LlavaModel.from_pretrained(str(tmp_path))
+
+
+def test_a_new_family_is_a_small_subclass(tmp_path):
+    @frozen(kw_only=True, slots=False)
+    class Squared(LlavaModel):
+        """A LLaVA whose features are squared."""
+
+        model_type: ClassVar[str] = "llava"
+
+        @staticmethod
+        def vision_wrapper(model):
+            return torch.nn.Sequential(LlavaModel.vision_wrapper(model), Square())
+
+    tree = Squared.from_model(llava()).with_target("tensorrt-rtx").build_all(tmp_path / "tree")
+    assert tree.component("vision").outputs == {"encoder_output": "float32[batch, 16, 64]"}
+
+
+class Square(torch.nn.Module):
+    def forward(self, x):
+        return x * x
+
+
+def test_one_failing_engine_leaves_no_tree(model, tmp_path):
+    with pytest.raises(DittoError):
+        model.with_max_seq_len(1000).build_all(tmp_path / "tree")
+    assert list(tmp_path.iterdir()) == []

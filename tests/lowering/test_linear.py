@@ -1,0 +1,90 @@
+"""Matrix products and convolutions compute what PyTorch computes, from weights that stay as they are stored."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from ditto.errors import UnsupportedFact
+from ditto.network.layers import MatrixMultiply
+from tests.lowering.test_lower import Row, check_dynamic, check_rows, lowered, rows
+from tests.test_program import FLOATS
+
+aten = torch.ops.aten
+
+
+def _randn(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+X, WEIGHT, BIAS = _randn(3, 2, 4), _randn(5, 4, seed=1), _randn(5, seed=2)
+PICTURE, KERNEL = _randn(3, 4, 6, 8), _randn(5, 4, 2, 2, seed=1)
+
+ROWS = {
+    aten.linear.default: [
+        *(Row(*(x.to(dtype) for x in (X, WEIGHT, BIAS))) for dtype in FLOATS),
+        Row(X, WEIGHT),
+        Row(X[:, 0], WEIGHT, BIAS),
+        Row(X[:, None], WEIGHT, BIAS),
+    ],
+    aten.matmul.default: [
+        *(Row(X.to(dtype), WEIGHT.to(dtype).t()) for dtype in FLOATS),
+        Row(X, _randn(3, 4, 5)),
+        Row(X[:, None], _randn(2, 4, 5)),
+        Row(X[0], _randn(3, 4, 5), static=True),
+    ],
+    aten.bmm.default: [Row(X, _randn(3, 4, 5)), Row(X.half(), _randn(3, 4, 1).half())],
+    aten.conv2d.default: [
+        *(Row(*(x.to(dtype) for x in (PICTURE, KERNEL, BIAS)), [2, 2]) for dtype in FLOATS),
+        Row(PICTURE, KERNEL),
+        Row(PICTURE, KERNEL, BIAS, [1, 2], [0, 1], [2, 1]),
+        Row(PICTURE, _randn(6, 2, 3, 3), None, [1, 1], [1, 1], [1, 1], 2),
+        Row(PICTURE, KERNEL, None, [2], [1]),
+    ],
+    aten.conv2d.padding: [
+        *(Row(*(x.to(dtype) for x in (PICTURE, KERNEL, BIAS)), [2, 2], "valid") for dtype in FLOATS),
+        Row(PICTURE, KERNEL, None, [1], "valid", [2]),
+    ],
+}
+
+
+@pytest.mark.parametrize(("operator", "calls"), rows(ROWS))
+def test_products_compute_what_torch_computes(operator, calls):
+    check_rows(operator, calls)
+
+
+class _Grouped(nn.Module):
+    """Heads in groups, as attention written out has them: leading axes broadcast over a dynamic one."""
+
+    def forward(self, x):
+        heads = x.reshape(x.shape[0], 2, 2, 2)
+        return heads @ heads[:, :1].transpose(-1, -2)
+
+
+@pytest.mark.parametrize("module", [nn.Linear(4, 6), nn.Linear(4, 6, bias=False), _Grouped()], ids=repr)
+def test_products_over_a_dynamic_axis(module):
+    check_dynamic(module, {"x": X if isinstance(module, nn.Linear) else X.flatten(1)})
+
+
+def test_a_linear_layer_multiplies_by_the_weight_as_it_is_stored():
+    network = lowered(nn.Linear(4, 6, bias=False), {"x": X})
+    assert [node.layer for node in network.nodes][1:] == [MatrixMultiply(transpose_y=True)]
+    assert str(network.constants()[0].weight) == "reshape(weight, [1, 6, 4])"
+
+
+REFUSED = [
+    (lambda x, y: torch.nn.functional.linear(x[0, 0], y), "a linear layer of a vector"),
+    (lambda x, y: x @ y[0], "a matrix product with a vector"),
+    (
+        lambda x, y: torch.nn.functional.conv2d(x[:, None], y[None, None, 1:4, :3], padding="same"),
+        "a convolution with padding 'same'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("function", "said"), REFUSED)
+def test_what_has_no_layer_is_refused(function, said):
+    with pytest.raises(UnsupportedFact) as raised:
+        lowered(function, {"x": X, "y": WEIGHT})
+    assert raised.value.cause == said

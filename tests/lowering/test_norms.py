@@ -1,0 +1,36 @@
+"""Norms compute what PyTorch computes; the root-mean-square norm rounds where its operator rounds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.lowering.test_lower import Row, check_rows, rows
+from tests.test_program import FLOATS
+
+aten = torch.ops.aten
+
+X = torch.randn(3, 2, 8, generator=torch.Generator().manual_seed(0))
+WEIGHT, BIAS = torch.linspace(-1, 2, 8), torch.linspace(1, -1, 8)
+
+ROWS = {
+    aten.layer_norm.default: [
+        *(Row(X.to(dtype), [8], WEIGHT.to(dtype), BIAS.to(dtype), 1e-3) for dtype in FLOATS),
+        Row(X, [8]),
+        Row(X, [8], WEIGHT, None),
+        Row(X, [8], None, BIAS),
+        Row(X, [2, 8], torch.stack((WEIGHT, BIAS)), torch.stack((BIAS, WEIGHT))),
+        Row(X, [8], WEIGHT, BIAS, 1e-5, False),
+    ],
+    torch.ops.ditto.rms_norm.default: [
+        *(Row(X.to(dtype), WEIGHT.to(dtype), 1e-3) for dtype in FLOATS),
+        *(Row(X.to(dtype), WEIGHT, 1e-3) for dtype in FLOATS),
+        Row(X[:, None].half(), WEIGHT.half(), 1e-6),
+        Row(X[:, 0], WEIGHT, 1e-6),
+    ],
+}
+
+
+@pytest.mark.parametrize(("operator", "calls"), rows(ROWS))
+def test_norms_compute_what_torch_computes(operator, calls):
+    check_rows(operator, calls)

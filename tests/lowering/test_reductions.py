@@ -1,0 +1,42 @@
+"""Reductions compute what PyTorch computes, along the axes that PyTorch means."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ditto.errors import ShapeError
+from tests.lowering.test_lower import Row, check_rows, lowered, rows
+from tests.test_program import FLOATS
+
+aten = torch.ops.aten
+
+X = torch.randn(3, 2, 8, generator=torch.Generator().manual_seed(0))
+_EACH = [Row(X.to(dtype), [axis], keep) for dtype in FLOATS for axis in (-1, 1) for keep in (True, False)]
+_SUMS = [
+    *_EACH,
+    Row(X, [-1, 1]),
+    Row(X, [2, -2], True),
+    Row(X, None, static=True),
+    Row(X, [0], static=True),
+    Row(X.half(), [-1], True, dtype=torch.float32),
+]
+_EXTREMES = [*_EACH[::3], Row(X, [-1, 1]), Row(X, [0], static=True), Row(X, static=True), Row(X, [], static=True)]
+
+ROWS = {
+    aten.mean.dim: [*_SUMS, Row(torch.arange(6).reshape(3, 2), [1], dtype=torch.float32)],
+    aten.sum.dim_IntList: _SUMS,
+    aten.amax.default: _EXTREMES,
+    aten.amin.default: _EXTREMES,
+}
+
+
+@pytest.mark.parametrize(("operator", "calls"), rows(ROWS))
+def test_reductions_compute_what_torch_computes(operator, calls):
+    check_rows(operator, calls)
+
+
+@pytest.mark.parametrize("x", [torch.arange(6).reshape(3, 2), torch.ones(3, 2, dtype=torch.bool)], ids=["int", "bool"])
+def test_sums_of_integers_are_refused(x):
+    with pytest.raises(ShapeError, match="needs a floating dtype"):
+        lowered(lambda x: x.sum(-1), {"x": x})

@@ -1,0 +1,206 @@
+"""Masks become facts by what they are at the engine's longest sequence; what no engine honours is refused."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from ditto import ops
+from ditto.errors import UnsupportedFact
+from ditto.ops.attention import visible
+from ditto.rewrite.attention import recognise_sdpa
+from ditto.rewrite.clean import clean
+from ditto.rewrite.masks import state_masks
+from tests.rewrite.test_rule import check_applies, check_misses
+from tests.test_program import Says, captured
+
+LENGTH = 12
+X = torch.randn(2, 3, LENGTH, 4, generator=torch.Generator().manual_seed(0))
+SIZES = {"batch": 2, "sequence": LENGTH}
+NAMES = {"x": "batch . sequence", "ids": "batch sequence"}
+masks = partial(state_masks, sizes=SIZES)
+
+
+def _attention(x, mask, causal=False):
+    return ops.attention(x, x, x, mask, None, 0.5, causal, 0, 0.0, 0)
+
+
+def _positions(x):
+    return torch.arange(x.shape[2])
+
+
+def _distance(x):
+    return _positions(x)[:, None] - _positions(x)[None, :]
+
+
+def _added(seen, lowest=-3.4e38):
+    return torch.where(seen, 0.0, lowest)
+
+
+def _old_hugging_face(x):
+    """As transformers before 4.53 makes it: the smallest number above the diagonal, expanded, copied, and padding
+    filled in place."""
+    length = x.shape[2]
+    mask = torch.full((length, length), torch.finfo(x.dtype).min, dtype=x.dtype).triu(1)
+    mask = mask[None, None].expand(x.shape[0], 1, -1, -1).clone()
+    padding = torch.ones(x.shape[0], length)
+    unseen = (mask[:, :, :, :length] + padding[:, None, None, :]) == 0
+    mask[:, :, :, :length] = mask[:, :, :, :length].masked_fill(unseen, torch.finfo(x.dtype).min)
+    return mask
+
+
+# A mask → causal, window.
+FACTS = {
+    "causal": (lambda x: _distance(x) >= 0, (True, 0)),
+    "causal, per batch row": (lambda x: (_distance(x) >= 0)[None, None].expand(x.shape[0], 1, -1, -1), (True, 0)),
+    "causal, added": (lambda x: _added(_distance(x) >= 0), (True, 0)),
+    "causal, minus infinity added": (lambda x: _added(_distance(x) >= 0, float("-inf")), (True, 0)),
+    "causal, half of the smallest number added": (lambda x: _added(_distance(x) >= 0, -1e30), (True, 0)),
+    "causal, as it was made": (_old_hugging_face, (True, 0)),
+    "a window": (lambda x: (_distance(x) >= 0) & (_distance(x) < 5), (True, 5)),
+    "a window, added": (lambda x: _added((_distance(x) >= 0) & (_distance(x) < 5)), (True, 5)),
+    "a window of one": (lambda x: _distance(x) == 0, (True, 1)),
+    "a window one shorter than the sequence": (
+        lambda x: (_distance(x) >= 0) & (_distance(x) < LENGTH - 1),
+        (True, LENGTH - 1),
+    ),
+    "a window as long as the sequence": (lambda x: (_distance(x) >= 0) & (_distance(x) < LENGTH), (True, 0)),
+    "a window longer than the sequence": (lambda x: (_distance(x) >= 0) & (_distance(x) < LENGTH + 1), (True, 0)),
+    "full": (lambda x: _distance(x) > -1000, (False, 0)),
+    "full, added": (lambda x: torch.zeros(x.shape[0], 1, x.shape[2], x.shape[2]), (False, 0)),
+    "full, of an input's shape": (lambda x: torch.ones_like(x[:, :1, :, 0]).bool()[:, :, None], (False, 0)),
+}
+
+
+@pytest.mark.parametrize(("mask", "facts"), FACTS.values(), ids=FACTS)
+def test_masks_become_facts(mask, facts):
+    program = check_applies(masks, Says(lambda x: _attention(x, mask(x))), {"x": X}, names=NAMES)
+    (node,) = program.outputs
+    assert (node.args[3], (node.args[6], node.args[7])) == (None, facts)
+    assert len(program.graph.nodes) == 3, "nothing is left of the mask"
+
+
+def test_facts_hold_for_every_length():
+    window = FACTS["a window"][0]
+    program = captured(lambda x: _attention(x, window(x)), {"x": X}, NAMES)
+    masks(program)
+    (node,) = program.outputs
+    for length in (1, 4, 5, 6, LENGTH):
+        x = X[:, :, :length]
+        assert torch.equal(_attention(x, window(x)), ops.attention(x, x, x, *node.args[3:]))
+
+
+def test_a_mask_that_layers_share_is_looked_at_once_and_stated_for_each():
+    def layers(x):
+        mask = _distance(x) >= 0
+        return _attention(_attention(x, mask), mask)
+
+    check_applies(masks, layers, {"x": X}, times=2, names=NAMES)
+
+
+PREFIX = visible(LENGTH)
+PREFIX = PREFIX | (torch.arange(LENGTH) < 3)
+
+
+@pytest.mark.parametrize("kind", ["bool", "added", "per row"])
+def test_a_static_mask_of_another_form_stays_a_tensor(kind):
+    tensor = {"bool": PREFIX, "added": _added(PREFIX), "per row": torch.stack((PREFIX, PREFIX.T))[:, None]}[kind]
+    module = Says(lambda self, x: _attention(x, self.m), buffers={"m": tensor})
+    program = check_applies(masks, module, {"x": X})
+    (node,) = program.outputs
+    kept = program.constants[node.args[3].target]
+    assert torch.equal(kept, tensor if kind == "per row" else PREFIX)
+    assert node.args[6] is False
+
+
+def test_a_static_mask_that_is_computed_is_computed_once():
+    def prefix(x):
+        positions = torch.arange(LENGTH)
+        return (positions[:, None] >= positions[None]) | (positions < 3)
+
+    program = check_applies(masks, lambda x: _attention(x, prefix(x)), {"x": X}, names={"x": "batch"})
+    (node,) = program.outputs
+    assert torch.equal(program.constants[node.args[3].target], PREFIX)
+    assert len(program.graph.nodes) == 4
+
+
+def _padding(x, ids):
+    return (_distance(x) >= 0) & (ids > 0)[:, None, None, :]
+
+
+def _padding_written_in_place(x, ids):
+    mask = (_distance(x) >= 0)[None, None].expand(x.shape[0], 1, -1, -1).clone()
+    mask[:, :, :, :1] = mask[:, :, :, :1] & (ids > 0)[:, None, None, :1]
+    return mask
+
+
+def _per_head(x):
+    slopes = torch.tensor([0, 1, 0])
+    return (_distance(x) >= 0)[None] & (_distance(x)[None] >= slopes[:, None, None] - 1)
+
+
+OF_VALUES = "the attention mask depends on the values of `ids`"
+A_BIAS = "attention scores get an added bias (ALiBi or relative positions)"
+ANOTHER_FORM = "the attention mask is neither full nor causal nor a causal window"
+REFUSED = {
+    "padding": (_padding, OF_VALUES),
+    "padding, written in place": (_padding_written_in_place, OF_VALUES),
+    "alibi": (lambda x: torch.where(_distance(x) >= 0, -0.5 * _distance(x), -1e9), A_BIAS),
+    "relative positions": (lambda x: 0.1 * _distance(x).float(), A_BIAS),
+    "chunks": (lambda x: (_distance(x) >= 0) & (_positions(x)[:, None] // 4 == _positions(x)[None] // 4), ANOTHER_FORM),
+    "a prefix": (lambda x: (_distance(x) >= 0) | (_positions(x) < 3), ANOTHER_FORM),
+    "a bidirectional window": (lambda x: _distance(x).abs() < 3, ANOTHER_FORM),
+    "strictly before": (lambda x: _distance(x) > 0, ANOTHER_FORM),
+    "a window with a sink": (
+        lambda x: (_distance(x) >= 0) & ((_distance(x) < 5) | (_positions(x) == 0)),
+        ANOTHER_FORM,
+    ),
+    "a window without the token itself": (lambda x: (_distance(x) > 0) & (_distance(x) < 5), ANOTHER_FORM),
+    "towards the end": (lambda x: _distance(x) <= 0, ANOTHER_FORM),
+    "another window per row": (
+        lambda x: (_distance(x) >= 0) & (_distance(x) < 3 + torch.arange(x.shape[0])[:, None, None, None]),
+        ANOTHER_FORM,
+    ),
+}
+REMEDIES = {
+    OF_VALUES: "only masks that follow from positions can be built into an engine",
+    A_BIAS: "models with position biases are not supported",
+    ANOTHER_FORM: "other masks (chunks, prefixes, bidirectional windows) are not supported for decoders",
+}
+
+
+@pytest.mark.parametrize(("mask", "said"), REFUSED.values(), ids=REFUSED)
+def test_masks_that_no_engine_honours_are_refused(mask, said):
+    if mask.__code__.co_argcount == 2:
+        inputs = {"x": X, "ids": torch.ones(2, LENGTH)}
+        program = captured(lambda x, ids: _attention(x, mask(x, ids)), inputs, NAMES)
+    else:
+        program = captured(lambda x: _attention(x, mask(x)), {"x": X}, NAMES)
+    clean(program)
+    with pytest.raises(UnsupportedFact) as raised:
+        masks(program)
+    assert (raised.value.cause, raised.value.remedy) == (said, REMEDIES[said])
+    assert str(raised.value.where).startswith("test_program.py:")
+
+
+def test_a_mask_of_weights_is_refused():
+    module = Says(lambda self, x: _attention(x, (_distance(x) >= 0) & (self.w > 0)), {"w": torch.ones(1)})
+    with pytest.raises(UnsupportedFact, match="^the attention mask depends on the weight `w`"):
+        masks(captured(module, {"x": X}, NAMES))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_without_a_mask_stays(causal):
+    check_misses(masks, lambda x: _attention(x, None, causal), {"x": X}, NAMES)
+
+
+def test_masks_of_torchs_own_attention_are_looked_at_too():
+    def tower(x):
+        return torch.nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=_added(_distance(x) >= 0))
+
+    program = captured(tower, {"x": X}, NAMES)
+    recognise_sdpa(program)
+    assert masks(program) == 1
+    assert program.outputs[0].args[6] is True

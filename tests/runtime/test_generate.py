@@ -1,0 +1,77 @@
+"""Generation is Hugging Face's greedy search, for rows of different lengths and pictures."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ditto import LlmBuilder
+from ditto.runtime import Request, generate, open_session
+from tests.support.models import TEXT_MODELS, llama, llava
+from tests.support.trees import llava_tree
+
+
+def greedy(model, ids, count, **given):
+    tokens = torch.tensor([ids])
+    with torch.no_grad():
+        made = model.generate(
+            input_ids=tokens,
+            attention_mask=torch.ones_like(tokens),
+            max_new_tokens=count,
+            do_sample=False,
+            pad_token_id=0,
+            **given,
+        )
+    return tuple(made[0, len(ids) :].tolist())
+
+
+PROMPTS = [[5, 9, 17, 33, 8, 100, 41], [77, 3, 12], [64] * 13]
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral with a window", "gemma2 with soft-caps and windows", "qwen3"])
+def test_tokens_are_those_of_hugging_face(name, tmp_path):
+    model = TEXT_MODELS[name]()
+    if name.startswith("gemma"):
+        model.config._attn_implementation = "eager"
+    tree = LlmBuilder.from_model(model).with_batch(3).with_target("tensorrt-rtx").build(tmp_path / "tree")
+    answers = generate(open_session(tree, "reference"), [Request(tuple(prompt)) for prompt in PROMPTS], 16)
+    assert [answer.ids for answer in answers] == [greedy(model, prompt, 16) for prompt in PROMPTS]
+
+
+def test_a_row_ends_at_its_end_token_while_others_go_on(tmp_path):
+    model = llama()
+    wanted = [greedy(model, prompt, 12, eos_token_id=None) for prompt in PROMPTS]
+    end = wanted[0][3]
+    model.generation_config.eos_token_id = end
+    tree = LlmBuilder.from_model(model).with_batch(3).with_target("tensorrt-rtx").build(tmp_path / "tree")
+    answers = generate(open_session(tree, "reference"), [Request(tuple(prompt)) for prompt in PROMPTS], 12)
+    for answer, tokens in zip(answers, wanted, strict=True):
+        stop = tokens.index(end) + 1 if end in tokens else len(tokens)
+        assert answer.ids == tokens[:stop]
+    assert len(answers[0].ids) <= 4
+
+
+def test_rows_with_different_numbers_of_pictures_share_one_table(tmp_path):
+    model = llava(text={"max_position_embeddings": 128})
+    tree = llava_tree(tmp_path / "tree", batch=3, text={"max_position_embeddings": 128})
+    session = open_session(tree, "reference")
+    torch.manual_seed(1)
+    features = torch.randn(3, 16, 64)
+    rows = [[9, *range(128, 144), 7], [5, *range(128, 144), 8, *range(144, 160)], [11, 12, 13]]
+    pictures = [features[0], torch.cat([features[1], features[2]]), None]
+    requests = [Request(tuple(ids), rows_of) for ids, rows_of in zip(rows, pictures, strict=True)]
+    answers = generate(session, requests, 8)
+    for ids, rows_of, answer in zip(rows, pictures, answers, strict=True):
+        embedded = model.get_input_embeddings()(torch.tensor([min(token, 127) for token in ids]))
+        for index, token in enumerate(ids):
+            if token >= 128:
+                embedded[index] = rows_of[token - 128]
+        with torch.no_grad():
+            made = model.generate(
+                inputs_embeds=embedded.detach()[None],
+                attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+                max_new_tokens=8,
+                do_sample=False,
+                pad_token_id=0,
+            )
+        assert answer.ids == tuple(made[0].tolist())

@@ -1,0 +1,53 @@
+"""The reference session reads networks and weights from where the tree says, or says why not."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ditto import LlmBuilder
+from ditto.errors import PromptError, TreeError
+from ditto.runtime import Request, generate, open_session
+from tests.support.models import llama
+
+
+@pytest.fixture
+def built(tmp_path):
+    llama().save_pretrained(tmp_path / "model")
+    builder = LlmBuilder.from_pretrained(str(tmp_path / "model")).with_target("tensorrt-rtx")
+    return tmp_path / "model", builder.build(tmp_path / "tree")
+
+
+def answer(tree):
+    return generate(open_session(tree, "reference"), [Request((5, 6, 7))], 4)
+
+
+def test_weights_come_from_the_checkpoint(built):
+    _, tree = built
+    assert not (tree.root / "weights.safetensors").exists()
+    assert answer(tree)
+
+
+def test_a_moved_checkpoint_is_named(built):
+    model, tree = built
+    shutil.move(model, model.with_name("elsewhere"))
+    with pytest.raises(TreeError, match="the checkpoint that the tree was built from cannot be read") as caught:
+        answer(tree)
+    assert str(model) in str(caught.value)
+
+
+def test_a_changed_checkpoint_is_refused(built):
+    model, tree = built
+    tensors = load_file(model / "model.safetensors")
+    tensors["model.norm.weight"] += 1
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(TreeError, match="the checkpoint has changed since the tree was built from it"):
+        answer(tree)
+
+
+def test_pictures_of_another_size_are_refused(llava_tree):
+    with pytest.raises(PromptError, match=r"pictures come as \[3, 14, 14\], the vision engine takes \[3, 28, 28\]"):
+        open_session(llava_tree, "reference").features(torch.zeros(1, 3, 14, 14))

@@ -1,0 +1,56 @@
+"""Limits are read from the tree; a session refuses what they exclude."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from ditto import EngineTree
+from ditto.errors import PromptError, TreeError
+from ditto.runtime import Request, open_session
+from ditto.runtime.session import RequestLimits
+
+LIMITS = RequestLimits(max_batch_size=2, max_input_len=8, max_seq_len=12, max_prompt_embedding_table_size=4)
+
+
+def test_a_batch_within_the_limits_is_accepted():
+    LIMITS.check([Request(tuple(range(8))), Request((1,), torch.zeros(4, 3))], 4)
+
+
+@pytest.mark.parametrize(
+    ("requests", "count", "message"),
+    [
+        ([], 1, "there is no prompt"),
+        ([Request((1,))] * 3, 1, "3 prompts are more than the engine's batch of 2"),
+        ([Request((1,)), Request(())], 1, "prompt 2 is empty"),
+        ([Request(tuple(range(9)))], 1, "prompt 1 has 9 tokens, the engine takes 8"),
+        ([Request(tuple(range(8)))], 5, "prompt 1 has 8 tokens; with 5 new ones that is more than the engine's 12"),
+        ([Request((1,), torch.zeros(3, 2)), Request((1,), torch.zeros(2, 2))], 1, "need 5 rows of the prompt table"),
+        ([Request((1,))], 0, "0 new tokens were asked for"),
+    ],
+)
+def test_what_is_more_than_the_engine_takes_is_refused(requests, count, message):
+    with pytest.raises(PromptError, match=message) as caught:
+        LIMITS.check(requests, count)
+    assert caught.value.remedy or message.endswith("empty")
+
+
+def test_a_tree_that_does_not_state_its_limits_is_refused(llama_tree, tmp_path):
+    shutil.copytree(llama_tree.root, tmp_path / "tree")
+    config = json.loads((tmp_path / "tree" / "config.json").read_text())
+    del config["build_config"]["max_seq_len"]
+    (tmp_path / "tree" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(TreeError, match="does not state the engine's limits"):
+        RequestLimits.of(EngineTree(tmp_path / "tree", llama_tree.manifest))
+
+
+def test_a_tree_without_language_model_cannot_be_run(tmp_path):
+    from ditto import LlavaModel
+    from tests.support.models import llava
+
+    tree = LlavaModel.from_model(llava()).with_target("tensorrt-rtx").vision.build(tmp_path / "tree")
+    with pytest.raises(TreeError, match="has no llm engine"):
+        open_session(tree)

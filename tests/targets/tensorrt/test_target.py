@@ -1,0 +1,56 @@
+"""The plugin-free target's inputs, profiles and configuration."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ditto.bindings import is_installed
+from ditto.configs import Limits, TensorRTBuilderConfig, TensorRTConfig, TensorRTNetworkCreationFlags
+from ditto.errors import MissingLibraryError
+from ditto.targets import target
+
+LIMITS = Limits(
+    max_batch_size=4, max_input_len=32, max_seq_len=64, max_num_tokens=128, max_prompt_embedding_table_size=16
+)
+RTX = target("tensorrt-rtx")
+
+
+def test_inputs_share_their_dimensions():
+    inputs = RTX.llm_inputs(LIMITS, 8, torch.float16)
+    assert list(inputs) == ["input_ids", "position_ids", "last_token_ids", "prompt_embedding_table"]
+    batch, sequence = inputs["input_ids"].shape
+    assert (batch.max, sequence.max) == (4, 32)
+    assert inputs["position_ids"].shape == (batch, sequence)
+    assert inputs["prompt_embedding_table"].dtype == torch.float16
+
+
+def test_a_text_model_has_no_prompt_table():
+    without = Limits(max_batch_size=4, max_input_len=32, max_seq_len=64, max_num_tokens=128)
+    assert "prompt_embedding_table" not in RTX.llm_inputs(without, 8, torch.float16)
+    assert all("prompt_rows" not in profile.ranges for profile in RTX.llm_profiles(without))
+
+
+def test_prefill_and_decode_have_a_profile_each():
+    prefill, decode = RTX.llm_profiles(LIMITS)
+    assert (prefill.name, decode.name) == ("prefill", "decode")
+    assert (prefill.ranges["sequence"].min, prefill.ranges["sequence"].max) == (1, 32)
+    assert (decode.ranges["sequence"].min, decode.ranges["sequence"].max) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"), [({"fp16": True}, torch.float16), ({"bf16": True}, torch.bfloat16), ({}, None)]
+)
+def test_a_weakly_typed_request_becomes_an_explicit_dtype(flags, wanted):
+    weak = TensorRTConfig(
+        network_creation_flags=TensorRTNetworkCreationFlags(strongly_typed=False),
+        builder_config=TensorRTBuilderConfig(**flags),
+    )
+    assert RTX.explicit_dtype(weak) == wanted
+    assert RTX.explicit_dtype(TensorRTConfig()) is None
+
+
+@pytest.mark.skipif(is_installed("tensorrt"), reason="TensorRT is installed")
+def test_a_missing_library_is_said_before_any_work():
+    with pytest.raises(MissingLibraryError, match="TensorRT is not installed"):
+        target("tensorrt").check(TensorRTConfig(), ())

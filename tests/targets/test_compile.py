@@ -1,0 +1,106 @@
+"""Engines are built into files, with the profiles and settings that were asked for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ditto.arguments import DynamicDimension
+from ditto.bindings import load_native
+from ditto.configs import TensorRTBuilderConfig, TensorRTConfig
+from ditto.errors import BuildError, ConfigError
+from ditto.network import Network, Spec, symbol
+from ditto.network.layers import Activation, ElementWise
+from ditto.progress import listening, recording
+from ditto.targets import Profile
+from ditto.targets.compile import check_settings, compile_network, compute_capability
+from tests.support.layers import NoTensors, network_of
+
+TRT = load_native("tensorrt_rtx")
+BATCH, WIDTH = symbol("batch"), symbol("width")
+
+
+@pytest.fixture
+def network():
+    made = Network("gelu")
+    x = made.input("x", Spec((BATCH, 8), torch.float16))
+    made.output("y", made.add(Activation("GELU_ERF"), made.add(ElementWise("SUM"), x, x)))
+    return made
+
+
+class Tensors(NoTensors):
+    def release(self):
+        """Nothing."""
+
+
+def build(network, path, profiles=None, config=None, capabilities=()):
+    profiles = profiles or [Profile("only", {"batch": DynamicDimension("batch", 1, 2, 4)})]
+    return compile_network(network, profiles, Tensors(), TRT, config or TensorRTConfig(), capabilities, path)
+
+
+def test_a_profile_gives_every_inputs_shapes():
+    made = network_of(Activation("RELU"), [Spec((BATCH, WIDTH, 3), torch.float32)])
+    ranges = {"batch": DynamicDimension("batch", 1, 2, 4), "width": DynamicDimension("width", 5, 6, 7)}
+    assert Profile("p", ranges).shapes(made, "input0") == ((1, 5, 3), (2, 6, 3), (4, 7, 3))
+
+
+def test_the_engine_is_in_the_file_and_nothing_else_is(network, tmp_path):
+    size = build(network, tmp_path / "model.engine")
+    assert (tmp_path / "model.engine").stat().st_size == size > 1000
+    assert [path.name for path in tmp_path.iterdir()] == ["model.engine"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TensorRTConfig(builder_config=TensorRTBuilderConfig(builder_optimization_level=0)),
+        TensorRTConfig(builder_config=TensorRTBuilderConfig(max_aux_streams=1, workspace_bytes=1 << 28, tf32=True)),
+    ],
+)
+def test_settings_are_accepted_by_tensorrt(network, tmp_path, config):
+    assert build(network, tmp_path / "model.engine", config=config)
+
+
+def test_engines_are_built_for_named_gpus(network, tmp_path):
+    assert build(network, tmp_path / "two", capabilities=("8.9", "12.0"))
+
+
+@pytest.mark.parametrize("name", ["9.9", "sm89", ""])
+def test_a_gpu_that_is_not_known_is_refused(name):
+    with pytest.raises(ConfigError, match="does not build for compute capability") as caught:
+        compute_capability(TRT, name)
+    assert "8.9" in str(caught.value)
+
+
+def test_settings_are_checked_before_any_work():
+    with pytest.raises(ConfigError, match="compute capability 1.0"):
+        check_settings(TRT, TensorRTConfig(), ("8.9", "1.0"))
+
+
+def test_a_build_that_fails_says_what_tensorrt_said(network, tmp_path):
+    wrong = [Profile("only", {"batch": DynamicDimension("batch", 1, 2, 4)})] * 2
+    network.inputs["x"] = Spec((4, 8), torch.float16)  # the recorded type no longer fits
+    with pytest.raises((BuildError, Exception), match=r"."):
+        build(network, tmp_path / "model.engine", wrong)
+
+
+def test_progress_goes_from_nothing_to_all(network, tmp_path):
+    heard = []
+
+    class Ear:
+        def started(self, name, detail):
+            heard.append((name, detail))
+
+        def advanced(self, fraction):
+            heard.append(fraction)
+
+        def finished(self, record):
+            heard.append(record.name)
+
+    with listening(Ear()), recording() as records:
+        build(network, tmp_path / "model.engine")
+    fractions = [entry for entry in heard if isinstance(entry, float)]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert (heard[0], heard[-1]) == (("compile", "gelu"), "compile")
+    assert [record.name for record in records] == ["compile"]

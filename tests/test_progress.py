@@ -1,0 +1,53 @@
+"""Stages are measured and told to whoever listens, and to nobody else."""
+
+from __future__ import annotations
+
+import pytest
+
+from ditto.progress import advance, listening, peak_resident_bytes, recording, stage
+
+
+class Ear:
+    def __init__(self):
+        self.heard = []
+
+    def started(self, name, detail):
+        self.heard.append(("started", name, detail))
+
+    def advanced(self, fraction):
+        self.heard.append(("advanced", fraction))
+
+    def finished(self, record):
+        self.heard.append(("finished", record.name))
+
+
+def test_listeners_hear_a_stage_from_start_to_end():
+    ear = Ear()
+    with listening(ear), stage("export", "vision"):
+        advance(0.5)
+    assert ear.heard == [("started", "export", "vision"), ("advanced", 0.5), ("finished", "export")]
+
+
+def test_a_listener_hears_nothing_afterwards():
+    ear = Ear()
+    with listening(ear):
+        pass
+    with stage("export"):
+        pass
+    assert ear.heard == []
+
+
+def test_a_failed_stage_does_not_finish():
+    with recording() as records:
+        with pytest.raises(ZeroDivisionError), stage("export"):
+            raise ZeroDivisionError
+        with stage("lower"):
+            pass
+    assert [record.name for record in records] == ["lower"]
+
+
+def test_seconds_and_peak_memory_are_of_this_process():
+    with recording() as records, stage("work"):
+        pass
+    assert 0 <= records[0].seconds < 1
+    assert 10**7 < records[0].peak_bytes <= peak_resident_bytes()

@@ -1,0 +1,109 @@
+"""The whole way, with the bundled, trained LLaVA: from its checkpoint to answers, beside Hugging Face."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ditto import LlavaModel
+from ditto.families.answering import Answerer
+from ditto.reference import RELATIVE_ERROR, relative_error
+from ditto.runtime import open_session
+from ditto.runtime.reference import ReferenceSession
+from tests.support.models import image_features
+from tests.support.shapes import HuggingFace, world
+
+pytestmark = pytest.mark.slow
+DTYPES = ("float32", "float16")
+
+
+@pytest.fixture(scope="module")
+def hugging_face(shapes_checkpoint):
+    return HuggingFace(shapes_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    return world(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def expected(hugging_face, asked):
+    pictures, questions = asked
+    return [hugging_face.tokens(pictures[question.picture], question.prompt) for question in questions]
+
+
+@pytest.fixture(scope="module", params=DTYPES)
+def tree(request, shapes_checkpoint, tmp_path_factory):
+    out = tmp_path_factory.mktemp("trees") / request.param
+    return LlavaModel.from_pretrained(str(shapes_checkpoint)).with_batch(4).with_dtype(request.param).build_all(out)
+
+
+@pytest.fixture(scope="module")
+def answerer(tree):
+    return Answerer(open_session(tree, "reference"))
+
+
+def test_hugging_face_itself_answers_right(asked, expected, hugging_face):
+    _, questions = asked
+    texts = [hugging_face.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in expected]
+    right = sum(text == question.truth for text, question in zip(texts, questions, strict=True))
+    assert right >= 0.95 * len(questions)
+    assert {question.kind for question in questions} == {
+        "describe",
+        "count",
+        "count of a color",
+        "color",
+        "place",
+        "size",
+    }
+
+
+def test_tokens_are_those_of_hugging_face_one_at_a_time(answerer, asked, expected):
+    pictures, questions = asked
+    for question, wanted in zip(questions, expected, strict=True):
+        reply = answerer.answer([question.prompt], [pictures[question.picture]], max_new_tokens=64)
+        assert reply.tokens == (wanted,), question
+
+
+def test_tokens_are_those_of_hugging_face_in_batches_of_different_lengths(answerer, asked, expected):
+    pictures, questions = asked
+    lengths: set[int] = set()
+    for start in range(0, len(questions), 4):
+        part, wanted = questions[start : start + 4], expected[start : start + 4]
+        reply = answerer.answer(
+            [question.prompt for question in part],
+            [pictures[question.picture] for question in part],
+            max_new_tokens=64,
+        )
+        assert reply.tokens == tuple(wanted), part
+        lengths.add(len({len(question.prompt) for question in part}))
+    assert max(lengths) > 1
+
+
+def test_features_are_those_of_hugging_face(tree, asked, hugging_face):
+    pictures, _ = asked
+    session = ReferenceSession(tree)
+    pixels = torch.cat([hugging_face.inputs(picture, "<image>")["pixel_values"] for picture in pictures])
+    wanted = image_features(hugging_face.model, pixels)
+    dtype = getattr(torch, tree.manifest.components["vision"].dtype)
+    found = torch.cat([session.features(part) for part in pixels.split(4)])
+    assert relative_error(found, wanted) <= RELATIVE_ERROR[dtype]
+
+
+def test_logits_are_those_of_hugging_face(tree, asked, hugging_face):
+    pictures, questions = asked
+    session = ReferenceSession(tree)
+    dtype = getattr(torch, tree.manifest.components["llm"].dtype)
+    for question in questions[:12]:
+        given = hugging_face.inputs(pictures[question.picture], question.prompt)
+        with torch.no_grad():
+            wanted = hugging_face.model(**given).logits[0, -1]
+        ids = given["input_ids"][0].to(torch.int32)
+        places = ids == hugging_face.model.config.image_token_index
+        ids[places] = session.tokens.vocab_size + torch.arange(int(places.sum()), dtype=torch.int32)
+        table = session.features(given["pixel_values"]).flatten(0, 1).to(dtype)
+        length = torch.tensor([len(ids)], dtype=torch.int32)
+        positions = torch.arange(len(ids), dtype=torch.int32)[None]
+        logits = session.start(1).step(ids[None], positions, length - 1, torch.zeros_like(length), table)
+        assert relative_error(logits[0], wanted) <= RELATIVE_ERROR[dtype]

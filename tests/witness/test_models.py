@@ -1,0 +1,114 @@
+"""What TensorRT is given computes what Hugging Face computes: prefill, decoding and vision towers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoTokenizer, CLIPImageProcessor, LlavaForConditionalGeneration
+
+from ditto.builders import LlmBuilder
+from ditto.families import LlavaModel
+from ditto.reference import RELATIVE_ERROR, relative_error
+from tests.support.models import LLAVA_MODELS, TEXT_MODELS, image_features
+from tests.support.witness import replay
+from tests.witness.comparison import Decoder, allowed, decoder_errors, definition_of, eager, logits
+
+# Longer than the windows (5) of the models, and of different lengths.
+LENGTHS = (12, 8)
+FLOAT, HALF, BF16 = torch.float32, torch.float16, torch.bfloat16
+
+
+def _rows(first: int, last: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(first, last, (length,), generator=generator) for length in LENGTHS]
+
+
+def _pixels(model: Any) -> torch.Tensor:
+    size = model.config.vision_config.image_size
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("name", TEXT_MODELS)
+def test_a_decoder_computes_what_hugging_face_computes(name):
+    model, rows = TEXT_MODELS[name](), _rows(3, 128)
+    kept = definition_of(LlmBuilder.from_model(model))
+    assert max(decoder_errors(kept, rows, logits(eager(model), rows))) <= RELATIVE_ERROR[FLOAT]
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("gemma2 with soft-caps and windows", HALF), ("qwen3", HALF), ("llama", BF16)],
+)
+def test_a_decoder_loses_to_rounding_no_more_than_hugging_face(name, dtype):
+    model, rows = TEXT_MODELS[name](), _rows(3, 128)
+    kept = definition_of(LlmBuilder.from_model(model).with_dtype(dtype))
+    wanted = logits(eager(model), rows)
+    own = max(map(relative_error, logits(model.to(dtype), rows), wanted))
+    assert max(decoder_errors(kept, rows, wanted)) <= allowed(dtype, own)
+
+
+@pytest.mark.parametrize("name", LLAVA_MODELS)
+def test_a_vision_tower_computes_what_hugging_face_computes(name):
+    model = LLAVA_MODELS[name]()
+    kept, pixels = definition_of(LlavaModel.from_model(model).vision), _pixels(model)
+    found = replay(kept.definition, {"input": pixels})["encoder_output"]
+    assert relative_error(found, image_features(eager(model), pixels)) <= RELATIVE_ERROR[FLOAT]
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("several layers", HALF), ("siglip", BF16)])
+def test_a_vision_tower_loses_to_rounding_no_more_than_hugging_face(name, dtype):
+    model = LLAVA_MODELS[name]()
+    kept, pixels = definition_of(LlavaModel.from_model(model).with_dtype(dtype).vision), _pixels(model)
+    found = replay(kept.definition, {"input": pixels.to(dtype)})["encoder_output"]
+    wanted = image_features(eager(model), pixels)
+    own = relative_error(image_features(model.to(dtype), pixels.to(dtype)), wanted)
+    assert relative_error(found, wanted) <= allowed(dtype, own)
+
+
+def test_ids_past_the_vocabulary_take_rows_of_the_prompt_table():
+    model, rows = LLAVA_MODELS["last layer"](), _rows(3, 128)
+    table = torch.randn(5, 64, generator=torch.Generator().manual_seed(2))
+    rows[0][3:6], rows[1][0], rows[1][-1] = torch.tensor([128, 131, 129]), 132, 130
+    kept = definition_of(LlavaModel.from_model(model).llm)
+    assert max(decoder_errors(kept, rows, logits(eager(model), rows, table), table)) <= RELATIVE_ERROR[FLOAT]
+
+
+@pytest.fixture(scope="module")
+def bundled(shapes_checkpoint: Path) -> Any:
+    return eager(LlavaForConditionalGeneration.from_pretrained(shapes_checkpoint).float().eval())
+
+
+@pytest.mark.parametrize("dtype", [FLOAT, HALF])
+def test_the_bundled_model_answers_about_pictures_as_in_hugging_face(bundled, shapes_checkpoint, pictures, dtype):
+    family = LlavaModel.from_pretrained(str(shapes_checkpoint)).with_dtype(dtype)
+    vision, llm = definition_of(family.vision), definition_of(family.llm, capacity=128)
+    tokenizer = AutoTokenizer.from_pretrained(shapes_checkpoint)
+    loaded = [Image.open(path) for path in pictures[:2]]
+    pixels = CLIPImageProcessor.from_pretrained(shapes_checkpoint)(loaded, return_tensors="pt")["pixel_values"]
+    features = replay(vision.definition, {"input": pixels.to(dtype)})["encoder_output"]
+    assert relative_error(features, image_features(bundled, pixels)) <= RELATIVE_ERROR[dtype]
+
+    image, vocab_size = bundled.config.image_token_index, bundled.config.text_config.vocab_size
+    decoder, prompts, mine = Decoder(llm, features.flatten(0, 1)), [], []
+    for index, question in enumerate(("How many shapes are there?", "Which?")):
+        before, after = (tokenizer(text)["input_ids"] for text in ("USER: ", f"\n{question} ASSISTANT:"))
+        prompts.append(torch.tensor(before + [image] * 64 + after))
+        virtual = torch.arange(64 * index, 64 * (index + 1)) + vocab_size
+        mine.append(torch.cat((torch.tensor(before), virtual, torch.tensor(after))))
+    found = decoder.step(mine)
+    with torch.no_grad():
+        for _ in range(2):
+            wanted = torch.stack(
+                [
+                    bundled(input_ids=prompt[None], pixel_values=pixels[index : index + 1]).logits[0, -1]
+                    for index, prompt in enumerate(prompts)
+                ]
+            )
+            assert relative_error(found, wanted) <= RELATIVE_ERROR[dtype]
+            chosen = wanted.argmax(-1, keepdim=True)
+            prompts = [torch.cat(pair) for pair in zip(prompts, chosen, strict=True)]
+            found = decoder.step(list(chosen))

@@ -1,0 +1,138 @@
+"""The language model's wrapper gives the model's own logits, with pictures by way of the prompt table."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ditto.builders.llm import LlmBuilder
+from ditto.capture import export
+from ditto.families.llava import LlavaModel
+from ditto.program import evaluate
+from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
+from ditto.rewrite import rewrite
+from ditto.targets.registry import target
+from ditto.wrappers.llm import DecoderWithHead, LlmWrapper
+from tests.rewrite.test_pipeline import fresh_cache, hugging_face, inputs
+from tests.support.layers import emitted
+from tests.support.models import TRANSFORMERS_5, image_features, llama, llava
+
+VOCABULARY, WIDTH, IMAGE = 128, 64, 127
+FLOAT32 = RELATIVE_ERROR[torch.float32]
+
+
+def _wrapper(model):
+    return LlmWrapper(model, model.get_input_embeddings(), VOCABULARY).eval()
+
+
+def test_a_text_models_wrapper_gives_each_rows_last_logits():
+    model, given = llama(), inputs(3, 7)
+    with torch.no_grad():
+        found = _wrapper(model)(**given)
+    assert found.shape == (3, VOCABULARY) and found.dtype == torch.float32
+    assert relative_error(found, hugging_face(model, given)) < FLOAT32
+
+
+def test_logits_are_float32_whatever_the_model_computes_in():
+    with torch.no_grad():
+        assert _wrapper(llama().half())(**inputs(1, 3)).dtype == torch.float32
+
+
+def test_ids_beyond_the_vocabulary_take_rows_of_the_table_and_others_do_not():
+    model, given = llama(), inputs(2, 6)
+    table = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(0))
+    plain = model.get_input_embeddings()(given["input_ids"].long())
+    rows = {(0, 1): 0, (0, 2): 4, (1, 0): 2, (1, 5): 2}
+    wanted = plain.clone()
+    for (b, s), row in rows.items():
+        given["input_ids"][b, s] = VOCABULARY + row
+        wanted[b, s] = table[row]
+    with torch.no_grad():
+        logits = model(inputs_embeds=wanted).logits
+        found = _wrapper(model)(**given, prompt_embedding_table=table)
+    assert relative_error(found, logits[torch.arange(2), given["last_token_ids"].long()]) < FLOAT32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_table_that_no_id_asks_for_changes_nothing(dtype):
+    wrapper, given = _wrapper(llama().to(dtype)), inputs(2, 6)
+    with torch.no_grad():
+        found = wrapper(**given, prompt_embedding_table=torch.full((1, WIDTH), 9.0, dtype=dtype))
+        assert torch.equal(found, wrapper(**given))
+
+
+def test_a_bare_decoder_and_its_head_are_the_whole_model():
+    model, given = llama(), inputs(2, 6)
+    whole = DecoderWithHead(model.model, model.lm_head)
+    wrapper = LlmWrapper(whole, model.get_input_embeddings(), VOCABULARY)
+    with torch.no_grad():
+        assert torch.equal(wrapper(**given), _wrapper(model)(**given))
+
+
+@cache
+def _llava_story():
+    """A LLaVA's language side, on its way to a network."""
+    model = llava()
+    builder = LlavaModel.from_model(model).with_batch(3).with_max_seq_len(40).with_max_input_len(32).llm
+    job = builder.job(target("tensorrt-rtx"))
+    program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype)
+    return SimpleNamespace(model=model, job=job, program=program)
+
+
+def _pictures_in_the_prompt(model):
+    """Ids with a picture each, as Hugging Face and as an engine wants them, and the features of the pictures."""
+    pixels = torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(1))
+    features = image_features(model, pixels)
+    rows = features.shape[1]
+    words = torch.randint(3, 100, (2, 6), generator=torch.Generator().manual_seed(2))
+    theirs = torch.cat((words[:, :2], torch.full((2, rows), IMAGE), words[:, 2:]), 1)
+    ours = theirs.clone()
+    ours[:, 2 : 2 + rows] = VOCABULARY + torch.arange(2 * rows).reshape(2, rows)
+    length = theirs.shape[1]
+    given = {
+        "input_ids": ours.int(),
+        "position_ids": torch.arange(length, dtype=torch.int32).repeat(2, 1),
+        "last_token_ids": torch.full((2,), length - 1, dtype=torch.int32),
+        "prompt_embedding_table": features.flatten(0, 1),
+    }
+    with torch.no_grad():
+        wanted = model(input_ids=theirs, pixel_values=pixels, attention_mask=torch.ones_like(theirs)).logits[:, -1]
+    return given, wanted
+
+
+def test_pictures_by_way_of_the_table_give_hugging_faces_logits_at_every_wall():
+    told = _llava_story()
+    given, wanted = _pictures_in_the_prompt(told.model)
+    parameter = dict(told.job.wrapper.named_parameters(remove_duplicate=False)).__getitem__
+    with torch.no_grad():
+        found = {"wrapper": told.job.wrapper(**given)}
+    (found["captured"],) = evaluate(told.program, given, parameter)
+    counts = rewrite(told.program, told.job.sizes, told.job.positions)
+    (found["rewritten"],) = evaluate(told.program, given, parameter)
+    network = told.job.lower(told.program)
+    constants = Constants(network, told.job.tensors)
+    found["network"] = run(network, {**given, **fresh_cache(network, 2)}, constants)["logits"]
+    emitted(network, told.job.tensors)
+    for wall, logits in found.items():
+        assert relative_error(logits, wanted) < FLOAT32, wall
+    assert counts["rope of halves"] == 4 and counts["RMS norm, rounded first"] == 5
+    assert "prompt_embedding_table" in network.inputs
+
+
+def test_only_the_language_side_of_a_llava_is_captured():
+    program = _llava_story().program
+    used = [program.parameters.get(str(node.target), "") for node in program.graph.nodes if node.op == "get_attr"]
+    assert not [name for name in used if "vision" in name or "projector" in name]
+
+
+@pytest.mark.skipif(not TRANSFORMERS_5, reason="LLaVA's decoder has its head in transformers 4")
+def test_a_llavas_decoder_and_head_may_be_given_apart():
+    model, given = llava(), inputs(2, 6)
+    builder = LlmBuilder.from_model(model.model.language_model, lm_head=model.lm_head).with_max_seq_len(16)
+    with torch.no_grad():
+        found = builder.job(target("tensorrt-rtx")).wrapper(**given)
+        wanted = model(input_ids=given["input_ids"].long()).logits
+    assert relative_error(found, wanted[torch.arange(2), given["last_token_ids"].long()]) < FLOAT32
