@@ -45,7 +45,8 @@ class Plugin(Layer):
         creator = registry.get_plugin_creator(self.creator, self.version, self.namespace)
         if creator is None:
             raise BuildError(
-                f"the plugin library has no {self.creator}, version {self.version}, in {self.namespace or 'any namespace'}",
+                f"the plugin library has no {self.creator}, version {self.version}, "
+                f"in {self.namespace or 'any namespace'}",
                 remedy="compile where the library of the tree's TensorRT-LLM version is installed",
             )
         made = [
