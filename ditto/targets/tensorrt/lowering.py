@@ -60,14 +60,32 @@ def attention(
 ) -> Value:
     """Attention over the tokens of the call, as in a vision tower."""
     del layer
-    _refuse_sinks(sinks)
+    seen = plain_mask(net, query, key, mask, sinks, causal, window, softcap)
     q, k, v = (net.value(operand) for operand in (query, key, value))
-    if window or (causal and (softcap or mask is not None)):
-        raise UnsupportedFact("windowed or soft-capped causal attention outside a decoder")
-    seen = None if mask is None else _whole_mask(net, mask, q, k)
     if softcap:
         return written_out(net, q, k, v, scale, softcap, seen)
     return fused(net, q, k, v, scale, causal, seen)
+
+
+def plain_mask(
+    net: Lowering,
+    query: Operand,
+    key: Operand,
+    mask: Operand | None,
+    sinks: Operand | None,
+    causal: bool,
+    window: int,
+    softcap: float,
+) -> Value | None:
+    """The mask of attention outside a decoder, bool [B, 1, S, K], or None.
+
+    Raises:
+        UnsupportedFact: sinks, a window, a bias on the scores, or causal attention that is more than causal.
+    """
+    _refuse_sinks(sinks)
+    if window or (causal and (softcap or mask is not None)):
+        raise UnsupportedFact("windowed or soft-capped causal attention outside a decoder")
+    return None if mask is None else _whole_mask(net, mask, net.value(query), net.value(key))
 
 
 def _whole_mask(net: Lowering, mask: Operand, query: Value, key: Value) -> Value:

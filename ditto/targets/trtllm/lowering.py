@@ -15,16 +15,17 @@ from attrs import define, field
 from torch._ops import OpOverload
 
 from ditto.configs import Limits
-from ditto.errors import ConfigError
+from ditto.errors import ConfigError, UnsupportedFact
 from ditto.lowering import Lowering, Operand, Table, table
 from ditto.lowering.arithmetic import binary
 from ditto.lowering.registry import LoweringFunction
 from ditto.network import Spec, symbol
 from ditto.network.graph import Value
-from ditto.network.layers import Concatenation, ElementWise, Gather, Select, Unary
+from ditto.network.layers import Concatenation, ElementWise, Gather, Select
 from ditto.network.weight import Folded, Literal, Stored, fold, resolve
 from ditto.targets.target import LlmFacts
 from ditto.targets.tensorrt.attention import written_out
+from ditto.targets.tensorrt.lowering import plain_mask
 from ditto.targets.trtllm.contract import TOKENS, TrtllmOptions, attention_specs
 from ditto.targets.trtllm.plugins import Gemm, GPTAttention, attention_inputs
 from ditto.targets.trtllm.plugins.gpt_attention import LEARNED_ABSOLUTE, ROPE_GPT_NEOX, ROPE_GPTJ, ROPE_INPUTS
@@ -229,12 +230,12 @@ def vision_attention(
     layer: int,
 ) -> Value:
     """Attention of a vision tower in TensorRT 10.9's layers."""
-    from ditto.targets.tensorrt.lowering import plain_attention
-
     del layer
-    seen = plain_attention(net, query, key, mask, sinks, causal, window, softcap)
+    if causal:
+        raise UnsupportedFact("causal attention in a vision tower")
+    seen = plain_mask(net, query, key, mask, sinks, causal, window, softcap)
     q, k, v = (net.value(operand) for operand in (query, key, value))
     return written_out(net, q, k, v, scale, softcap, seen)
 
 
-__all__ = ["PackedDecoder", "Unary", "last_tokens", "linear", "vision_attention", "written_out_rope"]
+__all__ = ["PackedDecoder", "last_tokens", "linear", "vision_attention", "written_out_rope"]
