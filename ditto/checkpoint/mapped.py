@@ -53,7 +53,7 @@ class Spool:
         grain = mmap.ALLOCATIONGRANULARITY
         start = (self._file.seek(0, 2) + grain - 1) // grain * grain
         self._file.seek(start)
-        self._file.write(memoryview(data.reshape(-1).view(torch.uint8).numpy()))
+        self._file.write(data.reshape(-1).view(torch.uint8).numpy().data)
         self._file.flush()
         made = mmap.mmap(self._file.fileno(), data.nbytes, access=mmap.ACCESS_READ, offset=start)
         self._maps.append(made)

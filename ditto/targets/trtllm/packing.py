@@ -293,7 +293,7 @@ def _without_batch(value: Any) -> Any:
 
 def _adds_batch(node: fx.Node) -> bool:
     """Whether a node puts the batch axis in front of packed tokens."""
-    return node.target == aten.unsqueeze.default and node.args[1] == 0 and _is_packed_input(node.args[0])
+    return node.target == aten.unsqueeze.default and node.args[1:] == (0,) and _is_packed_input(node.args[0])
 
 
 def _is_packed_input(node: Any) -> bool:
