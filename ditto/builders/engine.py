@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from attrs import asdict, evolve, frozen
@@ -20,6 +20,7 @@ from ditto.progress import StageRecord, recording
 from ditto.targets import Target, target
 
 Auto = Literal["auto"]
+WeightPlace = Literal["inside", "outside"]
 
 
 def positive(name: str, value: Any) -> int:
@@ -44,6 +45,8 @@ class EngineBuilder(ABC):
         target: a name of `ditto.configs.TARGETS`, or `auto` for the first whose library is installed.
         compute_capabilities: GPUs to build for, e.g. `8.9`; none for a portable engine (TensorRT-RTX) or for the GPU
             present (TensorRT).
+        weights: `inside` the engine, or `outside`: it takes large ones as inputs, which the session binds from the
+            checkpoint.
         tensorrt: TensorRT's own settings.
     """
 
@@ -54,6 +57,7 @@ class EngineBuilder(ABC):
     dtype: torch.dtype | Auto = "auto"
     target: str = AUTO
     compute_capabilities: tuple[str, ...] = ()
+    weights: WeightPlace = "inside"
     tensorrt: TensorRTConfig = TensorRTConfig()
 
     def with_batch(self, maximum: int) -> Self:
@@ -72,6 +76,10 @@ class EngineBuilder(ABC):
         """Build for these GPUs, e.g. `8.9`; for none: a portable engine."""
         return evolve(self, compute_capabilities=tuple(str(capability) for capability in capabilities))
 
+    def with_weights(self, place: str) -> Self:
+        """Keep large weights `inside` the engine or `outside` of it."""
+        return evolve(self, weights=parse_weights(place))
+
     def with_tensorrt(self, config: TensorRTConfig) -> Self:
         """Use TensorRT's own settings `config`."""
         return evolve(self, tensorrt=config)
@@ -84,6 +92,11 @@ class EngineBuilder(ABC):
         """
         chosen = target(self.target)
         chosen.check(self.tensorrt, self.compute_capabilities)
+        if self.weights == "outside" and not chosen.takes_weights_as_inputs:
+            raise ConfigError(
+                f"target {chosen.name} has weights inside its engines only",
+                remedy="leave --weights out, or build for a target without plugins",
+            )
         return chosen
 
     def resolved_dtype(self, target: Target) -> torch.dtype:
@@ -156,6 +169,18 @@ def parse_dtype(dtype: torch.dtype | str) -> torch.dtype | Auto:
     if known not in DTYPES.values():
         raise ConfigError(f"dtype {dtype} is not supported", remedy=f"choose from auto, {', '.join(DTYPES)}")
     return known  # type: ignore[return-value]
+
+
+def parse_weights(place: str) -> WeightPlace:
+    """Where weights are kept, by name.
+
+    Raises:
+        ConfigError: there is no such place.
+    """
+    for known in get_args(WeightPlace):
+        if place == known:
+            return known
+    raise ConfigError(f"weights cannot be kept {place!r}", remedy=f"choose from {', '.join(get_args(WeightPlace))}")
 
 
 def finish(

@@ -149,6 +149,7 @@ class LlmBuilder(EngineBuilder):
             config=lambda network: target.llm_config(facts, limits, str(loaded.dtype).removeprefix("torch.")),
             tensors=loaded.tensors,
             keep_weights=self.source.checkpoint is None,
+            weights_outside=self.weights == "outside",
         )
 
     @property
@@ -158,7 +159,11 @@ class LlmBuilder(EngineBuilder):
 
     @override
     def settings(self) -> dict[str, Any]:
-        return {**asdict(self.limits), "compute_capabilities": list(self.compute_capabilities)}
+        return {
+            **asdict(self.limits),
+            "compute_capabilities": list(self.compute_capabilities),
+            "weights": self.weights,
+        }
 
     @override
     def tokens(self) -> Tokens:

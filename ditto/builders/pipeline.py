@@ -17,6 +17,7 @@ from ditto.configs import TensorRTConfig
 from ditto.engine import ENGINE_FILES, Component
 from ditto.engine.config import LlmConfig, VisionConfig, write_config
 from ditto.network import Network, check, save
+from ditto.network.outside import with_weights_outside
 from ditto.network.weight import TensorSource, stored_names
 from ditto.program import Program
 from ditto.progress import stage
@@ -40,6 +41,7 @@ class Job:
         config: what goes into config.json, given the network.
         tensors: who has the checkpoint's numbers.
         keep_weights: also write the weights beside the engine: for a model that is on no disk.
+        weights_outside: the engine takes its large weights as inputs.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Job:
     config: Callable[[Network], LlmConfig | VisionConfig]
     tensors: TensorSource
     keep_weights: bool = False
+    weights_outside: bool = False
 
 
 @frozen
@@ -97,7 +100,8 @@ def build(
         with stage("save weights", job.name):
             save_file({name: job.tensors.tensor(name).contiguous() for name in used}, folder / "weights.safetensors")
     path = folder / ENGINE_FILES[job.name]
-    library = target.compile(network, job.profiles, job.tensors, tensorrt, capabilities, path)
+    whole, outside = with_weights_outside(network) if job.weights_outside else (network, {})
+    library = target.compile(whole, job.profiles, job.tensors, tensorrt, capabilities, path)
     component = Component(
         folder=folder.relative_to(root).as_posix(),
         engine=path.name,
@@ -111,5 +115,6 @@ def build(
         },
         layers=dict(sorted(Counter(type(node.layer).__name__ for node in network.nodes).items())),
         weights="weights.safetensors" if job.keep_weights else "checkpoint",
+        outside=outside,
     )
     return Built(component, used, library, path.stat().st_size)

@@ -79,6 +79,7 @@ class VisionBuilder(EngineBuilder):
             config=config,
             tensors=loaded.tensors,
             keep_weights=self.source.checkpoint is None,
+            weights_outside=self.weights == "outside",
         )
 
     @property
@@ -91,6 +92,7 @@ class VisionBuilder(EngineBuilder):
         return {
             "max_batch_size": self.max_batch_size,
             "compute_capabilities": list(self.compute_capabilities),
+            "weights": self.weights,
         }
 
 

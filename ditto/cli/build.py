@@ -29,6 +29,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--prompt-table", type=int, metavar="ROWS", help="rows of image features over the batch")
     parser.add_argument("--vision-batch", type=int, metavar="N", help="pictures per call of the vision engine")
+    parser.add_argument(
+        "--weights",
+        choices=("inside", "outside"),
+        default="inside",
+        help="outside: engines take large weights as inputs, bound from the checkpoint (default inside)",
+    )
     parser.add_argument("--revision", metavar="REV", help="of a hub id")
     parser.set_defaults(run=run)
 
@@ -40,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
 
     builder: Any = family_of(options.model, options.revision).with_batch(options.batch)
     builder = builder.with_target(options.target).with_dtype(options.dtype)
-    builder = builder.with_compute_capabilities(*options.compute_capability)
+    builder = builder.with_compute_capabilities(*options.compute_capability).with_weights(options.weights)
     for name in ("max_input_len", "max_seq_len", "max_num_tokens", "prompt_table", "vision_batch"):
         value = getattr(options, name)
         if value is not None:

@@ -38,6 +38,7 @@ class Component:
         profiles: for each optimisation profile, [min, opt, max] of each named dimension.
         layers: how many of each kind.
         weights: where the constants come from, `checkpoint` or a safetensors file relative to `folder`.
+        outside: weights that the engine takes as inputs: for each input, the constant of `network.json` to bind to it.
     """
 
     folder: str
@@ -49,6 +50,7 @@ class Component:
     profiles: dict[str, dict[str, list[int]]]
     layers: dict[str, int]
     weights: str
+    outside: dict[str, str] = Factory(dict)
 
 
 @frozen(kw_only=True)

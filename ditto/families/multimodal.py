@@ -114,6 +114,10 @@ class MultimodalModel(ABC):
             vision=self.vision.with_compute_capabilities(*capabilities),
         )
 
+    def with_weights(self, place: str) -> Self:
+        """Keep large weights `inside` the engines or `outside` of them."""
+        return evolve(self, llm=self.llm.with_weights(place), vision=self.vision.with_weights(place))
+
     def with_tensorrt(self, config: TensorRTConfig) -> Self:
         """Use TensorRT's own settings `config`."""
         return evolve(self, llm=self.llm.with_tensorrt(config), vision=self.vision.with_tensorrt(config))

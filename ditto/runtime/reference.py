@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from ditto.checkpoint import CheckpointIndex, CheckpointReader
 from ditto.engine import EngineTree
-from ditto.errors import CheckpointError, PromptError, TreeError
-from ditto.network import Network, TensorSource, load
+from ditto.errors import PromptError
+from ditto.network import Network
 from ditto.network.dims import evaluate
 from ditto.reference import Constants, run
 from ditto.runtime.session import LlmRunner, Session
+from ditto.runtime.weights import network_of, weights_of
 
 
 class ReferenceSession(Session):
@@ -49,8 +47,7 @@ class ReferenceSession(Session):
             TreeError, CheckpointError: the network or the checkpoint it needs cannot be read.
         """
         if name not in self._networks:
-            folder = self.tree.folder(name)
-            network = load(folder / "network.json", folder / "network.safetensors")
+            network = network_of(self.tree, name)
             self._networks[name] = (network, Constants(network, weights_of(self.tree, name)))
         return self._networks[name]
 
@@ -79,32 +76,3 @@ class _ReferenceRunner(LlmRunner):
         outputs = run(self._network, {**inputs, **self._caches}, self._constants)
         self._caches = {past: outputs[present] for present, past in self._network.shared.items()}
         return outputs["logits"]
-
-
-def weights_of(tree: EngineTree, name: str) -> TensorSource:
-    """Who has the numbers of a component's constants.
-
-    Raises:
-        TreeError, CheckpointError: they are not where the tree says, or are others.
-    """
-    weights = tree.component(name).weights
-    if weights != "checkpoint":
-        return CheckpointReader(CheckpointIndex.of_files(tree.folder(name), [tree.folder(name) / weights]))
-    checkpoint = tree.manifest.checkpoint
-    if checkpoint is None:
-        raise TreeError("the tree does not say where its weights are", where=str(tree.root), remedy="build it again")
-    try:
-        index = CheckpointIndex.open(Path(checkpoint.folder))
-    except CheckpointError as error:
-        raise TreeError(
-            f"the checkpoint that the tree was built from cannot be read: {error.cause}",
-            where=checkpoint.folder,
-            remedy="put it back there, or build the tree again",
-        ) from error
-    if index.identity != checkpoint.identity:
-        raise TreeError(
-            "the checkpoint has changed since the tree was built from it",
-            where=checkpoint.folder,
-            remedy="build the tree again",
-        )
-    return CheckpointReader(index)

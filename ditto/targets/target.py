@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from attrs import frozen
@@ -54,6 +54,9 @@ class Target(ABC):
     Args:
         name: as on the command line.
     """
+
+    takes_weights_as_inputs: ClassVar[bool] = True
+    """Whether whoever runs the engines can bind weights to inputs."""
 
     name: str
 

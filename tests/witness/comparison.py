@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,9 @@ from torch import Tensor
 
 from ditto.builders import EngineBuilder, LlmBuilder
 from ditto.builders.pipeline import describe
-from ditto.network import Network
+from ditto.network import Network, resolve
+from ditto.network.layers import Constant
+from ditto.network.outside import with_weights_outside
 from ditto.network.weight import TensorSource
 from ditto.reference import RELATIVE_ERROR, relative_error
 from tests.support.layers import emitted
@@ -32,6 +34,15 @@ def definition_of(builder: EngineBuilder, capacity: int = 48) -> Any:
     return emitted(*described(builder, capacity))
 
 
+def definition_with_weights_outside(builder: EngineBuilder, capacity: int = 48) -> tuple[Any, dict[str, Tensor]]:
+    """The definition of a builder that takes every weight it can as an input, and the numbers of those."""
+    network, source = described(builder, capacity)
+    made, outside = with_weights_outside(network, least_bytes=1)
+    constants = {node.outputs[0]: node.layer for node in network.nodes if isinstance(node.layer, Constant)}
+    numbers = {name: resolve(constants[value].weight, source, network.literals) for name, value in outside.items()}
+    return emitted(made, source), numbers
+
+
 def eager(model: Any) -> Any:
     """`model`, with attention written out: PyTorch's own attention would drop soft-caps."""
     if hasattr(model, "set_attn_implementation"):
@@ -44,8 +55,9 @@ def eager(model: Any) -> Any:
 class Decoder:
     """A decoder's definition and its KV caches, which begin as noise: unwritten slots must not matter."""
 
-    def __init__(self, kept: Any, table: Tensor | None = None) -> None:
-        self._kept, self._extra = kept, {} if table is None else {"prompt_embedding_table": table}
+    def __init__(self, kept: Any, table: Tensor | None = None, weights: Mapping[str, Tensor] | None = None) -> None:
+        self._kept = kept
+        self._extra = {**(weights or {}), **({} if table is None else {"prompt_embedding_table": table})}
         inputs = [kept.definition.get_input(index) for index in range(kept.definition.num_inputs)]
         noise = torch.Generator().manual_seed(7)
         self._caches = {
@@ -88,10 +100,14 @@ def logits(model: Any, rows: Sequence[Tensor], table: Tensor | None = None) -> l
 
 
 def decoder_errors(
-    kept: Any, rows: Sequence[Tensor], wanted: Sequence[Tensor], table: Tensor | None = None
+    kept: Any,
+    rows: Sequence[Tensor],
+    wanted: Sequence[Tensor],
+    table: Tensor | None = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> list[float]:
     """Relative errors of prefill (all tokens but the last of each row) and of one step of decoding (the last)."""
-    decoder = Decoder(kept, table)
+    decoder = Decoder(kept, table, weights)
     found = decoder.step([row[:-1] for row in rows]), decoder.step([row[-1:] for row in rows])
     return [relative_error(mine, truth) for mine, truth in zip(found, wanted, strict=True)]
 

@@ -15,7 +15,15 @@ from ditto.families import LlavaModel
 from ditto.reference import RELATIVE_ERROR, relative_error
 from tests.support.models import LLAVA_MODELS, TEXT_MODELS, image_features
 from tests.support.witness import replay
-from tests.witness.comparison import Decoder, allowed, decoder_errors, definition_of, eager, logits
+from tests.witness.comparison import (
+    Decoder,
+    allowed,
+    decoder_errors,
+    definition_of,
+    definition_with_weights_outside,
+    eager,
+    logits,
+)
 
 # Longer than the windows (5) of the models, and of different lengths.
 LENGTHS = (12, 8)
@@ -67,6 +75,25 @@ def test_a_vision_tower_loses_to_rounding_no_more_than_hugging_face(name, dtype)
     wanted = image_features(eager(model), pixels)
     own = relative_error(image_features(model.to(dtype), pixels.to(dtype)), wanted)
     assert relative_error(found, wanted) <= allowed(dtype, own)
+
+
+@pytest.mark.parametrize("name", ["llama", "llama with tied embeddings", "gemma2 with soft-caps and windows", "qwen2"])
+def test_a_decoder_with_its_weights_outside_computes_what_hugging_face_computes(name):
+    model, rows = TEXT_MODELS[name](), _rows(3, 128)
+    kept, weights = definition_with_weights_outside(LlmBuilder.from_model(model))
+    assert "model.layers.0.mlp.down_proj.weight" in weights
+    wanted = logits(eager(model), rows)
+    assert max(decoder_errors(kept, rows, wanted, weights=weights)) <= RELATIVE_ERROR[FLOAT]
+
+
+@pytest.mark.parametrize("name", LLAVA_MODELS)
+def test_a_vision_tower_with_its_weights_outside_computes_what_hugging_face_computes(name):
+    model = LLAVA_MODELS[name]()
+    kept, weights = definition_with_weights_outside(LlavaModel.from_model(model).vision)
+    assert weights
+    pixels = _pixels(model)
+    found = replay(kept.definition, {"input": pixels, **weights})["encoder_output"]
+    assert relative_error(found, image_features(eager(model), pixels)) <= RELATIVE_ERROR[FLOAT]
 
 
 def test_ids_past_the_vocabulary_take_rows_of_the_prompt_table():

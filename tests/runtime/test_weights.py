@@ -1,0 +1,116 @@
+"""Weights that an engine takes as inputs are found again, exactly as the checkpoint has them."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from attrs import evolve
+from safetensors.torch import load_file, save_file
+from torch.testing import assert_close
+
+from ditto import LlavaModel, LlmBuilder
+from ditto.engine import EngineTree
+from ditto.errors import TreeError
+from ditto.runtime import Request, generate, open_session
+from ditto.runtime.weights import bound_weights
+from tests.support.models import llama
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A checkpoint and the tree built from it."""
+    work = tmp_path_factory.mktemp("outside")
+    llama(hidden_size=128, intermediate_size=256).save_pretrained(work / "model")
+    builder = LlmBuilder.from_pretrained(str(work / "model")).with_target("tensorrt-rtx").with_weights("outside")
+    return work / "model", builder.build(work / "tree")
+
+
+@pytest.fixture
+def copied(built, tmp_path):
+    """The same, free to be changed."""
+    model, tree = built
+    shutil.copytree(model, tmp_path / "model")
+    shutil.copytree(tree.root, tmp_path / "tree")
+    tree = EngineTree.open(tmp_path / "tree")
+    checkpoint = evolve(tree.manifest.checkpoint, folder=str(tmp_path / "model"))
+    return tmp_path / "model", EngineTree(tree.root, evolve(tree.manifest, checkpoint=checkpoint))
+
+
+def test_every_weight_is_the_checkpoints(built):
+    model, tree = built
+    tensors = load_file(model / "model.safetensors")
+    joined = {"{q_proj,k_proj,v_proj}": ("q_proj", "k_proj", "v_proj"), "{gate_proj,up_proj}": ("gate_proj", "up_proj")}
+    found = dict(bound_weights(tree, "llm"))
+    assert len(found) >= 2 * 4
+    for name, tensor in found.items():
+        together = next((part for part in joined if part in name), None)
+        names = [name.replace(together, part) for part in joined[together]] if together else [name]
+        wanted = torch.cat([tensors[part] for part in names])
+        assert_close(tensor.squeeze(), wanted, rtol=0, atol=0)
+
+
+def test_the_engine_is_smaller_than_its_weights(built, tmp_path):
+    model, tree = built
+    inside = LlmBuilder.from_pretrained(str(model)).with_target("tensorrt-rtx").build(tmp_path / "inside")
+    saved = sum(tensor.nbytes for _, tensor in bound_weights(tree, "llm"))
+    sizes = [each.manifest.files["rank0.engine"].bytes for each in (inside, tree)]
+    assert sizes[0] - sizes[1] > 0.9 * saved
+    assert dict(bound_weights(inside, "llm")) == {}
+
+
+def test_what_is_stored_as_it_is_used_is_not_copied(built):
+    _, tree = built
+    views = [(name, tensor) for name, tensor in bound_weights(tree, "llm") if "{" not in name]
+    starts = sorted(tensor.data_ptr() for _, tensor in views)
+    size = (built[0] / "model.safetensors").stat().st_size
+    assert views
+    assert starts[-1] - starts[0] < size
+
+
+def test_the_reference_session_runs_a_tree_with_weights_outside(built, tmp_path):
+    _, tree = built
+    requests = [Request((5, 6, 7))]
+    inside = LlmBuilder.from_model(llama(hidden_size=128, intermediate_size=256)).with_target("tensorrt-rtx")
+    wanted = generate(open_session(inside.build(tmp_path / "inside"), "reference"), requests, 4)
+    assert generate(open_session(tree, "reference"), requests, 4) == wanted
+
+
+def test_a_changed_checkpoint_is_refused(copied):
+    model, tree = copied
+    assert list(bound_weights(tree, "llm"))
+    tensors = load_file(model / "model.safetensors")
+    tensors["model.layers.0.mlp.down_proj.weight"][0, 0] += 1
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(TreeError, match="the checkpoint has changed since the tree was built from it"):
+        list(bound_weights(tree, "llm"))
+
+
+def test_an_input_that_the_network_does_not_know_is_named(copied):
+    _, tree = copied
+    component = evolve(tree.component("llm"), outside={"some.weight": "nothing.0"})
+    changed = EngineTree(tree.root, evolve(tree.manifest, components={"llm": component}))
+    with pytest.raises(TreeError, match=r"takes some\.weight as an input, which its network does not have"):
+        list(bound_weights(changed, "llm"))
+
+
+def test_weights_of_a_model_in_memory_come_from_the_tree(tmp_path):
+    model = llama(hidden_size=128, intermediate_size=256)
+    tree = LlmBuilder.from_model(model).with_target("tensorrt-rtx").with_weights("outside").build(tmp_path / "tree")
+    found = dict(bound_weights(tree, "llm"))
+    name = "model.layers.1.mlp.down_proj.weight"
+    assert_close(found[name].squeeze(), model.get_parameter(name).detach(), rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_both_engines_of_the_bundled_model_take_their_weights_as_inputs(shapes_checkpoint, tmp_path):
+    family = LlavaModel.from_pretrained(str(shapes_checkpoint)).with_target("tensorrt-rtx").with_weights("outside")
+    tree = family.build_all(tmp_path / "tree")
+    tensors = load_file(shapes_checkpoint / "model.safetensors")
+    for name in ("vision", "llm"):
+        assert tree.manifest.settings[name]["weights"] == "outside"
+        found = dict(bound_weights(tree, name))
+        assert found
+        for stored in found.keys() & tensors.keys():
+            assert_close(found[stored].squeeze(), tensors[stored].half(), rtol=0, atol=0)
