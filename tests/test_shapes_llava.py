@@ -8,8 +8,9 @@ import torch
 from ditto import LlavaModel
 from ditto.families.answering import Answerer
 from ditto.reference import RELATIVE_ERROR, relative_error
-from ditto.runtime import open_session
+from ditto.runtime import Request, open_session
 from ditto.runtime.reference import ReferenceSession
+from ditto.runtime.session import Turn
 from tests.support.models import image_features
 from tests.support.shapes import HuggingFace, world
 
@@ -102,8 +103,7 @@ def test_logits_are_those_of_hugging_face(tree, asked, hugging_face):
         ids = given["input_ids"][0].to(torch.int32)
         places = ids == hugging_face.model.config.image_token_index
         ids[places] = session.tokens.vocab_size + torch.arange(int(places.sum()), dtype=torch.int32)
-        table = session.features(given["pixel_values"]).flatten(0, 1).to(dtype)
-        length = torch.tensor([len(ids)], dtype=torch.int32)
-        positions = torch.arange(len(ids), dtype=torch.int32)[None]
-        logits = session.start(1).step(ids[None], positions, length - 1, torch.zeros_like(length), table)
+        features = session.features(given["pixel_values"]).flatten(0, 1)
+        turn = Turn(0, Request(tuple(ids.tolist()), features), tuple(ids.tolist()), past=0)
+        logits = session.start(1).step([turn])
         assert relative_error(logits[0], wanted) <= RELATIVE_ERROR[dtype]

@@ -1,14 +1,13 @@
-"""Prefill, then one token of each row at a time."""
+"""Requests in flight: their prompts first, then one token of each per step."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
-import torch
-from attrs import frozen
-from torch import Tensor
+from attrs import define, field, frozen
 
-from ditto.runtime.session import Request, Session
+from ditto.runtime.session import Request, Session, Turn
 
 
 @frozen
@@ -16,6 +15,89 @@ class Answer:
     """New tokens of one request; the end token, where there is one, is the last."""
 
     ids: tuple[int, ...]
+
+
+@define(eq=False)
+class Flight:
+    """A request on its way to an answer.
+
+    Args:
+        number: in the order of joining.
+        request, max_new_tokens: as given.
+        made: new tokens so far.
+        done: whether the answer is complete.
+    """
+
+    number: int
+    request: Request
+    max_new_tokens: int
+    made: list[int] = field(factory=list)
+    done: bool = False
+
+    def turn(self, row: int) -> Turn:
+        """What it computes next."""
+        if not self.made:
+            return Turn(row, self.request, self.request.ids, past=0)
+        return Turn(row, self.request, (self.made[-1],), past=len(self.request.ids) + len(self.made) - 1)
+
+
+class Batch:
+    """Rows that requests take when one is free and leave when they are answered.
+
+    Args:
+        session: runs the engines.
+        rows: requests in flight at most.
+    """
+
+    def __init__(self, session: Session, rows: int) -> None:
+        self._session = session
+        self._runner = session.start(rows)
+        self._rows: list[Flight | None] = [None] * rows
+        self._waiting: deque[Flight] = deque()
+        self._joined = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request is on its way."""
+        return bool(self._waiting) or any(self._rows)
+
+    def join(self, request: Request, max_new_tokens: int) -> Flight:
+        """Let a request take part from the next step in which there is room.
+
+        Raises:
+            PromptError: it is more than the engine takes.
+        """
+        self._session.limits.check([request], max_new_tokens)
+        flight = Flight(self._joined, request, max_new_tokens)
+        self._joined += 1
+        self._waiting.append(flight)
+        return flight
+
+    def step(self) -> list[Flight]:
+        """One new token for every request that has a row. Returns those requests, oldest first."""
+        turns = self._admitted()
+        moved: list[Flight] = []
+        for turn, chosen in zip(turns, self._runner.step(turns).argmax(-1).tolist(), strict=True):
+            flight = self._rows[turn.row]
+            assert flight is not None
+            flight.made.append(chosen)
+            flight.done = chosen in self._session.tokens.end or len(flight.made) == flight.max_new_tokens
+            if flight.done:
+                self._rows[turn.row] = None
+                self._runner.leave(turn.row)
+            moved.append(flight)
+        return sorted(moved, key=lambda flight: flight.number)
+
+    def _admitted(self) -> list[Turn]:
+        """The turns of the next step: those who have a row, and who gets one now."""
+        turns = [flight.turn(row) for row, flight in enumerate(self._rows) if flight is not None]
+        for row, taken in enumerate(self._rows):
+            if taken is None and self._waiting:
+                more = [*turns, self._waiting[0].turn(row)]
+                if not self._runner.takes(more):
+                    break
+                self._rows[row], turns = self._waiting.popleft(), more
+        return turns
 
 
 def generate(session: Session, requests: Sequence[Request], max_new_tokens: int) -> list[Answer]:
@@ -28,41 +110,8 @@ def generate(session: Session, requests: Sequence[Request], max_new_tokens: int)
         PromptError: the batch is more than the engine takes.
     """
     session.limits.check(requests, max_new_tokens)
-    ids, table = _assembled(session, requests)
-    lengths = torch.tensor([len(request.ids) for request in requests], dtype=torch.int32)
-    runner = session.start(len(requests))
-    positions = torch.arange(ids.shape[1], dtype=torch.int32).expand(len(requests), -1)
-    logits = runner.step(ids, positions.contiguous(), lengths - 1, torch.zeros_like(lengths), table)
-    made: list[list[int]] = [[] for _ in requests]
-    running = [True] * len(requests)
-    while True:
-        chosen = logits.argmax(-1).tolist()
-        for row, token in enumerate(chosen):
-            if running[row]:
-                made[row].append(token)
-                running[row] = token not in session.tokens.end and len(made[row]) < max_new_tokens
-        if not any(running):
-            return [Answer(tuple(tokens)) for tokens in made]
-        alive = torch.tensor(running, dtype=torch.int32)
-        step = torch.tensor(chosen, dtype=torch.int32) * alive + session.tokens.pad * (1 - alive)
-        logits = runner.step(step[:, None], lengths[:, None], torch.zeros_like(lengths), lengths, table)
-        lengths = lengths + alive
-
-
-def _assembled(session: Session, requests: Sequence[Request]) -> tuple[Tensor, Tensor]:
-    """Rows padded at the end, and one prompt embedding table for all: each row's virtual ids move behind the rows
-    before it."""
-    width = max(len(request.ids) for request in requests)
-    vocab_size = session.tokens.vocab_size
-    rows: list[list[int]] = []
-    parts: list[Tensor] = []
-    offset = 0
-    for request in requests:
-        ids = [token + offset if token >= vocab_size else token for token in request.ids]
-        rows.append(ids + [session.tokens.pad] * (width - len(ids)))
-        if request.features is not None:
-            parts.append(request.features.to(session.table_dtype))
-            offset += len(request.features)
-    hidden = session.tree.config("llm")["pretrained_config"]["hidden_size"]
-    table = torch.cat(parts) if parts else torch.zeros(1, hidden, dtype=session.table_dtype)
-    return torch.tensor(rows, dtype=torch.int32), table
+    batch = Batch(session, len(requests))
+    flights = [batch.join(request, max_new_tokens) for request in requests]
+    while batch.busy:
+        batch.step()
+    return [Answer(tuple(flight.made)) for flight in flights]

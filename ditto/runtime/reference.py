@@ -11,6 +11,7 @@ from ditto.errors import PromptError
 from ditto.network import Network
 from ditto.network.dims import evaluate
 from ditto.reference import Constants, run
+from ditto.runtime.padded import PaddedRunner
 from ditto.runtime.session import LlmRunner, Session
 from ditto.runtime.weights import network_of, weights_of
 
@@ -38,7 +39,7 @@ class ReferenceSession(Session):
 
     @override
     def start(self, batch: int) -> LlmRunner:
-        return _ReferenceRunner(*self.network("llm"), batch)
+        return _ReferenceRunner(self, batch)
 
     def network(self, name: str) -> tuple[Network, Constants]:
         """A component's network and its constants, loaded once.
@@ -52,18 +53,25 @@ class ReferenceSession(Session):
         return self._networks[name]
 
 
-class _ReferenceRunner(LlmRunner):
-    def __init__(self, network: Network, constants: Constants, batch: int) -> None:
-        self._network, self._constants = network, constants
+class _ReferenceRunner(PaddedRunner):
+    def __init__(self, session: ReferenceSession, batch: int) -> None:
+        super().__init__(session, batch)
+        self._network, self._constants = session.network("llm")
         self._caches = {
             name: torch.zeros([evaluate(dim, {"batch": batch}) for dim in spec.shape], dtype=spec.dtype)
-            for name, spec in network.inputs.items()
-            if name in network.shared.values()
+            for name, spec in self._network.inputs.items()
+            if name in self._network.shared.values()
         }
 
     @override
-    def step(
-        self, input_ids: Tensor, position_ids: Tensor, last_token_ids: Tensor, write_indices: Tensor, table: Tensor
+    def run(
+        self,
+        rows: slice,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        last_token_ids: Tensor,
+        write_indices: Tensor,
+        table: Tensor,
     ) -> Tensor:
         given = {
             "input_ids": input_ids,
@@ -73,6 +81,8 @@ class _ReferenceRunner(LlmRunner):
             "prompt_embedding_table": table,
         }
         inputs = {name: given[name] for name in self._network.inputs if name in given}
-        outputs = run(self._network, {**inputs, **self._caches}, self._constants)
-        self._caches = {past: outputs[present] for present, past in self._network.shared.items()}
+        caches = {name: cache[rows] for name, cache in self._caches.items()}
+        outputs = run(self._network, {**inputs, **caches}, self._constants)
+        for present, past in self._network.shared.items():
+            self._caches[past][rows] = outputs[present]
         return outputs["logits"]

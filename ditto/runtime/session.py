@@ -89,23 +89,42 @@ class RequestLimits:
             )
 
 
+@frozen(eq=False)
+class Turn:
+    """What one row of a batch computes in a step.
+
+    Args:
+        row: the row's place in the batch.
+        request: that took the row.
+        ids: new tokens in order: the prompt, or the token that was chosen last.
+        past: tokens of the row that earlier steps have computed.
+    """
+
+    row: int
+    request: Request
+    ids: tuple[int, ...]
+    past: int
+
+
 class LlmRunner(ABC):
-    """One batch in flight: holds the KV cache, computes logits."""
+    """A batch in flight: rows with a KV cache each, which requests take and leave between steps."""
+
+    def takes(self, turns: Sequence[Turn]) -> bool:
+        """Whether one step can compute these turns; the oldest alone it always can."""
+        del turns
+        return True
 
     @abstractmethod
-    def step(
-        self, input_ids: Tensor, position_ids: Tensor, last_token_ids: Tensor, write_indices: Tensor, table: Tensor
-    ) -> Tensor:
-        """Run the language model on new tokens of each row.
+    def step(self, turns: Sequence[Turn]) -> Tensor:
+        """Compute the next tokens of some rows, at most one turn of each.
 
-        Args:
-            input_ids, position_ids: int32 [B, S], rows padded at the end.
-            last_token_ids: int32 [B], each row's last real token.
-            write_indices: int32 [B], how many tokens of each row the cache holds.
-            table: [rows, width], the prompt embedding table, at least one row.
         Returns:
-            float32 [B, vocabulary], on the CPU.
+            float32 [turns, vocabulary], logits after each turn's last token, on the CPU.
         """
+
+    @abstractmethod
+    def leave(self, row: int) -> None:
+        """The row's request is done; another may take the row, beginning with `past` 0."""
 
 
 class Session(ABC):

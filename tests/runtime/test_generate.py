@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ditto import LlmBuilder
-from ditto.runtime import Request, generate, open_session
+from ditto.errors import PromptError
+from ditto.runtime import Batch, Request, generate, open_session
 from tests.support.models import TEXT_MODELS, llama, llava
 from tests.support.trees import llava_tree
 
@@ -75,3 +76,29 @@ def test_rows_with_different_numbers_of_pictures_share_one_table(tmp_path):
                 pad_token_id=0,
             )
         assert answer.ids == tuple(made[0].tolist())
+
+
+def test_requests_join_and_leave_between_steps(tmp_path):
+    model = llama()
+    prompts = [*PROMPTS, [9, 9, 4], [120, 5, 60, 61, 62]]
+    counts = [3, 9, 5, 4, 7]
+    tree = LlmBuilder.from_model(model).with_batch(2).with_target("tensorrt-rtx").build(tmp_path / "tree")
+    batch = Batch(open_session(tree, "reference"), rows=2)
+    flights = [batch.join(Request(tuple(prompts[0])), counts[0])]
+    in_flight: list[list[int]] = []
+    while batch.busy or len(flights) < len(prompts):
+        in_flight.append([flight.number for flight in batch.step()])
+        if len(flights) < len(prompts):
+            flights.append(batch.join(Request(tuple(prompts[len(flights)])), counts[len(flights)]))
+    for flight, prompt, count in zip(flights, prompts, counts, strict=True):
+        assert flight.done
+        assert tuple(flight.made) == greedy(model, prompt, count)
+    assert in_flight[:5] == [[0], [0, 1], [0, 1], [1, 2], [1, 2]]
+    assert max(len(numbers) for numbers in in_flight) == 2
+
+
+def test_a_request_that_is_too_long_does_not_join(llama_tree):
+    batch = Batch(open_session(llama_tree, "reference"), rows=2)
+    with pytest.raises(PromptError, match="the engine takes"):
+        batch.join(Request(tuple(range(60))), 4)
+    assert not batch.busy

@@ -1,0 +1,68 @@
+"""Turns become padded rows: neighbours' prompts together, then one token of every row."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ditto.runtime import Request, open_session
+from ditto.runtime.padded import PaddedRunner
+from ditto.runtime.session import Turn
+
+
+class Recorder(PaddedRunner):
+    """Keeps what it is asked; the logits of a row are its number in the batch."""
+
+    def __init__(self, session, batch):
+        super().__init__(session, batch)
+        self.calls = []
+
+    def run(self, rows, input_ids, position_ids, last_token_ids, write_indices, table):
+        self.calls.append(
+            (rows, *(x.tolist() for x in (input_ids, position_ids, last_token_ids, write_indices)), table)
+        )
+        return torch.arange(rows.start, rows.stop)[:, None].float()
+
+
+@pytest.fixture
+def runner(llava_tree):
+    return Recorder(open_session(llava_tree, "reference"), 4)
+
+
+def turn(row, ids, past=0, features=None):
+    return Turn(row, Request(tuple(ids), features), tuple(ids), past)
+
+
+def test_prompts_side_by_side_are_one_call_padded_at_the_end(runner):
+    logits = runner.step([turn(1, [7, 8, 9]), turn(0, [5])])
+    assert logits[:, 0].tolist() == [1, 0]
+    (rows, ids, positions, last, written, table), *more = runner.calls
+    assert (rows, ids, last, written, more) == (slice(0, 2), [[5, 0, 0], [7, 8, 9]], [0, 2], [0, 0], [])
+    assert positions == [[0, 1, 2]] * 2
+    assert table.shape == (1, 64) and not table.any()
+
+
+def test_prompts_that_join_do_not_touch_the_rows_between_them(runner):
+    runner.step([turn(1, [7, 8, 9])])
+    logits = runner.step([turn(1, [4], past=3), turn(0, [5, 6]), turn(2, [1, 2])])
+    assert logits[:, 0].tolist() == [1, 0, 2]
+    assert [call[0] for call in runner.calls[1:]] == [slice(0, 1), slice(2, 3), slice(0, 4)]
+
+
+def test_the_rows_without_a_turn_compute_a_filler_behind_what_they_hold(runner):
+    runner.step([turn(0, [5, 6]), turn(1, [7, 8, 9])])
+    runner.step([turn(1, [4], past=3)])
+    _, ids, positions, last, written, _ = runner.calls[-1]
+    assert ids == [[0], [4], [0], [0]]
+    assert positions == [[2], [3], [0], [0]] and written == [2, 3, 0, 0] and last == [0] * 4
+    runner.leave(0)
+    runner.step([turn(1, [4], past=4)])
+    assert runner.calls[-1][4] == [0, 4, 0, 0]
+
+
+def test_each_row_has_its_own_part_of_the_prompt_table(runner):
+    first, second = torch.ones(2, 64), 2 * torch.ones(1, 64)
+    runner.step([turn(0, [5, 128, 129], features=first), turn(1, [6]), turn(2, [128], features=second)])
+    _, ids, _, _, _, table = runner.calls[0]
+    assert ids == [[5, 128, 129], [6, 0, 0], [130, 0, 0]]
+    assert torch.equal(table, torch.cat([first, second]))
