@@ -193,7 +193,12 @@ def finish(
     tokens: Tokens | None,
     stages: Sequence[StageRecord],
 ) -> None:
-    """Write the manifest of a tree whose components are written."""
+    """Write the manifest of a tree whose components are written, and open the tree: it is checked before it takes its
+    place.
+
+    Raises:
+        TreeError: it is not whole.
+    """
     used = frozenset(name for part in built.values() for name in part.used)
     libraries = {part.library for part in built.values() if part.library is not None}
     manifest = Manifest(
@@ -212,3 +217,4 @@ def finish(
         files=record_files(root),
     )
     write_manifest(manifest, root)
+    EngineTree.open(root)

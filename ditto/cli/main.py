@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
 from ditto.cli import build, doctor, run
 from ditto.cli.console import show_error, stage_lines, start_logging
@@ -23,16 +26,46 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP came: everything is undone as for Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 2 for what the caller can put right, 1 for a failure."""
+    """Run a command; returns the exit code: 0, 2 for what the caller can put right, 1 for a failure, and 128 plus the
+    signal's number for one that a signal ended."""
     options = parser().parse_args(arguments)
     start_logging(options.verbose, options.quiet)
     try:
-        with stage_lines(options.quiet):
+        with _signals(), stage_lines(options.quiet):
             return options.run(options)
     except DittoError as error:
         show_error(error)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("error: interrupted; nothing was written", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, _Terminated) else int(signal.SIGINT)
+        print(f"error: ended by {signal.Signals(number).name}; nothing was written", file=sys.stderr)
+        return 128 + number
+
+
+@contextmanager
+def _signals() -> Generator[None]:
+    """Answer SIGTERM and SIGHUP as Ctrl-C is answered; a signal that is ignored (nohup) stays ignored."""
+
+    def end(number: int, frame: object) -> None:
+        del frame
+        raise _Terminated(number)
+
+    wanted = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        wanted = []  # Python hands signals to the main thread alone
+    for number in wanted:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in wanted:
+            signal.signal(number, signal.SIG_DFL)

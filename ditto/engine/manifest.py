@@ -11,18 +11,12 @@ from attrs import Factory, frozen
 from cattrs import Converter, transform_error
 from cattrs.errors import BaseValidationError
 
+from ditto.engine.digest import FileRecord
 from ditto.errors import TreeError
 
 NAME = "ditto.json"
 FORMAT = 1
-
-
-@frozen(kw_only=True)
-class FileRecord:
-    """A file of the tree. `sha256` of its content."""
-
-    bytes: int
-    sha256: str
+_UNSEALED = "0" * 64
 
 
 @frozen(kw_only=True)
@@ -116,20 +110,26 @@ _converter = Converter(forbid_extra_keys=True)
 
 
 def write_manifest(manifest: Manifest, root: Path) -> None:
-    """Write `root`/ditto.json."""
-    text = json.dumps(_converter.unstructure(manifest), indent=1, ensure_ascii=False)
-    (root / NAME).write_text(text + "\n", encoding="utf-8")
+    """Write `root`/ditto.json, sealed: its `digest` is that of its own text with zeros in the digest's place."""
+    content = {"digest": _UNSEALED, **_converter.unstructure(manifest)}
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    (root / NAME).write_text(text.replace(_UNSEALED, _seal(text), 1), encoding="utf-8")
+
+
+def _seal(unsealed: str) -> str:
+    return hashlib.sha256(unsealed.encode()).hexdigest()
 
 
 def read_manifest(root: Path) -> Manifest:
     """Read `root`/ditto.json.
 
     Raises:
-        TreeError: it is missing, damaged, or of another format; all faults are named.
+        TreeError: it is missing, damaged, changed, or of another format; all faults are named.
     """
     path, remedy = root / NAME, "build the tree again"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes().decode()  # read_text would take some changed bytes for line ends
+        data = json.loads(text)
     except FileNotFoundError:
         raise TreeError(
             "there is no engine tree here: no ditto.json", where=str(root), remedy="run `ditto build` first"
@@ -139,17 +139,12 @@ def read_manifest(root: Path) -> Manifest:
     found = data.get("format") if isinstance(data, dict) else None
     if found != FORMAT:
         raise TreeError(f"the tree has format {found}, not {FORMAT}", where=str(path), remedy=remedy)
+    digest = str(data.pop("digest", ""))
     try:
-        return _converter.structure(data, Manifest)
+        manifest = _converter.structure(data, Manifest)
     except BaseValidationError as error:
         faults = "; ".join(transform_error(error)[:5])
         raise TreeError(f"the manifest is damaged: {faults}", where=str(path), remedy=remedy) from error
-
-
-def file_record(path: Path) -> FileRecord:
-    """Size and digest of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return FileRecord(bytes=path.stat().st_size, sha256=digest.hexdigest())
+    if not digest or _seal(text.replace(digest, _UNSEALED, 1)) != digest:
+        raise TreeError("the manifest has changed since it was written", where=str(path), remedy=remedy)
+    return manifest

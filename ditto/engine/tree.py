@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from attrs import evolve, frozen
 
 from ditto.engine.config import read_config
-from ditto.engine.manifest import NAME, Component, FileRecord, Manifest, file_record, read_manifest
+from ditto.engine.digest import PIECE_BYTES, FileRecord, file_record
+from ditto.engine.manifest import NAME, Component, Manifest, read_manifest
 from ditto.errors import TreeError
 
 ENGINE_FILES = {"vision": "model.engine", "llm": "rank0.engine"}
@@ -35,7 +37,8 @@ class EngineTree:
 
     @staticmethod
     def open(root: str | Path) -> EngineTree:
-        """Open a tree and check that every file of it is there with its size.
+        """Open a tree. Every file must be there with its size, and all but the large ones are hashed; what is run is
+        hashed when it is asked for (`checked`).
 
         Raises:
             TreeError: there is none, or it is damaged.
@@ -47,12 +50,19 @@ class EngineTree:
         if not (root / NAME).is_file() and parts:
             return _joined(root, {name: EngineTree.open(folder) for name, folder in parts.items()})
         manifest = read_manifest(root)
+        tree = EngineTree(root, manifest)
         for name, record in manifest.files.items():
             path = root / name
             if not path.is_file() or path.stat().st_size != record.bytes:
                 problem = "is missing" if not path.is_file() else f"is not {record.bytes} bytes long"
                 raise TreeError(f"{name} {problem}", where=str(root), remedy="build the tree again")
-        return EngineTree(root, manifest)
+        for part in manifest.components.values():
+            for name in ("config.json", part.engine):
+                record = manifest.files.get(PurePosixPath(part.folder, name).as_posix()) if name else None
+                if name and (record is None or not record.bytes):
+                    raise TreeError(f"{part.folder}/{name} is empty", where=str(root), remedy="build the tree again")
+        tree.check(name for name, record in manifest.files.items() if record.bytes <= PIECE_BYTES)
+        return tree
 
     def component(self, name: str) -> Component:
         """A component's record.
@@ -80,15 +90,33 @@ class EngineTree:
         candidates += [self.folder(name) / "processor" for name in self.manifest.components]
         return next((folder for folder in candidates if folder.is_dir()), None)
 
-    def verify(self) -> None:
-        """Check every file's digest.
+    def check(self, names: Iterable[str] | None = None) -> None:
+        """Hash files of the tree, by their names in it; None for all.
 
         Raises:
             TreeError: a file differs from the one that was built.
         """
-        for name, record in self.manifest.files.items():
-            if file_record(self.root / name) != record:
-                raise TreeError(f"{name} has changed since it was built", where=str(self.root), remedy="build it again")
+        for name in self.manifest.files if names is None else names:
+            try:
+                found = file_record(self.root / name)
+            except OSError as error:
+                raise TreeError(f"cannot read {name}: {error.strerror}", where=str(self.root)) from error
+            if found != self.manifest.files.get(name):
+                raise TreeError(
+                    f"{name} has changed since it was built", where=str(self.root), remedy="build the tree again"
+                )
+
+    def checked(self, component: str, name: str) -> Path:
+        """A file of a component that is about to be used: its content is checked, if `open` has not done so.
+
+        Raises:
+            TreeError: it is not the one that was built.
+        """
+        path = PurePosixPath(self.component(component).folder, name).as_posix()
+        record = self.manifest.files.get(path)
+        if record is None or record.bytes > PIECE_BYTES:
+            self.check([path])
+        return self.root / path
 
 
 def _joined(root: Path, trees: dict[str, EngineTree]) -> EngineTree:

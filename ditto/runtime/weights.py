@@ -20,8 +20,7 @@ def network_of(tree: EngineTree, name: str) -> Network:
     Raises:
         TreeError: its files cannot be read.
     """
-    folder = tree.folder(name)
-    return load(folder / "network.json", folder / "network.safetensors")
+    return load(tree.checked(name, "network.json"), tree.checked(name, "network.safetensors"))
 
 
 def bound_weights(tree: EngineTree, name: str) -> Iterator[tuple[str, Tensor]]:
@@ -56,7 +55,7 @@ def weights_of(tree: EngineTree, name: str) -> TensorSource:
     """
     weights = tree.component(name).weights
     if weights != "checkpoint":
-        return CheckpointReader(CheckpointIndex.of_files(tree.folder(name), [tree.folder(name) / weights]))
+        return CheckpointReader(CheckpointIndex.of_files(tree.folder(name), [tree.checked(name, weights)]))
     checkpoint = tree.manifest.checkpoint
     if checkpoint is None:
         raise TreeError("the tree does not say where its weights are", where=str(tree.root), remedy="build it again")

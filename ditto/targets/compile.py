@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +109,10 @@ def compile_network(
             for name in network.inputs:
                 made.set_shape(name, *profile.shapes(network, name))
             builder_config.add_optimization_profile(made)
-        monitor = _progress_monitor(trt.module)
-        builder_config.progress_monitor = monitor
+        cancelled = threading.Event()
+        builder_config.progress_monitor = _progress_monitor(trt.module, cancelled)
         with _letting_go(source, spool):
-            size = _build(trt.module, builder, definition, builder_config, path)
+            size = _in_background(lambda: _build(trt.module, builder, definition, builder_config, path), cancelled)
         if not size:
             raise BuildError(
                 f"{trt.title} could not build the {network.name} engine: {messages.last()}",
@@ -136,6 +138,18 @@ def _letting_go(*sources: TensorSource | Spool) -> Generator[None]:
     finally:
         done.set()
         thread.join()
+
+
+def _in_background(work: Callable[[], int], cancelled: threading.Event) -> int:
+    """Run TensorRT in a thread of its own. Signals are answered in the main thread, which waits here: an exception of
+    theirs must not meet one of TensorRT's callbacks, through which none can pass. TensorRT then stops at its next step.
+    """
+    context = copy_context()  # whoever listens to stages
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            return pool.submit(context.run, work).result()
+        finally:
+            cancelled.set()
 
 
 def _network_flags(trt: TensorRT, config: TensorRTConfig) -> int:
@@ -168,8 +182,8 @@ def _builder_config(trt: TensorRT, builder: Any, config: TensorRTConfig, capabil
     return made
 
 
-def _progress_monitor(module: Any) -> Any:
-    """Passes the outermost phase's steps on to whoever listens."""
+def _progress_monitor(module: Any, cancelled: threading.Event) -> Any:
+    """Passes the outermost phase's steps on to whoever listens, and tells TensorRT to stop once that is wanted."""
 
     class Monitor(module.IProgressMonitor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -183,7 +197,7 @@ def _progress_monitor(module: Any) -> Any:
         def step_complete(self, phase_name: str, step: int) -> bool:
             if phase_name in self._steps:
                 progress.advance((step + 1) / self._steps[phase_name])
-            return True
+            return not cancelled.is_set()
 
         def phase_finish(self, phase_name: str) -> None:
             if self._steps.pop(phase_name, None):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ditto.engine.manifest import file_record, read_manifest, write_manifest
+from ditto.engine.manifest import read_manifest, write_manifest
 from ditto.errors import TreeError
 
 
@@ -44,10 +44,3 @@ def test_all_faults_of_a_manifest_are_named_with_their_paths(llava_tree, tmp_pat
         read_manifest(tmp_path)
     for fault in ("target", "components", "inputs", "surprise"):
         assert fault in caught.value.cause
-
-
-def test_a_record_is_of_the_content(tmp_path):
-    (tmp_path / "a").write_bytes(b"abc")
-    record = file_record(tmp_path / "a")
-    assert record.bytes == 3
-    assert record.sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
