@@ -7,6 +7,7 @@
     ├── OutputError            2   an output folder that cannot be written
     ├── TreeError              2   an engine tree that is missing, incomplete or changed since it was built
     ├── MissingLibraryError    2   a library this machine lacks, with the pip line that brings it
+    ├── DeviceError            2   a GPU that is missing, does not fit the tree, or has too little memory
     ├── ModelError             1   the model does something that Ditto cannot turn into an engine
     │   ├── UnsupportedOperator
     │   └── UnsupportedFact
@@ -93,6 +94,12 @@ class TreeError(DittoError):
 
 class MissingLibraryError(DittoError):
     """A library that this machine lacks."""
+
+    exit_code = 2
+
+
+class DeviceError(DittoError):
+    """A GPU that is missing, does not fit the tree, or has too little memory."""
 
     exit_code = 2
 

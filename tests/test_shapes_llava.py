@@ -104,6 +104,6 @@ def test_logits_are_those_of_hugging_face(tree, asked, hugging_face):
         places = ids == hugging_face.model.config.image_token_index
         ids[places] = session.tokens.vocab_size + torch.arange(int(places.sum()), dtype=torch.int32)
         features = session.features(given["pixel_values"]).flatten(0, 1)
-        turn = Turn(0, Request(tuple(ids.tolist()), features), tuple(ids.tolist()), past=0)
-        logits = session.start(1).step([turn])
+        turn = Turn(0, Request(tuple(ids.tolist()), features), past=0)
+        logits = session.start(1).step([turn], torch.zeros(1, dtype=torch.int64))
         assert relative_error(logits[0], wanted) <= RELATIVE_ERROR[dtype]

@@ -17,7 +17,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--prompt", nargs="+", required=True, metavar="TEXT", help="prompts, image tokens included")
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="per answer (default 128)")
-    parser.add_argument("--session", choices=("auto", "reference"), default="auto", help="what runs the engines")
+    parser.add_argument(
+        "--session",
+        choices=("auto", "tensorrt", "reference"),
+        default="auto",
+        help="what runs the tree: engines on the GPU, or PyTorch on the CPU (default auto)",
+    )
     parser.add_argument("--hf-model", metavar="MODEL", help="folder or hub id with the processor (default: the tree's)")
     parser.add_argument("--json", action="store_true", help="print one object: answers, tokens, session, seconds")
     parser.set_defaults(run=run)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from attrs import frozen
 from torch import Tensor
 
@@ -74,7 +75,7 @@ class Answerer:
         start = time.perf_counter()
         encoded = self._encode(prompts, [load_picture(path) for path in images])
         encoded_at = time.perf_counter()
-        requests = [self._request(ids, pixels) for ids, pixels in encoded]
+        requests = self._requests(encoded)
         seen_at = time.perf_counter()
         if max_new_tokens is None:
             room = self._session.limits.max_seq_len - max((len(request.ids) for request in requests), default=0)
@@ -108,11 +109,19 @@ class Answerer:
     def _image_token(self) -> str:
         return getattr(self._processor, "image_token", None) or "<image>"
 
-    def _request(self, ids: list[int], pixels: Tensor | None) -> Request:
+    def _requests(self, encoded: Sequence[tuple[list[int], Tensor | None]]) -> list[Request]:
+        """The pictures of all prompts go through the vision engine together."""
+        pictures = [pixels for _, pixels in encoded if pixels is not None]
+        features = iter(
+            self._session.features(torch.cat(pictures)).split([len(part) for part in pictures]) if pictures else ()
+        )
+        return [
+            Request(tuple(ids)) if pixels is None else self._request(ids, next(features).flatten(0, 1))
+            for ids, pixels in encoded
+        ]
+
+    def _request(self, ids: list[int], features: Tensor) -> Request:
         """Image tokens become virtual ids, one for each row of features."""
-        if pixels is None:
-            return Request(tuple(ids))
-        features = self._session.features(pixels).flatten(0, 1)
         tokens = self._session.tokens
         image = tokens.image
         if image is None:  # a language model that was built alone does not know the pictures' token

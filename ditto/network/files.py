@@ -27,7 +27,7 @@ from ditto.network.check import check
 from ditto.network.dims import Dim
 from ditto.network.graph import Network, Node
 from ditto.network.layer import Layer
-from ditto.network.spec import Spec
+from ditto.network.spec import Spec, dtype_named
 from ditto.network.weight import FOLDABLE, Folded, Literal, Literals, Stored, Weight
 
 FORMAT = 1
@@ -52,18 +52,6 @@ class _NetworkFile:
     shared: dict[str, str]
 
 
-def _spec(text: str) -> Spec:
-    dtype, _, rest = text.partition("[")
-    return Spec(tuple(dims.parse(part) for part in rest.removesuffix("]").split(",") if part.strip()), _dtype(dtype))
-
-
-def _dtype(name: str) -> torch.dtype:
-    dtype = getattr(torch, name, None)
-    if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"{name!r} is no dtype")
-    return dtype
-
-
 def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
@@ -82,7 +70,7 @@ def _operand_out(operand: Any) -> Any:
 
 def _operand_in(operand: Any) -> Any:
     if isinstance(operand, dict):
-        return _weight_in(operand["weight"]) if "weight" in operand else _dtype(operand["dtype"])
+        return _weight_in(operand["weight"]) if "weight" in operand else dtype_named(operand["dtype"])
     return tuple(_operand_in(item) for item in operand) if isinstance(operand, list) else operand
 
 
@@ -96,7 +84,7 @@ def _weight_out(weight: Weight) -> dict[str, Any]:
 
 
 def _weight_in(data: dict[str, Any]) -> Weight:
-    shape, dtype = tuple(data["shape"]), _dtype(data["dtype"])
+    shape, dtype = tuple(data["shape"]), dtype_named(data["dtype"])
     if "stored" in data:
         return Stored(data["stored"], shape, dtype)
     if "literal" in data:
@@ -115,9 +103,9 @@ def network_converter(more_layers: Iterable[type[Layer]] = ()) -> Converter:
     del more_layers
     converter = Converter(forbid_extra_keys=True)
     converter.register_unstructure_hook(torch.dtype, _dtype_name)
-    converter.register_structure_hook(torch.dtype, lambda name, _: _dtype(name))
+    converter.register_structure_hook(torch.dtype, lambda name, _: dtype_named(name))
     converter.register_unstructure_hook(Spec, str)
-    converter.register_structure_hook(Spec, lambda text, _: _spec(str(text)))
+    converter.register_structure_hook(Spec, lambda text, _: Spec.parse(str(text)))
     converter.register_unstructure_hook(Dim, lambda dim: dim if isinstance(dim, int) else str(dim))
     converter.register_structure_hook(Dim, lambda value, _: _dim(value))
     converter.register_unstructure_hook(Weight, _weight_out)

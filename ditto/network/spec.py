@@ -7,7 +7,7 @@ from attrs import evolve, frozen
 from typing_extensions import override
 
 from ditto.errors import ShapeError
-from ditto.network.dims import Dim, DimExpr, product
+from ditto.network.dims import Dim, DimExpr, parse, product
 
 FLOATING = (torch.float32, torch.float16, torch.bfloat16)
 INTEGRAL = (torch.int64, torch.int32)  # int8 is for quantized weights: TensorRT takes no index of it
@@ -24,6 +24,17 @@ class Spec:
     def of(tensor: torch.Tensor) -> Spec:
         """The spec of a real tensor."""
         return Spec(tuple(tensor.shape), tensor.dtype)
+
+    @staticmethod
+    def parse(text: str) -> Spec:
+        """The inverse of `str`.
+
+        Raises:
+            ValueError, ShapeError: anything else.
+        """
+        dtype, _, rest = text.partition("[")
+        sizes = tuple(parse(part) for part in rest.removesuffix("]").split(",") if part.strip())
+        return Spec(sizes, dtype_named(dtype))
 
     @property
     def rank(self) -> int:
@@ -76,6 +87,18 @@ class Spec:
     @override
     def __str__(self) -> str:
         return f"{str(self.dtype).removeprefix('torch.')}[{', '.join(map(str, self.shape))}]"
+
+
+def dtype_named(name: str) -> torch.dtype:
+    """The dtype of that name, e.g. `float16`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"{name!r} is no dtype")
+    return dtype
 
 
 def same_dtype(*specs: Spec) -> torch.dtype:

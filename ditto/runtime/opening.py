@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from loguru import logger
 
 from ditto.engine import EngineTree
-from ditto.errors import ConfigError
+from ditto.errors import ConfigError, DeviceError, MissingLibraryError
+from ditto.runtime.device import library_for, this_gpu
 from ditto.runtime.reference import ReferenceSession
 from ditto.runtime.session import Session
 
+AUTO = "auto"
 
-def open_session(tree: EngineTree, name: str = "auto") -> Session:
+
+def _tensorrt(tree: EngineTree) -> Session:
+    from ditto.runtime.tensorrt import TensorRTSession
+
+    return TensorRTSession(tree, library_for(tree), this_gpu())
+
+
+SESSIONS: dict[str, Callable[[EngineTree], Session]] = {"tensorrt": _tensorrt, "reference": ReferenceSession}
+
+
+def open_session(tree: EngineTree, name: str = AUTO) -> Session:
     """A session for a tree.
 
     Args:
-        name: `reference`, or `auto` for the best that this machine has.
+        name: a name of `SESSIONS`, or `auto` for the best that this machine has.
     Raises:
         ConfigError: there is no session of that name.
+        DeviceError, MissingLibraryError: the session was asked for by name, and this machine cannot have it.
         TreeError: the tree cannot be run.
     """
-    if name not in ("auto", "reference"):
-        raise ConfigError(f"there is no session {name!r}", remedy="choose auto or reference")
-    if name == "auto":
-        logger.info("no GPU session: the tree's networks are run by PyTorch on the CPU (reference session)")
-    return ReferenceSession(tree)
+    if name == AUTO:
+        name = _best(tree)
+    if name not in SESSIONS:
+        raise ConfigError(f"there is no session {name!r}", remedy=f"choose from {', '.join((AUTO, *SESSIONS))}")
+    return SESSIONS[name](tree)
+
+
+def _best(tree: EngineTree) -> str:
+    try:
+        this_gpu()
+        library_for(tree)
+    except (DeviceError, MissingLibraryError) as error:
+        logger.info(
+            "no GPU session ({}): the tree's networks are run by PyTorch on the CPU (reference session)", error.cause
+        )
+        return "reference"
+    return "tensorrt"

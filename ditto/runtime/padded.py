@@ -22,10 +22,10 @@ class PaddedRunner(LlmRunner):
 
     def __init__(self, session: Session, batch: int) -> None:
         self._batch = batch
-        self._cached = [0] * batch
-        self._tokens = session.tokens
+        self._cached = [0] * batch  # tokens in each row's cache
+        self._tokens, self._limits = session.tokens, session.limits
         width = int(session.tree.config("llm")["pretrained_config"]["hidden_size"])
-        self._no_pictures = torch.zeros(1, width, dtype=session.table_dtype)
+        self._no_pictures = torch.zeros(1, width, dtype=session.table_dtype, device=self.device)
 
     @abstractmethod
     def run(
@@ -46,50 +46,80 @@ class PaddedRunner(LlmRunner):
             write_indices: int32 [B], how many tokens of each row the cache holds.
             table: [rows of pictures, width], the prompt embedding table, at least one row.
         Returns:
-            float32 [B, vocabulary], on the CPU.
+            float32 [B, vocabulary] on `device`, valid until the next call.
         """
 
+    def run_next(self, chosen: Tensor, cached: Sequence[int], moving: Sequence[bool]) -> Tensor:
+        """Run the language model on one token of every row.
+
+        Args:
+            chosen: int64 [B], on `device`.
+            cached: how many tokens of each row the cache holds.
+            moving: which rows keep their token; those of the others are fillers, and the next one overwrites them.
+        Returns:
+            As `run`.
+        """
+        del moving
+        written = torch.tensor(cached, dtype=torch.int32)
+        first = torch.zeros_like(written)
+        ids = chosen.to(torch.int32)[:, None]
+        return self.run(slice(0, self._batch), ids, written[:, None], first, written, self._no_pictures)
+
     @override
-    def step(self, turns: Sequence[Turn]) -> Tensor:
+    def takes(self, turns: Sequence[Turn]) -> bool:
+        return sum(_table_rows(turn) for turn in turns) <= self._limits.max_prompt_embedding_table_size
+
+    @override
+    def step(self, turns: Sequence[Turn], chosen: Tensor) -> Tensor:
+        next_tokens = [turn for turn in turns if turn.past]
+        if len(next_tokens) == self._batch:  # turns come in the order of their rows
+            return self._run_next(next_tokens, chosen)
         found: dict[int, Tensor] = {}
-        for part in _neighbours([turn for turn in turns if len(turn.ids) > 1 or not turn.past]):
-            found.update(self._run(part, range(part[0].row, part[-1].row + 1)))
-        single = [turn for turn in turns if turn.row not in found]
-        if single:
-            found.update(self._run(single, range(self._batch)))
+        for prompts in _neighbours([turn for turn in turns if not turn.past]):
+            logits = self._run_prompts(prompts, slice(prompts[0].row, prompts[-1].row + 1))
+            found.update((turn.row, row.clone()) for turn, row in zip(prompts, logits, strict=True))
+        if next_tokens:
+            logits = self._run_next(next_tokens, chosen)
+            found.update((turn.row, logits[turn.row]) for turn in next_tokens)
         return torch.stack([found[turn.row] for turn in turns])
 
     @override
     def leave(self, row: int) -> None:
         self._cached[row] = 0
 
-    def _run(self, turns: Sequence[Turn], rows: range) -> dict[int, Tensor]:
-        """Logits by row. Rows without a turn compute a filler token, which lands behind what their cache holds and is
-        overwritten by their next one."""
-        of_row = {turn.row: turn for turn in turns}
-        width = max(len(turn.ids) for turn in turns)
-        ids = torch.full((len(rows), width), self._tokens.pad, dtype=torch.int32)
-        last = torch.zeros(len(rows), dtype=torch.int32)
+    def _run_prompts(self, turns: Sequence[Turn], rows: slice) -> Tensor:
+        width = max(len(turn.request.ids) for turn in turns)
+        padded: list[list[int]] = []
         parts: list[Tensor] = []
         offset = 0
-        for index, row in enumerate(rows):
-            if row not in of_row:
-                continue
-            turn = of_row[row]
+        for turn in turns:
+            ids, features = turn.request.ids, turn.request.features
             # One table for all: each row's virtual ids move behind the rows before it.
-            moved = [token + offset if token >= self._tokens.vocab_size else token for token in turn.ids]
-            ids[index, : len(moved)] = torch.tensor(moved, dtype=torch.int32)
-            last[index] = len(moved) - 1
-            if turn.request.features is not None and not turn.past:
-                parts.append(turn.request.features.to(self._no_pictures.dtype))
-                offset += len(parts[-1])
-        cached = torch.tensor([self._cached[row] for row in rows], dtype=torch.int32)
-        positions = cached[:, None] + torch.arange(width, dtype=torch.int32)
+            moved = [token + offset if token >= self._tokens.vocab_size else token for token in ids]
+            padded.append(moved + [self._tokens.pad] * (width - len(moved)))
+            if features is not None:
+                parts.append(features.to(self._no_pictures))
+                offset += len(features)
+            self._cached[turn.row] = len(ids)
+        ids = torch.tensor(padded, dtype=torch.int32)
+        last = torch.tensor([len(turn.request.ids) - 1 for turn in turns], dtype=torch.int32)
+        positions = torch.arange(width, dtype=torch.int32).expand_as(ids).contiguous()
         table = torch.cat(parts) if parts else self._no_pictures
-        logits = self.run(slice(rows.start, rows.stop), ids, positions, last, cached, table)
-        for row, turn in of_row.items():
-            self._cached[row] = turn.past + len(turn.ids)
-        return {row: logits[row - rows.start] for row in of_row}
+        return self.run(rows, ids, positions, last, torch.zeros_like(last), table)
+
+    def _run_next(self, turns: Sequence[Turn], chosen: Tensor) -> Tensor:
+        """Logits of every row. Rows without a turn compute a filler token behind what their cache holds."""
+        moving = [False] * self._batch
+        for turn in turns:
+            self._cached[turn.row], moving[turn.row] = turn.past, True
+        logits = self.run_next(chosen, self._cached, moving)
+        for turn in turns:
+            self._cached[turn.row] += 1
+        return logits
+
+
+def _table_rows(turn: Turn) -> int:
+    return 0 if turn.past or turn.request.features is None else len(turn.request.features)
 
 
 def _neighbours(turns: Sequence[Turn]) -> list[list[Turn]]:

@@ -7,7 +7,6 @@ from torch import Tensor
 from typing_extensions import override
 
 from ditto.engine import EngineTree
-from ditto.errors import PromptError
 from ditto.network import Network
 from ditto.network.dims import evaluate
 from ditto.reference import Constants, run
@@ -27,14 +26,9 @@ class ReferenceSession(Session):
         self._networks: dict[str, tuple[Network, Constants]] = {}
 
     @override
-    def features(self, pixels: Tensor) -> Tensor:
+    def features_at_once(self, pixels: Tensor) -> Tensor:
         network, constants = self.network("vision")
         (name, spec), (output, _) = next(iter(network.inputs.items())), next(iter(network.outputs.items()))
-        if tuple(pixels.shape[1:]) != spec.shape[1:]:
-            raise PromptError(
-                f"pictures come as {list(pixels.shape[1:])}, the vision engine takes {list(spec.shape[1:])}",
-                remedy="use the processor of the model that the tree was built from",
-            )
         return run(network, {name: pixels.to(spec.dtype)}, constants)[output]
 
     @override

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ditto.engine import EngineTree, Tokens
 from ditto.errors import PromptError, TreeError
+from ditto.network import Spec
 
 
 @frozen(eq=False)
@@ -96,18 +98,20 @@ class Turn:
     Args:
         row: the row's place in the batch.
         request: that took the row.
-        ids: new tokens in order: the prompt, or the token that was chosen last.
-        past: tokens of the row that earlier steps have computed.
+        past: tokens of the row that earlier steps have computed; at 0 the turn is the prompt, later it is the one token
+            that was chosen last.
     """
 
     row: int
     request: Request
-    ids: tuple[int, ...]
     past: int
 
 
 class LlmRunner(ABC):
     """A batch in flight: rows with a KV cache each, which requests take and leave between steps."""
+
+    device = torch.device("cpu")  # where it computes
+    lag = 0  # how many steps it wants to be given before the first one's tokens are read
 
     def takes(self, turns: Sequence[Turn]) -> bool:
         """Whether one step can compute these turns; the oldest alone it always can."""
@@ -115,16 +119,30 @@ class LlmRunner(ABC):
         return True
 
     @abstractmethod
-    def step(self, turns: Sequence[Turn]) -> Tensor:
+    def step(self, turns: Sequence[Turn], chosen: Tensor) -> Tensor:
         """Compute the next tokens of some rows, at most one turn of each.
 
+        Args:
+            chosen: int64 [rows], on `device`: the token that was chosen last for each row.
         Returns:
-            float32 [turns, vocabulary], logits after each turn's last token, on the CPU.
+            float32 [turns, vocabulary], logits after each turn's last token, on `device`, valid until the next step.
         """
 
     @abstractmethod
     def leave(self, row: int) -> None:
         """The row's request is done; another may take the row, beginning with `past` 0."""
+
+    def working(self) -> AbstractContextManager[None]:
+        """Inside, torch's work is done in the runner's order."""
+        return nullcontext()
+
+    def reading(self, tensor: Tensor) -> Callable[[], list[int]]:
+        """A call that waits for what `tensor` [n] holds at this point of the runner's work, and returns it."""
+        numbers: list[int] = tensor.numpy().tolist()
+        return lambda: numbers
+
+    def close(self) -> None:  # noqa: B027
+        """The batch is over; the runner is not used again."""
 
 
 class Session(ABC):
@@ -144,13 +162,26 @@ class Session(ABC):
             raise TreeError("the tree has no language model", where=str(tree.root), remedy="run a whole tree")
         self.tokens: Tokens = tokens
 
-    @abstractmethod
     def features(self, pixels: Tensor) -> Tensor:
-        """Features of pictures: [images, channels, height, width] → [images, rows, width], on the CPU.
+        """Features of any number of pictures: [images, channels, height, width] → [images, rows, width].
 
         Raises:
             PromptError: the pictures do not fit the engine.
         """
+        vision = self.tree.component("vision")
+        wanted = Spec.parse(next(iter(vision.inputs.values()))).shape[1:]
+        if tuple(pixels.shape[1:]) != wanted:
+            raise PromptError(
+                f"pictures come as {list(pixels.shape[1:])}, the vision engine takes {list(wanted)}",
+                remedy="use the processor of the model that the tree was built from",
+            )
+        at_once = self.tree.config("vision")["builder_config"]["max_batch_size"]
+        starts = range(0, len(pixels), at_once)
+        return torch.cat([self.features_at_once(pixels[start : start + at_once]) for start in starts])
+
+    @abstractmethod
+    def features_at_once(self, pixels: Tensor) -> Tensor:
+        """Features of as many pictures as the vision engine takes at once, or fewer."""
 
     @abstractmethod
     def start(self, batch: int) -> LlmRunner:

@@ -1,0 +1,281 @@
+"""What a machine with a GPU has to show: the TensorRT session's answers beside Hugging Face's, and its timings.
+
+    python -m benchmarks.gpu_check [--dtype float16 float32] [--work FOLDER]
+
+Builds the bundled LLaVA for TensorRT-RTX and runs it in all the ways that `ditto run` knows. Each part reports its own
+failure and the rest goes on; the exit code is 1 if any failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import define, field
+
+from ditto import EngineTree, LlavaModel
+from ditto.engine import version_of
+from ditto.families.answering import Answerer
+from ditto.runtime import Batch, Request, Sampling, open_session
+from tests.support.shapes import HuggingFace, Question, world
+
+CHECKPOINT = Path(__file__).parent.parent / "examples" / "shapes_llava" / "checkpoint"
+ROWS = 4
+TOKENS = 64
+
+
+@define
+class Report:
+    """Verdicts as they come, and all of them at the end."""
+
+    lines: list[tuple[str, bool, str]] = field(factory=list)
+
+    def part(self, name: str, work: Callable[[], tuple[bool, str]]) -> bool:
+        """Run a part; what it raises is its verdict."""
+        start = time.perf_counter()
+        try:
+            passed, told = work()
+        except Exception as error:
+            traceback.print_exc()
+            passed, told = False, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        told = f"{told} ({time.perf_counter() - start:.1f} s)"
+        self.lines.append((name, passed, told))
+        print(f"{'ok  ' if passed else 'FAIL'} {name:<52} {told}", flush=True)
+        return passed
+
+    def table(self) -> int:
+        """Print all verdicts; returns the exit code."""
+        print("\n| part | verdict | |\n|---|---|---|")
+        for name, passed, told in self.lines:
+            print(f"| {name} | {'ok' if passed else 'FAIL'} | {told} |")
+        return 0 if all(passed for _, passed, _ in self.lines) else 1
+
+
+class Checks:
+    """All parts for one tree."""
+
+    def __init__(self, report: Report, tree: EngineTree, label: str, asked: Any, face: HuggingFace) -> None:
+        self.report, self.tree, self.label, self.face = report, tree, label, face
+        self.pictures, self.questions = asked
+        start = time.perf_counter()
+        self.session: Any = open_session(tree, "tensorrt")
+        opened = time.perf_counter()
+        _ = self.session.loaded
+        done = time.perf_counter()
+        print(f"{label}: session in {opened - start:.2f} s, engines loaded in {done - start:.2f} s", flush=True)
+        self.answerer = Answerer(self.session)
+
+    def run(self, expected: Sequence[tuple[int, ...]]) -> None:
+        """Run every part."""
+        parts = {
+            "first answer": self.first,
+            "32 pictures, batch 1": lambda: self.questions_by(1, expected),
+            f"32 pictures, batch {ROWS}": lambda: self.questions_by(ROWS, expected),
+            "again, graphs recorded": lambda: self.questions_by(ROWS, expected),
+            "0, 1 and 2 pictures in a batch": self.different_pictures,
+            "requests join and leave": lambda: self.joining(expected),
+            "sampling with a seed": self.sampling,
+            "streaming": lambda: self.streaming(expected),
+            "decode is a CUDA graph": self.graph,
+            "timings": self.timings,
+        }
+        for name, work in parts.items():
+            self.report.part(f"{self.label}: {name}", work)
+
+    def first(self) -> tuple[bool, str]:
+        """Time to the first answer, kernels compiled on the way."""
+        question = self.questions[0]
+        reply = self.answerer.answer([question.prompt], [self.pictures[question.picture]], max_new_tokens=1)
+        return True, f"{reply.seconds}"
+
+    def questions_by(self, rows: int, expected: Sequence[tuple[int, ...]]) -> tuple[bool, str]:
+        """Greedy tokens, `rows` questions at a time."""
+        wrong: list[str] = []
+        for start in range(0, len(self.questions), rows):
+            part: list[Question] = self.questions[start : start + rows]
+            pictures = [self.pictures[question.picture] for question in part]
+            reply = self.answerer.answer([question.prompt for question in part], pictures, max_new_tokens=TOKENS)
+            for question, made, wanted in zip(part, reply.tokens, expected[start : start + rows], strict=True):
+                if made != wanted:
+                    wrong.append(f"picture {question.picture}, {question.kind}: {made} for {wanted}")
+        told = f"{len(self.questions) - len(wrong)} of {len(self.questions)} as Hugging Face"
+        return not wrong, f"{told}; {wrong[0]}" if wrong else told
+
+    def different_pictures(self) -> tuple[bool, str]:
+        """Rows with two pictures, none, one, and one, of different lengths."""
+        prompts = [
+            "USER: <image><image>\nDescribe this image. ASSISTANT:",
+            "USER: How many shapes are there? ASSISTANT:",
+            "USER: <image>\nHow many shapes are there? ASSISTANT:",
+            "<image>\nDescribe this image.",
+        ]
+        counts = [prompt.count("<image>") for prompt in prompts]
+        starts = [sum(counts[:row]) for row in range(len(counts))]
+        pictures = [self.pictures[start : start + count] for start, count in zip(starts, counts, strict=True)]
+        reply = self.answerer.answer(prompts, self.pictures[: sum(counts)], max_new_tokens=TOKENS)
+        wanted = [self.face_tokens(prompt, part) for prompt, part in zip(prompts, pictures, strict=True)]
+        return list(reply.tokens) == wanted, f"{reply.tokens} for {wanted}" if list(reply.tokens) != wanted else "equal"
+
+    def joining(self, expected: Sequence[tuple[int, ...]]) -> tuple[bool, str]:
+        """Ten requests through three rows, one more joining after every second step."""
+        requests = [self.request(question) for question in self.questions[:10]]
+        with Batch(self.session, 3) as batch:
+            flights = [batch.join(requests[0], TOKENS)]
+            steps = 0
+            while batch.busy or len(flights) < len(requests):
+                batch.step()
+                steps += 1
+                if steps % 2 == 0 and len(flights) < len(requests):
+                    flights.append(batch.join(requests[len(flights)], TOKENS))
+        wrong = [n for n, flight in enumerate(flights) if tuple(flight.made) != expected[n]]
+        return not wrong, f"{len(requests)} requests in {steps} steps, wrong: {wrong}"
+
+    def sampling(self) -> tuple[bool, str]:
+        """The same seed gives the same tokens, alone or in a batch; another seed gives others."""
+        requests = [self.request(question) for question in self.questions[:ROWS]]
+
+        def made(session: Any, rows: int, seed: int) -> list[list[int]]:
+            with Batch(session, rows, Sampling(temperature=1.5, top_k=50, top_p=0.95, seed=seed)) as batch:
+                flights = [batch.join(request, 24) for request in requests[:rows]]
+                while batch.busy:
+                    batch.step()
+            return [flight.made for flight in flights]
+
+        first, again, alone, other = (
+            made(self.session, rows, seed) for rows, seed in ((ROWS, 1), (ROWS, 1), (1, 1), (ROWS, 2))
+        )
+        here = made(open_session(self.tree, "reference"), ROWS, 1)
+        same = sum(left == right for left, right in zip(first, here, strict=True))
+        passed = first == again and alone[0] == first[0] and first != other
+        return passed, f"repeats: {first == again}, alone: {alone[0] == first[0]}, {same} of {ROWS} as on the CPU"
+
+    def streaming(self, expected: Sequence[tuple[int, ...]]) -> tuple[bool, str]:
+        """Tokens come one by one, while others are computed."""
+        seen: list[int] = []
+        with Batch(self.session, 1) as batch:
+            batch.join(self.request(self.questions[0]), TOKENS)
+            steps = 0
+            while batch.busy:
+                steps += 1
+                seen += [flight.made[-1] for flight in batch.step()]
+        return tuple(seen) == expected[0], f"{len(seen)} tokens in {steps} steps"
+
+    def graph(self) -> tuple[bool, str]:
+        """Whether decoding was recorded."""
+        runner = self.session.start(1)
+        try:
+            return bool(runner.is_recorded), "replayed" if runner.is_recorded else "done without a graph"
+        finally:
+            runner.close()
+
+    def timings(self) -> tuple[bool, str]:
+        """Vision, prompt and step, by batch."""
+        told: list[str] = []
+        for rows in (1, ROWS):
+            requests = [self.request(question) for question in self.questions[:rows]]
+            pixels = torch.randn(rows, 3, 112, 112)
+            vision = self.milliseconds(lambda pixels=pixels: self.session.features(pixels))
+            few, many = (self.milliseconds(lambda n=n: self.tokens(requests, n), 5) for n in (1, 33))
+            told.append(f"batch {rows}: vision {vision:.2f} ms, prompt {few:.2f} ms, step {(many - few) / 32:.3f} ms")
+        peak = torch.cuda.max_memory_allocated() / 2**20
+        return True, "; ".join([*told, f"torch's peak {peak:.0f} MiB"])
+
+    def tokens(self, requests: Sequence[Request], count: int) -> None:
+        """So many tokens of each request, end tokens ignored."""
+        end, self.session.tokens.end[:] = list(self.session.tokens.end), []
+        try:
+            with Batch(self.session, len(requests)) as batch:
+                for request in requests:
+                    batch.join(request, count)
+                while batch.busy:
+                    batch.step()
+        finally:
+            self.session.tokens.end[:] = end
+
+    def milliseconds(self, work: Callable[[], object], times: int = 20) -> float:
+        """Mean of some runs after three others."""
+        for _ in range(3):
+            work()
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(times):
+            work()
+        torch.cuda.synchronize()
+        return (time.perf_counter() - start) / times * 1e3
+
+    def request(self, question: Question) -> Request:
+        """A question as the session takes it."""
+        given = self.face.inputs(self.pictures[question.picture], question.prompt)
+        features = self.session.features(given["pixel_values"]).flatten(0, 1)
+        ids = given["input_ids"][0].tolist()
+        rows = iter(range(len(features)))
+        image, vocab_size = self.session.tokens.image, self.session.tokens.vocab_size
+        return Request(tuple(vocab_size + next(rows) if token == image else token for token in ids), features)
+
+    def face_tokens(self, prompt: str, pictures: Sequence[Path]) -> tuple[int, ...]:
+        """Hugging Face's answer to a prompt with any number of pictures."""
+        from PIL import Image
+
+        images = [Image.open(path).convert("RGB") for path in pictures]
+        given = self.face.processor(text=[prompt], images=images or None, return_tensors="pt").to(
+            self.face.model.device
+        )
+        with torch.no_grad():
+            made = self.face.model.generate(**given, max_new_tokens=TOKENS, do_sample=False)
+        return tuple(made[0, given["input_ids"].shape[1] :].tolist())
+
+
+def main() -> int:
+    """Run all parts; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--dtype", nargs="+", default=["float16", "float32"])
+    parser.add_argument("--work", type=Path, help="folder for trees and pictures (default: a temporary one)")
+    options = parser.parse_args()
+    work = options.work or Path(tempfile.mkdtemp())
+    packages = ("torch", "transformers", "tensorrt_rtx", "tensorrt_rtx_cu12", "numpy")
+    gpu = (
+        f"{torch.cuda.get_device_name()}, {torch.cuda.get_device_capability()}"
+        if torch.cuda.is_available()
+        else "no GPU"
+    )
+    print(
+        f"Python {platform.python_version()}, {', '.join(f'{p} {version_of(p)}' for p in packages)}, {gpu}", flush=True
+    )
+    report = Report()
+    (work / "pictures").mkdir(parents=True, exist_ok=True)
+    asked = world(work / "pictures")
+    face = HuggingFace(CHECKPOINT)
+    start = time.perf_counter()
+    expected = [face.tokens(asked[0][question.picture], question.prompt, TOKENS) for question in asked[1]]
+    print(
+        f"Hugging Face, float32 on the CPU: {len(expected)} answers in {time.perf_counter() - start:.1f} s", flush=True
+    )
+    model = LlavaModel.from_pretrained(str(CHECKPOINT)).with_batch(ROWS).with_target("tensorrt-rtx")
+    variants = {dtype: model.with_dtype(dtype) for dtype in options.dtype}
+    variants[f"{options.dtype[0]}, weights outside"] = model.with_dtype(options.dtype[0]).with_weights("outside")
+    for label, builder in variants.items():
+        trees: list[EngineTree] = []
+
+        def build(builder: Any = builder, label: str = label, trees: list[EngineTree] = trees) -> tuple[bool, str]:
+            trees.append(builder.build_all(work / label.replace(", ", "-").replace(" ", "-")))
+            return True, "built"
+
+        def check(label: str = label, trees: list[EngineTree] = trees) -> tuple[bool, str]:
+            Checks(report, trees[0], label, asked, face).run(expected)
+            return True, "done"
+
+        if report.part(f"{label}: build", build):
+            report.part(f"{label}: session", check)
+    return report.table()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""A compiled engine on the GPU: read from its file, bound to tensors by address, run in torch's current stream."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ditto.bindings import TensorRT
+from ditto.errors import DeviceError
+from ditto.targets.emit import Messages
+
+
+class Engine:
+    """An engine file, loaded onto the current GPU.
+
+    Args:
+        trt: the library that built it.
+        path: of the file; mapped, so that TensorRT reads it from the page cache without a copy.
+    Raises:
+        DeviceError: TensorRT does not load it here; the message is TensorRT's.
+    """
+
+    def __init__(self, trt: TensorRT, path: Path) -> None:
+        self._trt, self._path, self._messages = trt, path, Messages(trt.module)
+        self._runtime = trt.module.Runtime(self._messages.log)
+        self._kernels: Any = None
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            content.madvise(mmap.MADV_SEQUENTIAL)
+            content.madvise(mmap.MADV_WILLNEED)
+            self._engine = self._runtime.deserialize_cuda_engine(content)
+        if self._engine is None:
+            raise DeviceError(
+                f"{trt.title} does not load the engine on this GPU: {self._messages.last()}",
+                where=str(path),
+                remedy="build the tree on this machine, or for this GPU with --compute-capability",
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Inputs and outputs, in the engine's order."""
+        return tuple(self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors))
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Memory that the largest of its profiles works in."""
+        return int(self._engine.device_memory_size_v2)
+
+    def execution(self, profile: int, scratch: Tensor, eager: bool) -> Execution:
+        """A way to run the engine. A CUDA graph holds for the execution that it was recorded from only as long as
+        nothing else is bound to that, so each graph has its own.
+
+        Args:
+            profile: index of the optimisation profile.
+            scratch: memory to work in, of `scratch_bytes`; executions that never run at the same time may share it.
+            eager: compile kernels for new shapes at once rather than in the background (TensorRT-RTX). What is
+                recorded in a CUDA graph must be compiled by then.
+        Raises:
+            DeviceError: TensorRT refuses.
+        """
+        module = self._trt.module
+        config = self._engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(module.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if hasattr(module, "DynamicShapesKernelSpecializationStrategy"):
+            strategies = module.DynamicShapesKernelSpecializationStrategy
+            config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER if eager else strategies.LAZY
+            if self._kernels is None:
+                self._kernels = config.create_runtime_cache()
+            config.set_runtime_cache(self._kernels)  # what one execution compiled, the others have
+        context = self._engine.create_execution_context(config)
+        stream = torch.cuda.current_stream().cuda_stream
+        if context is None or not context.set_optimization_profile_async(profile, stream):
+            raise self.refusal("cannot be run")
+        context.set_device_memory(scratch.data_ptr(), scratch.numel())
+        return Execution(self, context, scratch)
+
+    def refusal(self, what: str) -> DeviceError:
+        """TensorRT's last message as an error."""
+        return DeviceError(f"the engine {what}: {self._messages.last()}", where=str(self._path))
+
+    def is_input(self, name: str) -> bool:
+        """Whether a tensor goes in."""
+        return bool(self._engine.get_tensor_mode(name) == self._trt.module.TensorIOMode.INPUT)
+
+
+class Execution:
+    """An engine on one profile, with tensors bound to its inputs and outputs."""
+
+    def __init__(self, engine: Engine, context: Any, scratch: Tensor) -> None:
+        self._engine, self._context, self._scratch = engine, context, scratch
+        self._bound: dict[str, Tensor] = {}
+
+    def bind(self, tensors: Mapping[str, Tensor]) -> None:
+        """Read inputs from, and write outputs to, these contiguous tensors on the GPU.
+
+        Raises:
+            DeviceError: a shape that the profile does not take.
+        """
+        for name, tensor in tensors.items():
+            if self._bound.get(name) is tensor:
+                continue
+            assert tensor.is_cuda and tensor.is_contiguous(), name
+            fits = not self._engine.is_input(name) or self._context.set_input_shape(name, tuple(tensor.shape))
+            if not fits or not self._context.set_tensor_address(name, tensor.data_ptr()):
+                raise self._engine.refusal(f"does not take {name} as {list(tensor.shape)}")
+            self._bound[name] = tensor
+
+    def enqueue(self) -> None:
+        """Run, after the work that is in torch's current stream.
+
+        Raises:
+            DeviceError: TensorRT refuses.
+        """
+        if not self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
+            raise self._engine.refusal("failed")

@@ -1,0 +1,101 @@
+"""What running a tree takes of a GPU's memory."""
+
+from __future__ import annotations
+
+from attrs import evolve, frozen
+
+from ditto.engine import EngineTree
+from ditto.errors import DeviceError
+from ditto.network import Network, Spec
+from ditto.network.dims import evaluate
+from ditto.runtime.weights import network_of
+
+_GIB = 1 << 30
+# What the CUDA context, kernels and torch itself take beside what is counted here.
+_RESERVE = 1 << 29
+
+
+@frozen(kw_only=True)
+class MemoryPlan:
+    """Bytes on the GPU.
+
+    Args:
+        weights: engines, and weights that are bound to them from outside.
+        scratch: what engines work in.
+        cache_row: KV cache of one row.
+        rows: of the batch.
+    """
+
+    weights: int
+    scratch: int
+    cache_row: int
+    rows: int
+
+    @staticmethod
+    def of(tree: EngineTree, rows: int = 1) -> MemoryPlan:
+        """The plan of a tree before it is loaded; what its engines work in is not known yet."""
+        files = tree.manifest.files
+        weights = 0
+        for name, component in tree.manifest.components.items():
+            prefix = "" if component.folder == "." else f"{component.folder}/"
+            weights += files[f"{prefix}{component.engine}"].bytes + outside_bytes(tree, name)
+        return MemoryPlan(weights=weights, scratch=0, cache_row=cache_row_bytes(tree), rows=rows)
+
+    @property
+    def needed(self) -> int:
+        """All of it."""
+        return self.loaded + self.cache_row * self.rows + _RESERVE
+
+    @property
+    def loaded(self) -> int:
+        """What is taken once the engines are loaded."""
+        return self.weights + self.scratch
+
+    def with_scratch(self, scratch: int) -> MemoryPlan:
+        return evolve(self, scratch=scratch)
+
+    def with_rows(self, rows: int) -> MemoryPlan:
+        return evolve(self, rows=rows)
+
+    def check(self, free: int, total: int) -> None:
+        """Check that it fits into `free` of `total` bytes.
+
+        Raises:
+            DeviceError: it does not; says how much is missing, and what to lower.
+        """
+        if self.needed <= free:
+            return
+        cache = self.cache_row * self.rows
+        if self.loaded + self.cache_row + _RESERVE <= free:
+            fitting = (free - self.loaded - _RESERVE) // self.cache_row
+            remedy = f"send at most {fitting} prompts at once, or build with a smaller --max-seq-len"
+        else:
+            remedy = "build with a smaller --max-seq-len or --max-input-len, or run on a GPU with more memory"
+        raise DeviceError(
+            f"too little GPU memory: {_gib(self.needed)} needed ({_gib(self.weights)} engines and weights, "
+            f"{_gib(cache)} KV cache for {self.rows} rows, {_gib(self.scratch)} to work in), {_gib(free)} of "
+            f"{_gib(total)} free",
+            remedy=remedy,
+        )
+
+
+def outside_bytes(tree: EngineTree, name: str) -> int:
+    """Bytes of the weights that are bound to a component's engine from outside."""
+    outside = tree.component(name).outside
+    network = network_of(tree, name) if outside else Network()
+    return sum(_bytes(network.value(value).spec) for value in outside.values())
+
+
+def cache_row_bytes(tree: EngineTree) -> int:
+    """Bytes of the KV cache of one row."""
+    component = tree.component("llm")
+    return sum(_bytes(Spec.parse(component.inputs[past])) for past in component.shared.values())
+
+
+def _bytes(spec: Spec) -> int:
+    """Of one row, where there are rows."""
+    return evaluate(spec.numel, {"batch": 1}) * spec.dtype.itemsize
+
+
+def _gib(count: int) -> str:
+    return f"{count / _GIB:.1f} GiB"

@@ -1,0 +1,101 @@
+"""Choosing the next token from logits, on whatever device they are.
+
+B rows, V vocabulary, K candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from attrs import field, frozen
+from torch import Tensor
+
+from ditto.errors import ConfigError
+
+
+@frozen(kw_only=True)
+class Sampling:
+    """How a next token is chosen, with the meaning that the settings have in Hugging Face's `generate`.
+
+    Args:
+        temperature: logits are divided by it; 0 takes the most likely token, and the other settings say nothing.
+        top_k: choose among so many of the most likely tokens; 0 for all.
+        top_p: choose among the most likely tokens that together have at least this probability.
+        seed: of the random numbers. Each request has its own, so its tokens do not depend on those beside it.
+    Raises:
+        ConfigError: a setting out of its range.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = field(default=0, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        in_range = {
+            f"temperature {self.temperature}": self.temperature >= 0,
+            f"top-k {self.top_k}": self.top_k >= 0,
+            f"top-p {self.top_p}": 0 < self.top_p <= 1,
+            f"seed {self.seed}": 0 <= self.seed < 1 << 40,
+        }
+        for setting, fits in in_range.items():
+            if not fits:
+                raise ConfigError(
+                    f"{setting} is out of range",
+                    remedy="temperature, top-k and seed are at least 0, top-p is above 0 and at most 1",
+                )
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the most likely token is taken."""
+        return self.temperature == 0
+
+    def draws(self, number: int, count: int) -> Iterator[float]:
+        """The random numbers in [0, 1) of the `count` tokens of request `number`; none for greedy."""
+        if self.is_greedy:
+            return iter(())
+        generator = torch.Generator().manual_seed((self.seed << 20) + number)
+        return iter(torch.rand(count, generator=generator).tolist())
+
+
+GREEDY = Sampling(temperature=0.0)
+
+
+def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """The tokens that may be chosen.
+
+    Args:
+        logits: float32 [B, V].
+    Returns:
+        Probabilities, float32 [B, K], falling, 0 for those that top-p excludes; and token ids, int64 [B, K].
+    Source: temperature, top-k and nucleus sampling (Holtzman et al., arXiv:1904.09751), in the order of Hugging Face.
+    """
+    count = min(sampling.top_k, logits.shape[-1]) or logits.shape[-1]
+    scores, tokens = (logits / sampling.temperature).topk(count, dim=-1)
+    probabilities = scores.softmax(-1)
+    if sampling.top_p < 1:
+        before = probabilities.cumsum(-1) - probabilities
+        kept = before < sampling.top_p
+        kept[:, 0] = True
+        probabilities = probabilities * kept
+        probabilities = probabilities / probabilities.sum(-1, keepdim=True)
+    return probabilities, tokens
+
+
+def choose(logits: Tensor, sampling: Sampling, draw: Tensor | None) -> Tensor:
+    """The next token of each row. Nothing here waits for the device.
+
+    Args:
+        logits: float32 [B, V].
+        draw: float32 [B] in [0, 1); None for greedy.
+    Returns:
+        int64 [B].
+    """
+    if draw is None:
+        return logits.argmax(-1)
+    probabilities, tokens = candidates(logits, sampling)
+    reached = probabilities.cumsum(-1)
+    place = (reached <= draw[:, None] * reached[:, -1:]).sum(-1, keepdim=True)
+    last = (probabilities > 0).sum(-1, keepdim=True) - 1  # rounding must not lead behind the last candidate
+    return tokens.gather(-1, torch.minimum(place, last)).squeeze(-1)

@@ -1,0 +1,331 @@
+"""The TensorRT session: a plugin-free tree's engines on this machine's GPU.
+
+B rows of a batch, S new tokens of each.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from ditto.bindings import TensorRT
+from ditto.engine import EngineTree
+from ditto.errors import DeviceError
+from ditto.network import Spec
+from ditto.network.dims import evaluate
+from ditto.runtime.engine import Engine, Execution
+from ditto.runtime.graphs import Repeated
+from ditto.runtime.memory import MemoryPlan
+from ditto.runtime.padded import PaddedRunner
+from ditto.runtime.session import LlmRunner, Session
+from ditto.runtime.weights import bound_weights
+
+# Prompts are padded to a multiple of this: TensorRT-RTX compiles kernels for each new length.
+_LENGTH_STEP = 64
+
+
+class TensorRTSession(Session):
+    """Runs a tree's engines on a GPU. They are loaded in the background from the moment it is made.
+
+    Args:
+        tree: to run.
+        trt: the library that built it.
+        device: the GPU.
+    Raises:
+        DeviceError: too little memory.
+    """
+
+    name = "tensorrt"
+
+    def __init__(self, tree: EngineTree, trt: TensorRT, device: torch.device) -> None:
+        super().__init__(tree)
+        self.device = device
+        self._plan = MemoryPlan.of(tree)
+        self._plan.check(*torch.cuda.mem_get_info(device))
+        self.stream = torch.cuda.Stream(device)
+        loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ditto-load")
+        self._loading = loader.submit(Loaded, tree, trt, device, self.stream)
+        loader.shutdown(wait=False)
+        self._idle: list[KVCache] = []
+        self._vision: dict[int, _VisionCall] = {}
+
+    @property
+    def loaded(self) -> Loaded:
+        """The engines, waited for.
+
+        Raises:
+            DeviceError: TensorRT does not load them here.
+        """
+        return self._loading.result()
+
+    @cached_property
+    def prefill(self) -> Execution:
+        """How prompts are run, for all batches."""
+        return self.loaded.execution("llm", "prefill")
+
+    @override
+    def features_at_once(self, pixels: Tensor) -> Tensor:
+        with self.working():
+            count = len(pixels)
+            if count not in self._vision:
+                self._vision[count] = _VisionCall(self.tree, self.loaded, count)
+            return self._vision[count](pixels)
+
+    @override
+    def start(self, batch: int) -> LlmRunner:
+        with self.working():
+            return self._cache(batch).runner(batch)
+
+    def working(self) -> AbstractContextManager[None]:
+        """Inside, torch's work is in the session's stream, in order with what comes before and after."""
+        return _in_order(self.stream)
+
+    def give_back(self, cache: KVCache) -> None:
+        """A batch is over: its cache may serve another."""
+        self._idle.append(cache)
+
+    def _cache(self, rows: int) -> KVCache:
+        """A KV cache that no batch is using: one that is large enough, or a new one in place of those too small.
+
+        Raises:
+            DeviceError: too little memory.
+        """
+        for cache in self._idle:
+            if cache.rows >= rows:
+                self._idle.remove(cache)
+                return cache
+        self._idle.clear()
+        gc.collect()  # caches and their runners know each other
+        torch.cuda.empty_cache()
+        free, total = torch.cuda.mem_get_info(self.device)
+        plan = self._plan.with_rows(rows).with_scratch(self.loaded.scratch.numel())
+        plan.check(free + plan.loaded, total)
+        return KVCache(self, rows)
+
+
+class Loaded:
+    """Engines and their weights on the GPU, and one memory for all of them to work in: they take turns."""
+
+    def __init__(self, tree: EngineTree, trt: TensorRT, device: torch.device, stream: torch.cuda.Stream) -> None:
+        with torch.cuda.device(device), torch.cuda.stream(stream):
+            self._components = {
+                name: tree.component(name) for name in ("vision", "llm") if name in tree.manifest.components
+            }
+            self._engines = {
+                name: Engine(trt, tree.folder(name) / str(component.engine))
+                for name, component in self._components.items()
+            }
+            self._weights = {
+                name: {key: tensor.to(device) for key, tensor in bound_weights(tree, name)} for name in self._engines
+            }
+            size = max(engine.scratch_bytes for engine in self._engines.values())
+            self.scratch = torch.empty(max(size, 1), dtype=torch.uint8, device=device)
+
+    def execution(self, name: str, profile: str) -> Execution:
+        """A new way to run a component on a profile, its weights bound."""
+        index = list(self._components[name].profiles).index(profile)
+        # Prompts differ in length, so the kernels for each may come later; the others are recorded in graphs.
+        execution = self._engines[name].execution(index, self.scratch, eager=profile != "prefill")
+        execution.bind(self._weights[name])
+        return execution
+
+
+class KVCache:
+    """The KV cache of a batch, and the runners that use its first rows."""
+
+    def __init__(self, session: TensorRTSession, rows: int) -> None:
+        component = session.tree.component("llm")
+        self.rows = rows
+        self._session, self._runners = session, dict[int, TensorRTRunner]()
+        self._pasts = {past: Spec.parse(component.inputs[past]) for past in component.shared.values()}
+        try:
+            # Zeros: what a row has not written yet is masked, but must be no NaN.
+            self.tensors = {
+                name: torch.zeros(_shape(spec, batch=rows), dtype=spec.dtype, device=session.device)
+                for name, spec in self._pasts.items()
+            }
+        except torch.cuda.OutOfMemoryError as error:
+            raise DeviceError(
+                f"the KV cache of {rows} rows does not fit into the GPU's memory",
+                remedy="send fewer prompts at once, or build with a smaller --max-seq-len",
+            ) from error
+
+    def runner(self, batch: int) -> TensorRTRunner:
+        """The runner of the first `batch` rows."""
+        if batch not in self._runners:
+            self._runners[batch] = TensorRTRunner(self._session, self, batch)
+        runner = self._runners[batch]
+        runner.open()
+        return runner
+
+    def bound(self, rows: slice) -> dict[str, Tensor]:
+        """Inputs and the outputs in their memory, by name, for neighbouring rows."""
+        shared = self._session.tree.component("llm").shared
+        parts = {name: tensor[rows] for name, tensor in self.tensors.items()}
+        return {**parts, **{present: parts[past] for present, past in shared.items()}}
+
+
+class TensorRTRunner(PaddedRunner):
+    """A batch on the GPU. Prompts run as they come; one token of every row is a CUDA graph."""
+
+    lag = 2
+
+    def __init__(self, session: TensorRTSession, cache: KVCache, batch: int) -> None:
+        self.device = session.device
+        super().__init__(session, batch)
+        self._session, self._cache = session, cache
+        self._inputs = session.tree.component("llm").inputs
+        self._prefill, self._decode = session.prefill, session.loaded.execution("llm", "decode")
+        self._longest = session.limits.max_input_len
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.int32, device=self.device)
+
+        # What the graph reads and writes. A row's tokens in the cache are also its next position.
+        self._ids, self._written, self._moving, first = zeros(batch, 1), zeros(batch), zeros(batch), zeros(batch)
+        self._logits = self._new_logits(batch)
+        self._bound = self._known(
+            input_ids=self._ids,
+            position_ids=self._written[:, None],
+            last_token_ids=first,
+            write_indices=self._written,
+            prompt_embedding_table=self._no_pictures,
+            logits=self._logits,
+        ) | cache.bound(slice(0, batch))
+        self._on_device: tuple[list[int], list[bool]] = ([], [])
+        self._repeated = Repeated(self._next)
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether tokens come from a CUDA graph."""
+        return self._repeated.is_recorded
+
+    def open(self) -> None:
+        """Begin a batch."""
+        self._cached = [0] * self._batch
+
+    @override
+    def run(
+        self,
+        rows: slice,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        last_token_ids: Tensor,
+        write_indices: Tensor,
+        table: Tensor,
+    ) -> Tensor:
+        width = padded_length(input_ids.shape[1], self._longest)
+        more = width - input_ids.shape[1]
+        last = position_ids[:, -1:] + torch.arange(1, more + 1, dtype=torch.int32)
+        ids = torch.nn.functional.pad(input_ids, (0, more), value=self._tokens.pad)
+        given = {
+            "input_ids": ids,
+            "position_ids": torch.cat([position_ids, last], 1),
+            "last_token_ids": last_token_ids,
+            "write_indices": write_indices,
+            "prompt_embedding_table": table,
+        }
+        logits = self._new_logits(len(ids))
+        sent = {name: tensor.to(self.device, non_blocking=True) for name, tensor in given.items()}
+        self._prefill.bind(self._known(**sent, logits=logits) | self._cache.bound(rows))
+        self._prefill.enqueue()
+        return logits
+
+    @override
+    def run_next(self, chosen: Tensor, cached: Sequence[int], moving: Sequence[bool]) -> Tensor:
+        if self._on_device != (cached, moving):
+            self._written.copy_(torch.tensor(cached, dtype=torch.int32), non_blocking=True)
+            self._moving.copy_(torch.tensor(moving, dtype=torch.int32), non_blocking=True)
+        self._ids.copy_(chosen[:, None])
+        self._repeated()
+        moved = [count + goes for count, goes in zip(cached, moving, strict=True)]
+        self._on_device = (moved, list(moving))
+        return self._logits
+
+    @override
+    def working(self) -> AbstractContextManager[None]:
+        return self._session.working()
+
+    @override
+    def reading(self, tensor: Tensor) -> Callable[[], list[int]]:
+        here = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        here.copy_(tensor, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+
+        def read() -> list[int]:
+            arrived.synchronize()
+            return here.tolist()
+
+        return read
+
+    @override
+    def close(self) -> None:
+        self._session.give_back(self._cache)
+
+    def _next(self) -> None:
+        """One token of every row: what the graph holds."""
+        self._decode.bind(self._bound)
+        self._decode.enqueue()
+        self._written += self._moving
+
+    def _known(self, **tensors: Tensor) -> dict[str, Tensor]:
+        """Those that the engine has: a text model has no prompt table."""
+        return {name: tensor for name, tensor in tensors.items() if name == "logits" or name in self._inputs}
+
+    def _new_logits(self, rows: int) -> Tensor:
+        spec = Spec.parse(self._session.tree.component("llm").outputs["logits"])
+        return torch.empty(_shape(spec, batch=rows), dtype=spec.dtype, device=self.device)
+
+
+class _VisionCall:
+    """The vision engine for one number of pictures; a CUDA graph from its third use."""
+
+    def __init__(self, tree: EngineTree, loaded: Loaded, count: int) -> None:
+        component = tree.component("vision")
+        ((source, before), *_), ((target, after), *_) = component.inputs.items(), component.outputs.items()
+        self._execution = loaded.execution("vision", "vision")
+        specs = Spec.parse(before), Spec.parse(after)
+        self._pixels, self._features = (
+            torch.empty(_shape(spec, batch=count), dtype=spec.dtype, device=loaded.scratch.device) for spec in specs
+        )
+        self._bound = {source: self._pixels, target: self._features}
+        self._repeated = Repeated(self._run, plain_times=2)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Features of the pictures, in memory of their own."""
+        self._pixels.copy_(pixels, non_blocking=True)
+        self._repeated()
+        return self._features.clone()
+
+    def _run(self) -> None:
+        self._execution.bind(self._bound)
+        self._execution.enqueue()
+
+
+def padded_length(length: int, longest: int) -> int:
+    """What a prompt's length is rounded up to."""
+    return min(-(-length // _LENGTH_STEP) * _LENGTH_STEP, longest)
+
+
+def _shape(spec: Spec, **sizes: int) -> tuple[int, ...]:
+    return tuple(evaluate(dim, sizes) for dim in spec.shape)
+
+
+@contextmanager
+def _in_order(stream: torch.cuda.Stream) -> Generator[None]:
+    outer = torch.cuda.current_stream(stream.device)
+    if outer == stream:
+        yield
+        return
+    stream.wait_stream(outer)
+    with torch.cuda.stream(stream):
+        yield
+    outer.wait_stream(stream)
