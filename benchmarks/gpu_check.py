@@ -15,6 +15,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +183,8 @@ class Checks:
         for rows in (1, ROWS):
             requests = [self.request(question) for question in self.questions[:rows]]
             pixels = torch.randn(rows, 3, 112, 112)
-            vision = self.milliseconds(lambda pixels=pixels: self.session.features(pixels))
-            few, many = (self.milliseconds(lambda n=n: self.tokens(requests, n), 5) for n in (1, 33))
+            vision = self.milliseconds(partial(self.session.features, pixels))
+            few, many = (self.milliseconds(partial(self.tokens, requests, count), 5) for count in (1, 33))
             told.append(f"batch {rows}: vision {vision:.2f} ms, prompt {few:.2f} ms, step {(many - few) / 32:.3f} ms")
         peak = torch.cuda.max_memory_allocated() / 2**20
         return True, "; ".join([*told, f"torch's peak {peak:.0f} MiB"])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from ditto.cli.main import main, parser
 from ditto.errors import DittoError
@@ -140,6 +141,14 @@ def test_a_read_only_output_is_refused(shapes_checkpoint, tmp_path, capsys):
     tmp_path.chmod(0o500)
     assert main(["-q", "build", str(shapes_checkpoint), "-o", str(tmp_path / "tree")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_session_without_a_gpu_is_refused(tree, pictures, capsys):
+    assert main(["-q", "run", str(tree), "--session", "tensorrt", "--image", str(pictures[0]), "--prompt", "x"]) == 2
+    first, hint = capsys.readouterr().err.splitlines()
+    assert first.startswith(("error: torch", "error: there is no GPU"))
+    assert "run with --session reference" in hint
 
 
 USAGE = [[], ["build"], ["build", "x"], ["run", "x"], ["cook"], ["build", "x", "-o", "y", "--target", "onnx"]]

@@ -8,6 +8,7 @@ import torch
 from ditto import LlmBuilder
 from ditto.errors import PromptError
 from ditto.runtime import Batch, Request, generate, open_session
+from ditto.runtime.session import LlmRunner
 from tests.support.models import TEXT_MODELS, llama, llava
 from tests.support.trees import llava_tree
 
@@ -102,3 +103,40 @@ def test_a_request_that_is_too_long_does_not_join(llama_tree):
     with pytest.raises(PromptError, match="the engine takes"):
         batch.join(Request(tuple(range(60))), 4)
     assert not batch.busy
+
+
+@pytest.mark.parametrize("lag", [1, 2, 30])
+def test_a_host_that_lags_behind_reads_the_same_tokens(lag, tmp_path, monkeypatch):
+    model = llama()
+    wanted = [greedy(model, prompt, 12, eos_token_id=None) for prompt in PROMPTS]
+    model.generation_config.eos_token_id = wanted[0][3]
+    wanted = [greedy(model, prompt, 12) for prompt in PROMPTS]
+    tree = LlmBuilder.from_model(model).with_batch(3).with_target("tensorrt-rtx").build(tmp_path / "tree")
+    session = open_session(tree, "reference")
+    monkeypatch.setattr(LlmRunner, "lag", lag)
+    answers = generate(session, [Request(tuple(prompt)) for prompt in PROMPTS], 12)
+    assert [answer.ids for answer in answers] == wanted
+    with Batch(session, 1) as batch:
+        flights = [batch.join(Request(tuple(prompt)), 12) for prompt in PROMPTS]
+        assert [batch.step() for _ in range(min(lag, 12))] == [[]] * min(lag, 12)
+        while batch.busy:
+            assert len(batch.step()) <= 1
+    assert [tuple(flight.made) for flight in flights] == wanted
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+def test_a_request_that_leaves_early_makes_room(lag, tmp_path, monkeypatch):
+    model = llama()
+    tree = LlmBuilder.from_model(model).with_batch(1).with_target("tensorrt-rtx").build(tmp_path / "tree")
+    monkeypatch.setattr(LlmRunner, "lag", lag)
+    with Batch(open_session(tree, "reference"), 1) as batch:
+        first, second, third = (batch.join(Request(tuple(prompt)), 9) for prompt in PROMPTS)
+        while len(first.made) < 3:
+            batch.step()
+        batch.leave(first)
+        batch.leave(second)
+        while batch.busy:
+            batch.step()
+    assert tuple(first.made) == greedy(model, PROMPTS[0], 9)[:3]
+    assert second.made == []
+    assert tuple(third.made) == greedy(model, PROMPTS[2], 9)
