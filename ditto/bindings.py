@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import importlib.metadata
 import importlib.util
+from pathlib import Path
 from typing import Any, Literal
 
 from attrs import frozen
@@ -14,6 +17,7 @@ Library = Literal["tensorrt", "tensorrt_rtx"]
 
 # The oldest versions with attention, KV-cache update, rotary embedding and the second normalization layer.
 _NATIVE_SINCE = {"tensorrt": (10, 15), "tensorrt_rtx": (1, 4)}
+_PLUGIN_LIBRARY, _PLUGIN_NAMESPACE = "libnvinfer_plugin_tensorrt_llm.so", b"tensorrt_llm"
 _EXTRA = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx", "tensorrt_llm": "trtllm"}
 _TITLE = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX", "tensorrt_llm": "TensorRT-LLM"}
 
@@ -76,6 +80,42 @@ def load(library: Library) -> TensorRT:
             f"{_TITLE[library]} is installed but does not import: {error}",
             remedy=f"install it again: pip install --force-reinstall 'ditto[{_EXTRA[library]}]'",
         ) from error
+
+
+def plugins_version() -> str | None:
+    """The version of the installed TensorRT-LLM, None if there is none; it is not imported."""
+    try:
+        return importlib.metadata.version("tensorrt_llm")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def load_plugins() -> TensorRT:
+    """Import TensorRT and load TensorRT-LLM's plugin library into it, without importing TensorRT-LLM.
+
+    Raises:
+        MissingLibraryError: one of the two is not installed, or does not load.
+    """
+    spec = importlib.util.find_spec("tensorrt_llm")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingLibraryError("TensorRT-LLM is not installed", remedy="pip install 'ditto[trtllm]'")
+    trt = load("tensorrt")
+    path = Path(spec.submodule_search_locations[0], "libs", _PLUGIN_LIBRARY)
+    try:
+        library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+        library.initTrtLlmPlugins.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+        library.initTrtLlmPlugins.restype = ctypes.c_bool
+        done = library.initTrtLlmPlugins(None, _PLUGIN_NAMESPACE)
+    except (OSError, AttributeError) as error:
+        raise MissingLibraryError(
+            f"TensorRT-LLM's plugin library does not load: {error}",
+            remedy="install TensorRT-LLM again, in an environment of its own; its CUDA must be that of the driver",
+        ) from error
+    if not done:
+        raise MissingLibraryError(
+            "TensorRT-LLM's plugin library does not start", remedy="install TensorRT-LLM again, in its own environment"
+        )
+    return trt
 
 
 def load_native(library: Library) -> TensorRT:

@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from ditto.builders.pipeline import Built, Job, build
 from ditto.builders.source import DTYPES, ModelSource
-from ditto.configs import AUTO, TensorRTConfig
+from ditto.configs import AUTO, TensorRTConfig, TrtllmConfig
 from ditto.engine import EngineTree, Manifest, Tokens, record_files, staged, version_of, versions, write_manifest
 from ditto.errors import ConfigError
 from ditto.progress import StageRecord, recording
@@ -48,6 +48,7 @@ class EngineBuilder(ABC):
         weights: `inside` the engine, or `outside`: it takes large ones as inputs, which the session binds from the
             checkpoint.
         tensorrt: TensorRT's own settings.
+        trtllm: choices of TensorRT-LLM engines, for the target `trtllm`.
     """
 
     name: ClassVar[str]
@@ -59,6 +60,7 @@ class EngineBuilder(ABC):
     compute_capabilities: tuple[str, ...] = ()
     weights: WeightPlace = "inside"
     tensorrt: TensorRTConfig = TensorRTConfig()
+    trtllm: TrtllmConfig = TrtllmConfig()
 
     def with_batch(self, maximum: int) -> Self:
         """Accept 1 to `maximum` items per call; the engine is tuned for half of it."""
@@ -84,13 +86,17 @@ class EngineBuilder(ABC):
         """Use TensorRT's own settings `config`."""
         return evolve(self, tensorrt=config)
 
+    def with_trtllm(self, config: TrtllmConfig) -> Self:
+        """For the target `trtllm`: TensorRT-LLM's version and choices `config`."""
+        return evolve(self, trtllm=config)
+
     def resolved_target(self) -> Target:
         """The target, its library and settings checked.
 
         Raises:
             ConfigError, MissingLibraryError: it cannot be built for.
         """
-        chosen = target(self.target)
+        chosen = target(self.target, self.trtllm)
         chosen.check(self.tensorrt, self.compute_capabilities)
         if self.weights == "outside" and not chosen.takes_weights_as_inputs:
             raise ConfigError(

@@ -17,7 +17,7 @@ from ditto.engine import Tokens
 from ditto.errors import ConfigError
 from ditto.network import Network
 from ditto.targets import Target
-from ditto.wrappers.llm import DecoderWithHead, LlmWrapper
+from ditto.wrappers.llm import DecoderWithHead, LlmWrapper, PackedLlmWrapper
 
 # Where nothing is said: the longest sequence, if the model goes that far, and tokens per call of packed targets.
 _DEFAULT_SEQ_LEN = 4096
@@ -128,12 +128,12 @@ class LlmBuilder(EngineBuilder):
         loaded = self.source.load(self.resolved_dtype(target))
         embedding = _embedding(loaded)
         vocab_size = int(embedding.weight.shape[0])
-        wrapper = LlmWrapper(loaded.model, embedding, vocab_size)
+        wrapper = (PackedLlmWrapper if target.packs_tokens else LlmWrapper)(loaded.model, embedding, vocab_size)
         facts = llm_facts(self.source.config.get_text_config(), vocab_size)
         weight_of = loaded.weight_of(wrapper)
 
         def lower(program: Any) -> Network:
-            return target.lower_llm(program, weight_of, limits)
+            return target.lower_llm(program, weight_of, facts, limits)
 
         return Job(
             name=self.name,
@@ -142,11 +142,11 @@ class LlmBuilder(EngineBuilder):
             inputs=target.llm_inputs(limits, facts.hidden_size, loaded.dtype),
             output_names=("logits",),
             dtype=loaded.dtype,
-            sizes={"batch": 2, "sequence": limits.max_seq_len, "prompt_rows": 2},
+            sizes=target.llm_sizes(limits),
             positions="position_ids",
             lower=lower,
             profiles=target.llm_profiles(limits),
-            config=lambda network: target.llm_config(facts, limits, str(loaded.dtype).removeprefix("torch.")),
+            config=lambda network: target.llm_config(network, facts, limits, str(loaded.dtype).removeprefix("torch.")),
             tensors=loaded.tensors,
             keep_weights=self.source.checkpoint is None,
             weights_outside=self.weights == "outside",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from attrs import field, frozen
+from attrs import frozen
 from safetensors.torch import save_file
 from torch import nn
 
@@ -62,12 +62,11 @@ class Job:
 
 @frozen
 class Built:
-    """A component's record, the checkpoint tensors that it uses, and who compiled it."""
+    """A component's record, the checkpoint tensors that it uses, and who compiled it: None if nobody has yet."""
 
     component: Component
     used: frozenset[str]
     library: str | None
-    engine_bytes: int = field(default=0)
 
 
 def describe(job: Job) -> Network:
@@ -101,10 +100,12 @@ def build(
             save_file({name: job.tensors.tensor(name).contiguous() for name in used}, folder / "weights.safetensors")
     path = folder / ENGINE_FILES[job.name]
     whole, outside = with_weights_outside(network) if job.weights_outside else (network, {})
-    library = target.compile(whole, job.profiles, job.tensors, tensorrt, capabilities, path)
+    library = None
+    if target.cannot_compile is None:
+        library = target.compile(whole, job.profiles, job.tensors, tensorrt, capabilities, path)
     component = Component(
         folder=folder.relative_to(root).as_posix(),
-        engine=path.name,
+        engine=path.name if library is not None else None,
         dtype=str(job.dtype).removeprefix("torch."),
         inputs={name: str(spec) for name, spec in network.inputs.items()},
         outputs={name: str(network.value(value).spec) for name, value in network.outputs.items()},
@@ -117,4 +118,4 @@ def build(
         weights="weights.safetensors" if job.keep_weights else "checkpoint",
         outside=outside,
     )
-    return Built(component, used, library, path.stat().st_size)
+    return Built(component, used, library)

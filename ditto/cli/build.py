@@ -54,6 +54,8 @@ def run(options: argparse.Namespace) -> int:
     build = builder.build_all if isinstance(builder, MultimodalModel) else builder.build
     tree = build(options.output)
     print(tree_text(tree))
+    if any(component.engine is None for component in tree.manifest.components.values()):
+        print(f"engines are still to be compiled, where the target's library is: ditto compile {options.output}")
     return 0
 
 

@@ -3,6 +3,7 @@
 from ditto.configs.limits import Limits
 from ditto.configs.target_names import AUTO, TARGETS
 from ditto.configs.tensorrt import TensorRTBuilderConfig, TensorRTConfig, TensorRTNetworkCreationFlags
+from ditto.configs.trtllm import TrtllmConfig
 
 __all__ = [
     "AUTO",
@@ -11,4 +12,5 @@ __all__ = [
     "TensorRTBuilderConfig",
     "TensorRTConfig",
     "TensorRTNetworkCreationFlags",
+    "TrtllmConfig",
 ]

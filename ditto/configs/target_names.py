@@ -1,4 +1,4 @@
 """The names of targets, for those who only offer a choice."""
 
-TARGETS = ("tensorrt", "tensorrt-rtx")
+TARGETS = ("trtllm", "tensorrt", "tensorrt-rtx")
 AUTO = "auto"

@@ -65,7 +65,7 @@ class PretrainedConfig:
     logits_dtype: str = "float32"
     use_parallel_embedding: bool = False
     embedding_sharding_dim: int = 0
-    runtime_defaults: None = None
+    runtime_defaults: dict[str, Any] | None = None
     mapping: Mapping = Factory(Mapping)
     quantization: Quantization = Factory(Quantization)
     extra: dict[str, Any] = Factory(dict)

@@ -14,7 +14,7 @@ from typing_extensions import Self
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.builders import EngineBuilder, InMemory, LlmBuilder, ModelSource, Pretrained, VisionBuilder
 from ditto.builders.engine import finish
-from ditto.configs import TensorRTConfig
+from ditto.configs import TensorRTConfig, TrtllmConfig
 from ditto.engine import EngineTree, staged
 from ditto.errors import CheckpointError
 from ditto.progress import recording
@@ -121,6 +121,10 @@ class MultimodalModel(ABC):
     def with_tensorrt(self, config: TensorRTConfig) -> Self:
         """Use TensorRT's own settings `config`."""
         return evolve(self, llm=self.llm.with_tensorrt(config), vision=self.vision.with_tensorrt(config))
+
+    def with_trtllm(self, config: TrtllmConfig) -> Self:
+        """For the target `trtllm`: TensorRT-LLM's version and choices `config`."""
+        return evolve(self, llm=self.llm.with_trtllm(config), vision=self.vision.with_trtllm(config))
 
     def with_max_input_len(self, maximum: int) -> Self:
         """Accept prompts of up to `maximum` tokens, pictures included."""

@@ -16,7 +16,7 @@ from ditto.program import Program
 from ditto.rewrite.rule import arguments
 
 aten = torch.ops.aten
-_LAST = torch.ops.ditto.last_tokens.default
+_LAST = frozenset({torch.ops.ditto.last_tokens.default, torch.ops.ditto.packed_last_tokens.default})
 
 # Operators that compute each position of [B, S, width] on its own, in every tensor argument.
 _POSITIONWISE = frozenset(
@@ -37,12 +37,13 @@ _POSITIONWISE = frozenset(
 
 
 def choose_last_tokens_early(program: Program) -> int:
-    """Move `ditto.last_tokens` up through operators that nobody else reads. Returns through how many."""
+    """Move `ditto.last_tokens` or its packed form up through operators that nobody else reads. Returns through how
+    many."""
     moved = 0
     chosen: dict[tuple[fx.Node, fx.Node], fx.Node] = {}
     for node in reversed(list(program.graph.nodes)):
         lasts = list(node.users)
-        if not lasts or any(user.target != _LAST for user in lasts) or not _is_positionwise(node):
+        if not lasts or any(user.target not in _LAST for user in lasts) or not _is_positionwise(node):
             continue
         indices = lasts[0].args[1]
         assert isinstance(indices, fx.Node)
@@ -70,7 +71,7 @@ def choose_last_tokens_early(program: Program) -> int:
 def _choose(program: Program, part: fx.Node, last: fx.Node) -> fx.Node:
     """The last tokens of `part`, chosen as `last` chooses them; placed where every later choice can use it."""
     with program.graph.inserting_after(part):
-        made = program.graph.call_function(_LAST, (part, last.args[1]))
+        made = program.graph.call_function(last.target, (part, last.args[1]))  # type: ignore[arg-type]
     made.meta.update(last.meta)
     value, rows = part.meta["val"], last.meta["val"]
     made.meta["val"] = rows.new_empty((*rows.shape[:-1], value.shape[-1]), dtype=value.dtype)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from loguru import logger
 
 from ditto.bindings import is_installed
-from ditto.configs import AUTO, TARGETS
+from ditto.configs import AUTO, TARGETS, TrtllmConfig
 from ditto.errors import ConfigError, MissingLibraryError
 from ditto.targets.target import Target
 
 
-def target(name: str) -> Target:
+def target(name: str, trtllm: TrtllmConfig | None = None) -> Target:
     """The target of that name; `auto` takes the first whose library is installed, and says which.
 
+    Args:
+        trtllm: for the target `trtllm`; its defaults if None.
     Raises:
         ConfigError: there is none of that name.
         MissingLibraryError: `auto` finds no library.
@@ -20,19 +22,24 @@ def target(name: str) -> Target:
     if name == AUTO:
         chosen = _installed()
         logger.info("target {}: the first whose library is installed", chosen)
-        return target(chosen)
+        return target(chosen, trtllm)
     if name in ("tensorrt", "tensorrt-rtx"):
         from ditto.targets.tensorrt.target import NativeTarget
 
         return NativeTarget(name, "tensorrt" if name == "tensorrt" else "tensorrt_rtx")
+    if name == "trtllm":
+        from ditto.targets.trtllm.target import TrtllmTarget
+
+        return TrtllmTarget(name, trtllm or TrtllmConfig())
     raise ConfigError(f"there is no target {name!r}", remedy=f"choose from {', '.join((AUTO, *TARGETS))}")
 
 
 def _installed() -> str:
-    for name, library in (("tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx")):
+    libraries = (("trtllm", "tensorrt_llm"), ("tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx"))
+    for name, library in libraries:
         if is_installed(library):
             return name
     raise MissingLibraryError(
-        "neither TensorRT nor TensorRT-RTX is installed",
-        remedy="pip install 'ditto[rtx]' builds on any machine",
+        "none of TensorRT-LLM, TensorRT and TensorRT-RTX is installed",
+        remedy="pip install 'ditto[rtx]' builds on any machine; --target trtllm describes engines to compile elsewhere",
     )

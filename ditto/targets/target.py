@@ -58,6 +58,9 @@ class Target(ABC):
     takes_weights_as_inputs: ClassVar[bool] = True
     """Whether whoever runs the engines can bind weights to inputs."""
 
+    packs_tokens: ClassVar[bool] = False
+    """Whether language models take the tokens of all sequences one after another, not a row for each."""
+
     name: str
 
     @abstractmethod
@@ -75,10 +78,15 @@ class Target(ABC):
 
     @abstractmethod
     def llm_inputs(self, limits: Limits, hidden_size: int, dtype: torch.dtype) -> dict[str, TensorTypeHint]:
-        """The inputs of the captured language model, in the order of `LlmWrapper.forward`."""
+        """The inputs of the captured language model, in the order of its wrapper's forward."""
 
     @abstractmethod
-    def lower_llm(self, program: Program, weight_of: WeightOf, limits: Limits) -> Network:
+    def llm_sizes(self, limits: Limits) -> dict[str, int]:
+        """Sizes of a language model's named dimensions at which masks are looked at; `sequence` is the longest
+        sequence."""
+
+    @abstractmethod
+    def lower_llm(self, program: Program, weight_of: WeightOf, facts: LlmFacts, limits: Limits) -> Network:
         """Describe a language model as a network, with the inputs that the target adds.
 
         Raises:
@@ -102,12 +110,18 @@ class Target(ABC):
         return (Profile("vision", {dimension.name: dimension for dimension in dimensions}),)
 
     @abstractmethod
-    def llm_config(self, facts: LlmFacts, limits: Limits, dtype: str) -> LlmConfig:
+    def llm_config(self, network: Network, facts: LlmFacts, limits: Limits, dtype: str) -> LlmConfig:
         """What goes into llm/config.json."""
 
     @abstractmethod
     def vision_config(self, model_type: str, max_batch_size: int, output_shape: list[int], dtype: str) -> VisionConfig:
         """What goes into vision/config.json."""
+
+    @property
+    @abstractmethod
+    def cannot_compile(self) -> str | None:
+        """Why this machine cannot compile engines of this target, so that `compile` is not to be called; None where
+        it can."""
 
     @abstractmethod
     def compile(

@@ -45,6 +45,11 @@ class LlmWrapper(nn.Module):
         Returns:
             float32 [B, V].
         """
+        logits = self._logits(input_ids, position_ids, prompt_embedding_table)
+        return ops.last_tokens(logits, last_token_ids).squeeze(1).float()
+
+    def _logits(self, input_ids: Tensor, position_ids: Tensor, prompt_embedding_table: Tensor | None) -> Tensor:
+        """Logits of all tokens: [B, S, V]."""
         if prompt_embedding_table is None:
             embedded = self.embedding(input_ids)
         else:
@@ -58,7 +63,35 @@ class LlmWrapper(nn.Module):
             position_ids=position_ids,
             use_cache=False,
         )
-        return ops.last_tokens(result.logits, last_token_ids).squeeze(1).float()
+        return result.logits
+
+
+class PackedLlmWrapper(LlmWrapper):
+    """The same for packed tokens: T tokens of all sequences one after another, N of them wanted.
+
+    The model sees one row of T tokens; that each sequence attends to itself alone is the packed target's business.
+    """
+
+    @override
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        last_token_ids: Tensor,
+        prompt_embedding_table: Tensor | None = None,
+    ) -> Tensor:
+        """Logits of the wanted tokens.
+
+        Args:
+            input_ids: int32 [T].
+            position_ids: int32 [T], each token's position in its own sequence.
+            last_token_ids: int32 [N], how many tokens there are up to and with each wanted one: 1 for the first.
+            prompt_embedding_table: [rows, W], floating, or None for a model without pictures.
+        Returns:
+            float32 [N, V].
+        """
+        logits = self._logits(input_ids.unsqueeze(0), position_ids.unsqueeze(0), prompt_embedding_table)
+        return ops.packed_last_tokens(logits, last_token_ids).squeeze(0).float()
 
 
 class DecoderWithHead(nn.Module):

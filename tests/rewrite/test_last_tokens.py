@@ -57,6 +57,18 @@ def test_the_choice_moves_up(function, times, names):
     assert operators(program).count(_last) == 1, "the input's last tokens are chosen once"
 
 
+class _Packed(Says):
+    def forward(self, ends, x):
+        return ops.packed_last_tokens(x + nn.functional.linear(torch.relu(x), self.s), ends)
+
+
+def test_the_choice_among_packed_tokens_moves_up_too():
+    ends = torch.tensor([1, 4, 5], dtype=torch.int32)
+    program = check_applies(choose_last_tokens_early, _Packed(None, WEIGHTS), {"ends": ends, "x": X[:1]}, 3)
+    packed = torch.ops.ditto.packed_last_tokens.default
+    assert operators(program)[0] == packed and operators(program).count(packed) == 1
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_shapes_and_dtypes_are_those_of_one_position(dtype):
     module = _Chain(lambda self, x: nn.functional.linear(torch.relu(x).float(), self.w), WEIGHTS)

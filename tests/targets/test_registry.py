@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ditto.bindings import is_installed
+from ditto.configs import TrtllmConfig
 from ditto.errors import ConfigError
 from ditto.targets import target
 
@@ -23,4 +24,10 @@ def test_auto_takes_what_is_installed():
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ConfigError, match="there is no target 'onnx'") as caught:
         target("onnx")
-    assert "choose from auto, tensorrt, tensorrt-rtx" in str(caught.value)
+    assert "choose from auto, trtllm, tensorrt, tensorrt-rtx" in str(caught.value)
+
+
+def test_the_packed_target_takes_its_choices_along():
+    options = TrtllmConfig(version="0.20.0", tokens_per_block=64)
+    assert target("trtllm", options).options == options
+    assert target("trtllm").options == TrtllmConfig()

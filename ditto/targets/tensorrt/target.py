@@ -48,6 +48,10 @@ class NativeTarget(Target):
         return torch.bfloat16 if config.builder_config.bf16 else None
 
     @override
+    def llm_sizes(self, limits: Limits) -> dict[str, int]:
+        return {"batch": 2, "sequence": limits.max_seq_len, "prompt_rows": 2}
+
+    @override
     def llm_inputs(self, limits: Limits, hidden_size: int, dtype: torch.dtype) -> dict[str, TensorTypeHint]:
         batch = DynamicDimension.up_to("batch", limits.max_batch_size)
         sequence = DynamicDimension.up_to("sequence", limits.max_input_len)
@@ -62,7 +66,8 @@ class NativeTarget(Target):
         return inputs
 
     @override
-    def lower_llm(self, program: Program, weight_of: WeightOf, limits: Limits) -> Network:
+    def lower_llm(self, program: Program, weight_of: WeightOf, facts: LlmFacts, limits: Limits) -> Network:
+        del facts
         net = Lowering(Network("llm"), program, weight_of)
         decoder = Decoder(net, limits.max_seq_len)
         return lower(program, decoder.table(), weight_of, "llm", net)
@@ -86,7 +91,8 @@ class NativeTarget(Target):
         )
 
     @override
-    def llm_config(self, facts: LlmFacts, limits: Limits, dtype: str) -> LlmConfig:
+    def llm_config(self, network: Network, facts: LlmFacts, limits: Limits, dtype: str) -> LlmConfig:
+        del network
         opt_batch = (limits.max_batch_size + 1) // 2
         return LlmConfig(
             version=_CONFIG_FORM,
@@ -109,6 +115,11 @@ class NativeTarget(Target):
         return VisionConfig(
             precision=dtype, model_type=model_type, max_batch_size=max_batch_size, output_shape=output_shape
         )
+
+    @property
+    @override
+    def cannot_compile(self) -> None:
+        """`check` has refused a machine that cannot."""
 
     @override
     def compile(

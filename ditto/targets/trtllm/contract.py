@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from attrs import frozen
 
 from ditto.arguments import DynamicDimension
-from ditto.configs import Limits
+from ditto.configs import Limits, TrtllmConfig
 from ditto.network import Dim, Spec, symbol
 
 TOKENS = "num_tokens"
@@ -21,29 +20,12 @@ PROMPT_ROWS = "prompt_embedding_table_size"
 MAX_BEAM_WIDTH = 1
 
 
-@frozen(kw_only=True)
-class TrtllmOptions:
-    """Choices of a TensorRT-LLM engine that do not follow from the model.
-
-    Args:
-        version: of TensorRT-LLM.
-        tokens_per_block: of the paged KV cache.
-        gemm_plugin: matrix products by TensorRT-LLM's Gemm plugin instead of TensorRT's own layer.
-        use_paged_context_fmha: context attention reads the paged cache, which KV reuse and chunked context need.
-    """
-
-    version: str = "0.19.0"
-    tokens_per_block: int = 32
-    gemm_plugin: bool = True
-    use_paged_context_fmha: bool = True
-
-
 def default_range(name: str, maximum: int) -> DynamicDimension:
     """1, half rounded up, maximum (contract 2.0)."""
     return DynamicDimension(name, 1, (maximum + 1) // 2, maximum)
 
 
-def ranges(limits: Limits, options: TrtllmOptions) -> dict[str, DynamicDimension]:
+def ranges(limits: Limits, options: TrtllmConfig) -> dict[str, DynamicDimension]:
     """The ranges of named dimensions (contract 2.0), as trtllm-build derives them."""
     sequences = limits.max_batch_size * MAX_BEAM_WIDTH
     usual_tokens = min(limits.max_num_tokens, sequences)

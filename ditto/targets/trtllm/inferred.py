@@ -27,5 +27,9 @@ GROUPED_BY_DIVISION = True
 # (contract, multimodal 2.1 and 2.2).
 VISION_MAX_BEAM_WIDTH = 1
 
+# Fused context attention is for half precision; with float32 a build turns it off, and paged context attention with it.
+# Check: the plugin's warning "Fall back to unfused MHA because of unsupported data type" in its C++ source.
+FUSED_CONTEXT_DTYPES = ("float16", "bfloat16")
+
 # The groupwise, dynamic-NTK and yarn paths are not used: rope of those kinds stays in the graph (contract 4.4).
 ROPE_IN_PLUGIN = ("default", "linear", "llama3")

@@ -14,8 +14,8 @@ import torch
 from attrs import define, field
 from torch._ops import OpOverload
 
-from ditto.configs import Limits
-from ditto.errors import ConfigError, UnsupportedFact
+from ditto.configs import Limits, TrtllmConfig
+from ditto.errors import UnsupportedFact
 from ditto.lowering import Lowering, Operand, Table, table
 from ditto.lowering.arithmetic import binary
 from ditto.lowering.registry import LoweringFunction
@@ -26,7 +26,7 @@ from ditto.network.weight import Folded, Literal, Stored, fold, resolve
 from ditto.targets.target import LlmFacts
 from ditto.targets.tensorrt.attention import written_out
 from ditto.targets.tensorrt.lowering import plain_mask
-from ditto.targets.trtllm.contract import TOKENS, TrtllmOptions, attention_specs
+from ditto.targets.trtllm.contract import TOKENS, attention_specs
 from ditto.targets.trtllm.plugins import Gemm, GPTAttention, attention_inputs
 from ditto.targets.trtllm.plugins.gpt_attention import LEARNED_ABSOLUTE, ROPE_GPT_NEOX, ROPE_GPTJ, ROPE_INPUTS
 from ditto.targets.trtllm.rope import PluginRope, is_same, plugin_rope
@@ -48,8 +48,8 @@ class PackedDecoder:
     net: Lowering
     facts: LlmFacts
     limits: Limits
-    options: TrtllmOptions
-    windows: dict[int, int] = field(factory=dict)
+    options: TrtllmConfig
+    _layers: set[int] = field(factory=set)
     _inputs: dict[str, Value] = field(factory=dict)
 
     def table(self) -> Table:
@@ -84,13 +84,14 @@ class PackedDecoder:
         rope = self._plugin_rope(net, cos, sin)
         if cos is not None and sin is not None and rope is None:
             value = self._rotated(net, value, cos, sin, heads, kv_heads, width, interleaved)
-        if layer in self.windows:
-            raise ConfigError(f"two attentions say that they are layer {layer}")
-        self.windows[layer] = window
+        if layer in self._layers:
+            raise UnsupportedFact(f"two attentions say that they are layer {layer}")
+        self._layers.add(layer)
         rotated = 2 * len(rope.inv_freq) if rope is not None else 0
         plugin = GPTAttention(
             trtllm=self.options.version,
             dtype=value.spec.dtype,
+            window=window,
             layer_idx=layer,
             num_heads=heads,
             num_kv_heads=kv_heads,

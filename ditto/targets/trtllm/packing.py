@@ -32,6 +32,11 @@ class _Heads:
     sin: fx.Node | None = None
     interleaved: bool = False
 
+    def is_rotated_like(self, other: _Heads) -> bool:
+        """Whether both are rotated by the same tables in the same way."""
+        tables = ((self.cos, other.cos), (self.sin, other.sin))
+        return self.interleaved == other.interleaved and all(_is_equal(*pair) for pair in tables)
+
 
 def pack_attention(program: Program, positions: str) -> int:
     """`ditto.attention` becomes `ditto.packed_attention`. Returns how many.
@@ -65,7 +70,7 @@ def _pack(program: Program, node: fx.Node, positions: str) -> None:
         parts = {name: _traced(program, given[name], positions) for name in ("query", "key", "value")}
         query, key = parts["query"], parts["key"]
         rotation = (query.cos, query.sin, query.interleaved)
-        if rotation != (key.cos, key.sin, key.interleaved) or parts["value"].cos is not None:
+        if not query.is_rotated_like(key) or parts["value"].cos is not None:
             parts = {name: _traced(program, given[name], None) for name in parts}
             rotation = (None, None, False)
         qkv = _joined(program, [part.source for part in parts.values()])
@@ -133,6 +138,19 @@ def _rope(program: Program, operand: fx.Node, positions: str) -> _Heads | None:
     return _Heads(given["x"] if turned is whole else whole, *tables, bool(given["interleaved"]))
 
 
+def _is_equal(left: Any, right: Any) -> bool:
+    """Whether two nodes are the same, or the same operator of the same arguments."""
+    if left is right:
+        return True
+    nodes = isinstance(left, fx.Node) and isinstance(right, fx.Node)
+    if not nodes or left.op != "call_function" or left.target != right.target or left.kwargs != right.kwargs:
+        return False
+    return len(left.args) == len(right.args) and all(
+        _is_equal(*pair) or (not isinstance(pair[0], fx.Node) and pair[0] == pair[1])
+        for pair in zip(left.args, right.args, strict=True)
+    )
+
+
 def _is_constant(program: Program) -> Any:
     def test(node: fx.Node) -> bool:
         inputs = node.all_input_nodes
@@ -149,8 +167,8 @@ def _are_halves(first: Any, rest: Any) -> bool:
     same = left["self"] is right["self"] and left["step"] == right["step"] == 1
     width = left["self"].meta["val"].shape[-1]
     axis = left["self"].meta["val"].dim() - 1
-    ends = (left["start"] or 0) == 0 and left["end"] == right["start"] and (right["end"] or width) >= width
-    return same and left["dim"] == right["dim"] == axis and ends
+    ends = (left["start"] or 0) == 0 and left["end"] == right["start"] and int(right["end"] or width) >= width
+    return bool(same and left["dim"] == right["dim"] == axis and ends)
 
 
 def _joined(program: Program, parts: list[fx.Node]) -> fx.Node:
@@ -293,7 +311,8 @@ def _without_batch(value: Any) -> Any:
 
 def _adds_batch(node: fx.Node) -> bool:
     """Whether a node puts the batch axis in front of packed tokens."""
-    return node.target == aten.unsqueeze.default and node.args[1:] == (0,) and _is_packed_input(node.args[0])
+    unsqueezed = node.target == aten.unsqueeze.default and node.args[1:] == (0,)
+    return unsqueezed and _is_packed_input(node.args[0])
 
 
 def _is_packed_input(node: Any) -> bool:

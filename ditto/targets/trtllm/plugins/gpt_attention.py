@@ -50,6 +50,8 @@ class GPTAttention(Plugin):
 
     Args:
         trtllm: the TensorRT-LLM version, which decides the fields.
+        window: keys that the model lets a token see, 0 for all. No field of the plugin: the runtime is to be told it,
+            and hands it in as `host_max_attention_window_sizes`.
         everything else: a field of the plugin's creator, under its name; those that never vary here have a default.
     """
 
@@ -59,6 +61,7 @@ class GPTAttention(Plugin):
 
     trtllm: str
     dtype: torch.dtype
+    window: int
     layer_idx: int
     num_heads: int
     num_kv_heads: int

@@ -1,0 +1,86 @@
+"""The two config.json files, with the values that a native build saves after its own adjustments (contract, LLM 1.2 to
+1.4; multimodal 2.1 and 2.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import asdict, evolve
+
+from ditto.configs import Limits, TrtllmConfig
+from ditto.engine.config import BuildConfig, LlmConfig, PluginConfig, PretrainedConfig, VisionConfig
+from ditto.network.graph import Network
+from ditto.targets.target import LlmFacts
+from ditto.targets.trtllm import inferred
+from ditto.targets.trtllm.contract import MAX_BEAM_WIDTH, SEQUENCES, TOKENS, ranges
+from ditto.targets.trtllm.plugins import GPTAttention
+from ditto.targets.trtllm.versions import Version
+
+
+def llm_config(
+    network: Network, facts: LlmFacts, limits: Limits, options: TrtllmConfig, version: Version, dtype: str
+) -> LlmConfig:
+    """llm/config.json.
+
+    Args:
+        network: the language model, whose attention layers say which windows the runtime must keep to.
+    """
+    known = ranges(limits, options)
+    return LlmConfig(
+        version=version.name,
+        pretrained_config=PretrainedConfig(
+            **asdict(facts), dtype=dtype, runtime_defaults=runtime_defaults(network, limits)
+        ),
+        build_config=BuildConfig(
+            max_input_len=limits.max_input_len,
+            max_seq_len=limits.max_seq_len,
+            opt_batch_size=known[SEQUENCES].opt,
+            max_batch_size=limits.max_batch_size,
+            max_beam_width=MAX_BEAM_WIDTH,
+            max_num_tokens=limits.max_num_tokens,
+            opt_num_tokens=known[TOKENS].opt,
+            max_prompt_embedding_table_size=limits.max_prompt_embedding_table_size,
+            kv_cache_type="PAGED",
+            plugin_config=plugin_config(options, dtype),
+        ),
+    )
+
+
+def plugin_config(options: TrtllmConfig, dtype: str) -> PluginConfig:
+    """`plugin_config`: TensorRT-LLM's defaults, adjusted as trtllm-build does for one GPU and no quantisation."""
+    fused = dtype in inferred.FUSED_CONTEXT_DTYPES
+    return PluginConfig(
+        dtype=dtype,
+        bert_attention_plugin="auto",
+        gpt_attention_plugin="auto",
+        gemm_plugin="auto" if options.gemm_plugin else None,
+        moe_plugin="auto",
+        mamba_conv1d_plugin="auto",
+        smooth_quant_plugins=True,
+        context_fmha=fused,
+        paged_kv_cache=True,
+        remove_input_padding=True,
+        tokens_per_block=options.tokens_per_block,
+        use_paged_context_fmha=fused and options.use_paged_context_fmha,
+    )
+
+
+def runtime_defaults(network: Network, limits: Limits) -> dict[str, Any] | None:
+    """The windows that the runtime must keep to, layer by layer; None where every token sees all before it.
+
+    The engine cannot carry them: they are an input that the runtime fills (contract, LLM 4.3).
+    Source of the keys: TensorRT-LLM, cpp/tensorrt_llm/runtime/runtimeDefaults.cpp.
+    """
+    attentions = [node.layer for node in network.nodes if isinstance(node.layer, GPTAttention)]
+    windows = [layer.window or limits.max_seq_len for layer in sorted(attentions, key=lambda layer: layer.layer_idx)]
+    if all(window >= limits.max_seq_len for window in windows):
+        return None
+    return {"max_attention_window": windows}
+
+
+def vision_config(model_type: str, max_batch_size: int, output_shape: list[int], dtype: str) -> VisionConfig:
+    """vision/config.json: `builder_config` alone."""
+    made = VisionConfig(
+        precision=dtype, model_type=model_type, max_batch_size=max_batch_size, output_shape=output_shape
+    )
+    return evolve(made, max_beam_width=inferred.VISION_MAX_BEAM_WIDTH)

@@ -1,0 +1,155 @@
+"""The TensorRT-LLM target: packed tokens, a paged KV cache, attention by TensorRT-LLM's plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from attrs import evolve, frozen
+from typing_extensions import override
+
+from ditto.arguments import TensorTypeHint
+from ditto.bindings import is_installed, load_plugins, plugins_version
+from ditto.configs import Limits, TensorRTConfig, TrtllmConfig
+from ditto.engine.config import LlmConfig, VisionConfig
+from ditto.errors import ConfigError
+from ditto.lowering import Lowering, lower, table
+from ditto.network.graph import Network
+from ditto.network.weight import TensorSource
+from ditto.program import Program
+from ditto.targets.compile import Profile, compile_network
+from ditto.targets.target import LlmFacts, Target, WeightOf
+from ditto.targets.trtllm import config as files
+from ditto.targets.trtllm.contract import LAST_TOKENS, PROMPT_ROWS, TOKENS, ranges
+from ditto.targets.trtllm.lowering import PackedDecoder, vision_attention
+from ditto.targets.trtllm.packing import drop_batch, pack_attention
+from ditto.targets.trtllm.versions import Version, version
+
+
+@frozen
+class TrtllmTarget(Target):
+    """Engines for TensorRT-LLM's runtime.
+
+    Args:
+        options: its version, and choices that do not follow from the model.
+    """
+
+    takes_weights_as_inputs: ClassVar[bool] = False
+    packs_tokens: ClassVar[bool] = True
+
+    options: TrtllmConfig
+
+    @property
+    def version(self) -> Version:
+        """What differs between TensorRT-LLM's versions.
+
+        Raises:
+            ConfigError: there is no such version.
+        """
+        return version(self.options.version)
+
+    @override
+    def check(self, config: TensorRTConfig, capabilities: Sequence[str]) -> None:
+        del config
+        _ = self.version
+        if len(capabilities) > 1:
+            raise ConfigError(
+                f"an engine of TensorRT-LLM is for one kind of GPU, not {', '.join(capabilities)}",
+                remedy="build a tree for each",
+            )
+        if self.cannot_compile is None:
+            self._check_here(capabilities)
+
+    def _check_here(self, capabilities: Sequence[str]) -> None:
+        """Check that this machine is the one that engines are meant for."""
+        installed = plugins_version()
+        if installed is not None and version(installed) != self.version:
+            raise ConfigError(
+                f"engines are wanted for TensorRT-LLM {self.version.name}, {installed} is installed",
+                remedy="install that version here; or build for the installed one, with --trtllm-version",
+            )
+        here = "{}.{}".format(*torch.cuda.get_device_capability())
+        if any(wanted != here for wanted in capabilities):
+            raise ConfigError(
+                f"engines are wanted for compute capability {', '.join(capabilities)}, this GPU has {here}",
+                remedy="compile on the GPU that will run them; engines of one kind of GPU do not run on another",
+            )
+
+    @override
+    def explicit_dtype(self, config: TensorRTConfig) -> torch.dtype | None:
+        """Engines are strongly typed, so that what goes in and out has the precision that config.json states."""
+        if config.network_creation_flags.strongly_typed:
+            return None
+        if config.builder_config.fp16:
+            return torch.float16
+        return torch.bfloat16 if config.builder_config.bf16 else None
+
+    @override
+    def llm_inputs(self, limits: Limits, hidden_size: int, dtype: torch.dtype) -> dict[str, TensorTypeHint]:
+        known = ranges(limits, self.options)
+        inputs = {
+            "input_ids": TensorTypeHint((known[TOKENS],), torch.int32),
+            "position_ids": TensorTypeHint((known[TOKENS],), torch.int32),
+            "last_token_ids": TensorTypeHint((known[LAST_TOKENS],), torch.int32),
+        }
+        if limits.max_prompt_embedding_table_size:
+            inputs["prompt_embedding_table"] = TensorTypeHint((known[PROMPT_ROWS], hidden_size), dtype)
+        return inputs
+
+    @override
+    def llm_sizes(self, limits: Limits) -> dict[str, int]:
+        """The captured row is one sequence: more tokens than a sequence holds show nothing more."""
+        return {TOKENS: limits.max_seq_len, "sequence": limits.max_seq_len, LAST_TOKENS: 1, PROMPT_ROWS: 1}
+
+    @override
+    def lower_llm(self, program: Program, weight_of: WeightOf, facts: LlmFacts, limits: Limits) -> Network:
+        pack_attention(program, "position_ids")
+        drop_batch(program)
+        net = Lowering(Network("llm"), program, weight_of)
+        decoder = PackedDecoder(net, facts, limits, self.options)
+        return lower(program, decoder.table(), weight_of, "llm", net)
+
+    @override
+    def lower_vision(self, program: Program, weight_of: WeightOf) -> Network:
+        lowerings = {**table(), torch.ops.ditto.attention.default: vision_attention}
+        network = lower(program, lowerings, weight_of, "vision")
+        (output,) = network.outputs.items()
+        if output[0] != self.version.vision_output:
+            network.outputs = {self.version.vision_output: output[1]}
+        return network
+
+    @override
+    def llm_profiles(self, limits: Limits) -> tuple[Profile, ...]:
+        return (Profile("packed", ranges(limits, self.options)),)
+
+    @override
+    def llm_config(self, network: Network, facts: LlmFacts, limits: Limits, dtype: str) -> LlmConfig:
+        return files.llm_config(network, facts, limits, self.options, self.version, dtype)
+
+    @override
+    def vision_config(self, model_type: str, max_batch_size: int, output_shape: list[int], dtype: str) -> VisionConfig:
+        return files.vision_config(model_type, max_batch_size, output_shape, dtype)
+
+    @property
+    @override
+    def cannot_compile(self) -> str | None:
+        if not is_installed("tensorrt_llm") or not is_installed("tensorrt"):
+            return "TensorRT-LLM is not installed here"
+        return None if torch.cuda.is_available() else "TensorRT builds on a machine with a GPU only, and here is none"
+
+    @override
+    def compile(
+        self,
+        network: Network,
+        profiles: Sequence[Profile],
+        source: TensorSource,
+        config: TensorRTConfig,
+        capabilities: Sequence[str],
+        path: Path,
+    ) -> str:
+        trt = load_plugins()
+        strongly = TensorRTConfig(builder_config=evolve(config.builder_config, fp16=False, bf16=False))
+        compile_network(network, profiles, source, trt, strongly, (), path)
+        return f"tensorrt {trt.version}, tensorrt_llm {plugins_version()}"
