@@ -10,7 +10,7 @@ from ditto.errors import ConfigError
 from ditto.families.llava import LlavaModel
 from ditto.families.multimodal import MultimodalModel
 
-_FAMILIES: dict[str, type[MultimodalModel]] = {family.model_type: family for family in (LlavaModel,)}
+FAMILIES: dict[str, type[MultimodalModel]] = {family.model_type: family for family in (LlavaModel,)}
 
 
 def family_of(model: str | Path, revision: str | None = None) -> MultimodalModel | LlmBuilder:
@@ -21,13 +21,13 @@ def family_of(model: str | Path, revision: str | None = None) -> MultimodalModel
         ConfigError: it is of no supported family and no causal language model.
     """
     config = Pretrained(str(model), "AutoModelForCausalLM", revision).config
-    if config.model_type in _FAMILIES:
-        return _FAMILIES[config.model_type].from_pretrained(str(model), revision=revision)
+    if config.model_type in FAMILIES:
+        return FAMILIES[config.model_type].from_pretrained(str(model), revision=revision)
     if not _is_text_model(config):
         raise ConfigError(
             f"model type {config.model_type!r} is not supported",
             where=str(model),
-            remedy=f"supported: {', '.join(sorted(_FAMILIES))}, and text-only causal language models",
+            remedy=f"supported: {', '.join(sorted(FAMILIES))}, and text-only causal language models",
         )
     return LlmBuilder.from_pretrained(str(model), revision=revision)
 

@@ -1,0 +1,43 @@
+"""What a device can do at most: bytes and operations per second, measured once."""
+
+from __future__ import annotations
+
+import torch
+from attrs import frozen
+
+from ditto.bench.clock import milliseconds
+from ditto.progress import stage
+
+
+@frozen
+class Ceilings:
+    """Measured rates of a device.
+
+    Args:
+        bytes_per_s: read and written by a copy too large for any cache.
+        flops_per_s: of a large matrix product, two operations per multiply-add.
+    """
+
+    bytes_per_s: float
+    flops_per_s: float
+
+    def milliseconds(self, moved: float, flops: float) -> float:
+        """The least time of work that moves so many bytes and does so many operations, both at once."""
+        return max(moved / self.bytes_per_s, flops / self.flops_per_s) * 1e3
+
+
+def measure(device: torch.device, dtype: torch.dtype) -> Ceilings:
+    """The rates of `device` for matrices of `dtype`."""
+    on_gpu = device.type == "cuda"
+    with stage("ceilings", str(device)):
+        source = torch.ones((2**30 if on_gpu else 2**26) // 4, device=device)
+        target = torch.empty_like(source)
+        target.copy_(source)
+        copy_ms = milliseconds(lambda: target.copy_(source), device, burst=True)
+        moved = 2 * source.nbytes
+        size = 8192 if on_gpu else 1024
+        # CPUs multiply halves through float32 at a fraction of its speed; that is their ceiling all the same.
+        x = torch.randn(size, size, device=device).to(dtype)
+        out = x @ x
+        product_ms = milliseconds(lambda: torch.matmul(x, x, out=out), device, burst=True)
+    return Ceilings(bytes_per_s=moved / copy_ms * 1e3, flops_per_s=2 * size**3 / product_ms * 1e3)

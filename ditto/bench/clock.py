@@ -1,0 +1,45 @@
+"""Wall time of work on a device: the median of repeats, the device idle before and after each."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+# Whatever has taken this long is not repeated again.
+_ENOUGH_SECONDS = 10.0
+# Work shorter than this is timed in bursts, so that reading the clock does not count.
+_BURST_SECONDS = 0.05
+
+
+def wait_for(device: torch.device) -> None:
+    """Return when a device has done all its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def milliseconds(work: Callable[[], object], device: torch.device, repeats: int = 5, burst: bool = False) -> float:
+    """The median time of `work`, which has run before.
+
+    Args:
+        repeats: at most; fewer where they take long.
+        burst: work that leaves results on the device may run several times between two looks at the clock.
+    """
+    count = 1
+    if burst:
+        count = max(1, min(50, int(_BURST_SECONDS / max(_seconds(work, device, 1), 1e-9))))
+    taken: list[float] = []
+    while len(taken) < repeats and sum(taken) * count < _ENOUGH_SECONDS:
+        taken.append(_seconds(work, device, count))
+    return statistics.median(taken) * 1e3
+
+
+def _seconds(work: Callable[[], object], device: torch.device, count: int) -> float:
+    wait_for(device)
+    start = time.perf_counter()
+    for _ in range(count):
+        work()
+    wait_for(device)
+    return (time.perf_counter() - start) / count

@@ -1,0 +1,136 @@
+"""What each task cannot do without: bytes moved and operations, counted from a tree's networks."""
+
+from __future__ import annotations
+
+import math
+
+from attrs import frozen
+
+from ditto.bench.plan import ANSWER, DECODE, PREFILL, VISION, Task, rows_per_picture
+from ditto.engine import EngineTree
+from ditto.network import Network
+from ditto.network.dims import evaluate
+from ditto.network.layers import Attention, Constant, Convolution, Gather, MatrixMultiply
+from ditto.network.weight import Stored, leaves
+from ditto.runtime.weights import network_of
+
+
+@frozen
+class Cost:
+    """Bytes that come from memory at least once, and operations (two per multiply-add)."""
+
+    bytes: float = 0.0
+    flops: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.bytes + other.bytes, self.flops + other.flops)
+
+    def times(self, count: float) -> Cost:
+        """The cost of doing it so many times."""
+        return Cost(self.bytes * count, self.flops * count)
+
+
+@frozen
+class LlmFacts:
+    """What a decoder's cost follows from.
+
+    Args:
+        weights: numbers in matrices that every token passes, the output embedding left out.
+        head: numbers in the output embedding, which only the last tokens pass.
+        layers, width, kv_width: layers; columns of all query heads, and of all key heads.
+        item_bytes: bytes of a number.
+    """
+
+    weights: int
+    head: int
+    layers: int
+    width: int
+    kv_width: int
+    item_bytes: int
+
+    @staticmethod
+    def of(tree: EngineTree) -> LlmFacts:
+        """The facts of a tree's decoder."""
+        config = tree.config("llm")["pretrained_config"]
+        head = config["vocab_size"] * config["hidden_size"]
+        sizes = _matrices(network_of(tree, "llm"))
+        return LlmFacts(
+            weights=sum(sizes) - head,
+            head=head,
+            layers=config["num_hidden_layers"],
+            width=config["num_attention_heads"] * config["head_size"],
+            kv_width=config["num_key_value_heads"] * config["head_size"],
+            item_bytes=4 if config["dtype"] == "float32" else 2,
+        )
+
+    def prefill(self, batch: int, tokens: int) -> Cost:
+        """A prompt of each row: weights once, causal attention half of the square."""
+        products = 2.0 * batch * (tokens * self.weights + self.head)
+        attention = 2.0 * batch * self.layers * self.width * tokens * tokens
+        cache = 2 * batch * tokens * self.layers * self.kv_width
+        return Cost((self.weights + self.head + cache) * self.item_bytes, products + attention)
+
+    def decode(self, batch: int, context: float) -> Cost:
+        """One token of each row: weights once, each row's cache once."""
+        products = 2.0 * batch * (self.weights + self.head)
+        attention = 4.0 * batch * self.layers * self.width * context
+        cache = 2 * batch * context * self.layers * self.kv_width
+        return Cost((self.weights + self.head + cache) * self.item_bytes, products + attention)
+
+
+class Floors:
+    """Costs of a tree's tasks."""
+
+    def __init__(self, tree: EngineTree) -> None:
+        self._llm = LlmFacts.of(tree)
+        self._vision = network_of(tree, "vision") if rows_per_picture(tree) else None
+
+    def of(self, task: Task) -> Cost:
+        """What `task` costs at least; of decoding one step in the middle."""
+        middle = task.context + task.new_tokens / 2
+        if task.kind == VISION:
+            return self._seen(task.batch)
+        if task.kind == PREFILL:
+            return self._llm.prefill(task.batch, task.context)
+        if task.kind == DECODE:
+            return self._llm.decode(task.batch, middle)
+        assert task.kind == ANSWER
+        steps = self._llm.decode(task.batch, middle).times(task.new_tokens - 1)
+        return self._seen(task.batch) + self._llm.prefill(task.batch, task.context) + steps
+
+    def _seen(self, pictures: int) -> Cost:
+        assert self._vision is not None
+        return vision_cost(self._vision, pictures)
+
+
+def vision_cost(network: Network, pictures: int) -> Cost:
+    """The weights once, and the products, convolutions and attention of a network without a cache."""
+
+    def shape(name: str) -> list[int]:
+        return [evaluate(dim, {"batch": pictures}) for dim in network.value(name).spec.shape]
+
+    moved, flops = 0, 0
+    for node in network.nodes:
+        if isinstance(node.layer, Constant):
+            moved += math.prod(node.layer.weight.shape) * node.layer.weight.dtype.itemsize
+        elif isinstance(node.layer, MatrixMultiply):
+            inner = shape(node.inputs[0])[-2 if node.layer.transpose_x else -1]
+            flops += 2 * math.prod(shape(node.outputs[0])) * inner
+        elif isinstance(node.layer, Convolution):
+            flops += 2 * math.prod(shape(node.outputs[0])) * math.prod(shape(node.inputs[1])[1:])
+        elif isinstance(node.layer, Attention):
+            flops += 4 * math.prod(shape(node.inputs[0])) * shape(node.inputs[1])[2]
+    return Cost(float(moved), float(flops))
+
+
+def _matrices(network: Network) -> list[int]:
+    """Numbers in each matrix of the checkpoint that products take whole: not the tables that rows are gathered from."""
+    looked_up = {node.inputs[0] for node in network.nodes if isinstance(node.layer, Gather)}
+    found: list[int] = []
+    for node in network.nodes:
+        if isinstance(node.layer, Constant) and node.outputs[0] not in looked_up:
+            weight = node.layer.weight
+            stored = any(isinstance(leaf, Stored) for leaf in leaves(weight))
+            if stored and sum(size > 1 for size in weight.shape) >= 2:
+                found.append(math.prod(weight.shape))
+    return found

@@ -1,0 +1,57 @@
+"""A report as a picture: bars of each task's time, per contender, beside the floor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ditto.bench.report import Cell, Report, title
+from ditto.errors import MissingLibraryError
+
+_WIDTH = 0.8
+
+
+def require() -> None:
+    """Check that plots can be drawn here.
+
+    Raises:
+        MissingLibraryError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise MissingLibraryError(
+            "plots need matplotlib, which is not installed", remedy="pip install 'ditto[plot]'"
+        ) from None
+
+
+def plot(report: Report, path: Path) -> None:
+    """Draw a report into a PNG file.
+
+    Raises:
+        MissingLibraryError: matplotlib is not installed.
+    """
+    require()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 1.5 + 0.7 * len(report.rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    names = list(report.startup)
+    places = range(len(report.rows))
+    thick = _WIDTH / max(len(names), 1)
+    for index, name in enumerate(names):
+        times = [row.cells.get(name, Cell()).ms or 0.0 for row in report.rows]
+        offsets = [place + (index - (len(names) - 1) / 2) * thick for place in places]
+        bars = axes.barh(offsets, times, thick, label=name)
+        axes.bar_label(bars, [f"{time:.3g} ms" if time else "-" for time in times], padding=3, fontsize=7)
+    for place, row in zip(places, report.rows, strict=True):
+        label = "floor of the device" if place == 0 else None
+        axes.vlines(row.floor_ms, place - _WIDTH / 2, place + _WIDTH / 2, "black", linewidth=2, label=label)
+    axes.set_yticks(list(places), [title(row.task) for row in report.rows])
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel("milliseconds, median (logarithmic)")
+    axes.set_title(f"{report.model}, {report.dtype}, session {report.session}, {report.device}", fontsize=10)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=150, format="png")

@@ -1,0 +1,116 @@
+"""Hugging Face on the same weights: as most people run it, and as fast as it goes without another engine.
+
+B rows, S tokens of a prompt.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from ditto.bench.contender import Contender
+from ditto.verify.model import Prompts, vision_of
+
+Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class EagerRival(Contender):
+    """Hugging Face's `generate` as it comes."""
+
+    name = "hugging face"
+
+    def __init__(self, model: Any, device: torch.device) -> None:
+        self.model, self.device, self.dtype = model, device, model.dtype
+        self._vision = vision_of(model)
+
+    @override
+    @torch.no_grad()
+    def features(self, pixels: Tensor) -> object:
+        assert self._vision is not None
+        return self._vision(pixels.to(self.dtype))
+
+    @override
+    @torch.no_grad()
+    def answer(self, prompts: Prompts, new_tokens: int) -> list[tuple[int, ...]]:
+        ids, pixels = _placed(prompts, self.device, self.dtype)
+        made = self.model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=new_tokens,
+            min_new_tokens=new_tokens,
+            do_sample=False,
+            pad_token_id=0,
+            **pixels,
+        )
+        return [tuple(row) for row in made[:, ids.shape[1] :].tolist()]
+
+
+class CompiledRival(Contender):
+    """A static KV cache, and `torch.compile` for the tower and for the step of one token, as CUDA graphs on a GPU.
+
+    Prompts run eagerly, as they do in Hugging Face's own use of a static cache. Tokens stay on the device until the
+    end: nothing here waits for the host.
+    """
+
+    name = "hugging face, compiled"
+
+    def __init__(self, model: Any, device: torch.device, compiled: Compile | None = None) -> None:
+        self.model, self.device, self.dtype = model, device, model.dtype
+        compiled = compiled or torch.compile(mode="reduce-overhead")
+        vision = vision_of(model)
+        self._vision = None if vision is None else compiled(vision)
+        self._step = compiled(self._one_token)
+        self._caches: dict[tuple[int, int], Any] = {}
+        names = inspect.signature(model.forward).parameters
+        self._cache_name = "cache" if "cache" in names else "past_key_values"  # renamed in transformers 5
+
+    @override
+    @torch.no_grad()
+    def features(self, pixels: Tensor) -> object:
+        assert self._vision is not None
+        return self._vision(pixels.to(self.dtype))
+
+    @override
+    @torch.no_grad()
+    def answer(self, prompts: Prompts, new_tokens: int) -> list[tuple[int, ...]]:
+        ids, pixels = _placed(prompts, self.device, self.dtype)
+        rows, length = ids.shape
+        cache = self._cache(rows, -(-(length + new_tokens) // 256) * 256)
+        positions = torch.arange(length + new_tokens, device=self.device)
+        token = self._forward(ids, positions[:length], cache, **pixels).argmax(-1)
+        made = [token]
+        for index in range(length, length + new_tokens - 1):
+            # Clones: CUDA graphs give their output's memory away with the next replay.
+            token = self._step(token.clone(), positions[index : index + 1].clone(), cache).clone()
+            made.append(token)
+        return [tuple(row) for row in torch.cat(made, 1).tolist()]
+
+    def _cache(self, rows: int, capacity: int) -> Any:
+        from transformers import StaticCache
+
+        if (rows, capacity) not in self._caches:
+            config = self.model.config.get_text_config()
+            places = {"max_batch_size": rows, "device": self.device, "dtype": self.dtype}
+            self._caches[rows, capacity] = StaticCache(config=config, max_cache_len=capacity, **places)
+        cache = self._caches[rows, capacity]
+        cache.reset()
+        return cache
+
+    def _one_token(self, ids: Tensor, position: Tensor, cache: Any) -> Tensor:
+        return self._forward(ids, position, cache).argmax(-1)
+
+    def _forward(self, ids: Tensor, positions: Tensor, cache: Any, **pixels: Tensor) -> Tensor:
+        """Logits of the last token: [B, 1, V]."""
+        given = {self._cache_name: cache, "cache_position": positions, "use_cache": True, "logits_to_keep": 1}
+        places = positions[None].expand(len(ids), -1)
+        return self.model(input_ids=ids, position_ids=places, **given, **pixels).logits
+
+
+def _placed(prompts: Prompts, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, dict[str, Tensor]]:
+    pixels = {} if prompts.pixels is None else {"pixel_values": prompts.pixels.to(device, dtype)}
+    return prompts.ids.to(device), pixels

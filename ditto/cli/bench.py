@@ -1,0 +1,53 @@
+"""`ditto bench`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Describe the command."""
+    text = "Measure a tree's speed and memory, beside Hugging Face on the same weights if asked."
+    parser = commands.add_parser("bench", help="measure speed and memory", description=text)
+    parser.add_argument("tree", metavar="OUT", type=Path, help="an engine tree")
+    parser.add_argument(
+        "--against",
+        metavar="MODEL",
+        nargs="?",
+        const="manifest",
+        help="measure Hugging Face too: a folder or hub id (default: what the tree was built from)",
+    )
+    parser.add_argument("--session", choices=("auto", "reference", "tensorrt"), default="auto", help="what runs it")
+    parser.add_argument("--batch", type=int, nargs="+", default=[], metavar="N", help="batches (default: 1, 4, the most)")
+    parser.add_argument("--context", type=int, nargs="+", default=[], metavar="N", help="prompt lengths (default: 600)")
+    parser.add_argument("--new-tokens", type=int, default=128, metavar="N", help="of an answer (default 128)")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="the median counts (default 5)")
+    parser.add_argument(
+        "--seconds", type=float, default=420, metavar="S", help="then no measurement of a rival begins (default 420)"
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures here, as they come")
+    parser.add_argument("--plot", metavar="FILE.png", type=Path, help="draw the times here")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the table; exit code 1 if something of the tree could not be measured."""
+    from ditto.bench import Plan, Report, bench
+    from ditto.bench.plot import plot, require
+    from ditto.engine import EngineTree
+
+    def keep(report: Report) -> None:
+        if options.json is not None:
+            options.json.write_text(json.dumps(report.to_json(), indent=1) + "\n")
+
+    if options.plot is not None:
+        require()
+    plan = Plan(tuple(options.batch), tuple(options.context), options.new_tokens, options.repeats, options.seconds)
+    report = bench(EngineTree.open(options.tree), plan, options.session, options.against, keep)
+    keep(report)
+    print(report.text())
+    if options.plot is not None:
+        plot(report, options.plot)
+    return int(any(failure.startswith("ditto,") for failure in report.failures))

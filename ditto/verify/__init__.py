@@ -1,0 +1,1 @@
+"""A tree beside the model that it came from."""

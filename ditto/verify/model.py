@@ -1,0 +1,76 @@
+"""The model that a tree came from, run by transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from ditto.builders import Pretrained
+from ditto.engine import EngineTree
+from ditto.errors import CheckpointError, TreeError
+from ditto.families.registry import FAMILIES
+
+
+@frozen(eq=False)
+class Prompts:
+    """Prompts of one length, as Hugging Face takes them. B prompts, S tokens.
+
+    Args:
+        ids: int64 [B, S] on the CPU; a picture is as many image tokens as it has rows of features.
+        pixels: float32 [pictures, channels, height, width], in the order of the image tokens, or None.
+    """
+
+    ids: Tensor
+    pixels: Tensor | None = None
+
+
+def checkpoint_of(tree: EngineTree, against: str | None = None) -> str:
+    """The checkpoint to hold a tree against: `against`, or the one that the tree was built from.
+
+    Raises:
+        TreeError: the tree was built from a model in memory.
+    """
+    if against is not None:
+        return against
+    if tree.manifest.checkpoint is None:
+        raise TreeError(
+            "the tree was built from a model in memory and knows no checkpoint",
+            where=str(tree.root),
+            remedy="name the model's folder or hub id with --against",
+        )
+    return tree.manifest.checkpoint.folder
+
+
+def load(model: str | Path, dtype: torch.dtype, device: torch.device, attention: str | None = None) -> Any:
+    """A checkpoint as a Hugging Face model, ready to run.
+
+    Args:
+        model: a folder or hub id.
+        attention: its implementation in transformers, None for the default.
+    Raises:
+        CheckpointError: transformers cannot load it.
+    """
+    import transformers
+
+    source = Pretrained(str(model), "AutoModelForCausalLM")
+    name = "AutoModelForImageTextToText" if hasattr(source.config, "vision_config") else source.architecture
+    chosen = {} if attention is None else {"attn_implementation": attention}
+    try:
+        made = getattr(transformers, name).from_pretrained(source.folder, torch_dtype=dtype, **chosen)
+    except Exception as error:
+        raise CheckpointError(
+            f"transformers cannot load the model: {str(error).splitlines()[0] if str(error) else error!r}",
+            where=str(model),
+            remedy="check that the checkpoint is whole",
+        ) from error
+    return made.eval().requires_grad_(False).to(device)
+
+
+def vision_of(model: Any) -> nn.Module | None:
+    """Tower and projector of a vision-language model as one module, pixels → features; None for a text model."""
+    family = FAMILIES.get(model.config.model_type)
+    return None if family is None else family.vision_wrapper(model)
