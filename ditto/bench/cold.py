@@ -1,4 +1,7 @@
-"""From starting a process to a first token: `python -m ditto.bench.cold tree OUT SESSION`, or `... model MODEL DTYPE`."""
+"""From starting a process to a first token.
+
+`python -m ditto.bench.cold tree OUT SESSION`, or `python -m ditto.bench.cold model MODEL DTYPE`.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +32,13 @@ def cold_seconds(*arguments: str) -> float:
 
 def main(kind: str, what: str, how: str) -> None:
     """Make a first token of a short prompt, with a picture where the model takes one."""
-    if kind == "tree":
-        from ditto.bench.suite import first_token, open_contender
-        from ditto.engine import EngineTree
+    from ditto.bench.first import first_token, first_token_of_model, open_contender
+    from ditto.engine import EngineTree
 
+    if kind == "tree":
         tree = EngineTree.open(what)
         token = first_token(open_contender(tree, how), tree)
     else:
-        from ditto.bench.suite import first_token_of_model
-
         token = first_token_of_model(what, how)
     print(FIRST_TOKEN, token, flush=True)
 

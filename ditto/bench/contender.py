@@ -36,7 +36,7 @@ class TreeContender(Contender):
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.device = session.device
+        self.session_name, self.device = session.name, session.device
 
     @override
     def features(self, pixels: Tensor) -> object:

@@ -123,13 +123,15 @@ class Report:
         for row in self.rows:
             first = names[0] if names else ""
             share, rate = row.share(first), row.tokens_per_s(first)
-            lines.append([
-                title(row.task),
-                *(_ms(row.cells.get(name, Cell()).ms) for name in names),
-                _ms(row.floor_ms),
-                "-" if share is None else f"{share:.0%}",
-                "" if rate is None else f"{rate:.0f}",
-            ])
+            lines.append(
+                [
+                    title(row.task),
+                    *(_ms(row.cells.get(name, Cell()).ms) for name in names),
+                    _ms(row.floor_ms),
+                    "-" if share is None else f"{share:.0%}",
+                    "" if rate is None else f"{rate:.0f}",
+                ]
+            )
         for label, key, unit, scale in _STARTUP:
             values = [getattr(start, key) for start in self.startup.values()]
             shown = ["-" if value is None else f"{value / scale:.2f} {unit}" for value in values]

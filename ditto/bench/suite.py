@@ -10,19 +10,18 @@ import torch
 
 from ditto.bench import inputs
 from ditto.bench.ceilings import measure
-from ditto.bench.clock import milliseconds, wait_for
+from ditto.bench.clock import milliseconds
 from ditto.bench.cold import cold_seconds
-from ditto.bench.contender import Contender, TreeContender, open_endless
+from ditto.bench.contender import Contender, TreeContender
+from ditto.bench.first import first_token, open_contender
 from ditto.bench.floors import Floors
-from ditto.bench.plan import ANSWER, DECODE, PREFILL, VISION, Plan, Task, rows_per_picture
+from ditto.bench.plan import ANSWER, DECODE, PREFILL, VISION, Plan, Task
 from ditto.bench.report import Cell, Report, Row, Startup, title
 from ditto.bench.rivals import CompiledRival, EagerRival
 from ditto.engine import EngineTree, versions
 from ditto.errors import DittoError
 from ditto.progress import peak_resident_bytes, stage
-from ditto.verify.model import Prompts, checkpoint_of, load
-
-_FIRST_PROMPT = 16
+from ditto.verify.model import checkpoint_of, load
 
 
 def bench(
@@ -74,29 +73,6 @@ def bench(
     return report
 
 
-def open_contender(tree: EngineTree, session: str) -> TreeContender:
-    """The tree in a session."""
-    return TreeContender(open_endless(tree, session))
-
-
-def first_token(contender: Contender, tree: EngineTree) -> int:
-    """A token of a short prompt; a picture is looked at where there is a vision engine."""
-    if rows_per_picture(tree):
-        contender.features(inputs.pictures(tree, 1).to(contender.device))
-    length = min(_FIRST_PROMPT, tree.config("llm")["build_config"]["max_input_len"])
-    return contender.answer(inputs.prompts(tree, 1, length), 1)[0][0]
-
-
-def first_token_of_model(model: str, dtype: str) -> int:
-    """The same of a Hugging Face model, on the GPU if there is one."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rival = EagerRival(load(model, getattr(torch, dtype), device), device)
-    vision = getattr(rival.model.config, "vision_config", None)
-    if vision is not None:
-        rival.features(torch.zeros(1, 3, vision.image_size, vision.image_size, device=device))
-    return rival.answer(Prompts(torch.full((1, _FIRST_PROMPT), 5)), 1)[0][0]
-
-
 class _Run:
     def __init__(self, tree: EngineTree, plan: Plan, report: Report, told: Callable[[Report], None]) -> None:
         self._tree, self._plan, self._report, self._told = tree, plan, report, told
@@ -123,9 +99,7 @@ class _Run:
         """Fill a contender's cells."""
         for row in self._report.rows:
             out_of_time = contender.name != TreeContender.name and self._late
-            row.cells[contender.name] = (
-                Cell(failure="no time left") if out_of_time else self._cell(contender, row.task)
-            )
+            row.cells[contender.name] = Cell(failure="no time left") if out_of_time else self._cell(contender, row.task)
             self._told(self._report)
 
     def cold(self, name: str, *arguments: str) -> None:
@@ -207,5 +181,3 @@ def _memory_since(free: int | None) -> int:
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-

@@ -20,8 +20,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="measure Hugging Face too: a folder or hub id (default: what the tree was built from)",
     )
     parser.add_argument("--session", choices=("auto", "reference", "tensorrt"), default="auto", help="what runs it")
-    parser.add_argument("--batch", type=int, nargs="+", default=[], metavar="N", help="batches (default: 1, 4, the most)")
-    parser.add_argument("--context", type=int, nargs="+", default=[], metavar="N", help="prompt lengths (default: 600)")
+    parser.add_argument("--batch", type=int, nargs="+", default=[], metavar="N", help="batches (default: 1, 4, most)")
+    parser.add_argument("--context", type=int, nargs="+", default=[], metavar="N", help="prompt lengths (default 600)")
     parser.add_argument("--new-tokens", type=int, default=128, metavar="N", help="of an answer (default 128)")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="the median counts (default 5)")
     parser.add_argument(

@@ -153,6 +153,7 @@ class Session(ABC):
     """
 
     name: str
+    device = torch.device("cpu")  # where it computes
 
     def __init__(self, tree: EngineTree) -> None:
         self.tree = tree

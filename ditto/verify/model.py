@@ -58,9 +58,10 @@ def load(model: str | Path, dtype: torch.dtype, device: torch.device, attention:
 
     source = Pretrained(str(model), "AutoModelForCausalLM")
     name = "AutoModelForImageTextToText" if hasattr(source.config, "vision_config") else source.architecture
-    chosen = {} if attention is None else {"attn_implementation": attention}
+    chosen: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
+    chosen["dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"] = dtype
     try:
-        made = getattr(transformers, name).from_pretrained(source.folder, torch_dtype=dtype, **chosen)
+        made = getattr(transformers, name).from_pretrained(source.folder, **chosen)
     except Exception as error:
         raise CheckpointError(
             f"transformers cannot load the model: {str(error).splitlines()[0] if str(error) else error!r}",

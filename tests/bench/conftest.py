@@ -1,0 +1,37 @@
+"""A tiny LLaVA on disk, its tree, and both as contenders."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ditto import LlavaModel
+from ditto.bench.contender import TreeContender, open_endless
+from ditto.bench.rivals import EagerRival
+from ditto.verify.model import load
+from tests.support.models import llava
+
+
+@pytest.fixture(scope="session")
+def saved_llava(tmp_path_factory):
+    """A checkpoint of a tiny random LLaVA."""
+    folder = tmp_path_factory.mktemp("saved") / "llava"
+    llava().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def saved_tree(saved_llava, tmp_path_factory):
+    """The tree of that checkpoint; not to be changed."""
+    builder = LlavaModel.from_pretrained(str(saved_llava)).with_batch(2).with_target("tensorrt-rtx")
+    return builder.build_all(tmp_path_factory.mktemp("saved") / "tree")
+
+
+@pytest.fixture
+def ours(saved_tree):
+    return TreeContender(open_endless(saved_tree, "reference"))
+
+
+@pytest.fixture
+def eager(saved_llava):
+    return EagerRival(load(saved_llava, torch.float32, torch.device("cpu")), torch.device("cpu"))

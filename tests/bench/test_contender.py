@@ -1,0 +1,37 @@
+"""A tree as a contender gives Hugging Face's tokens, and no token ends its answers."""
+
+from __future__ import annotations
+
+import torch
+from attrs import evolve
+
+from ditto.bench import inputs
+from ditto.bench.contender import open_endless, requests_of
+
+
+def test_it_answers_as_hugging_face_does(ours, eager, saved_tree):
+    for with_pictures in (False, True):
+        given = inputs.prompts(saved_tree, 2, 30, with_pictures)
+        assert ours.answer(given, 6) == eager.answer(given, 6)
+
+
+def test_pictures_become_features(ours, saved_tree, eager):
+    pixels = inputs.pictures(saved_tree, 2)
+    assert torch.allclose(ours.features(pixels), eager.features(pixels), atol=1e-4)
+
+
+def test_no_token_ends_an_answer(saved_tree):
+    tokens = saved_tree.manifest.tokens
+    every = evolve(
+        saved_tree, manifest=evolve(saved_tree.manifest, tokens=evolve(tokens, end=list(range(tokens.vocab_size))))
+    )
+    session = open_endless(every, "reference")
+    assert session.tokens.end == []
+
+
+def test_each_row_counts_its_features_from_zero(ours, saved_tree):
+    given = inputs.prompts(saved_tree, 2, 30, with_pictures=True)
+    for request in requests_of(open_endless(saved_tree, "reference"), given):
+        virtual = [token for token in request.ids if token >= saved_tree.manifest.tokens.vocab_size]
+        first = saved_tree.manifest.tokens.vocab_size
+        assert virtual == list(range(first, first + len(request.features)))

@@ -1,0 +1,49 @@
+"""Costs are those that the model's own parameters give, counted by hand and by PyTorch's FLOP counter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ditto.bench.floors import Cost, Floors
+from ditto.bench.plan import ANSWER, DECODE, PREFILL, VISION, Task
+from tests.support.decoding import eager
+from tests.support.models import image_features, llama, llava
+from tests.support.trees import llava_tree
+
+
+def flops_of(work) -> int:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def test_vision_costs_what_pytorch_counts(tmp_path):
+    model = eager(llava(vision_feature_layer=-1))  # so that PyTorch, too, computes no layer in vain
+    tree = llava_tree(tmp_path / "tree", vision_feature_layer=-1)
+    counted = flops_of(lambda: image_features(model, torch.zeros(2, 3, 28, 28)))
+    assert Floors(tree).of(Task(VISION, 2)).flops == pytest.approx(counted, rel=0.02)
+
+
+def test_prefill_costs_what_pytorch_counts(llama_tree):
+    model = eager(llama())
+    ids = torch.ones(2, 16, dtype=torch.long)
+    counted = flops_of(lambda: model(ids, logits_to_keep=1))
+    unseen = 2 * 2 * 2 * 64 * 16 * 16  # PyTorch computes the half that causal attention does not need
+    assert Floors(llama_tree).of(Task(PREFILL, 2, 16, 1)).flops == pytest.approx(counted - unseen, rel=0.005)
+
+
+def test_a_step_reads_every_matrix_and_the_cache_once(llama_tree):
+    model = llama()
+    matrices = sum(part.numel() for name, part in model.named_parameters() if part.dim() > 1 and "embed" not in name)
+    cache = 3 * (10 + 4) * 2 * 2 * 2 * 16  # rows, tokens in the middle, keys and values, layers, KV heads, head width
+    found = Floors(llama_tree).of(Task(DECODE, 3, 10, 8))
+    assert found.bytes == 4 * (matrices + cache)
+
+
+def test_an_answer_is_its_parts(saved_tree):
+    floors = Floors(saved_tree)
+    parts = floors.of(Task(VISION, 2)) + floors.of(Task(PREFILL, 2, 40, 1)) + floors.of(Task(DECODE, 2, 40, 8)).times(7)
+    assert floors.of(Task(ANSWER, 2, 40, 8)) == parts
+    assert Cost(1, 2).times(3) == Cost(3, 6)

@@ -1,0 +1,40 @@
+"""A plan is cut to what the tree takes, or refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from ditto.bench.plan import ANSWER, DECODE, PREFILL, VISION, Plan, Task, rows_per_picture
+from ditto.errors import ConfigError
+
+
+def test_everything_is_measured_that_the_tree_has(llava_tree):
+    plan = Plan(new_tokens=8).fitted(llava_tree)
+    assert plan.batches == (1, 2)
+    assert [task.kind for task in plan.tasks(llava_tree)] == [VISION] * 2 + [PREFILL] * 2 + [DECODE] * 2 + [ANSWER]
+    assert plan.tasks(llava_tree)[-1] == Task(ANSWER, 2, rows_per_picture(llava_tree) + 24, 8)
+
+
+def test_a_text_model_sees_no_pictures(llama_tree):
+    plan = Plan(new_tokens=8, contexts=(5, 9), batches=(2,)).fitted(llama_tree)
+    assert rows_per_picture(llama_tree) == 0
+    assert plan.tasks(llama_tree) == [
+        Task(PREFILL, 2, 5, 1),
+        Task(DECODE, 2, 5, 8),
+        Task(PREFILL, 2, 9, 1),
+        Task(DECODE, 2, 9, 8),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (Plan(batches=(3,)), "a batch of 3 is not what the engine takes: 1 to 2"),
+        (Plan(batches=(0,)), "a batch of 0"),
+        (Plan(contexts=(40,), new_tokens=30), "a prompt of 40 tokens and 30 new ones"),
+        (Plan(new_tokens=64), "a prompt of 1 tokens and 64 new ones"),
+    ],
+)
+def test_what_does_not_fit_is_refused(plan, message, llava_tree):
+    with pytest.raises(ConfigError, match=message):
+        plan.fitted(llava_tree)

@@ -1,0 +1,72 @@
+"""A whole run on the CPU: every task has its time, failures stay in their cell. How long things took is not tested."""
+
+from __future__ import annotations
+
+import pytest
+
+from ditto.bench import Plan, bench
+from ditto.bench.contender import TreeContender
+from ditto.bench.plan import DECODE, VISION
+from ditto.bench.rivals import EagerRival
+from ditto.errors import TreeError
+
+PLAN = Plan(batches=(1, 2), contexts=(9,), new_tokens=3, repeats=1)
+
+
+@pytest.fixture
+def no_new_process(monkeypatch):
+    monkeypatch.setattr("ditto.bench.suite.cold_seconds", lambda *arguments: 1.0)
+
+
+def test_every_task_has_a_time(saved_tree, no_new_process):
+    seen: list[int] = []
+    report = bench(saved_tree, PLAN, "reference", "manifest", lambda report: seen.append(len(report.rows)))
+    assert report.failures == []
+    assert list(report.startup) == ["ditto", "hugging face"]
+    for start in report.startup.values():
+        assert start.load_s > 0
+        assert start.cold_s == 1.0
+        assert start.memory_bytes > 10**6
+    assert len(report.rows) == 7
+    assert len(seen) == 2 * (7 + 1)
+    for row in report.rows:
+        assert row.floor_ms > 0
+        for cell in row.cells.values():
+            assert cell.ms > 0 or row.task.kind == DECODE
+    assert report.session == "reference"
+    assert "vision, batch 2" in report.text()
+
+
+def test_a_failure_stays_in_its_cell(saved_tree, no_new_process, monkeypatch):
+    def broken(self, pixels):
+        raise ValueError("it fell\nand more")
+
+    monkeypatch.setattr(EagerRival, "features", broken)
+    monkeypatch.setattr("ditto.bench.suite.first_token", lambda contender, tree: 0)
+    report = bench(saved_tree, PLAN, "reference", "manifest")
+    cells = [row.cells["hugging face"] for row in report.rows if row.task.kind == VISION]
+    assert [cell.failure for cell in cells] == ["ValueError: it fell"] * 2
+    assert len(report.failures) == 2
+
+
+def test_rivals_stop_when_time_is_up(saved_tree, no_new_process):
+    report = bench(saved_tree, Plan((1,), (9,), 3, 1, seconds=0.0), "reference", "manifest")
+    assert all(row.cells["ditto"].failure is None for row in report.rows)
+    assert {row.cells["hugging face"].failure for row in report.rows} == {"no time left"}
+    assert report.startup["hugging face"].failure == "no time left"
+
+
+def test_a_missing_rival_is_told_and_ours_is_measured(saved_tree, no_new_process, tmp_path):
+    report = bench(saved_tree, PLAN, "reference", str(tmp_path / "nowhere"))
+    assert report.failures == ["hugging face, start: there is no such checkpoint folder"]
+
+
+def test_a_tree_from_memory_needs_a_name_for_the_rival(llava_tree):
+    with pytest.raises(TreeError, match="knows no checkpoint"):
+        bench(llava_tree, PLAN, "reference", "manifest")
+
+
+def test_an_answer_that_ends_early_is_no_measurement(saved_tree, no_new_process, monkeypatch):
+    monkeypatch.setattr(TreeContender, "answer", lambda self, prompts, count: [(1,)] * len(prompts.ids))
+    report = bench(saved_tree, PLAN, "reference")
+    assert any("an answer ended early" in failure for failure in report.failures)

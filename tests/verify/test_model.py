@@ -1,0 +1,38 @@
+"""Hugging Face's model of a tree is the right one, or the reason why there is none is told."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ditto.errors import CheckpointError, TreeError
+from ditto.verify.model import checkpoint_of, load, vision_of
+from tests.support.models import llama, llava
+
+CPU = torch.device("cpu")
+
+
+def test_models_come_back_as_they_were(tmp_path):
+    for name, model in {"llama": llama(), "llava": llava()}.items():
+        model.save_pretrained(tmp_path / name)
+        found = load(tmp_path / name, torch.float16, CPU, attention="eager")
+        assert type(found) is type(model)
+        assert found.dtype == torch.float16
+        assert not found.training
+        wanted = dict(model.named_parameters())
+        for key, part in found.named_parameters():
+            assert torch.equal(part, wanted[key].half())
+        assert (vision_of(found) is None) == (name == "llama")
+
+
+def test_a_tree_from_memory_knows_no_checkpoint(llama_tree):
+    with pytest.raises(TreeError, match="built from a model in memory"):
+        checkpoint_of(llama_tree)
+    assert checkpoint_of(llama_tree, "elsewhere") == "elsewhere"
+
+
+def test_a_broken_checkpoint_is_named(tmp_path):
+    llama().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(CheckpointError, match="transformers cannot load the model"):
+        load(tmp_path, torch.float32, CPU)
