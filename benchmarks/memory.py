@@ -1,12 +1,21 @@
-"""Resident memory of this process, as Linux counts it."""
+"""Resident memory, as Linux counts it: of this process, and of a command while it runs."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from attrs import frozen
 
-def _status(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
+_SECONDS_BETWEEN_LOOKS = 0.02
+
+
+def _status(field: str, process: int | str = "self") -> int:
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
     raise LookupError(field)
@@ -20,3 +29,36 @@ def resident_bytes() -> int:
 def peak_bytes() -> int:
     """The most so far."""
     return _status("VmHWM")
+
+
+@frozen
+class Measured:
+    """A command's wall time, and the most memory that it had resident: of its own, and with mapped files."""
+
+    seconds: float
+    anonymous: int
+    resident: int
+    code: int
+
+    def __str__(self) -> str:
+        failed = f"   FAILED with exit code {self.code}" if self.code else ""
+        return (
+            f"{self.seconds:7.1f} s   anonymous {self.anonymous / 1e9:6.2f} GB   "
+            f"resident {self.resident / 1e9:6.2f} GB{failed}"
+        )
+
+
+def measured(command: Sequence[str]) -> Measured:
+    """Run a command with its output on stderr, and look at its memory while it runs."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=sys.stderr.fileno(), env=os.environ)
+    anonymous = resident = 0
+    while process.poll() is None:
+        try:
+            anonymous = max(anonymous, _status("RssAnon", process.pid))
+            resident = max(resident, _status("VmHWM", process.pid))
+        except (OSError, LookupError):  # it has ended
+            break
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    code = process.wait()
+    return Measured(time.perf_counter() - start, anonymous, resident, code)

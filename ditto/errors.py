@@ -8,6 +8,7 @@
     ├── TreeError              2   an engine tree that is missing, incomplete or changed since it was built
     ├── MissingLibraryError    2   a library this machine lacks, with the pip line that brings it
     ├── DeviceError            2   a GPU that is missing, does not fit the tree, or has too little memory
+    ├── RoomError              2   more disk or memory than this machine has to give
     ├── ModelError             1   the model does something that Ditto cannot turn into an engine
     │   ├── UnsupportedOperator
     │   └── UnsupportedFact
@@ -19,7 +20,7 @@ Exit code 2 is for what the caller can put right on the command line, 1 for a fa
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 
@@ -104,21 +105,34 @@ class DeviceError(DittoError):
     exit_code = 2
 
 
+class RoomError(DittoError):
+    """A build that needs more disk or memory than this machine has to give."""
+
+    exit_code = 2
+
+
 class ModelError(DittoError):
     """The model does something that Ditto cannot turn into an engine."""
 
 
 class UnsupportedOperator(ModelError):
-    """The model uses an operator that no lowering knows."""
+    """The model uses operators that no lowering knows.
 
-    def __init__(self, op: str, where: Place | None, known: Collection[str], others: Collection[str] = ()) -> None:
+    Args:
+        uses: the operators, and for each the places that use it.
+        known: operators that have a lowering.
+    """
+
+    def __init__(self, uses: Mapping[str, Sequence[Place]], known: Collection[str]) -> None:
+        op, *others = uses
         near = ", ".join(get_close_matches(op, known, n=3)) or "none alike"
         also = f"; also without one: {', '.join(sorted(others))}" if others else ""
         super().__init__(
             cause=f"`{op}` has no lowering{also}",
-            where=where,
+            where=uses[op][0],
             remedy=f"register one with `@lowers({op})` (known: {near})",
         )
+        self.uses = uses
 
 
 class UnsupportedFact(ModelError):

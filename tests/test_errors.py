@@ -27,9 +27,9 @@ def test_a_place_is_filled_in_once():
 
 
 def test_an_unsupported_operator_names_its_kin_and_the_others():
-    error = UnsupportedOperator(
-        "aten.cumsum.default", Place("m", "f.py:1"), ["aten.cumsum.out", "aten.add"], ["aten.x"]
-    )
+    places = [Place("m", "f.py:1"), Place("n", "f.py:2")]
+    uses = {"aten.cumsum.default": places, "aten.x": [Place("m", "f.py:3")]}
+    error = UnsupportedOperator(uses, ["aten.cumsum.out", "aten.add"])
     assert str(error) == (
         "`aten.cumsum.default` has no lowering; also without one: aten.x\n"
         "at: m (f.py:1)\n"

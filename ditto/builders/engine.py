@@ -11,11 +11,13 @@ import torch
 from attrs import asdict, evolve, frozen
 from typing_extensions import Self
 
-from ditto.builders.pipeline import Built, Job, build
+from ditto.builders.pipeline import Built, Job, build, describe
+from ditto.builders.plan import announce, plan_of
 from ditto.builders.source import DTYPES, ModelSource
 from ditto.configs import AUTO, TensorRTConfig, TrtllmConfig
 from ditto.engine import EngineTree, Manifest, Tokens, record_files, staged, version_of, versions, write_manifest
 from ditto.errors import ConfigError
+from ditto.network import Network
 from ditto.progress import StageRecord, recording
 from ditto.targets import Target, target
 
@@ -61,6 +63,10 @@ class EngineBuilder(ABC):
     weights: WeightPlace = "inside"
     tensorrt: TensorRTConfig = TensorRTConfig()
     trtllm: TrtllmConfig = TrtllmConfig()
+
+    def with_source(self, source: ModelSource) -> Self:
+        """Take the model from `source`."""
+        return evolve(self, source=source)
 
     def with_batch(self, maximum: int) -> Self:
         """Accept 1 to `maximum` items per call; the engine is tuned for half of it."""
@@ -148,19 +154,31 @@ class EngineBuilder(ABC):
         """
         chosen = self.resolved_target()
         with recording() as stages, staged(Path(out)) as folder:
-            built = self.build_into(chosen, folder, folder)
+            described = self.described(chosen)
+            announce(plan_of(self.source, self.model_type, chosen, {self.name: described}), folder)
+            built = self.build_into(chosen, *described, folder, folder)
             self.source.copy_processor(folder / "processor")
             parts, settings = {self.name: built}, {self.name: self.settings()}
             finish(folder, self.source, self.model_type, chosen, parts, settings, self.tokens(), stages)
         return EngineTree.open(out)
 
-    def build_into(self, target: Target, folder: Path, root: Path) -> Built:
-        """Build this engine into `folder`, a part of the tree at `root`.
+    def described(self, target: Target) -> tuple[Job, Network]:
+        """What is decided about the engine, and its network.
+
+        Raises:
+            CheckpointError, ConfigError: the model or the settings do not fit.
+            ModelError: the model does something that no engine can.
+        """
+        job = self.job(target)
+        return job, describe(job)
+
+    def build_into(self, target: Target, job: Job, network: Network, folder: Path, root: Path) -> Built:
+        """Build this engine, `described` before, into `folder`, a part of the tree at `root`.
 
         Raises:
             DittoError: it failed.
         """
-        return build(self.job(target), target, self.tensorrt, self.compute_capabilities, folder, root)
+        return build(job, network, target, self.tensorrt, self.compute_capabilities, folder, root)
 
 
 def parse_dtype(dtype: torch.dtype | str) -> torch.dtype | Auto:

@@ -16,7 +16,7 @@ from ditto.configs import Limits
 from ditto.engine import Tokens
 from ditto.errors import ConfigError
 from ditto.network import Network
-from ditto.targets import Target
+from ditto.targets import LlmFacts, Target
 from ditto.wrappers.llm import DecoderWithHead, LlmWrapper, PackedLlmWrapper
 
 # Where nothing is said: the longest sequence, if the model goes that far, and tokens per call of packed targets.
@@ -150,6 +150,7 @@ class LlmBuilder(EngineBuilder):
             tensors=loaded.tensors,
             keep_weights=self.source.checkpoint is None,
             weights_outside=self.weights == "outside",
+            cache_bytes=_cache_bytes(facts, limits, loaded.dtype.itemsize),
         )
 
     @property
@@ -169,6 +170,12 @@ class LlmBuilder(EngineBuilder):
     def tokens(self) -> Tokens:
         config = self.source.config
         return tokens(config, self.source.generation_config, config.get_text_config().vocab_size)
+
+
+def _cache_bytes(facts: LlmFacts, limits: Limits, itemsize: int) -> int:
+    """Keys and values of every token of a full batch."""
+    per_token = 2 * facts.num_hidden_layers * facts.num_key_value_heads * facts.head_size * itemsize
+    return per_token * limits.max_batch_size * limits.max_seq_len
 
 
 def _embedding(loaded: Loaded) -> Any:

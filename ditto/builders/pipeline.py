@@ -42,6 +42,7 @@ class Job:
         tensors: who has the checkpoint's numbers.
         keep_weights: also write the weights beside the engine: for a model that is on no disk.
         weights_outside: the engine takes its large weights as inputs.
+        cache_bytes: of the KV cache at the chosen limits.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Job:
     tensors: TensorSource
     keep_weights: bool = False
     weights_outside: bool = False
+    cache_bytes: int = 0
 
 
 @frozen
@@ -83,14 +85,22 @@ def describe(job: Job) -> Network:
 
 
 def build(
-    job: Job, target: Target, tensorrt: TensorRTConfig, capabilities: Sequence[str], folder: Path, root: Path
+    job: Job,
+    network: Network,
+    target: Target,
+    tensorrt: TensorRTConfig,
+    capabilities: Sequence[str],
+    folder: Path,
+    root: Path,
 ) -> Built:
     """Write an engine, its config.json and its network into `folder`, which is `root` or below it.
+
+    Args:
+        network: what `describe` made of the job.
 
     Raises:
         DittoError: any step failed; the folder is not to be used then.
     """
-    network = describe(job)
     folder.mkdir(parents=True, exist_ok=True)
     write_config(job.config(network), folder)
     save(network, folder / "network.json", folder / "network.safetensors")
@@ -110,12 +120,22 @@ def build(
         inputs={name: str(spec) for name, spec in network.inputs.items()},
         outputs={name: str(network.value(value).spec) for name, value in network.outputs.items()},
         shared=dict(network.shared),
-        profiles={
-            profile.name: {name: [dim.min, dim.opt, dim.max] for name, dim in profile.ranges.items()}
-            for profile in job.profiles
-        },
-        layers=dict(sorted(Counter(type(node.layer).__name__ for node in network.nodes).items())),
+        profiles=profile_record(job.profiles),
+        layers=layer_counts(network),
         weights="weights.safetensors" if job.keep_weights else "checkpoint",
         outside=outside,
     )
     return Built(component, used, library)
+
+
+def profile_record(profiles: Sequence[Profile]) -> dict[str, dict[str, list[int]]]:
+    """For each profile, [min, opt, max] of each named dimension."""
+    return {
+        profile.name: {name: [dim.min, dim.opt, dim.max] for name, dim in profile.ranges.items()}
+        for profile in profiles
+    }
+
+
+def layer_counts(network: Network) -> dict[str, int]:
+    """How many layers of each kind, by name."""
+    return dict(sorted(Counter(type(node.layer).__name__ for node in network.nodes).items()))

@@ -40,6 +40,8 @@ _PROCESSOR_FILES = (
     "tokenizer*",
     "vocab.*",
 )
+# What describing needs of one on the hub.
+_TEXT_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 
 
 @frozen
@@ -129,6 +131,18 @@ class Pretrained(ModelSource):
         Raises:
             CheckpointError: there is no such folder or id.
         """
+        return self._fetched("*.safetensors", *_TEXT_FILES)
+
+    @cached_property
+    def text_folder(self) -> Path:
+        """The checkpoint's folder; of a hub id, only text files are downloaded.
+
+        Raises:
+            CheckpointError: there is no such folder or id.
+        """
+        return self._fetched(*_TEXT_FILES)
+
+    def _fetched(self, *patterns: str) -> Path:
         local = Path(self.name)
         if local.exists():
             return local.resolve()
@@ -139,14 +153,19 @@ class Pretrained(ModelSource):
         from huggingface_hub import snapshot_download
 
         try:
-            patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-            return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=patterns))
+            return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=list(patterns)))
         except Exception as error:
             raise CheckpointError(
                 f"cannot get the checkpoint from the hub: {str(error).splitlines()[0] if str(error) else error!r}",
                 where=self.name,
                 remedy="check the id and the connection, or give a local folder",
             ) from error
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether safetensors are on this machine; a hub id is not downloaded to find out."""
+        local = Path(self.name)
+        return not local.exists() or any(local.glob("*.safetensors"))
 
     @cached_property
     def index(self) -> CheckpointIndex:
@@ -167,13 +186,13 @@ class Pretrained(ModelSource):
     def _config(self) -> Any:
         from transformers import AutoConfig
 
-        path = self.folder / "config.json"
+        path = self.text_folder / "config.json"
         if not path.is_file():
             raise CheckpointError(
-                "the checkpoint folder has no config.json", where=str(self.folder), remedy="download it again"
+                "the checkpoint folder has no config.json", where=str(path.parent), remedy="download it again"
             )
         try:
-            return AutoConfig.from_pretrained(self.folder)
+            return AutoConfig.from_pretrained(path.parent)
         except Exception as error:
             raise CheckpointError(
                 f"transformers cannot read the configuration: {str(error).splitlines()[0]}",
@@ -186,19 +205,24 @@ class Pretrained(ModelSource):
     def generation_config(self) -> Mapping[str, Any]:
         from transformers import GenerationConfig
 
-        if not (self.folder / "generation_config.json").is_file():
+        if not (self.text_folder / "generation_config.json").is_file():
             return {}
-        return GenerationConfig.from_pretrained(self.folder).to_dict()
+        return GenerationConfig.from_pretrained(self.text_folder).to_dict()
 
     @property
-    @override
-    def dtype(self) -> torch.dtype:
+    def stated_dtype(self) -> torch.dtype | None:
+        """The dtype that the configuration states, None if it states none that engines compute in."""
         stated = self.config.__dict__.get("dtype") or self.config.__dict__.get("torch_dtype")
         stated = stated or getattr(self.config.get_text_config(), "dtype", None)
         if isinstance(stated, str):
             stated = getattr(torch, stated, None)
-        if isinstance(stated, torch.dtype) and stated in DTYPES.values():
-            return stated
+        return stated if isinstance(stated, torch.dtype) and stated in DTYPES.values() else None
+
+    @property
+    @override
+    def dtype(self) -> torch.dtype:
+        if self.stated_dtype is not None:
+            return self.stated_dtype
         counts = dict.fromkeys(DTYPES.values(), 0)
         for record in self.index.tensors.values():
             if record.dtype in counts:
@@ -212,19 +236,7 @@ class Pretrained(ModelSource):
 
     @override
     def load(self, dtype: torch.dtype) -> Loaded:
-        cls = self._model_class()
-        config = _in_dtype(self.config, dtype)
-        with weightless(dtype):
-            try:
-                model: Any = cls(config).eval()
-            except Exception as error:
-                raise CheckpointError(
-                    f"transformers cannot make a {cls.__name__} from the configuration: {str(error).splitlines()[0]}",
-                    where=str(self.folder / "config.json"),
-                    remedy="check the file's values",
-                ) from error
-        if hasattr(model, "tie_weights"):
-            model.tie_weights()
+        model = self.skeleton(dtype)
         names = match_names(model, self.index.tensors, str(self.folder))
         reader = CheckpointReader(self.index)
         for name, buffer in model.named_buffers():
@@ -233,6 +245,27 @@ class Pretrained(ModelSource):
         parameters = dict(model.named_parameters(remove_duplicate=False))
         weights = {id(part): self._weight(name, names[name], part) for name, part in parameters.items()}
         return Loaded(model, dtype, weights, reader)
+
+    def skeleton(self, dtype: torch.dtype) -> Any:
+        """The model as the configuration has it, its parameters in `dtype` and without data.
+
+        Raises:
+            CheckpointError: transformers cannot make it.
+        """
+        cls = self._model_class()
+        config = _in_dtype(self.config, dtype)
+        with weightless(dtype):
+            try:
+                model: Any = cls(config).eval()
+            except Exception as error:
+                raise CheckpointError(
+                    f"transformers cannot make a {cls.__name__} from the configuration: {str(error).splitlines()[0]}",
+                    where=str(self.text_folder / "config.json"),
+                    remedy="check the file's values",
+                ) from error
+        if hasattr(model, "tie_weights"):
+            model.tie_weights()
+        return model
 
     @override
     def copy_processor(self, folder: Path) -> None:
@@ -256,7 +289,7 @@ class Pretrained(ModelSource):
         if type(self.config) not in mapping:
             raise CheckpointError(
                 f"transformers has no {self.architecture} for model type {self.config.model_type!r}",
-                where=str(self.folder / "config.json"),
+                where=str(self.text_folder / "config.json"),
                 remedy="name the model's class under `architectures`",
             )
         return mapping[type(self.config)]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ditto.configs import AUTO, TARGETS
+
+if TYPE_CHECKING:
+    from ditto.builders import LlmBuilder
+    from ditto.families import MultimodalModel
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -14,8 +18,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "build", help="build the engines of a model", description="Build the engines of a model."
     )
-    parser.add_argument("model", metavar="MODEL", help="a checkpoint folder or a hub id, owner/name")
     parser.add_argument("-o", "--output", metavar="OUT", required=True, type=Path, help="the folder to become the tree")
+    add_settings(parser)
+    parser.set_defaults(run=run)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Describe the settings that `ditto build` and `ditto plan` share."""
+    parser.add_argument("model", metavar="MODEL", help="a checkpoint folder or a hub id, owner/name")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="requests per call, at most (default 1)")
     parser.add_argument("--target", choices=(AUTO, *TARGETS), default=AUTO, help="what to build for (default auto)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (default: the model's own)")
@@ -36,13 +46,25 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="outside: engines take large weights as inputs, bound from the checkpoint (default inside)",
     )
     parser.add_argument("--revision", metavar="REV", help="of a hub id")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Build, and print the tree's folder."""
     from ditto.cli.tree import tree_text
-    from ditto.families import MultimodalModel, family_of
+    from ditto.families import MultimodalModel
+
+    builder = configured(options)
+    build = builder.build_all if isinstance(builder, MultimodalModel) else builder.build
+    tree = build(options.output)
+    print(tree_text(tree))
+    if any(component.engine is None for component in tree.manifest.components.values()):
+        print(f"engines are still to be compiled, where the target's library is: ditto compile {options.output}")
+    return 0
+
+
+def configured(options: argparse.Namespace) -> MultimodalModel | LlmBuilder:
+    """The builders of the model, with the settings of the command line."""
+    from ditto.families import family_of
 
     builder: Any = family_of(options.model, options.revision).with_batch(options.batch)
     builder = builder.with_target(options.target).with_dtype(options.dtype)
@@ -51,12 +73,7 @@ def run(options: argparse.Namespace) -> int:
         value = getattr(options, name)
         if value is not None:
             builder = _with(builder, name, value)
-    build = builder.build_all if isinstance(builder, MultimodalModel) else builder.build
-    tree = build(options.output)
-    print(tree_text(tree))
-    if any(component.engine is None for component in tree.manifest.components.values()):
-        print(f"engines are still to be compiled, where the target's library is: ditto compile {options.output}")
-    return 0
+    return builder
 
 
 def _with(builder: Any, name: str, value: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ditto.builders.room import size_text
 from ditto.engine import EngineTree
 
 
@@ -13,12 +14,5 @@ def tree_text(tree: EngineTree) -> str:
         layers = sum(component.layers.values())
         lines.append(f"  {name}: {component.dtype}, {layers} layers, profiles {', '.join(component.profiles)}")
     width = max((len(name) for name in manifest.files), default=0)
-    lines += [f"    {name:<{width}}  {_size(record.bytes):>9}" for name, record in manifest.files.items()]
+    lines += [f"    {name:<{width}}  {size_text(record.bytes):>9}" for name, record in manifest.files.items()]
     return "\n".join(lines)
-
-
-def _size(count: int) -> str:
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count} B"

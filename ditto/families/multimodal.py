@@ -14,6 +14,7 @@ from typing_extensions import Self
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.builders import EngineBuilder, InMemory, LlmBuilder, ModelSource, Pretrained, VisionBuilder
 from ditto.builders.engine import finish
+from ditto.builders.plan import announce, plan_of
 from ditto.configs import TensorRTConfig, TrtllmConfig
 from ditto.engine import EngineTree, staged
 from ditto.errors import CheckpointError
@@ -156,7 +157,12 @@ class MultimodalModel(ABC):
         target = self.llm.resolved_target()
         source = self.llm.source
         with recording() as stages, staged(Path(out)) as root:
-            built = {name: builder.build_into(target, root / name, root) for name, builder in self.builders.items()}
+            described = {name: builder.described(target) for name, builder in self.builders.items()}
+            announce(plan_of(source, self.model_type, target, described), root)
+            built = {
+                name: builder.build_into(target, *described[name], root / name, root)
+                for name, builder in self.builders.items()
+            }
             source.copy_processor(root / "processor")
             settings = {name: builder.settings() for name, builder in self.builders.items()}
             finish(root, source, self.model_type, target, built, settings, self.llm.tokens(), stages)

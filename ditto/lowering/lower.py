@@ -10,7 +10,7 @@ import torch
 from attrs import define, field
 from torch import SymInt, fx
 
-from ditto.errors import ModelError, ShapeError, UnsupportedOperator, at
+from ditto.errors import ModelError, Place, ShapeError, UnsupportedOperator, at
 from ditto.lowering.folding import fold_call
 from ditto.lowering.registry import Table, call
 from ditto.network import dims
@@ -217,17 +217,15 @@ def _lower_node(net: Lowering, node: fx.Node, table: Table, env: Mapping[fx.Node
 
 
 def _refuse_unknown(program: Program, table: Table) -> None:
-    missing: dict[str, fx.Node] = {}
+    missing: dict[str, list[Place]] = {}
     for node in program.graph.nodes:
         if node.op != "call_function" or node.target in table or node.target is operator.getitem:
             continue
         if isinstance(node.meta.get("val"), (int, SymInt)):
             continue
-        missing.setdefault(str(node.target), node)
+        missing.setdefault(str(node.target), []).append(program.place(node))
     if missing:
-        (first, node), *others = missing.items()
-        known = [str(operation) for operation in table]
-        raise UnsupportedOperator(first, program.place(node), known, [name for name, _ in others])
+        raise UnsupportedOperator(missing, [str(operation) for operation in table])
 
 
 def _check_against_torch(net: Lowering, node: fx.Node, made: Operand) -> None:

@@ -1,0 +1,275 @@
+"""What a build would make and what it needs, before any weight is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+from loguru import logger
+
+from ditto.builders.outline import Outline
+from ditto.builders.pipeline import Job, describe, layer_counts, profile_record
+from ditto.builders.room import check_room, size_text
+from ditto.builders.source import ModelSource, Pretrained
+from ditto.errors import ModelError, UnsupportedOperator
+from ditto.network import Network
+from ditto.network.outside import with_weights_outside
+from ditto.network.weight import Folded, Stored, Weight, is_view, leaves
+from ditto.targets import Target
+
+if TYPE_CHECKING:
+    from ditto.builders.engine import EngineBuilder
+
+# What a process takes that describes models and compiles without weights (benchmarks/README.md).
+_BASE_MEMORY = 1_200_000_000
+# TensorRT-RTX 1.6 with weights inside an engine, measured: bytes of memory and of engine for each byte of weights, with
+# one profile and with more (matrices that each profile wants in a form of its own are there twice).
+_MEMORY_PER_WEIGHT = (1.8, 2.8)
+_ENGINE_PER_WEIGHT = (1.0, 1.6)
+# An engine without weights: code, and so much for each layer.
+_ENGINE_BASE, _ENGINE_PER_LAYER = 3_000_000, 20_000
+
+
+@frozen(kw_only=True)
+class Refusal:
+    """Something of a model that no engine can do: what, the places in the model that do it, what to do about it."""
+
+    cause: str
+    places: list[str]
+    remedy: str
+
+
+@frozen(kw_only=True)
+class EnginePlan:
+    """One engine. Sizes are in bytes.
+
+    Args:
+        inputs, outputs: specs by name; weights outside the engine are not among them. Empty where the model is refused.
+        profiles: for each optimisation profile, [min, opt, max] of each named dimension.
+        layers: how many of each kind; empty where the model is refused.
+        parameters: numbers in the checkpoint's tensors that it uses.
+        weights: what its constants take on the GPU, inside the engine or outside.
+        cache: of the KV cache at the chosen limits.
+        engine: the engine file, at most; 0 where it is compiled elsewhere.
+        memory: resident while it is built, at most.
+        refused: why it cannot be built; empty where it can.
+    """
+
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    profiles: dict[str, dict[str, list[int]]]
+    layers: dict[str, int]
+    parameters: int
+    weights: int
+    cache: int
+    engine: int
+    memory: int
+    refused: list[Refusal]
+
+
+@frozen(kw_only=True)
+class Plan:
+    """A tree before it is built. Sizes are in bytes.
+
+    Args:
+        model: the id or folder that was asked for.
+        shapes: where they come from: `checkpoint`, or `config.json` where the weights are not at hand.
+        weights_place: `inside` the engines or `outside`.
+        compiled: whether engines are compiled here; if not, the tree holds networks, to be compiled elsewhere.
+        parameters: of all engines, those that engines share counted once.
+        unused: checkpoint tensors that no engine uses.
+        disk: what the build writes, at most.
+        memory: resident while building, at most.
+    """
+
+    model: str
+    model_type: str
+    target: str
+    dtype: str
+    shapes: str
+    weights_place: str
+    compiled: bool
+    engines: dict[str, EnginePlan]
+    parameters: int
+    unused: list[str]
+    disk: int
+    memory: int
+
+    @property
+    def weights(self) -> int:
+        """Bytes of weights on the GPU."""
+        return sum(engine.weights for engine in self.engines.values())
+
+    @property
+    def cache(self) -> int:
+        """Bytes of KV cache on the GPU."""
+        return sum(engine.cache for engine in self.engines.values())
+
+    @property
+    def refused(self) -> list[Refusal]:
+        """Why the tree cannot be built; empty where it can."""
+        return [refusal for engine in self.engines.values() for refusal in engine.refused]
+
+    def lines(self) -> list[str]:
+        """The short form: engines, and what is needed."""
+        made = [f"plan: {self.model_type}, target {self.target}, {self.dtype}, weights {self.weights_place}"]
+        for name, engine in self.engines.items():
+            count = sum(engine.layers.values())
+            made.append(f"  {name}: {count} layers, {engine.parameters / 1e6:.0f} M parameters")
+        made.append(
+            f"  needs up to {size_text(self.disk)} of disk and {size_text(self.memory)} of memory here; on the GPU "
+            f"{size_text(self.weights)} for weights, {size_text(self.cache)} for the KV cache"
+        )
+        return made
+
+
+def plan(builders: Mapping[str, EngineBuilder]) -> Plan:
+    """Plan the tree of some builders of one model; what cannot be built is in it, not raised.
+
+    Args:
+        builders: by the folder that each fills.
+    Raises:
+        CheckpointError, ConfigError, MissingLibraryError: the model or the settings do not fit.
+    """
+    first = next(iter(builders.values()))
+    target, source = first.resolved_target(), _readable(first.source)
+    described: dict[str, tuple[Job, Network | None]] = {}
+    refused: dict[str, list[Refusal]] = {}
+    for name, builder in builders.items():
+        job = builder.with_source(source).job(target)
+        try:
+            described[name] = job, describe(job)
+        except ModelError as error:
+            described[name], refused[name] = (job, None), _refusals(error)
+    return plan_of(source, first.model_type, target, described, refused)
+
+
+def plan_of(
+    source: ModelSource,
+    model_type: str,
+    target: Target,
+    described: Mapping[str, tuple[Job, Network | None]],
+    refused: Mapping[str, list[Refusal]] | None = None,
+) -> Plan:
+    """The plan of engines that are described already: each with its network, None where it is refused."""
+    compiled = target.cannot_compile is None
+    engines = {
+        name: _engine_plan(job, network, compiled, (refused or {}).get(name, []))
+        for name, (job, network) in described.items()
+    }
+    job = next(iter(described.values()))[0]
+    networks = [network for _, network in described.values() if network is not None]
+    tensors = _stored(constant.weight for network in networks for constant in network.constants())
+    computed = [_computed_bytes(_emitted(job, network)) for job, network in described.values() if network is not None]
+    return Plan(
+        model=source.name,
+        model_type=model_type,
+        target=target.name,
+        dtype=str(job.dtype).removeprefix("torch."),
+        shapes="config.json" if isinstance(source, Outline) else "checkpoint",
+        weights_place="outside" if job.weights_outside else "inside",
+        compiled=compiled,
+        engines=engines,
+        parameters=_count(tensors.values()),
+        unused=source.unused(frozenset(tensors)) if len(networks) == len(described) else [],
+        disk=sum(engine.engine for engine in engines.values()) + (max(computed, default=0) if compiled else 0),
+        memory=max(engine.memory for engine in engines.values()),
+    )
+
+
+def announce(plan: Plan, out: Path) -> None:
+    """Say what is about to be built.
+
+    Raises:
+        RoomError: it does not fit into this machine.
+    """
+    for line in plan.lines():
+        logger.info("{}", line)
+    check_room(out, plan.disk, plan.memory)
+
+
+def _readable(source: ModelSource) -> ModelSource:
+    """`source` if its weights' headers are at hand, else its outline."""
+    return Outline(source) if isinstance(source, Pretrained) and not source.has_weights else source
+
+
+def _engine_plan(job: Job, network: Network | None, compiled: bool, refused: list[Refusal]) -> EnginePlan:
+    cache, profiles = job.cache_bytes, profile_record(job.profiles)
+    if network is None:
+        parameters = {id(part): part for part in job.wrapper.parameters()}.values()
+        return EnginePlan(
+            inputs={},
+            outputs={},
+            profiles=profiles,
+            layers={},
+            parameters=sum(part.numel() for part in parameters),
+            weights=sum(part.numel() * part.dtype.itemsize for part in parameters),
+            cache=cache,
+            engine=0,
+            memory=_BASE_MEMORY,
+            refused=refused,
+        )
+    inside = _bytes(_emitted(job, network))
+    several = len(profiles) > 1
+    layers = layer_counts(network)
+    code = _ENGINE_BASE + _ENGINE_PER_LAYER * sum(layers.values())
+    return EnginePlan(
+        inputs={name: str(spec) for name, spec in network.inputs.items()},
+        outputs={name: str(network.value(value).spec) for name, value in network.outputs.items()},
+        profiles=profiles,
+        layers=layers,
+        parameters=_count(_stored(constant.weight for constant in network.constants()).values()),
+        weights=_bytes(network),
+        cache=cache,
+        engine=code + int(inside * _ENGINE_PER_WEIGHT[several]) if compiled else 0,
+        memory=_BASE_MEMORY + (int(inside * _MEMORY_PER_WEIGHT[several]) if compiled else 0),
+        refused=[],
+    )
+
+
+def _emitted(job: Job, network: Network) -> Network:
+    """What TensorRT is given."""
+    return with_weights_outside(network)[0] if job.weights_outside else network
+
+
+def _refusals(error: ModelError) -> list[Refusal]:
+    if not isinstance(error, UnsupportedOperator):
+        return [Refusal(cause=error.cause, places=[str(error.where or "")], remedy=error.remedy or "")]
+    return [
+        Refusal(
+            cause=f"`{op}` has no lowering",
+            places=list(dict.fromkeys(str(place) for place in places)),
+            remedy=f"register one with `@lowers({op})`",
+        )
+        for op, places in error.uses.items()
+    ]
+
+
+def _stored(weights: Iterable[Weight]) -> dict[str, Stored]:
+    return {leaf.name: leaf for weight in weights for leaf in leaves(weight) if isinstance(leaf, Stored)}
+
+
+def _count(tensors: Iterable[Stored]) -> int:
+    return sum(math.prod(tensor.shape) for tensor in tensors)
+
+
+def _bytes(network: Network) -> int:
+    return sum(_weight_bytes(constant.weight) for constant in network.constants())
+
+
+def _weight_bytes(weight: Weight) -> int:
+    return math.prod(weight.shape) * weight.dtype.itemsize
+
+
+def _computed_bytes(network: Network) -> int:
+    """Bytes of constants that are computed, and lie on disk until the engine is written."""
+
+    def computed(weight: Weight) -> int:
+        if isinstance(weight, Folded) and weight.op == "concatenate":
+            return sum(computed(part) for part in weight.operands[0])
+        return 0 if is_view(weight) else _weight_bytes(weight)
+
+    return sum(computed(constant.weight) for constant in network.constants())

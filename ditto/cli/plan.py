@@ -1,0 +1,95 @@
+"""`ditto plan`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ditto.cli.build import add_settings, configured
+
+if TYPE_CHECKING:
+    from ditto.builders.plan import EnginePlan, Plan
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Describe the command."""
+    text = "Say what a build would make and need, without reading weights; a folder with config.json is enough."
+    parser = commands.add_parser("plan", help="say what a build would make and need", description=text)
+    add_settings(parser)
+    parser.add_argument("--json", action="store_true", help="print one object, sizes in bytes")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the plan; 1 if the model cannot be built."""
+    from attrs import asdict
+
+    from ditto.builders.plan import plan
+    from ditto.families import MultimodalModel
+
+    builder = configured(options)
+    made = plan(builder.builders if isinstance(builder, MultimodalModel) else {builder.name: builder})
+    data = {**asdict(made), "weights": made.weights, "cache": made.cache}
+    print(json.dumps(data, indent=1) if options.json else plan_text(made))
+    return 1 if made.refused else 0
+
+
+def plan_text(plan: Plan) -> str:
+    """A plan for a person."""
+    from ditto.builders.room import available_memory, size_text
+
+    lines = [f"{plan.model}   {plan.model_type}, target {plan.target}, {plan.dtype}, weights {plan.weights_place}"]
+    if plan.shapes != "checkpoint":
+        lines.append("  shapes are those of config.json: the weights are not at hand")
+    for name, engine in plan.engines.items():
+        lines += ["", name, *_engine_lines(engine)]
+    place = "compiled here" if plan.compiled else "described here, compiled where the target's library is"
+    lines += [
+        "",
+        f"needs ({place}; at most)",
+        f"  disk           {size_text(plan.disk)}",
+        f"  memory         {size_text(plan.memory)}, available are {size_text(available_memory())}",
+        f"  GPU, weights   {size_text(plan.weights)}",
+        f"  GPU, KV cache  {size_text(plan.cache)}",
+    ]
+    if plan.unused:
+        lines += ["", f"not used by any engine: {len(plan.unused)} tensors, e.g. {plan.unused[0]}"]
+    for refusal in plan.refused:
+        lines += ["", f"cannot be built: {refusal.cause}"]
+        lines += [f"  at: {place}" for place in refusal.places if place]
+        lines += [f"  hint: {refusal.remedy}"] if refusal.remedy else []
+    return "\n".join(lines)
+
+
+def _engine_lines(engine: EnginePlan) -> list[str]:
+    from ditto.builders.room import size_text
+
+    lines = [f"  parameters  {engine.parameters / 1e6:.1f} M, {size_text(engine.weights)} of weights"]
+    for title, specs in (("inputs", engine.inputs), ("outputs", engine.outputs)):
+        lines += _listed(title, _together(specs))
+    for name, ranges in engine.profiles.items():
+        shown = ", ".join(f"{dim} {low} to {high} (tuned for {usual})" for dim, (low, usual, high) in ranges.items())
+        lines += [f"  profile     {name}: {shown}"]
+    if engine.layers:
+        kinds = sorted(engine.layers.items(), key=lambda item: -item[1])
+        lines.append(f"  layers      {sum(engine.layers.values())}: {', '.join(f'{n} {kind}' for kind, n in kinds)}")
+    return lines
+
+
+def _listed(title: str, entries: list[str]) -> list[str]:
+    return [f"  {title if not number else '':<10}  {entry}" for number, entry in enumerate(entries)]
+
+
+def _together(specs: Mapping[str, str]) -> list[str]:
+    """Names and specs, one entry for those that differ in a number only."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, spec in specs.items():
+        groups.setdefault((re.sub(r"\d+", "#", name), spec), []).append(name)
+    width = max((len(pattern) for pattern, _ in groups), default=0)
+    return [
+        f"{names[0] if len(names) == 1 else pattern:<{width}}  {spec}{f'   x {len(names)}' if len(names) > 1 else ''}"
+        for (pattern, spec), names in groups.items()
+    ]
