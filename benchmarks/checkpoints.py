@@ -14,8 +14,14 @@ from ditto.capture import weightless
 SHARD_BYTES = 2 * 10**9
 
 
-def write(folder: Path, cls: type, config: Any, dtype: torch.dtype = torch.float16) -> Path:
-    """Write `config` and random weights for `cls` into a folder, unless it holds them already."""
+def write(
+    folder: Path, cls: type, config: Any, dtype: torch.dtype = torch.float16, device: torch.device | str = "cpu"
+) -> Path:
+    """Write `config` and random weights for `cls` into a folder, unless it holds them already.
+
+    Args:
+        device: draws the numbers; others than the CPU's give other numbers, much sooner.
+    """
     if (folder / "model.safetensors.index.json").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -24,7 +30,7 @@ def write(folder: Path, cls: type, config: Any, dtype: torch.dtype = torch.float
     with weightless(dtype):
         model = cls(config)
     model.tie_weights()
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
     mapping: dict[str, str] = {}
     shard: dict[str, torch.Tensor] = {}
     count = 0
@@ -39,9 +45,9 @@ def write(folder: Path, cls: type, config: Any, dtype: torch.dtype = torch.float
 
     for name, parameter in model.named_parameters():
         scale = parameter.shape[-1] ** -0.5 if parameter.dim() > 1 else 0.02
-        values = torch.empty(parameter.shape).normal_(generator=generator).mul_(scale)
+        values = torch.empty(parameter.shape, device=device).normal_(generator=generator).mul_(scale)
         norm = parameter.dim() == 1 and "norm" in name and name.endswith("weight")
-        shard[name] = (values + 1.0 if norm else values).to(dtype)
+        shard[name] = (values + 1.0 if norm else values).to("cpu", dtype)
         if sum(tensor.nbytes for tensor in shard.values()) > SHARD_BYTES:
             flush()
     if shard:
