@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 # Whatever has taken this long is not repeated again.
-_ENOUGH_SECONDS = 10.0
+_ENOUGH_SECONDS = 5.0
 # Work shorter than this is timed in bursts, so that reading the clock does not count.
 _BURST_SECONDS = 0.05
 
