@@ -46,7 +46,7 @@ def llm_facts(config: Any, vocab_size: int) -> LlmFacts:
         position_embedding_type="rope_gpt_neox" if rope else "learned_absolute",
         rotary_embedding_dim=int(head_size * float(known("partial_rotary_factor", otherwise=1.0))) if rope else 0,
         qk_layernorm=config.model_type in ("qwen3", "qwen3_moe"),
-        extra={"rotary_base": rope.get("rope_theta"), "rotary_scaling": _scaling(rope)} if rope else {},
+        extra={**_rotary(rope), **_demanded(config)},
     )
 
 
@@ -55,6 +55,21 @@ def rope_parameters(config: Any) -> dict[str, Any]:
     stated = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     theta = stated.get("rope_theta", getattr(config, "rope_theta", None))
     return {} if theta is None else {**stated, "rope_theta": float(theta)}
+
+
+def _rotary(rope: dict[str, Any]) -> dict[str, Any]:
+    return {"rotary_base": rope["rope_theta"], "rotary_scaling": _scaling(rope)} if rope else {}
+
+
+def _demanded(config: Any) -> dict[str, Any]:
+    """Keys without which TensorRT-LLM's own configuration class of the architecture cannot be made (contract, LLM
+    engine 1.4)."""
+    found: dict[str, Any] = {}
+    if config.model_type.startswith("qwen"):
+        found["qwen_type"] = config.model_type
+    if getattr(config, "query_pre_attn_scalar", None) is not None:
+        found["query_pre_attn_scalar"] = config.query_pre_attn_scalar
+    return found
 
 
 def _scaling(rope: dict[str, Any]) -> dict[str, Any] | None:

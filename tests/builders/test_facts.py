@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from transformers import LlamaConfig, Phi3Config, Qwen3Config
+from transformers import Gemma2Config, LlamaConfig, Phi3Config, Qwen2Config, Qwen3Config
 
 from ditto.builders.facts import llm_facts, rope_parameters, tokens
-from tests.support.models import LLAMA3_ROPE, TEXT, llava, rope
+from tests.support.models import GEMMA2, LLAMA3_ROPE, TEXT, llava, rope
 
 
 def test_a_llama_is_described_by_its_configuration():
@@ -47,3 +47,9 @@ def test_rope_is_known_under_either_transformers_names():
 def test_end_tokens_come_from_the_generation_defaults_first(end, wanted):
     made = tokens(llava().config, {"eos_token_id": end} if end is not None else {}, 128)
     assert (made.end, made.image, made.pad, made.vocab_size) == (wanted, 127, 0, 128)
+
+
+def test_keys_that_some_architectures_demand():
+    qwen = llm_facts(Qwen2Config(**TEXT, **rope()), 128)
+    gemma = llm_facts(Gemma2Config(**TEXT, **GEMMA2, **rope()), 128)
+    assert (qwen.extra["qwen_type"], gemma.extra["query_pre_attn_scalar"]) == ("qwen2", 24)

@@ -25,7 +25,7 @@ class Normalization(Layer):
         axes: the last axes of x, ascending.
         epsilon: added to the variance.
 
-    TensorRT: INormalizationLayer (the v2 form).
+    TensorRT: INormalizationLayer, in the v2 form where the library has it: TensorRT 10.9 has not.
     """
 
     axes: tuple[int, ...]
@@ -48,6 +48,7 @@ class Normalization(Layer):
 
     @override
     def emit(self, to: Emitter, x: Any, scale: Any, bias: Any) -> Any:
-        made = to.made(to.net.add_normalization_v2(x, scale, bias, axes_mask(self.axes)))
+        add = getattr(to.net, "add_normalization_v2", None) or to.net.add_normalization
+        made = to.made(add(x, scale, bias, axes_mask(self.axes)))
         made.epsilon = self.epsilon
         return made.get_output(0)

@@ -6,6 +6,7 @@ refuses what TensorRT would refuse: it logs an error and returns None, as Tensor
 and inputs come from the conformance tables.
 """
 
+from tests.support.recorder.emitting import Zeros, compiled, recorded
 from tests.support.recorder.module import Recorder, recording_tensorrt
 
-__all__ = ["Recorder", "recording_tensorrt"]
+__all__ = ["Recorder", "Zeros", "compiled", "recorded", "recording_tensorrt"]
