@@ -19,11 +19,18 @@ class Tensor:
 
     def __init__(self, name: str, dtype: Any, shape: Callable[[], Shape], maker: Layer | None = None) -> None:
         self.name, self.dtype, self.maker, self.dimension_names = name, dtype, maker, dict[int, str]()
-        self._shape = shape
+        self._rule = shape
+        self._known: Shape | None = None
 
     @property
     def shape(self) -> Shape:
-        return self._shape()
+        if self._known is None:
+            self._known = self._rule()
+        return self._known
+
+    def forget(self) -> None:
+        """The layer that makes it has changed."""
+        self._known = None
 
     def set_dimension_name(self, axis: int, name: str) -> None:
         if not 0 <= axis < len(self.shape):
@@ -59,9 +66,15 @@ class Layer:
             vars(self)["name"] = value
         else:
             self.settings[name] = value
+            self._forget()
 
     def set_input(self, index: int, tensor: Tensor) -> None:
         self.inputs[index] = tensor
+        self._forget()
+
+    def _forget(self) -> None:
+        for output in self.outputs:
+            output.forget()
 
     def get_output(self, index: int) -> Tensor:
         return self.outputs[index]
