@@ -24,7 +24,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="what runs the tree: engines on the GPU, or PyTorch on the CPU (default auto)",
     )
     parser.add_argument("--hf-model", metavar="MODEL", help="folder or hub id with the processor (default: the tree's)")
-    parser.add_argument("--json", action="store_true", help="print one object: answers, tokens, session, seconds")
+    parser.add_argument("--temperature", type=float, metavar="T", help="sample; 0: the most likely token (the default)")
+    parser.add_argument("--top-k", type=int, metavar="K", help="sample among the K most likely tokens")
+    parser.add_argument("--top-p", type=float, metavar="P", help="sample among tokens that together have probability P")
+    parser.add_argument("--seed", type=int, metavar="N", help="sample with these random numbers (default 0)")
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end an answer before this text")
+    parser.add_argument("--stream", action="store_true", help="print answers as they come")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one object: answers, tokens, session, seconds; with --stream, before it one for each piece",
+    )
     parser.set_defaults(run=run)
 
 
@@ -34,9 +44,48 @@ def run(options: argparse.Namespace) -> int:
 
     from ditto.engine import EngineTree
     from ditto.families.answering import Answerer
-    from ditto.runtime import open_session
+    from ditto.runtime import GREEDY, Sampling, open_session
 
+    names = ("temperature", "top_k", "top_p", "seed")
+    asked = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     session = open_session(EngineTree.open(options.tree), options.session)
-    reply = Answerer(session, options.hf_model).answer(options.prompt, options.image, options.max_new_tokens)
-    print(json.dumps(asdict(reply), ensure_ascii=False) if options.json else "\n".join(reply.answers))
+    stream = _Stream(len(options.prompt), options.json)
+    reply = Answerer(session, options.hf_model).answer(
+        options.prompt,
+        options.image,
+        options.max_new_tokens,
+        Sampling(**asked) if asked else GREEDY,
+        options.stop,
+        *([stream.tell] if options.stream else []),
+    )
+    if options.json:
+        print(json.dumps(asdict(reply), ensure_ascii=False))
+    elif options.stream:
+        stream.end()
+    else:
+        print("\n".join(reply.answers))
     return 0
+
+
+class _Stream:
+    """Pieces of answers as they come: with JSON as objects, else the first answer at once, the others behind it."""
+
+    def __init__(self, count: int, as_json: bool) -> None:
+        self._pieces: list[list[str]] = [[] for _ in range(count)]
+        self._as_json = as_json
+
+    def tell(self, number: int, piece: str) -> None:
+        """Print a piece now, or keep it until the answers before it are whole."""
+        if self._as_json:
+            print(json.dumps({"number": number, "piece": piece}, ensure_ascii=False), flush=True)
+            return
+        started = bool(self._pieces[number])
+        self._pieces[number].append(piece if started else piece.lstrip())
+        if number == 0:
+            print(self._pieces[0][-1], end="", flush=True)
+
+    def end(self) -> None:
+        """Print what was kept."""
+        print()
+        for pieces in self._pieces[1:]:
+            print("".join(pieces))

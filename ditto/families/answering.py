@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,15 @@ from attrs import frozen
 from torch import Tensor
 
 from ditto.errors import PromptError, TreeError
-from ditto.runtime import Request, Session, generate
+from ditto.families.wording import Wording
+from ditto.runtime import GREEDY, Batch, Request, Sampling, Session
 
 _DEFAULT_NEW_TOKENS = 128
+Tell = Callable[[int, str], None]
+
+
+def _tell_nobody(number: int, piece: str) -> None:
+    del number, piece
 
 
 @frozen
@@ -61,7 +67,13 @@ class Answerer:
         return getattr(self._processor, "tokenizer", self._processor)
 
     def answer(
-        self, prompts: Sequence[str], images: Sequence[str | Path] = (), max_new_tokens: int | None = None
+        self,
+        prompts: Sequence[str],
+        images: Sequence[str | Path] = (),
+        max_new_tokens: int | None = None,
+        sampling: Sampling = GREEDY,
+        stops: Sequence[str] = (),
+        tell: Tell = _tell_nobody,
     ) -> Reply:
         """One answer per prompt, run as one batch.
 
@@ -69,6 +81,9 @@ class Answerer:
             prompts: as the model wants them, with an image token where a picture belongs.
             images: picture files in the order of the image tokens; one picture serves all prompts that have one place.
             max_new_tokens: per prompt; None for 128, or what the engine has room for.
+            sampling: how tokens are chosen; without it, the most likely ones.
+            stops: strings at which an answer ends; they are not part of it.
+            tell: called with a prompt's number, counted from 0, and the next piece of its answer, as pieces come.
         Raises:
             PromptError: a prompt or a picture that the engines cannot take.
         """
@@ -80,12 +95,11 @@ class Answerer:
         if max_new_tokens is None:
             room = self._session.limits.max_seq_len - max((len(request.ids) for request in requests), default=0)
             max_new_tokens = max(1, min(_DEFAULT_NEW_TOKENS, room))
-        answers = generate(self._session, requests, max_new_tokens)
+        answers = self._generate(requests, max_new_tokens, sampling, stops, tell)
         done = time.perf_counter()
-        texts = [self.tokenizer.decode(list(answer.ids), skip_special_tokens=True).strip() for answer in answers]
         return Reply(
-            answers=tuple(texts),
-            tokens=tuple(answer.ids for answer in answers),
+            answers=tuple(text.strip() for text, _ in answers),
+            tokens=tuple(tokens for _, tokens in answers),
             session=self._session.name,
             seconds={
                 "preprocess": round(encoded_at - start, 6),
@@ -93,6 +107,25 @@ class Answerer:
                 "generate": round(done - seen_at, 6),
             },
         )
+
+    def _generate(
+        self, requests: Sequence[Request], max_new_tokens: int, sampling: Sampling, stops: Sequence[str], tell: Tell
+    ) -> list[tuple[str, tuple[int, ...]]]:
+        self._session.limits.check(requests, max_new_tokens)
+        wordings = [Wording(self.tokenizer, stops) for _ in requests]
+        with Batch(self._session, len(requests), sampling) as batch:
+            flights = [batch.join(request, max_new_tokens) for request in requests]
+            while batch.busy:
+                for flight in batch.step():
+                    wording = wordings[flight.number]
+                    pieces = [wording.add(flight.made[-1])]
+                    if wording.stopped:
+                        batch.leave(flight)
+                    elif flight.done:
+                        pieces.append(wording.end())
+                    for piece in filter(None, pieces):
+                        tell(flight.number, piece)
+        return [(wording.text, tuple(flight.made)) for wording, flight in zip(wordings, flights, strict=True)]
 
     def _encode(self, prompts: Sequence[str], images: Sequence[Any]) -> list[tuple[list[int], Tensor | None]]:
         if not self._has_vision:

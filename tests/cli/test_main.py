@@ -65,6 +65,28 @@ def test_run_prints_one_json_object(tree, pictures, capsys):
     assert reply["tokens"][0][-1] == 2
 
 
+def test_run_streams_answers(tree, pictures, capsys):
+    images = [part for path in pictures[2:4] for part in ("--image", str(path))]
+    arguments = ["-q", "run", str(tree), *images, "--prompt", DESCRIBE, DESCRIBE, "--stream", "--stop", " and"]
+    assert main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.strip() for line in lines] == ["A large purple diamond at the top", "A large green cross at the top."]
+    assert main([*arguments, "--json"]) == 0
+    *told, reply = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert "".join(piece["piece"] for piece in told if piece["number"] == 1).strip() == reply["answers"][1]
+
+
+def test_run_samples_with_a_seed(tree, pictures, capsys):
+    arguments = ["-q", "run", str(tree), "--image", str(pictures[0]), "--prompt", DESCRIBE, "--max-new-tokens", "8"]
+    made = set()
+    for seed in ("1", "1", "2"):
+        assert main([*arguments, "--temperature", "8", "--top-k", "50", "--top-p", "0.99", "--seed", seed]) == 0
+        made.add(capsys.readouterr().out)
+    assert len(made) == 2
+    assert main([*arguments, "--top-p", "0"]) == 2
+    assert "top-p 0.0 is out of range" in capsys.readouterr().err
+
+
 def test_doctor_says_what_this_machine_can_do(capsys):
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -7,7 +7,7 @@ import pytest
 from ditto import EngineTree, LlavaModel, LlmBuilder
 from ditto.errors import PromptError, TreeError
 from ditto.families.answering import Answerer, load_picture
-from ditto.runtime import open_session
+from ditto.runtime import Sampling, open_session
 from tests.support.models import llama
 
 DESCRIBE = "USER: <image>\nDescribe this image. ASSISTANT:"
@@ -112,3 +112,35 @@ def test_a_text_model_takes_no_pictures(shapes_checkpoint, tmp_path, pictures):
     assert len(answerer.answer(["Hello"], max_new_tokens=5).tokens[0]) <= 5
     with pytest.raises(PromptError, match="the tree has no vision engine"):
         answerer.answer(["<image>"], [pictures[0]])
+
+
+def test_pieces_are_told_as_they_come_and_make_up_the_answer(answerer, pictures):
+    told: list[tuple[int, str]] = []
+    reply = answerer.answer(
+        [DESCRIBE] * 2, [pictures[3], pictures[2]], tell=lambda number, piece: told.append((number, piece))
+    )
+    for number, answer in enumerate(reply.answers):
+        pieces = [piece for of, piece in told if of == number]
+        assert "".join(pieces).strip() == answer
+        assert len(pieces) > 5
+    assert [number for number, _ in told[:4]] == [0, 1, 0, 1]
+
+
+def test_an_answer_ends_before_a_stop_string(answerer, pictures):
+    told: list[str] = []
+    reply = answerer.answer(
+        [DESCRIBE, "<image>\nHow many shapes are there?"],
+        [pictures[0]],
+        stops=["cross at", "ring"],
+        tell=lambda number, piece: told.append(piece) if number == 0 else None,
+    )
+    assert reply.answers == ("A small yellow", "There are two shapes.")
+    assert "".join(told).strip() == "A small yellow"
+
+
+def test_sampling_repeats_by_seed(answerer, pictures):
+    def answers(seed):
+        sampling = Sampling(temperature=8.0, top_k=50, seed=seed)
+        return answerer.answer([DESCRIBE], [pictures[0]], 8, sampling).tokens
+
+    assert answers(3) == answers(3) != answers(4)
