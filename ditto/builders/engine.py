@@ -13,6 +13,7 @@ from typing_extensions import Self
 
 from ditto.builders.pipeline import Built, Job, build, describe
 from ditto.builders.plan import announce, plan_of
+from ditto.builders.reuse import Reuse
 from ditto.builders.source import DTYPES, ModelSource
 from ditto.configs import AUTO, TensorRTConfig, TrtllmConfig
 from ditto.engine import EngineTree, Manifest, Tokens, record_files, staged, version_of, versions, write_manifest
@@ -146,9 +147,11 @@ class EngineBuilder(ABC):
         """Token ids that running needs; None for an engine without a language model."""
         return None
 
-    def build(self, out: str | Path) -> EngineTree:
+    def build(self, out: str | Path, *, force: bool = False) -> EngineTree:
         """Build this engine alone: its files at the top of `out`.
 
+        Args:
+            force: build it even if the tree that is there has the same.
         Raises:
             DittoError: it failed; `out` is as it was.
         """
@@ -156,7 +159,8 @@ class EngineBuilder(ABC):
         with recording() as stages, staged(Path(out)) as folder:
             described = self.described(chosen)
             announce(plan_of(self.source, self.model_type, chosen, {self.name: described}), folder)
-            built = self.build_into(chosen, *described, folder, folder)
+            reuse = Reuse.from_tree(Path(out), self.source.state, force)
+            built = self.build_into(chosen, *described, folder, folder, reuse)
             self.source.copy_processor(folder / "processor")
             parts, settings = {self.name: built}, {self.name: self.settings()}
             finish(folder, self.source, self.model_type, chosen, parts, settings, self.tokens(), stages)
@@ -172,13 +176,15 @@ class EngineBuilder(ABC):
         job = self.job(target)
         return job, describe(job)
 
-    def build_into(self, target: Target, job: Job, network: Network, folder: Path, root: Path) -> Built:
+    def build_into(
+        self, target: Target, job: Job, network: Network, folder: Path, root: Path, reuse: Reuse
+    ) -> Built:
         """Build this engine, `described` before, into `folder`, a part of the tree at `root`.
 
         Raises:
             DittoError: it failed.
         """
-        return build(job, network, target, self.tensorrt, self.compute_capabilities, folder, root)
+        return build(job, network, target, self.tensorrt, self.compute_capabilities, folder, root, reuse)
 
 
 def parse_dtype(dtype: torch.dtype | str) -> torch.dtype | Auto:

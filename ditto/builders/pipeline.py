@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ditto.arguments import TensorTypeHint
+from ditto.builders.reuse import Reuse
 from ditto.capture import export
 from ditto.configs import TensorRTConfig
 from ditto.engine import ENGINE_FILES, Component
@@ -92,11 +93,13 @@ def build(
     capabilities: Sequence[str],
     folder: Path,
     root: Path,
+    reuse: Reuse,
 ) -> Built:
     """Write an engine, its config.json and its network into `folder`, which is `root` or below it.
 
     Args:
         network: what `describe` made of the job.
+        reuse: an engine of the same description is taken over from an old tree.
 
     Raises:
         DittoError: any step failed; the folder is not to be used then.
@@ -110,8 +113,10 @@ def build(
             save_file({name: job.tensors.tensor(name).contiguous() for name in used}, folder / "weights.safetensors")
     path = folder / ENGINE_FILES[job.name]
     whole, outside = with_weights_outside(network) if job.weights_outside else (network, {})
-    library = None
-    if target.cannot_compile is None:
+    settings = (target, tensorrt, tuple(capabilities), job.dtype, job.profiles, job.weights_outside)
+    made_from = reuse.made_from(folder / "network.json", settings)
+    library = reuse.take(job.name, made_from, path)
+    if library is None and target.cannot_compile is None:
         library = target.compile(whole, job.profiles, job.tensors, tensorrt, capabilities, path)
     component = Component(
         folder=folder.relative_to(root).as_posix(),
@@ -124,6 +129,7 @@ def build(
         layers=layer_counts(network),
         weights="weights.safetensors" if job.keep_weights else "checkpoint",
         outside=outside,
+        made_from=made_from,
     )
     return Built(component, used, library)
 

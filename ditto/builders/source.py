@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -90,6 +91,11 @@ class ModelSource(ABC):
     @abstractmethod
     def checkpoint(self) -> Checkpoint | None:
         """The checkpoint on disk, None for a model in memory."""
+
+    @property
+    def state(self) -> str | None:
+        """What tells the checkpoint as it is now from any other, None for a model in memory."""
+        return None
 
     @abstractmethod
     def load(self, dtype: torch.dtype) -> Loaded:
@@ -233,6 +239,14 @@ class Pretrained(ModelSource):
     @override
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(folder=str(self.folder), identity=self.index.identity)
+
+    @property
+    @override
+    def state(self) -> str:
+        """The identity is of samples; a change between them shows in the files' times."""
+        files = {record.file for record in self.index.tensors.values()}
+        times = sorted((file.name, file.stat().st_mtime_ns) for file in files)
+        return hashlib.sha256(f"{self.index.identity} {times}".encode()).hexdigest()
 
     @override
     def load(self, dtype: torch.dtype) -> Loaded:

@@ -20,6 +20,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("-o", "--output", metavar="OUT", required=True, type=Path, help="the folder to become the tree")
     add_settings(parser)
+    parser.add_argument("--force", action="store_true", help="build engines even if the tree there has the same")
     parser.set_defaults(run=run)
 
 
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
     builder = configured(options)
     build = builder.build_all if isinstance(builder, MultimodalModel) else builder.build
-    tree = build(options.output)
+    tree = build(options.output, force=options.force)
     print(tree_text(tree))
     if any(component.engine is None for component in tree.manifest.components.values()):
         print(f"engines are still to be compiled, where the target's library is: ditto compile {options.output}")

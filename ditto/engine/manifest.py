@@ -33,6 +33,7 @@ class Component:
         layers: how many of each kind.
         weights: where the constants come from, `checkpoint` or a safetensors file relative to `folder`.
         outside: weights that the engine takes as inputs: for each input, the constant of `network.json` to bind to it.
+        made_from: what the engine's bytes depend on, by which a later build knows it again; empty if it cannot.
     """
 
     folder: str
@@ -45,6 +46,7 @@ class Component:
     layers: dict[str, int]
     weights: str
     outside: dict[str, str] = Factory(dict)
+    made_from: dict[str, str] = Factory(dict)
 
 
 @frozen(kw_only=True)

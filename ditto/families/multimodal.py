@@ -15,6 +15,7 @@ from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.builders import EngineBuilder, InMemory, LlmBuilder, ModelSource, Pretrained, VisionBuilder
 from ditto.builders.engine import finish
 from ditto.builders.plan import announce, plan_of
+from ditto.builders.reuse import Reuse
 from ditto.configs import TensorRTConfig, TrtllmConfig
 from ditto.engine import EngineTree, staged
 from ditto.errors import CheckpointError
@@ -148,9 +149,11 @@ class MultimodalModel(ABC):
         """The builders by the folder they fill."""
         return {"vision": self.vision, "llm": self.llm}
 
-    def build_all(self, out: str | Path) -> EngineTree:
+    def build_all(self, out: str | Path, *, force: bool = False) -> EngineTree:
         """Build both engines into one tree.
 
+        Args:
+            force: build both even if the tree that is there has the same.
         Raises:
             DittoError: it failed; `out` is as it was.
         """
@@ -159,8 +162,9 @@ class MultimodalModel(ABC):
         with recording() as stages, staged(Path(out)) as root:
             described = {name: builder.described(target) for name, builder in self.builders.items()}
             announce(plan_of(source, self.model_type, target, described), root)
+            reuse = Reuse.from_tree(Path(out), source.state, force)
             built = {
-                name: builder.build_into(target, *described[name], root / name, root)
+                name: builder.build_into(target, *described[name], root / name, root, reuse)
                 for name, builder in self.builders.items()
             }
             source.copy_processor(root / "processor")

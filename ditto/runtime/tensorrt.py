@@ -119,7 +119,7 @@ class Loaded:
                 name: tree.component(name) for name in ("vision", "llm") if name in tree.manifest.components
             }
             self._engines = {
-                name: Engine(trt, tree.folder(name) / str(component.engine))
+                name: Engine(trt, tree.checked(name, str(component.engine)))
                 for name, component in self._components.items()
             }
             self._weights = {

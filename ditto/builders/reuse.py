@@ -1,0 +1,105 @@
+"""Engines that an old tree already has: taken over when everything that they were made from is unchanged."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from functools import cache
+from pathlib import Path
+
+from attrs import frozen
+from loguru import logger
+
+import ditto
+from ditto.bindings import Library, is_installed, load
+from ditto.engine import EngineTree, version_of
+from ditto.errors import TreeError
+from ditto.progress import stage
+
+
+@frozen
+class Reuse:
+    """What a build may take over.
+
+    Args:
+        old: the tree that is being replaced, None to build everything.
+        checkpoint: what tells the checkpoint from any other (`ModelSource.state`); None for a model in memory, whose
+            engines are always built.
+    """
+
+    old: EngineTree | None
+    checkpoint: str | None
+
+    @staticmethod
+    def from_tree(out: Path, checkpoint: str | None, force: bool) -> Reuse:
+        """What the tree at `out` offers; nothing if there is none, if it is damaged, or if all is to be built."""
+        if force:
+            return Reuse(None, checkpoint)
+        try:
+            return Reuse(EngineTree.open(out), checkpoint)
+        except TreeError:
+            return Reuse(None, checkpoint)
+
+    def made_from(self, network: Path, settings: object) -> dict[str, str]:
+        """Everything that an engine's bytes depend on, for the manifest.
+
+        Args:
+            network: `network.json` as written.
+            settings: what else the engine was built with, its `repr` telling all.
+        """
+        if self.checkpoint is None:
+            return {}
+        return {
+            "checkpoint": self.checkpoint,
+            "network": hashlib.sha256(network.read_bytes()).hexdigest(),
+            "settings": hashlib.sha256(repr(settings).encode()).hexdigest(),
+            "ditto": f"{version_of('ditto')} {_source_digest()}",
+            **{package: version_of(package) for package in ("torch", "transformers", "tensorrt_llm")},
+            **_library_versions(),
+        }
+
+    def take(self, name: str, made_from: dict[str, str], path: Path) -> str | None:
+        """Put the old engine of a component at `path`; returns the library that compiled it, None if it is not to be
+        used. Its content is checked first."""
+        if self.old is None or self.old.manifest.library is None or name not in self.old.manifest.components:
+            return None
+        component = self.old.component(name)
+        if component.engine is None:
+            return None
+        known = component.made_from
+        changed = [key for key in {**known, **made_from} if known.get(key) != made_from.get(key)]
+        if changed or not made_from:
+            reason = f"{', '.join(changed)} changed" if made_from else "a model in memory has no identity"
+            logger.info("the {} engine is built anew: {}", name, reason)
+            return None
+        try:
+            with stage("reuse", name):
+                _link(self.old.checked(name, component.engine), path)
+        except TreeError as error:
+            logger.info("the {} engine is built anew: {}", name, error.cause)
+            return None
+        return self.old.manifest.library
+
+
+def _link(old: Path, new: Path) -> None:
+    """One file in two trees, or a copy of it where the disk knows no such thing. Neither tree writes to it."""
+    try:
+        os.link(old, new)
+    except OSError:
+        shutil.copyfile(old, new)
+
+
+@cache
+def _source_digest() -> str:
+    """Of Ditto's own code: a version number does not change with each line."""
+    digest = hashlib.sha256()
+    root = Path(ditto.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _library_versions() -> dict[str, str]:
+    libraries: tuple[Library, ...] = ("tensorrt", "tensorrt_rtx")
+    return {library: load(library).version for library in libraries if is_installed(library)}
