@@ -176,9 +176,7 @@ class EngineBuilder(ABC):
         job = self.job(target)
         return job, describe(job)
 
-    def build_into(
-        self, target: Target, job: Job, network: Network, folder: Path, root: Path, reuse: Reuse
-    ) -> Built:
+    def build_into(self, target: Target, job: Job, network: Network, folder: Path, root: Path, reuse: Reuse) -> Built:
         """Build this engine, `described` before, into `folder`, a part of the tree at `root`.
 
         Raises:

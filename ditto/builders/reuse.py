@@ -12,7 +12,7 @@ from attrs import frozen
 from loguru import logger
 
 import ditto
-from ditto.bindings import Library, is_installed, load
+from ditto.bindings import Library, is_installed, load, plugins_version
 from ditto.engine import EngineTree, version_of
 from ditto.errors import TreeError
 from ditto.progress import stage
@@ -55,7 +55,7 @@ class Reuse:
             "network": hashlib.sha256(network.read_bytes()).hexdigest(),
             "settings": hashlib.sha256(repr(settings).encode()).hexdigest(),
             "ditto": f"{version_of('ditto')} {_source_digest()}",
-            **{package: version_of(package) for package in ("torch", "transformers", "tensorrt_llm")},
+            **{package: version_of(package) for package in ("torch", "transformers")},
             **_library_versions(),
         }
 
@@ -102,4 +102,5 @@ def _source_digest() -> str:
 
 def _library_versions() -> dict[str, str]:
     libraries: tuple[Library, ...] = ("tensorrt", "tensorrt_rtx")
-    return {library: load(library).version for library in libraries if is_installed(library)}
+    found = {library: load(library).version for library in libraries if is_installed(library)}
+    return {**found, "plugins": plugins_version() or "none"}

@@ -16,6 +16,7 @@ from attrs import field, frozen
 from torch import Tensor, nn
 from typing_extensions import override
 
+from ditto.builders.sizes import check_sizes
 from ditto.capture import weightless
 from ditto.checkpoint import CheckpointIndex, CheckpointReader, match_names
 from ditto.engine import Checkpoint
@@ -198,13 +199,15 @@ class Pretrained(ModelSource):
                 "the checkpoint folder has no config.json", where=str(path.parent), remedy="download it again"
             )
         try:
-            return AutoConfig.from_pretrained(path.parent)
+            config = AutoConfig.from_pretrained(path.parent)
         except Exception as error:
             raise CheckpointError(
                 f"transformers cannot read the configuration: {str(error).splitlines()[0]}",
                 where=str(path),
                 remedy="check the file; a model newer than the installed transformers needs a newer one",
             ) from error
+        check_sizes(config, str(path))
+        return config
 
     @property
     @override
@@ -213,7 +216,14 @@ class Pretrained(ModelSource):
 
         if not (self.text_folder / "generation_config.json").is_file():
             return {}
-        return GenerationConfig.from_pretrained(self.text_folder).to_dict()
+        try:
+            return GenerationConfig.from_pretrained(self.text_folder).to_dict()
+        except Exception as error:
+            raise CheckpointError(
+                f"transformers cannot read the generation defaults: {str(error).splitlines()[0]}",
+                where=str(self.text_folder / "generation_config.json"),
+                remedy="check the file, or remove it",
+            ) from error
 
     @property
     def stated_dtype(self) -> torch.dtype | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from attrs import frozen
+from loguru import logger
 
 from ditto.errors import CheckpointError
 
@@ -96,9 +97,20 @@ class CheckpointIndex:
         for shard in shards:
             header, base = _header(shard)
             size = shard.stat().st_size
-            for name, entry in header.items():
-                if name != "__metadata__":
-                    tensors[name] = _record(shard, name, entry, base, size)
+            held = {
+                name: _record(shard, name, entry, base, size)
+                for name, entry in header.items()
+                if name != "__metadata__"
+            }
+            _check_cover(shard, held.values(), base, size)
+            twice = sorted(tensors.keys() & held.keys())
+            if twice:
+                raise CheckpointError(
+                    f"tensor `{twice[0]}` is in two shards, {tensors[twice[0]].file.name} and {shard.name}",
+                    where=str(folder),
+                    remedy="download the checkpoint again",
+                )
+            tensors.update(held)
             digest.update(f"{shard.name} {size} {json.dumps(header, sort_keys=True)}".encode())
         _digest_samples(tensors.values(), digest)
         return CheckpointIndex(folder, tensors, digest.hexdigest())
@@ -111,10 +123,10 @@ def _shards(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
             where=str(folder),
             remedy="give a folder or a hub id such as owner/name",
         )
+    if (folder / _SINGLE).exists():  # before the index, as transformers does
+        return [folder / _SINGLE], {}
     index = folder / _INDEX
     if not index.exists():
-        if (folder / _SINGLE).exists():
-            return [folder / _SINGLE], {}
         found = [pattern for pattern in ("*.bin", "*.pt", "*.pth", "*.gguf") if any(folder.glob(pattern))]
         remedy = "only safetensors are read: save the model again with `save_pretrained`" if found else None
         raise CheckpointError(
@@ -138,6 +150,9 @@ def _shards(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
                 where=str(index),
                 remedy="download the checkpoint again",
             )
+    extra = sorted(path.name for path in folder.glob("*.safetensors") if path.name not in names)
+    if extra:
+        logger.info("not read, because the index does not name it: {}", ", ".join(extra))
     return [folder / name for name in names], mapping
 
 
@@ -184,6 +199,21 @@ def _record(shard: Path, name: str, entry: Any, base: int, size: int) -> TensorR
     if stop > size:
         raise damaged("lies beyond the end of the file: it is truncated")
     return TensorRecord(shard, shape, dtype, start, stop)
+
+
+def _check_cover(shard: Path, records: Iterable[TensorRecord], base: int, size: int) -> None:
+    """A shard's tensors lie one after another, without gaps, from its header to its end."""
+    end = base
+    for record in sorted(records, key=lambda record: (record.start, record.stop)):
+        if record.start != end:
+            break
+        end = record.stop
+    if end != size:
+        raise CheckpointError(
+            "the shard is damaged: its tensors do not lie one after another up to its end",
+            where=str(shard),
+            remedy="download the checkpoint again",
+        )
 
 
 def _digest_samples(records: Iterable[TensorRecord], digest: Any) -> None:
