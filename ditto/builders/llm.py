@@ -10,8 +10,9 @@ from typing_extensions import Self, override
 
 from ditto.builders.engine import Auto, EngineBuilder, positive
 from ditto.builders.facts import llm_facts, tokens
+from ditto.builders.in_memory import InMemory
 from ditto.builders.pipeline import Job
-from ditto.builders.source import InMemory, Loaded, Pretrained
+from ditto.builders.source import Loaded, Pretrained
 from ditto.configs import Limits
 from ditto.engine import Tokens
 from ditto.errors import ConfigError

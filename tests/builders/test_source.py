@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ditto import LlmBuilder
-from ditto.builders import InMemory, Pretrained
-from ditto.errors import CheckpointError, ConfigError
+from ditto.builders import Pretrained
+from ditto.errors import CheckpointError
 from ditto.network.weight import Folded, Stored
 from tests.support.models import llama
 
@@ -116,15 +116,3 @@ def test_only_text_and_safetensors_go_into_the_tree(shapes_checkpoint, tmp_path)
     pretrained(tmp_path / "model").copy_processor(tmp_path / "processor")
     names = {path.name for path in (tmp_path / "processor").iterdir()}
     assert names == {path.name for path in shapes_checkpoint.iterdir()} - {"model.safetensors"}
-
-
-def test_a_module_without_data_is_refused():
-    with torch.device("meta"):
-        module = torch.nn.Linear(2, 2)
-    with pytest.raises(ConfigError, match="parameter `weight` has no data"):
-        InMemory(module).load(torch.float32)
-
-
-def test_a_module_without_configuration_says_so():
-    with pytest.raises(ConfigError, match="Linear has no `config`"):
-        _ = InMemory(torch.nn.Linear(2, 2)).config
