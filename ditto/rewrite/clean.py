@@ -45,14 +45,16 @@ _SAME_IF_SHAPE = frozenset(
 
 
 def clean(program: Program) -> int:
-    """Casts become `aten.to.dtype` and views `aten.reshape`; those, copies and dropouts that change nothing go away.
-    Returns how many nodes went, those that nothing needed included."""
+    """Casts become `aten.to.dtype` and views `aten.reshape`; those, copies and dropouts that change nothing go away,
+    and so do empty parts of what is joined. Returns how many nodes went, those that nothing needed included."""
     written = {memory(node) for node in program.graph.nodes if is_mutating(node)}
     for node in list(program.graph.nodes):
         if node.op != "call_function" or _is_written(node, written):
             continue
         if node.target in _VIEWS:
             node.target = aten.reshape.default  # layouts go, and with them what `view` asks of them
+        if node.target == aten.cat.default:
+            _clean_cat(node, written)
         if node.target in _CASTS:
             _clean_cast(program, node)
         elif _changes_nothing(node):
@@ -73,6 +75,19 @@ def _clean_cast(program: Program, node: fx.Node) -> None:
         cast = program.graph.call_function(aten.to.dtype, (source, wanted))
     cast.meta.update(node.meta)
     node.replace_all_uses_with(cast)
+
+
+def _clean_cat(node: fx.Node, written: set[fx.Node]) -> None:
+    """Parts without elements go: what is left of heads that are rotated whole is such a part."""
+    parts = node.args[0]
+    assert isinstance(parts, (list, tuple))
+    kept = [part for part in parts if not _is_empty(part)]
+    if len(kept) == 1 and memory(kept[0]) not in written and kept[0].meta["val"].dtype == node.meta["val"].dtype:
+        node.replace_all_uses_with(kept[0])
+
+
+def _is_empty(part: Any) -> bool:
+    return any(isinstance(size, int) and size == 0 for size in part.meta["val"].shape)
 
 
 def _changes_nothing(node: fx.Node) -> bool:
