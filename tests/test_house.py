@@ -19,6 +19,7 @@ UNMIRRORED = {
     Path("__main__.py"),
     Path("cli/bench.py"),
     Path("cli/build.py"),
+    Path("cli/compiling.py"),
     Path("cli/console.py"),
     Path("cli/doctor.py"),
     Path("cli/run.py"),

@@ -139,9 +139,13 @@ class EngineBuilder(ABC):
     def model_type(self) -> str:
         """Hugging Face's name of the model's family."""
 
-    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """The settings for the manifest, derived ones included."""
+        return {
+            "compute_capabilities": list(self.compute_capabilities),
+            "weights": self.weights,
+            "tensorrt": asdict(self.tensorrt),
+        }
 
     def tokens(self) -> Tokens | None:
         """Token ids that running needs; None for an engine without a language model."""
@@ -236,7 +240,7 @@ def finish(
         versions=versions(),
         model=source.name,
         model_type=model_type,
-        settings=settings,
+        settings={**settings, **target.settings()},
         checkpoint=source.checkpoint,
         tokens=tokens,
         components={name: part.component for name, part in built.items()},

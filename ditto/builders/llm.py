@@ -126,6 +126,7 @@ class LlmBuilder(EngineBuilder):
     @override
     def job(self, target: Target) -> Job:
         limits = self.limits
+        target.check_limits(limits, self.prompt_rows)
         loaded = self.source.load(self.resolved_dtype(target))
         embedding = _embedding(loaded)
         vocab_size = int(embedding.weight.shape[0])
@@ -161,11 +162,7 @@ class LlmBuilder(EngineBuilder):
 
     @override
     def settings(self) -> dict[str, Any]:
-        return {
-            **asdict(self.limits),
-            "compute_capabilities": list(self.compute_capabilities),
-            "weights": self.weights,
-        }
+        return {**asdict(self.limits), **super().settings()}
 
     @override
     def tokens(self) -> Tokens:

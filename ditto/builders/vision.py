@@ -89,11 +89,7 @@ class VisionBuilder(EngineBuilder):
 
     @override
     def settings(self) -> dict[str, Any]:
-        return {
-            "max_batch_size": self.max_batch_size,
-            "compute_capabilities": list(self.compute_capabilities),
-            "weights": self.weights,
-        }
+        return {"max_batch_size": self.max_batch_size, **super().settings()}
 
 
 def _with_batch(hint: TensorTypeHint, maximum: int) -> TensorTypeHint:

@@ -79,15 +79,15 @@ def _clean_cast(program: Program, node: fx.Node) -> None:
 
 def _clean_cat(node: fx.Node, written: set[fx.Node]) -> None:
     """Parts without elements go: what is left of heads that are rotated whole is such a part."""
-    parts = node.args[0]
-    assert isinstance(parts, (list, tuple))
-    kept = [part for part in parts if not _is_empty(part)]
-    if len(kept) == 1 and memory(kept[0]) not in written and kept[0].meta["val"].dtype == node.meta["val"].dtype:
+    kept = [part for part in node.all_input_nodes if all(not _is_zero(size) for size in part.meta["val"].shape)]
+    if len(kept) != 1 or memory(kept[0]) in written or kept[0].meta["val"].dtype != node.meta["val"].dtype:
+        return
+    if _same_shape(kept[0], node):
         node.replace_all_uses_with(kept[0])
 
 
-def _is_empty(part: Any) -> bool:
-    return any(isinstance(size, int) and size == 0 for size in part.meta["val"].shape)
+def _is_zero(size: Any) -> bool:
+    return isinstance(size, int) and size == 0
 
 
 def _changes_nothing(node: fx.Node) -> bool:

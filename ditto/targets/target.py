@@ -72,6 +72,16 @@ class Target(ABC):
             ConfigError: a setting that it does not have.
         """
 
+    def check_limits(self, limits: Limits, prompt_rows: int) -> None:
+        """Check limits that mean more to this target than to others.
+
+        Args:
+            prompt_rows: rows of image features that one request needs, 0 where that is not known.
+        Raises:
+            ConfigError: they do not hold together.
+        """
+        del limits, prompt_rows
+
     @abstractmethod
     def explicit_dtype(self, config: TensorRTConfig) -> torch.dtype | None:
         """The dtype to state explicitly where a weakly typed request cannot be passed on, else None."""
@@ -116,6 +126,10 @@ class Target(ABC):
     @abstractmethod
     def vision_config(self, model_type: str, max_batch_size: int, output_shape: list[int], dtype: str) -> VisionConfig:
         """What goes into vision/config.json."""
+
+    def settings(self) -> dict[str, Any]:
+        """The target's own choices, for the manifest: what compiling elsewhere must know."""
+        return {}
 
     @property
     @abstractmethod

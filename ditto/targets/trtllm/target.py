@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from attrs import evolve, frozen
+from attrs import asdict, evolve, frozen
 from typing_extensions import override
 
 from ditto.arguments import TensorTypeHint
@@ -76,6 +76,21 @@ class TrtllmTarget(Target):
                 f"engines are wanted for compute capability {', '.join(capabilities)}, this GPU has {here}",
                 remedy="compile on the GPU that will run them; engines of one kind of GPU do not run on another",
             )
+
+    @override
+    def check_limits(self, limits: Limits, prompt_rows: int) -> None:
+        """The runtime gives every request an equal part of the prompt table (contract, LLM 2.4)."""
+        rows, batch = limits.max_prompt_embedding_table_size, limits.max_batch_size
+        if rows and rows // batch < max(prompt_rows, 1):
+            needed = f"a picture needs {prompt_rows}" if prompt_rows else "that is none"
+            raise ConfigError(
+                f"a prompt table of {rows} rows gives each of {batch} requests {rows // batch}; {needed}",
+                remedy=f"give at least {max(prompt_rows, 1) * batch}, or leave the table's size to Ditto",
+            )
+
+    @override
+    def settings(self) -> dict[str, Any]:
+        return {"trtllm": asdict(self.options)}
 
     @override
     def explicit_dtype(self, config: TensorRTConfig) -> torch.dtype | None:

@@ -1,0 +1,121 @@
+"""From a tree's networks to its engines, on another machine than the one that described them.
+
+Needs no transformers: `network.json`, the checkpoint's safetensors files and the target's library are enough.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TypeVar
+
+from attrs import asdict, evolve
+from cattrs import Converter
+
+from ditto.arguments import DynamicDimension
+from ditto.configs import TensorRTConfig, TrtllmConfig
+from ditto.engine import ENGINE_FILES, Component, EngineTree, record_files, staged, write_manifest
+from ditto.engine.manifest import NAME
+from ditto.errors import MissingLibraryError, TreeError
+from ditto.progress import recording
+from ditto.runtime.weights import network_of, weights_of
+from ditto.targets import Profile, Target, target
+
+_Config = TypeVar("_Config", TensorRTConfig, TrtllmConfig)
+
+
+def compile_tree(root: str | Path, checkpoint: str | Path | None = None) -> EngineTree:
+    """Compile every engine of a tree, or none.
+
+    Args:
+        root: the tree; two single engines in `vision` and `llm` are compiled one after the other.
+        checkpoint: where the checkpoint lies on this machine; None for where it lay when the tree was built.
+    Raises:
+        TreeError: the tree is damaged, compiled already or in part, or the checkpoint is another one.
+        ConfigError: this machine is not the one that the engines are meant for.
+        MissingLibraryError: the target's library is not here.
+        BuildError: the library refuses a network.
+        All leave the tree as it was.
+    """
+    root = Path(root)
+    whole = EngineTree.open(root)
+    trees = [whole]
+    if not (root / NAME).is_file():
+        trees = [EngineTree.open(root / name) for name in whole.manifest.components]
+    for tree in trees:
+        _check(tree)
+    for tree in trees:
+        _compile(tree, Path(checkpoint) if checkpoint is not None else None)
+    return EngineTree.open(root)
+
+
+def _check(tree: EngineTree) -> Target:
+    """The tree's target, if this machine can compile for it."""
+    compiled = [name for name, component in tree.manifest.components.items() if component.engine is not None]
+    if len(compiled) == len(tree.manifest.components):
+        raise TreeError("the engines of this tree are compiled already", where=str(tree.root))
+    if compiled:
+        raise TreeError(
+            f"only a part of the tree is compiled: {', '.join(compiled)}",
+            where=str(tree.root),
+            remedy="build the tree again: its engines are compiled together",
+        )
+    settings = tree.manifest.settings
+    chosen = target(tree.manifest.target, _structured(tree, settings.get("trtllm", {}), TrtllmConfig))
+    for name in tree.manifest.components:
+        chosen.check(_tensorrt(tree, name), settings[name]["compute_capabilities"])
+    if chosen.cannot_compile is not None:
+        raise MissingLibraryError(
+            f"engines for {chosen.name} cannot be compiled here: {chosen.cannot_compile}",
+            remedy=f"take the tree to a machine that can, and say there: ditto compile {tree.root}",
+        )
+    return chosen
+
+
+def _compile(tree: EngineTree, checkpoint: Path | None) -> None:
+    chosen, manifest = _check(tree), tree.manifest
+    if checkpoint is not None and manifest.checkpoint is not None:
+        found = evolve(manifest.checkpoint, folder=str(checkpoint.resolve()))
+        tree = EngineTree(tree.root, evolve(manifest, checkpoint=found))
+    with recording() as stages, staged(tree.root) as folder:
+        for name in manifest.files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.link(tree.root / name, folder / name)
+        components: dict[str, Component] = {}
+        libraries: set[str] = set()
+        for name, component in manifest.components.items():
+            engine = folder / component.folder / ENGINE_FILES[name]
+            profiles = tuple(_profile(*ranges) for ranges in component.profiles.items())
+            capabilities = manifest.settings[name]["compute_capabilities"]
+            source = weights_of(tree, name)
+            made = chosen.compile(network_of(tree, name), profiles, source, _tensorrt(tree, name), capabilities, engine)
+            libraries.add(made)
+            components[name] = evolve(component, engine=engine.name)
+        finished = evolve(
+            manifest,
+            library=", ".join(sorted(libraries)),
+            components=components,
+            stages=[*manifest.stages, *(asdict(record) for record in stages)],
+            files=record_files(folder),
+        )
+        write_manifest(finished, folder)
+        EngineTree.open(folder)
+
+
+def _profile(name: str, ranges: dict[str, list[int]]) -> Profile:
+    return Profile(name, {dim: DynamicDimension(dim, *sizes) for dim, sizes in ranges.items()})
+
+
+def _tensorrt(tree: EngineTree, name: str) -> TensorRTConfig:
+    return _structured(tree, tree.manifest.settings[name]["tensorrt"], TensorRTConfig)
+
+
+def _structured(tree: EngineTree, data: object, kind: type[_Config]) -> _Config:
+    try:
+        return Converter(forbid_extra_keys=True).structure(data, kind)
+    except Exception as error:
+        raise TreeError(
+            f"the manifest's settings are not those of this Ditto: {error}",
+            where=str(tree.root / NAME),
+            remedy="build the tree with the Ditto that compiles it",
+        ) from error
