@@ -26,6 +26,7 @@ from ditto.network.weight import Folded, Literal, Stored, fold, resolve
 from ditto.targets.target import LlmFacts
 from ditto.targets.tensorrt.attention import written_out
 from ditto.targets.tensorrt.lowering import plain_mask
+from ditto.targets.trtllm import inferred
 from ditto.targets.trtllm.contract import TOKENS, attention_specs
 from ditto.targets.trtllm.plugins import Gemm, GPTAttention, attention_inputs
 from ditto.targets.trtllm.plugins.gpt_attention import LEARNED_ABSOLUTE, ROPE_GPT_NEOX, ROPE_GPTJ, ROPE_INPUTS
@@ -88,6 +89,7 @@ class PackedDecoder:
             raise UnsupportedFact(f"two attentions say that they are layer {layer}")
         self._layers.add(layer)
         rotated = 2 * len(rope.inv_freq) if rope is not None else 0
+        fused = str(value.spec.dtype).removeprefix("torch.") in inferred.FUSED_CONTEXT_DTYPES  # as config.json says it
         plugin = GPTAttention(
             trtllm=self.options.version,
             dtype=value.spec.dtype,
@@ -107,7 +109,8 @@ class PackedDecoder:
             rotary_embedding_original_max_positions=rope.original_positions if rope else 1024,
             tokens_per_block=self.options.tokens_per_block,
             max_context_length=self.limits.max_input_len,
-            use_paged_context_fmha=int(self.options.use_paged_context_fmha),
+            context_fmha_type=int(fused),
+            use_paged_context_fmha=int(fused and self.options.use_paged_context_fmha),
         )
         given = dict(self._attention_inputs(net))
         if rope is not None:

@@ -23,9 +23,9 @@ from tests.support.recorder import Zeros, compiled, recorded
 LAYERS = 2  # of the tiny models
 
 
-def text_tree(model, out: Path, version: str = "0.19.0", **options) -> Tree:
+def text_tree(model, out: Path, version: str = "0.19.0", dtype: str = "float16", **options) -> Tree:
     config = TrtllmConfig(version=version, **options)
-    builder = LlmBuilder.from_model(model).with_batch(2).with_dtype("float16").with_target("trtllm")
+    builder = LlmBuilder.from_model(model).with_batch(2).with_dtype(dtype).with_target("trtllm")
     builder.with_trtllm(config).build(out)
     return Tree.open(out)
 
@@ -87,6 +87,13 @@ def test_every_version_has_its_own_form(version, tmp_path):
 )
 def test_choices_keep_the_contract(options, tmp_path):
     assert said(text_tree(llama(), tmp_path / "out", **options)) == []
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_other_dtypes_keep_the_contract(dtype, tmp_path):
+    tree = text_tree(llama(), tmp_path / "out", dtype=dtype)
+    assert said(tree) == []
+    recorded(tree.parts["llm"].network, "0.19.0")
 
 
 @pytest.mark.parametrize("version", ["0.18.2", "0.19.0", "1.2.0"])
