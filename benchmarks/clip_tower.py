@@ -1,6 +1,6 @@
 """Build time and peak memory of a CLIP-L/14-336 tower (304 M parameters, random float16 weights).
 
-    python -m benchmarks.clip_tower [--work build/benchmarks]
+    python -m benchmarks.clip_tower [--work build/benchmarks] [--weights outside]
 
 Prints seconds per stage, from the end of the imports, and peak resident memory above what the imports took, beside
 the weights' size.
@@ -50,6 +50,7 @@ class Tower(nn.Module):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build/benchmarks"))
+    parser.add_argument("--weights", choices=("inside", "outside"), default="inside")
     options = parser.parse_args()
     folder = write(options.work / "clip-l-336", CLIPVisionModel, CLIPVisionConfig(**CONFIG))
     weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
@@ -61,6 +62,7 @@ def main() -> None:
         wrap=Tower,
         target="tensorrt-rtx",
         max_batch_size=4,
+        weights=options.weights,
     )
     imported = resident_bytes()
     start = time.perf_counter()

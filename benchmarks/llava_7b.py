@@ -3,9 +3,10 @@
 
     nice python -m benchmarks.llava_7b --work FOLDER [--steps copy plan outside inside trtllm] [--keep]
 
-FOLDER needs 45 GB. A line per step: wall time of the whole command, imports included, and the most memory it had
-resident, anonymous (its own) and in all (with pages of mapped files, which the system may take back). `copy` is a plain
-copy of the checkpoint, the measure of the disk. What is made is deleted at the end, the checkpoint kept with --keep.
+FOLDER needs 50 GB. A line per step: wall and processor time of the whole command, imports included, and the most
+memory it had resident: anonymous (its own) and in all (with pages of mapped files, which the system may take back).
+`copy` is a plain copy of the checkpoint, the measure of the disk. What is made is deleted at the end, the checkpoint
+kept with --keep.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def main() -> None:
         shutil.rmtree(out, ignore_errors=True)
         found[step] = measured(commands(checkpoint, out)[step])
         print(f"{step:<8} {found[step]}   written {_folder_bytes(out) / 1e9:6.2f} GB", flush=True)
-    if {"copy", "inside"} <= found.keys():
+    if {"copy", "inside"} <= found.keys() and not found["inside"].code:
         allowed = 3 * found["copy"].seconds + 60
         print(f"inside: {found['inside'].seconds:.0f} s of {allowed:.0f} s (3 copies + 60 s)")
     shutil.rmtree(out, ignore_errors=True)

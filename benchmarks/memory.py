@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -33,9 +34,11 @@ def peak_bytes() -> int:
 
 @frozen
 class Measured:
-    """A command's wall time, and the most memory that it had resident: of its own, and with mapped files."""
+    """A command's wall and processor time, and the most memory that it had resident: of its own, and with mapped
+    files."""
 
     seconds: float
+    processor: float
     anonymous: int
     resident: int
     code: int
@@ -43,14 +46,14 @@ class Measured:
     def __str__(self) -> str:
         failed = f"   FAILED with exit code {self.code}" if self.code else ""
         return (
-            f"{self.seconds:7.1f} s   anonymous {self.anonymous / 1e9:6.2f} GB   "
+            f"{self.seconds:7.1f} s   processor {self.processor:7.1f} s   anonymous {self.anonymous / 1e9:6.2f} GB   "
             f"resident {self.resident / 1e9:6.2f} GB{failed}"
         )
 
 
 def measured(command: Sequence[str]) -> Measured:
     """Run a command with its output on stderr, and look at its memory while it runs."""
-    start = time.perf_counter()
+    start, before = time.perf_counter(), _children_seconds()
     process = subprocess.Popen(command, stdout=sys.stderr.fileno(), env=os.environ)
     anonymous = resident = 0
     while process.poll() is None:
@@ -61,4 +64,10 @@ def measured(command: Sequence[str]) -> Measured:
             break
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     code = process.wait()
-    return Measured(time.perf_counter() - start, anonymous, resident, code)
+    used = [now - earlier for now, earlier in zip(_children_seconds(), before, strict=True)]
+    return Measured(time.perf_counter() - start, sum(used), anonymous, resident, code)
+
+
+def _children_seconds() -> tuple[float, float]:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime, used.ru_stime
