@@ -22,6 +22,7 @@ UNMIRRORED = {
     Path("cli/compiling.py"),
     Path("cli/console.py"),
     Path("cli/doctor.py"),
+    Path("cli/page.py"),
     Path("cli/run.py"),
     Path("cli/tree.py"),
 }

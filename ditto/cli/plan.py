@@ -69,7 +69,7 @@ def _engine_lines(engine: EnginePlan) -> list[str]:
 
     lines = [f"  parameters  {engine.parameters / 1e6:.1f} M, {size_text(engine.weights)} of weights"]
     for title, specs in (("inputs", engine.inputs), ("outputs", engine.outputs)):
-        lines += _listed(title, _together(specs))
+        lines += listed(title, together(specs))
     for name, ranges in engine.profiles.items():
         shown = ", ".join(f"{dim} {low} to {high} (tuned for {usual})" for dim, (low, usual, high) in ranges.items())
         lines += [f"  profile     {name}: {shown}"]
@@ -79,17 +79,24 @@ def _engine_lines(engine: EnginePlan) -> list[str]:
     return lines
 
 
-def _listed(title: str, entries: list[str]) -> list[str]:
+def listed(title: str, entries: list[str]) -> list[str]:
+    """Lines below a title."""
     return [f"  {title if not number else '':<10}  {entry}" for number, entry in enumerate(entries)]
 
 
-def _together(specs: Mapping[str, str]) -> list[str]:
+def together(specs: Mapping[str, str]) -> list[str]:
     """Names and specs, one entry for those that differ in a number only."""
+    groups = grouped(specs)
+    width = max((len(pattern) for pattern, _, _ in groups), default=0)
+    return [
+        f"{names[0] if len(names) == 1 else pattern:<{width}}  {spec}{f'   x {len(names)}' if len(names) > 1 else ''}"
+        for pattern, spec, names in groups
+    ]
+
+
+def grouped(specs: Mapping[str, str]) -> list[tuple[str, str, list[str]]]:
+    """Names of one spec that differ in a number only: their pattern, the spec, the names."""
     groups: dict[tuple[str, str], list[str]] = {}
     for name, spec in specs.items():
         groups.setdefault((re.sub(r"\d+", "#", name), spec), []).append(name)
-    width = max((len(pattern) for pattern, _ in groups), default=0)
-    return [
-        f"{names[0] if len(names) == 1 else pattern:<{width}}  {spec}{f'   x {len(names)}' if len(names) > 1 else ''}"
-        for (pattern, spec), names in groups.items()
-    ]
+    return [(pattern, spec, names) for (pattern, spec), names in groups.items()]

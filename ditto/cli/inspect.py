@@ -1,0 +1,137 @@
+"""`ditto inspect`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ditto.runtime.inspection import EngineReport, TreeReport
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Describe the command."""
+    text = "Say what a tree holds, what it was made from, and how: no GPU and no weights are needed."
+    parser = commands.add_parser("inspect", help="say what a tree holds", description=text)
+    parser.add_argument("tree", metavar="OUT", type=Path, help="an engine tree")
+    parser.add_argument("--layers", action="store_true", help="list every layer and the module it comes from")
+    parser.add_argument("--html", metavar="FILE", type=Path, help="write a page that holds everything")
+    parser.add_argument("--json", action="store_true", help="print one object, sizes in bytes")
+    parser.add_argument("--verify", action="store_true", help="hash every file of the tree first, large ones too")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the report, or write it as a page."""
+    from attrs import asdict
+
+    from ditto.cli.page import page
+    from ditto.engine import EngineTree
+    from ditto.errors import OutputError
+    from ditto.runtime.inspection import inspect
+
+    tree = EngineTree.open(options.tree)
+    if options.verify:
+        tree.check()
+    report = inspect(tree)
+    if options.html is not None:
+        try:
+            options.html.write_text(page(report), encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"the page cannot be written: {error.strerror}", where=str(options.html)) from error
+    if options.json:
+        print(json.dumps(asdict(report), indent=1, ensure_ascii=False))
+    elif options.html is None:
+        print(report_text(report, options.layers))
+    return 0
+
+
+def report_text(report: TreeReport, layers: bool = False) -> str:
+    """A report for a person."""
+    from ditto.cli.tree import tree_text
+    from ditto.engine import EngineTree
+
+    manifest = report.manifest
+    lines = [tree_text(EngineTree(Path(report.root), manifest)), ""]
+    lines += table(identity(report))
+    if report.facts:
+        lines += ["", "model", *table({name: fact_text(value) for name, value in report.facts.items()})]
+    for name, engine in report.engines.items():
+        lines += ["", name, *_engine_lines(engine)]
+        if layers:
+            lines += ["", *table_rows([[row.layer, ", ".join(row.outputs), row.module] for row in engine.layers])]
+    lines += ["", "build", *stage_lines(report)]
+    return "\n".join(lines)
+
+
+def identity(report: TreeReport) -> dict[str, str]:
+    """What the tree was made from and by what."""
+    manifest = report.manifest
+    made = {
+        "model": manifest.model,
+        "target": f"{manifest.target}, {manifest.library or 'engines are still to be compiled'}",
+        "made by": ", ".join(
+            f"{name} {version}" for name, version in {"ditto": manifest.ditto, **manifest.versions}.items()
+        ),
+    }
+    if manifest.checkpoint is not None:
+        made["checkpoint"] = f"{manifest.checkpoint.folder} ({manifest.checkpoint.identity[:12]})"
+    made["unused"] = f"{len(manifest.unused)} checkpoint tensors" + (
+        f": {', '.join(manifest.unused[:5])}{' ...' if len(manifest.unused) > 5 else ''}" if manifest.unused else ""
+    )
+    return made
+
+
+def stage_lines(report: TreeReport) -> list[str]:
+    """Stages of the build with their time and peak memory."""
+    from ditto.builders.room import size_text
+
+    rows = [
+        [f"{stage['name']} {stage['detail']}".strip(), f"{stage['seconds']:.1f} s", size_text(stage["peak_bytes"])]
+        for stage in report.manifest.stages
+    ]
+    return table_rows(rows)
+
+
+def _engine_lines(engine: EngineReport) -> list[str]:
+    from ditto.builders.room import size_text
+    from ditto.cli.plan import listed, together
+
+    record = engine.record
+    size = size_text(engine.engine_bytes) if record.engine else "still to be compiled"
+    lines = [f"  engine      {size}, {record.dtype}; weights {size_text(engine.constant_bytes)} from {record.weights}"]
+    for title, specs in (("inputs", record.inputs), ("outputs", record.outputs)):
+        lines += listed(title, together(specs))
+    if record.outside:
+        lines.append(f"  outside     {len(record.outside)} weights are inputs, bound from the checkpoint")
+    for name, ranges in record.profiles.items():
+        shown = ", ".join(f"{dim} {low} to {high} (tuned for {usual})" for dim, (low, usual, high) in ranges.items())
+        lines.append(f"  profile     {name}: {shown}")
+    kinds = sorted(record.layers.items(), key=lambda item: -item[1])
+    lines.append(f"  layers      {sum(record.layers.values())}: {', '.join(f'{n} {kind}' for kind, n in kinds)}")
+    return lines
+
+
+def fact_text(value: Any) -> str:
+    """A fact of a model's configuration; repetitions in a list are counted."""
+    if not isinstance(value, list) or len(value) < 4:
+        return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
+    counts = {str(item): value.count(item) for item in value}
+    return ", ".join(f"{count} x {item}" for item, count in counts.items())
+
+
+def table(entries: dict[str, str]) -> list[str]:
+    """Names and values below one another."""
+    return table_rows([[name, value] for name, value in entries.items()])
+
+
+def table_rows(rows: list[list[str]]) -> list[str]:
+    """Rows with their columns below one another; the last column may be of any width."""
+    if not rows:
+        return []
+    widths = [min(max(len(row[column]) for row in rows), 60) for column in range(len(rows[0]) - 1)]
+    return [
+        "  " + "  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths)), row[-1]]).rstrip() for row in rows
+    ]

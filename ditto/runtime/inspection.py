@@ -1,0 +1,145 @@
+"""What a tree says of itself, gathered for people: no GPU, no weights, no TensorRT."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from attrs import frozen
+
+from ditto.engine import Component, EngineTree, Manifest
+from ditto.network import Network
+from ditto.network.layers import Constant
+from ditto.network.text import layer_text
+from ditto.runtime.weights import network_of
+
+# What a model's configuration says that changes numbers, or sizes; shown where it is stated.
+_FACTS = (
+    "architecture",
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_size",
+    "intermediate_size",
+    "hidden_act",
+    "norm_epsilon",
+    "max_position_embeddings",
+    "position_embedding_type",
+    "rotary_embedding_dim",
+    "rotary_base",
+    "rotary_scaling",
+    "rope_parameters",
+    "rope_scaling",
+    "sliding_window",
+    "layer_types",
+    "query_pre_attn_scalar",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "vision_feature_layer",
+    "vision_feature_select_strategy",
+)
+
+
+@frozen(kw_only=True)
+class LayerRow:
+    """A layer of an engine.
+
+    Args:
+        name: of its first output.
+        layer: kind and fields, as in the printed form of a network.
+        inputs: names of tensors; a constant by the weight that it is made of.
+        outputs: specs.
+        module, source: where in the user's model it comes from.
+    """
+
+    name: str
+    layer: str
+    inputs: list[str]
+    outputs: list[str]
+    module: str
+    source: str
+
+
+@frozen(kw_only=True)
+class EngineReport:
+    """An engine. Sizes are in bytes.
+
+    Args:
+        record: the manifest's.
+        engine_bytes: of the engine file, 0 while it is to be compiled.
+        constant_bytes: of its weights, inside or outside.
+        layers: all but constants, in the order in which they run.
+        build: `build_config` or `builder_config` of its config.json.
+    """
+
+    record: Component
+    engine_bytes: int
+    constant_bytes: int
+    layers: list[LayerRow]
+    build: dict[str, Any]
+
+
+@frozen(kw_only=True)
+class TreeReport:
+    """A tree: its manifest, what is known of the model, its engines."""
+
+    root: str
+    manifest: Manifest
+    facts: dict[str, Any]
+    engines: dict[str, EngineReport]
+
+
+def inspect(tree: EngineTree) -> TreeReport:
+    """Gather what a tree says of itself.
+
+    Raises:
+        TreeError: a file of it cannot be read.
+    """
+    engines = {name: _engine(tree, name) for name in tree.manifest.components}
+    return TreeReport(root=str(tree.root), manifest=tree.manifest, facts=_facts(tree), engines=engines)
+
+
+def _engine(tree: EngineTree, name: str) -> EngineReport:
+    if tree.manifest.target == "trtllm":
+        import ditto.targets.trtllm.plugins  # noqa: F401 - its layers become known to network files
+    record, network, config = tree.component(name), network_of(tree, name), tree.config(name)
+    path = tree.folder(name) / (record.engine or "")
+    return EngineReport(
+        record=record,
+        engine_bytes=path.stat().st_size if record.engine else 0,
+        constant_bytes=sum(
+            math.prod(constant.weight.shape) * constant.weight.dtype.itemsize for constant in network.constants()
+        ),
+        layers=_rows(network),
+        build=config.get("build_config") or config.get("builder_config") or {},
+    )
+
+
+def _rows(network: Network) -> list[LayerRow]:
+    weights = {node.outputs[0]: str(node.layer.weight) for node in network.nodes if isinstance(node.layer, Constant)}
+    return [
+        LayerRow(
+            name=node.outputs[0],
+            layer=layer_text(node.layer),
+            inputs=[weights.get(name, name) for name in node.inputs],
+            outputs=[str(network.value(name).spec) for name in node.outputs],
+            module=node.place.module,
+            source=node.place.source,
+        )
+        for node in network.nodes
+        if not isinstance(node.layer, Constant)
+    ]
+
+
+def _facts(tree: EngineTree) -> dict[str, Any]:
+    """From llm/config.json, and from the model's own configuration where the tree keeps it."""
+    stated: dict[str, Any] = {}
+    if tree.processor_folder is not None and (tree.processor_folder / "config.json").is_file():
+        model = json.loads((tree.processor_folder / "config.json").read_text(encoding="utf-8"))
+        stated = {**model, **model.get("text_config", {})}
+    if "llm" in tree.manifest.components:
+        stated.update(tree.config("llm").get("pretrained_config", {}))
+    return {name: stated[name] for name in _FACTS if stated.get(name) is not None}
