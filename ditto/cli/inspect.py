@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ditto.runtime.inspection import EngineReport, TreeReport
@@ -50,12 +50,12 @@ def run(options: argparse.Namespace) -> int:
 
 def report_text(report: TreeReport, layers: bool = False) -> str:
     """A report for a person."""
-    from ditto.cli.tree import tree_text
+    from ditto.cli.tree import fact_text, identity, tree_text
     from ditto.engine import EngineTree
 
     manifest = report.manifest
     lines = [tree_text(EngineTree(Path(report.root), manifest)), ""]
-    lines += table(identity(report))
+    lines += table(identity(manifest))
     if report.facts:
         lines += ["", "model", *table({name: fact_text(value) for name, value in report.facts.items()})]
     for name, engine in report.engines.items():
@@ -64,24 +64,6 @@ def report_text(report: TreeReport, layers: bool = False) -> str:
             lines += ["", *table_rows([[row.layer, ", ".join(row.outputs), row.module] for row in engine.layers])]
     lines += ["", "build", *stage_lines(report)]
     return "\n".join(lines)
-
-
-def identity(report: TreeReport) -> dict[str, str]:
-    """What the tree was made from and by what."""
-    manifest = report.manifest
-    made = {
-        "model": manifest.model,
-        "target": f"{manifest.target}, {manifest.library or 'engines are still to be compiled'}",
-        "made by": ", ".join(
-            f"{name} {version}" for name, version in {"ditto": manifest.ditto, **manifest.versions}.items()
-        ),
-    }
-    if manifest.checkpoint is not None:
-        made["checkpoint"] = f"{manifest.checkpoint.folder} ({manifest.checkpoint.identity[:12]})"
-    made["unused"] = f"{len(manifest.unused)} checkpoint tensors" + (
-        f": {', '.join(manifest.unused[:5])}{' ...' if len(manifest.unused) > 5 else ''}" if manifest.unused else ""
-    )
-    return made
 
 
 def stage_lines(report: TreeReport) -> list[str]:
@@ -112,14 +94,6 @@ def _engine_lines(engine: EngineReport) -> list[str]:
     kinds = sorted(record.layers.items(), key=lambda item: -item[1])
     lines.append(f"  layers      {sum(record.layers.values())}: {', '.join(f'{n} {kind}' for kind, n in kinds)}")
     return lines
-
-
-def fact_text(value: Any) -> str:
-    """A fact of a model's configuration; repetitions in a list are counted."""
-    if not isinstance(value, list) or len(value) < 4:
-        return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
-    counts = {str(item): value.count(item) for item in value}
-    return ", ".join(f"{count} x {item}" for item, count in counts.items())
 
 
 def table(entries: dict[str, str]) -> list[str]:

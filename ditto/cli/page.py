@@ -43,14 +43,14 @@ for (const input of document.querySelectorAll("input[data-table]"))
 def page(report: TreeReport) -> str:
     """The whole page."""
     from ditto.builders.room import size_text
-    from ditto.cli.inspect import fact_text, identity
+    from ditto.cli.tree import fact_text, identity
 
     manifest = report.manifest
     total = sum(record.bytes for record in manifest.files.values())
     head = f"{manifest.model_type}, target {manifest.target}, {size_text(total)} in {len(manifest.files)} files"
     parts = [
         f"<h1>{escape(report.root)}</h1><p class=sub>{escape(head)}</p>",
-        _pairs(identity(report)),
+        _pairs(identity(manifest)),
         _section("Model", _pairs({name: fact_text(value) for name, value in report.facts.items()}))
         if report.facts
         else "",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from ditto.builders.room import size_text
-from ditto.engine import EngineTree
+from ditto.engine import EngineTree, Manifest
 
 
 def tree_text(tree: EngineTree) -> str:
@@ -16,3 +19,28 @@ def tree_text(tree: EngineTree) -> str:
     width = max((len(name) for name in manifest.files), default=0)
     lines += [f"    {name:<{width}}  {size_text(record.bytes):>9}" for name, record in manifest.files.items()]
     return "\n".join(lines)
+
+
+def identity(manifest: Manifest) -> dict[str, str]:
+    """What the tree was made from and by what."""
+    made = {
+        "model": manifest.model,
+        "target": f"{manifest.target}, {manifest.library or 'engines are still to be compiled'}",
+        "made by": ", ".join(
+            f"{name} {version}" for name, version in {"ditto": manifest.ditto, **manifest.versions}.items()
+        ),
+    }
+    if manifest.checkpoint is not None:
+        made["checkpoint"] = f"{manifest.checkpoint.folder} ({manifest.checkpoint.identity[:12]})"
+    made["unused"] = f"{len(manifest.unused)} checkpoint tensors" + (
+        f": {', '.join(manifest.unused[:5])}{' ...' if len(manifest.unused) > 5 else ''}" if manifest.unused else ""
+    )
+    return made
+
+
+def fact_text(value: Any) -> str:
+    """A fact of a model's configuration; repetitions in a list are counted."""
+    if not isinstance(value, list) or len(value) < 4:
+        return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
+    counts = {str(item): value.count(item) for item in value}
+    return ", ".join(f"{count} x {item}" for item, count in counts.items())
