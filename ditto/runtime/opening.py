@@ -9,8 +9,10 @@ from loguru import logger
 from ditto.engine import EngineTree
 from ditto.errors import ConfigError, DeviceError, MissingLibraryError
 from ditto.runtime.device import library_for, this_gpu
+from ditto.runtime.packed import PackedSession
 from ditto.runtime.reference import ReferenceSession
 from ditto.runtime.session import Session
+from ditto.targets import target
 
 AUTO = "auto"
 
@@ -21,7 +23,11 @@ def _tensorrt(tree: EngineTree) -> Session:
     return TensorRTSession(tree, library_for(tree), this_gpu())
 
 
-SESSIONS: dict[str, Callable[[EngineTree], Session]] = {"tensorrt": _tensorrt, "reference": ReferenceSession}
+def _reference(tree: EngineTree) -> Session:
+    return PackedSession(tree) if target(tree.manifest.target).packs_tokens else ReferenceSession(tree)
+
+
+SESSIONS: dict[str, Callable[[EngineTree], Session]] = {"tensorrt": _tensorrt, "reference": _reference}
 
 
 def open_session(tree: EngineTree, name: str = AUTO) -> Session:

@@ -49,11 +49,12 @@ class PagedCache:
 
     def write(self, sequence: int, start: int, keys: Tensor, values: Tensor) -> None:
         """Put keys and values [G, tokens, D] at a sequence's positions from `start` on."""
-        size = self.half[1]
-        for kind, rows in enumerate((keys, values)):
-            for index in range(rows.shape[1]):
-                block, slot = divmod(start + index, size)
-                self._half_block(sequence, kind, block)[:, slot] = rows[:, index]
+        size, end = self.half[1], start + keys.shape[1]
+        for block in range(start // size, -(-end // size)):
+            first, last = max(start, block * size), min(end, (block + 1) * size)
+            for kind, rows in enumerate((keys, values)):
+                memory = self._half_block(sequence, kind, block)
+                memory[:, first - block * size : last - block * size] = rows[:, first - start : last - start]
 
     def read(self, sequence: int, count: int) -> tuple[Tensor, Tensor]:
         """Keys and values [G, count, D] of a sequence's first positions."""

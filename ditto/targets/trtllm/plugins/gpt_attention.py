@@ -18,6 +18,7 @@ from ditto.network.plugin import Plugin, PluginField
 from ditto.network.spec import Spec
 from ditto.targets.trtllm import inferred
 from ditto.targets.trtllm.paged import PagedCache, attend
+from ditto.targets.trtllm.sequences import sequences
 from ditto.targets.trtllm.versions import version
 
 # Positions of the inputs (contract 3.1): those that every engine of ours has, rope's two, and the last three.
@@ -182,26 +183,18 @@ class GPTAttention(Plugin):
             self.dtype,
         )
         window = int(given["host_max_attention_window_sizes"][self.layer_idx])
-        if int(given["host_sink_token_length"][0]):
-            raise ShapeError("sink tokens are not part of this meaning of GPTAttention")
+        scale = 1.0 / (self.q_scaling * math.sqrt(self.head_size))
         rows = qkv.reshape(len(qkv), self.num_heads + 2 * self.num_kv_heads, self.head_size)
         results: list[Tensor] = []
-        start = 0
-        for sequence, kind in enumerate(given["host_request_types"].tolist()):
-            total = int(given["sequence_length"][sequence])
-            count = int(given["host_context_lengths"][sequence]) if kind == 0 else 1
-            part = rows[start : start + count].transpose(0, 1)
-            query, key, value = part.split([self.num_heads, self.num_kv_heads, self.num_kv_heads])
+        for number, part in enumerate(sequences(given, len(qkv), bool(self.use_paged_context_fmha))):
+            own = rows[part.start : part.start + part.count].transpose(0, 1)
+            query, key, value = own.split([self.num_heads, self.num_kv_heads, self.num_kv_heads])
             if self.has_rope:
-                query, key = (self._rotated(x, given["rotary_cos_sin"], total - count) for x in (query, key))
-            cache.write(sequence, total - count, key, value)
-            keys, values = cache.read(sequence, total)
-            scale = 1.0 / (self.q_scaling * math.sqrt(self.head_size))
+                query, key = (self._rotated(x, given["rotary_cos_sin"], part.past) for x in (query, key))
+            cache.write(number, part.past, key, value)
+            keys, values = cache.read(number, part.total)
             found = attend(query, keys, values, scale, self.attn_logit_softcapping_scale, window)
-            results.append(found.transpose(0, 1).reshape(count, self.num_heads * self.head_size))
-            start += count
-        if start != len(qkv):
-            raise ShapeError(f"the lengths add up to {start} tokens, qkv has {len(qkv)}")
+            results.append(found.transpose(0, 1).reshape(part.count, self.num_heads * self.head_size))
         return torch.cat(results).to(qkv.dtype)
 
     def _rotated(self, x: Tensor, cos_sin: Tensor, first: int) -> Tensor:

@@ -1,0 +1,129 @@
+"""The runtime's part of a paged KV cache: pools of memory, and which blocks of them a sequence holds (contract, LLM
+2.1 and 4.5).
+
+A pool serves the layers that have the same number of KV heads. A block is room for `tokens_per_block` tokens of one
+sequence in all of a pool's layers; blocks have the same numbers in every pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from ditto.errors import ShapeError
+from ditto.network import Network
+from ditto.targets.trtllm import inferred
+from ditto.targets.trtllm.plugins import GPTAttention
+
+
+@frozen
+class CacheLayout:
+    """What the attentions of a network ask of the cache.
+
+    Args:
+        kv_heads: of each layer.
+        tokens_per_block, head_size, dtype: of all layers.
+    """
+
+    kv_heads: tuple[int, ...]
+    tokens_per_block: int
+    head_size: int
+    dtype: torch.dtype
+
+    @staticmethod
+    def of(network: Network) -> CacheLayout:
+        """The layout of a network's attentions.
+
+        Raises:
+            ShapeError: there are none, their layer numbers are not 0, 1, ..., or one cache cannot serve them all.
+        """
+        found = sorted(
+            (node.layer for node in network.nodes if isinstance(node.layer, GPTAttention)),
+            key=lambda layer: layer.layer_idx,
+        )
+        numbers = [layer.layer_idx for layer in found]
+        shared = {(layer.tokens_per_block, layer.head_size, layer.dtype) for layer in found}
+        if numbers != list(range(len(found))) or len(shared) != 1:
+            raise ShapeError(
+                f"attentions of layers {numbers} with (tokens per block, head width, dtype) {sorted(map(str, shared))} "
+                "cannot share a KV cache"
+            )
+        return CacheLayout(tuple(layer.num_kv_heads for layer in found), *shared.pop())
+
+    @property
+    def pools(self) -> tuple[int, ...]:
+        """KV heads of each pool's layers."""
+        return tuple(dict.fromkeys(self.kv_heads))
+
+    def mapping(self) -> Tensor:
+        """int32 [layers, 2]: each layer's pool, and its place among the pool's layers."""
+        places = [self.kv_heads[:layer].count(heads) for layer, heads in enumerate(self.kv_heads)]
+        pairs = [[self.pools.index(heads), place] for heads, place in zip(self.kv_heads, places, strict=True)]
+        return torch.tensor(pairs, dtype=torch.int32)
+
+
+class BlockPools:
+    """Memory of the pools, and the blocks that each sequence holds.
+
+    Memory that holds no token is NaN, and so is the block that unused offsets name: who reads it, shows.
+
+    Args:
+        layout: of the cache.
+        sequences: held at once.
+        max_tokens: of one sequence.
+    """
+
+    def __init__(self, layout: CacheLayout, sequences: int, max_tokens: int) -> None:
+        self.layout = layout
+        self.blocks_per_sequence = -(-max_tokens // layout.tokens_per_block)
+        blocks = sequences * self.blocks_per_sequence
+        self.memory = [
+            torch.full(
+                (blocks + 1, layout.kv_heads.count(heads), inferred.HALF_BLOCKS)
+                + (heads, layout.tokens_per_block, layout.head_size),
+                float("nan"),
+                dtype=layout.dtype,
+            )
+            for heads in layout.pools
+        ]
+        self._nobodys = blocks
+        self._free = list(range(blocks))
+        self._held: dict[int, list[int]] = {}
+
+    def hold(self, sequence: int, tokens: int) -> None:
+        """Let a sequence hold blocks for its first `tokens` tokens.
+
+        Raises:
+            ShapeError: it would be more than a sequence can hold, or the pools are used up.
+        """
+        held = self._held.setdefault(sequence, [])
+        missing = -(-tokens // self.layout.tokens_per_block) - len(held)
+        if len(held) + missing > self.blocks_per_sequence or missing > len(self._free):
+            raise ShapeError(f"no room in the KV cache for {tokens} tokens of sequence {sequence}")
+        for _ in range(missing):
+            held.append(self._free.pop())
+
+    def release(self, sequence: int) -> None:
+        """Take back the blocks of a sequence."""
+        blocks = self._held.pop(sequence, [])
+        for memory in self.memory:
+            memory[blocks] = float("nan")
+        self._free += blocks
+
+    def offsets(self, sequences: Sequence[int]) -> Tensor:
+        """int32 [pools, sequences, 2, blocks per sequence], in half-blocks of each pool (contract 4.5)."""
+        numbers = torch.full((len(sequences), self.blocks_per_sequence), self._nobodys, dtype=torch.int32)
+        for row, sequence in enumerate(sequences):
+            held = self._held.get(sequence, [])
+            numbers[row, : len(held)] = torch.tensor(held, dtype=torch.int32)
+        kinds = torch.arange(inferred.HALF_BLOCKS, dtype=torch.int32)[:, None]
+        return torch.stack(
+            [numbers[:, None] * (memory.shape[1] * inferred.HALF_BLOCKS) + kinds for memory in self.memory]
+        )
+
+    def pointers(self) -> Tensor:
+        """int64 [pools, 2]: addresses of each pool's primary memory, and of its secondary, of which there is none."""
+        return torch.tensor([[memory.data_ptr(), 0] for memory in self.memory], dtype=torch.int64)

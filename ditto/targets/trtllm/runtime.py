@@ -1,0 +1,79 @@
+"""TensorRT-LLM's runtime, its part in running a language model, played on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ditto.errors import ShapeError
+from ditto.network import Network
+from ditto.reference import Constants, run
+from ditto.targets.trtllm.blocks import BlockPools, CacheLayout
+from ditto.targets.trtllm.step import Part, StepMaker
+
+
+class PackedRuntime:
+    """Keeps the KV cache of several sequences and computes their next tokens together.
+
+    Args:
+        network, constants: the language model.
+        config: its llm/config.json.
+        profile: [min, opt, max] of the network's named dimensions.
+        sequences: held at once, at most.
+    Raises:
+        ShapeError: the network's attentions cannot share a KV cache.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        constants: Constants,
+        config: dict[str, Any],
+        profile: Mapping[str, Sequence[int]],
+        sequences: int,
+    ) -> None:
+        self.network, self._constants, self._profile = network, constants, profile
+        layout = CacheLayout.of(network)
+        self.maker = StepMaker.of(config, len(layout.kv_heads))
+        self.pools = BlockPools(layout, sequences, self.maker.max_seq_len)
+
+    def step(self, parts: Sequence[Part]) -> Tensor:
+        """Logits after each part's last token: float32 [parts, vocabulary].
+
+        Args:
+            parts: of different sequences, in any order.
+        Raises:
+            ShapeError: they are more than the engine takes.
+        """
+        order = sorted(range(len(parts)), key=lambda index: not parts[index].is_context)
+        for part in parts:
+            self.pools.hold(part.sequence, part.past + len(part.ids))
+        inputs = self.maker.inputs([parts[index] for index in order], self.pools)
+        logits = run(self.network, bound(self.network, inputs, self._profile), self._constants)["logits"]
+        return logits[torch.tensor(order).argsort()]
+
+    def release(self, sequence: int) -> None:
+        """Forget a sequence; its number may be used again."""
+        self.pools.release(sequence)
+
+
+def bound(network: Network, inputs: Mapping[str, Tensor], profile: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """The inputs that a network has, from those that the runtime binds (contract, LLM 2.4).
+
+    Args:
+        profile: [min, opt, max] of the network's named dimensions.
+    Raises:
+        ShapeError: the network has an input that the runtime does not know, or that is outside the profile.
+    """
+    unknown = [name for name in network.inputs if name not in inputs]
+    if unknown:
+        raise ShapeError(f"the runtime has nothing for the network's {', '.join(unknown)}")
+    for name, spec in network.inputs.items():
+        for dim, size in zip(spec.shape, inputs[name].shape, strict=True):
+            low, _, high = profile.get(str(dim), (size, size, size))
+            if not low <= size <= high:
+                raise ShapeError(f"{name} has {dim} = {size}, the profile goes from {low} to {high}")
+    return {name: inputs[name] for name in network.inputs}
