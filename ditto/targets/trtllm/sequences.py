@@ -60,7 +60,9 @@ def sequences(given: Mapping[str, Tensor], tokens: int, continues_prompts: bool)
         _must(length == host_length, f"{where}context_lengths {length} is not host_context_lengths {host_length}")
         _must(length > 0, f"{where}a prompt of {length} tokens")
         if kind == CONTEXT:
-            _must(past == total, f"{where}host_past_key_value_lengths {past} is not sequence_length {total} of a prompt")
+            _must(
+                past == total, f"{where}host_past_key_value_lengths {past} is not sequence_length {total} of a prompt"
+            )
             _must(total >= length, f"{where}sequence_length {total} is less than its {length} tokens")
             _must(continues_prompts or total == length, f"{where}a part of a prompt without paged context attention")
         else:
