@@ -70,18 +70,22 @@ class PackedSession(ReferenceSession):
 class _PackedRunner(LlmRunner):
     def __init__(self, session: PackedSession, batch: int) -> None:
         (profile,) = session.tree.component("llm").profiles.values()
-        self._limits = session.limits
+        self._max_num_tokens = session.limits.max_num_tokens
         self._runtime = PackedRuntime(*session.network("llm"), session.tree.config("llm"), profile, batch)
 
     @override
     def takes(self, turns: Sequence[Turn]) -> bool:
-        return sum(len(turn.ids) for turn in turns) <= self._limits.max_num_tokens
+        return sum(1 if turn.past else len(turn.request.ids) for turn in turns) <= self._max_num_tokens
 
     @override
-    def step(self, turns: Sequence[Turn]) -> Tensor:
-        return self._runtime.step(
-            [Part(turn.row, turn.ids, turn.past, len(turn.request.ids), turn.request.features) for turn in turns]
-        )
+    def step(self, turns: Sequence[Turn], chosen: Tensor) -> Tensor:
+        tokens = chosen.tolist()
+        parts: list[Part] = []
+        for turn in turns:
+            request = turn.request
+            ids = (tokens[turn.row],) if turn.past else request.ids
+            parts.append(Part(turn.row, ids, turn.past, len(request.ids), request.features))
+        return self._runtime.step(parts)
 
     @override
     def leave(self, row: int) -> None:

@@ -9,23 +9,9 @@ from ditto import LlmBuilder
 from ditto.errors import PromptError
 from ditto.runtime import Batch, Request, generate, open_session
 from ditto.runtime.session import LlmRunner
+from tests.support.greedy import greedy, greedy_with_features
 from tests.support.models import TEXT_MODELS, llama, llava
 from tests.support.trees import llava_tree
-
-
-def greedy(model, ids, count, **given):
-    tokens = torch.tensor([ids])
-    with torch.no_grad():
-        made = model.generate(
-            input_ids=tokens,
-            attention_mask=torch.ones_like(tokens),
-            max_new_tokens=count,
-            do_sample=False,
-            pad_token_id=0,
-            **given,
-        )
-    return tuple(made[0, len(ids) :].tolist())
-
 
 PROMPTS = [[5, 9, 17, 33, 8, 100, 41], [77, 3, 12], [64] * 13]
 
@@ -64,19 +50,7 @@ def test_rows_with_different_numbers_of_pictures_share_one_table(tmp_path):
     requests = [Request(tuple(ids), rows_of) for ids, rows_of in zip(rows, pictures, strict=True)]
     answers = generate(session, requests, 8)
     for ids, rows_of, answer in zip(rows, pictures, answers, strict=True):
-        embedded = model.get_input_embeddings()(torch.tensor([min(token, 127) for token in ids]))
-        for index, token in enumerate(ids):
-            if token >= 128:
-                embedded[index] = rows_of[token - 128]
-        with torch.no_grad():
-            made = model.generate(
-                inputs_embeds=embedded.detach()[None],
-                attention_mask=torch.ones(1, len(ids), dtype=torch.long),
-                max_new_tokens=8,
-                do_sample=False,
-                pad_token_id=0,
-            )
-        assert answer.ids == tuple(made[0].tolist())
+        assert answer.ids == greedy_with_features(model, ids, rows_of, 8)
 
 
 def test_requests_join_and_leave_between_steps(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,10 +17,10 @@ from ditto.targets.trtllm.step import Part
 from tests.support.decoding import eager
 
 
-def packed_tree(model: Any, out: Any, batch: int = 3, block: int = 16, **options: Any) -> EngineTree:
-    """A text model's tree for the packed target."""
-    config = TrtllmConfig(tokens_per_block=block, **options)
-    return LlmBuilder.from_model(model).with_batch(batch).with_target("trtllm").with_trtllm(config).build(out)
+def packed_tree(model: Any, out: Path, block: int = 16, dtype: torch.dtype | None = None, **options: Any) -> EngineTree:
+    """A text model's tree for the packed target, batch 3."""
+    builder = LlmBuilder.from_model(model).with_batch(3).with_target("trtllm").with_dtype(dtype or "auto")
+    return builder.with_trtllm(TrtllmConfig(tokens_per_block=block, **options)).build(out)
 
 
 def runtime_of(tree: EngineTree, sequences: int = 3) -> PackedRuntime:
@@ -57,16 +58,18 @@ def texts(seed: int = 0) -> list[Text]:
     return [Text(index, ids[:split], ids[split:]) for index, (ids, split) in enumerate(zip(drawn, (14, 5, 19)))]
 
 
-def interleaved(runtime: PackedRuntime, model: Any) -> list[tuple[Tensor, Tensor]]:
-    """Logits after the last tokens of every part, and the model's, while sequences join, go on, leave and join."""
+def interleaved(runtime: PackedRuntime, *models: Any) -> list[tuple[Tensor, ...]]:
+    """Logits after the last tokens of every part (the runtime's, each model's), while sequences join, go on, leave and
+    join."""
     first, second, third = texts()
-    results: list[tuple[Tensor, Tensor]] = []
+    results: list[tuple[Tensor, ...]] = []
 
     def step(*going: Text) -> None:
         logits = runtime.step([text.part() for text in going])
         for text, found in zip(going, logits, strict=True):
             with torch.no_grad():
-                results.append((found, eager(model)(input_ids=text.tokens).logits[0, -1].float()))
+                wanted = [eager(model)(input_ids=text.tokens).logits[0, -1].float() for model in models]
+            results.append((found, *wanted))
 
     step(first)
     step(first, second)  # one generates, one begins

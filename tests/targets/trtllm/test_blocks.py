@@ -11,7 +11,7 @@ from ditto.errors import ShapeError
 from ditto.network import Network, Spec
 from ditto.targets.trtllm.blocks import BlockPools, CacheLayout
 from tests.support.models import llama
-from tests.support.packed import packed_tree, runtime_of
+from tests.support.texts import packed_tree, runtime_of
 
 LAYOUT = CacheLayout(kv_heads=(2, 1, 2), tokens_per_block=4, head_size=8, dtype=torch.float32)
 
