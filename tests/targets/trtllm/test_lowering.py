@@ -61,13 +61,5 @@ def test_prompts_and_generation_in_one_batch_give_hugging_faces_logits(name):
         assert relative_error(found, wanted(told, *rows)) < RELATIVE_ERROR[torch.float32], step
 
 
-def test_a_prompt_in_chunks_is_the_whole_prompt():
-    told = built("mistral with a window")
-    made = calls(told)
-    made.call([("long", LONG[:5], 0, 0)])
-    found = made.call([("long", LONG[5:], 5, 0), ("short", SHORT, 0, 0)])
-    assert relative_error(found, wanted(told, LONG, SHORT)) < RELATIVE_ERROR[torch.float32]
-
-
 def attentions(told):
     return [node.layer for node in told.network.nodes if isinstance(node.layer, GPTAttention)]

@@ -36,23 +36,24 @@ def test_half_precision_is_as_near_as_that_of_hugging_face(dtype, block, tmp_pat
     assert relative_error(found, wanted) <= 1.5 * relative_error(theirs, wanted)
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral with a window", "gemma2 with soft-caps and windows"])
+@pytest.mark.parametrize("name", ["mistral with a window", "gemma2 with soft-caps and windows"])
 def test_a_prompt_may_come_in_parts(name, tmp_path):
-    model = TEXT_MODELS[name]()
-    runtime = runtime_of(packed_tree(model, tmp_path / "tree"))
+    model, rounded = TEXT_MODELS[name](), in_dtype(TEXT_MODELS[name](), torch.float16)
+    runtime = runtime_of(packed_tree(model, tmp_path / "tree", dtype=torch.float16))
     first, second, third = texts()
     runtime.step([first.part()])
     runtime.step([third.part(7), first.part()])
     logits = runtime.step([second.part(), first.part(), third.part()])
+    assert third.past == 19
     for text, found in zip((second, first, third), logits, strict=True):
         with torch.no_grad():
-            wanted = eager(model)(input_ids=text.tokens).logits[0, -1]
-        assert relative_error(found, wanted) <= EXACT
-    assert third.past == 19
+            wanted, theirs = (eager(each)(input_ids=text.tokens).logits[0, -1] for each in (model, rounded))
+        assert relative_error(found, wanted) <= 2 * relative_error(theirs, wanted)
 
 
-def test_prompts_in_parts_need_paged_context_attention(tmp_path):
-    runtime = runtime_of(packed_tree(llama(), tmp_path / "tree", use_paged_context_fmha=False))
+def test_prompts_in_parts_need_paged_context_attention(tiny):
+    """Which float32 has not."""
+    runtime = runtime_of(tiny[1])
     first, *_ = texts()
     runtime.step([first.part(7)])
     with pytest.raises(ShapeError, match="a part of a prompt without paged context attention"):
