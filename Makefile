@@ -17,18 +17,18 @@ PROMPT := $$'USER: <image>\nDescribe this image. ASSISTANT:'
 $(VENV)/.demo: pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check '$(TORCH)'
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[rtx]'
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[rtx,cli]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[rtx,dev]'
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[rtx,cli,dev]'
 	touch $@
 
 # The transformers of TensorRT-LLM 0.19.
 $(OLD_VENV)/.dev: pyproject.toml
 	test -x $(OLD_VENV)/bin/python || $(PYTHON) -m venv $(OLD_VENV)
 	$(OLD_VENV)/bin/pip install --quiet --disable-pip-version-check '$(TORCH)'
-	$(OLD_VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[rtx,dev]' 'transformers==4.51.3'
+	$(OLD_VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[rtx,cli,dev]' 'transformers==4.51.3'
 	touch $@
 
 demo: $(VENV)/.demo

@@ -48,9 +48,9 @@ class LlmBuilder(EngineBuilder):
     prompt_rows: int = 0
 
     @classmethod
-    def from_pretrained(cls, model: str, *, revision: str | None = None) -> Self:
-        """Settings for a text model in a folder or on the hub."""
-        return cls(source=Pretrained(str(model), "AutoModelForCausalLM", revision))
+    def from_pretrained(cls, model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Self:
+        """Settings for a text model in a folder or on the hub; code that comes with it is run only if trusted."""
+        return cls(source=Pretrained(str(model), "AutoModelForCausalLM", revision, trust_remote_code))
 
     @classmethod
     def from_model(cls, model: nn.Module, *, lm_head: nn.Module | None = None) -> Self:

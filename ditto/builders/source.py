@@ -125,11 +125,13 @@ class Pretrained(ModelSource):
         revision: of a hub id.
         architecture: the class to instantiate is looked up in transformers; this names the fallback, e.g.
             `AutoModelForCausalLM`.
+        trust_remote_code: run Python code that comes with the checkpoint.
     """
 
     name: str
     architecture: str
     revision: str | None = None
+    trust_remote_code: bool = False
 
     @cached_property
     def folder(self) -> Path:
@@ -159,6 +161,7 @@ class Pretrained(ModelSource):
             )
         from huggingface_hub import snapshot_download
 
+        patterns = (*patterns, "*.py") if self.trust_remote_code else patterns
         try:
             return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=list(patterns)))
         except Exception as error:
@@ -199,8 +202,14 @@ class Pretrained(ModelSource):
                 "the checkpoint folder has no config.json", where=str(path.parent), remedy="download it again"
             )
         try:
-            config = AutoConfig.from_pretrained(path.parent)
+            config = AutoConfig.from_pretrained(path.parent, trust_remote_code=self.trust_remote_code)
         except Exception as error:
+            if not self.trust_remote_code and "trust_remote_code" in str(error):
+                raise CheckpointError(
+                    "the model needs Python code that comes with the checkpoint, which is not run unless asked",
+                    where=str(path),
+                    remedy="read that code; if you trust it, build with --trust-remote-code",
+                ) from error
             raise CheckpointError(
                 f"transformers cannot read the configuration: {str(error).splitlines()[0]}",
                 where=str(path),
@@ -309,6 +318,11 @@ class Pretrained(ModelSource):
         for name in getattr(self.config, "architectures", None) or ():
             if isinstance(getattr(transformers, name, None), type):
                 return getattr(transformers, name)
+        code = (getattr(self.config, "auto_map", None) or {}).get(self.architecture)
+        if self.trust_remote_code and code is not None:
+            from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+            return get_class_from_dynamic_module(code, str(self.text_folder))
         mapping = getattr(transformers, self.architecture)._model_mapping
         if type(self.config) not in mapping:
             raise CheckpointError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("-o", "--output", metavar="OUT", required=True, type=Path, help="the folder to become the tree")
     add_settings(parser)
     parser.add_argument("--force", action="store_true", help="build engines even if the tree there has the same")
+    parser.add_argument("--json", action="store_true", help="print one object: files, sizes, seconds, what was reused")
     parser.set_defaults(run=run)
 
 
@@ -46,28 +48,40 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         default="inside",
         help="outside: engines take large weights as inputs, bound from the checkpoint (default inside)",
     )
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="run Python code that comes with a text model's checkpoint"
+    )
     parser.add_argument("--revision", metavar="REV", help="of a hub id")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Build, and print the tree's folder."""
-    from ditto.cli.tree import tree_text
+    """Build, and print the tree and what to run next."""
+    from ditto.builders.room import size_text
+    from ditto.cli.tree import build_record, next_command, tree_text
     from ditto.families import MultimodalModel
 
     builder = configured(options)
     build = builder.build_all if isinstance(builder, MultimodalModel) else builder.build
     tree = build(options.output, force=options.force)
-    print(tree_text(tree))
-    if any(component.engine is None for component in tree.manifest.components.values()):
-        print(f"engines are still to be compiled, where the target's library is: ditto compile {options.output}")
+    record = build_record(tree, options.output)
+    if options.json:
+        print(json.dumps(record, indent=1, ensure_ascii=False))
+    else:
+        print(tree_text(tree))
+        print(f"{record['seconds']:.1f} s, peak {size_text(record['peak_bytes'])}{_reused(record['reused'])}")
+        print(f"next: {next_command(tree, options.output)}")
     return 0
+
+
+def _reused(names: list[str]) -> str:
+    return f", reused from the old tree: {', '.join(names)}" if names else ""
 
 
 def configured(options: argparse.Namespace) -> MultimodalModel | LlmBuilder:
     """The builders of the model, with the settings of the command line."""
     from ditto.families import family_of
 
-    builder: Any = family_of(options.model, options.revision).with_batch(options.batch)
+    builder: Any = family_of(options.model, options.revision, options.trust_remote_code).with_batch(options.batch)
     builder = builder.with_target(options.target).with_dtype(options.dtype)
     builder = builder.with_compute_capabilities(*options.compute_capability).with_weights(options.weights)
     for name in ("max_input_len", "max_seq_len", "max_num_tokens", "prompt_table", "vision_batch"):

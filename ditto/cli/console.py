@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any
 
 from loguru import logger
 
+from ditto.bindings import is_installed
 from ditto.errors import DittoError
 from ditto.progress import StageRecord, listening
 
 
-def start_logging(verbose: int, quiet: bool) -> None:
-    """Show Ditto's log on stderr: choices made for the user, with -v more, with -q warnings only."""
+def start_logging(verbose: int, quiet: bool, write: Callable[[str], object] | None = None) -> None:
+    """Show Ditto's log on stderr, or write it elsewhere: choices made for the user, with -v more, with -q warnings
+    only."""
     level = "WARNING" if quiet else ("INFO", "DEBUG", "TRACE")[min(verbose, 2)]
     logger.remove()
-    logger.add(sys.stderr, level=level, format="{message}", colorize=False)
+    sink: Any = write or sys.stderr
+    logger.add(sink, level=level, format="{message}", colorize=False)
     logger.enable("ditto")
+
+
+def stage_line(record: StageRecord) -> str:
+    """A finished stage, its time and the peak of memory up to its end."""
+    label = f"{record.name} {record.detail}".strip()
+    return f"{label:<28} {record.seconds:7.1f} s   peak {record.peak_bytes / 2**30:5.1f} GiB"
 
 
 class StageLines:
@@ -30,16 +40,24 @@ class StageLines:
         """A line comes at the end."""
 
     def finished(self, record: StageRecord) -> None:
-        peak = record.peak_bytes / 2**30
-        label = f"{record.name} {record.detail}".strip()
-        print(f"{label:<28} {record.seconds:7.1f} s   peak {peak:5.1f} GiB", file=sys.stderr)
+        print(stage_line(record), file=sys.stderr)
 
 
 @contextmanager
-def stage_lines(quiet: bool) -> Generator[None]:
-    """Show stages as they finish."""
+def showing(verbose: int, quiet: bool) -> Generator[None]:
+    """Show log and stages: with a bar for the running stage where stderr is a terminal and rich is installed, else a
+    line for each that is done."""
+    start_logging(verbose, quiet)
     if quiet:
         yield
+        return
+    if sys.stderr.isatty() and is_installed("rich"):
+        from ditto.cli.live import LiveStages, terminal
+
+        console = terminal()
+        start_logging(verbose, quiet, lambda line: console.print(line, end="", markup=False, highlight=False))
+        with LiveStages(console, stage_line) as live, listening(live):
+            yield
         return
     with listening(StageLines()):
         yield

@@ -10,7 +10,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 from ditto.cli import bench, build, compiling, doctor, inspect, plan, run
-from ditto.cli.console import show_error, stage_lines, start_logging
+from ditto.cli.console import show_error, showing
 from ditto.errors import DittoError
 
 
@@ -38,9 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 for what the caller can put right, 1 for a failure, and 128 plus the
     signal's number for one that a signal ended."""
     options = parser().parse_args(arguments)
-    start_logging(options.verbose, options.quiet)
     try:
-        with _signals(), stage_lines(options.quiet):
+        with _signals(), showing(options.verbose, options.quiet):
             return options.run(options)
     except DittoError as error:
         show_error(error)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from pathlib import Path
 from typing import Any
 
 from ditto.builders.room import size_text
@@ -44,3 +46,32 @@ def fact_text(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
     counts = {str(item): value.count(item) for item in value}
     return ", ".join(f"{count} x {item}" for item, count in counts.items())
+
+
+def build_record(tree: EngineTree, out: Path) -> dict[str, Any]:
+    """What a build did, for `--json`. Sizes are in bytes."""
+    manifest = tree.manifest
+    return {
+        "tree": str(out),
+        "target": manifest.target,
+        "library": manifest.library,
+        "seconds": sum(stage["seconds"] for stage in manifest.stages),
+        "peak_bytes": max((stage["peak_bytes"] for stage in manifest.stages), default=0),
+        "reused": [stage["detail"] for stage in manifest.stages if stage["name"] == "reuse"],
+        "engines": {name: component.engine for name, component in manifest.components.items()},
+        "stages": manifest.stages,
+        "files": {name: record.bytes for name, record in manifest.files.items()},
+        "unused": manifest.unused,
+        "next": next_command(tree, out),
+    }
+
+
+def next_command(tree: EngineTree, out: Path) -> str:
+    """What to do with a new tree."""
+    place, components = shlex.quote(str(out)), tree.manifest.components
+    if any(component.engine is None for component in components.values()):
+        return f"ditto compile {place}   (where the target's library is)"
+    if "llm" not in components:
+        return f"ditto inspect {place}"
+    prompt = "--image FILE --prompt TEXT" if "vision" in components else "--prompt TEXT"
+    return f"ditto run {place} {prompt}"

@@ -216,7 +216,7 @@ def _load_processor(folder: str | Path, has_vision: bool) -> Any:
     from transformers import AutoProcessor, AutoTokenizer
 
     try:
-        return (AutoProcessor if has_vision else AutoTokenizer).from_pretrained(folder)
+        return (AutoProcessor if has_vision else AutoTokenizer).from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TreeError(

@@ -13,26 +13,32 @@ from ditto.families.multimodal import MultimodalModel
 FAMILIES: dict[str, type[MultimodalModel]] = {family.model_type: family for family in (LlavaModel,)}
 
 
-def family_of(model: str | Path, revision: str | None = None) -> MultimodalModel | LlmBuilder:
+def family_of(
+    model: str | Path, revision: str | None = None, trust_remote_code: bool = False
+) -> MultimodalModel | LlmBuilder:
     """Settings for whatever model lies in a folder or on the hub: a vision-language family, or a text model.
 
     Raises:
         CheckpointError: there is no such model.
         ConfigError: it is of no supported family and no causal language model.
     """
-    config = Pretrained(str(model), "AutoModelForCausalLM", revision).config
+    config = Pretrained(str(model), "AutoModelForCausalLM", revision, trust_remote_code).config
     if config.model_type in FAMILIES:
         return FAMILIES[config.model_type].from_pretrained(str(model), revision=revision)
-    if not _is_text_model(config):
+    if not _is_text_model(config) and not (trust_remote_code and "AutoModelForCausalLM" in _code_of(config)):
         raise ConfigError(
             f"model type {config.model_type!r} is not supported",
             where=str(model),
             remedy=f"supported: {', '.join(sorted(FAMILIES))}, and text-only causal language models",
         )
-    return LlmBuilder.from_pretrained(str(model), revision=revision)
+    return LlmBuilder.from_pretrained(str(model), revision=revision, trust_remote_code=trust_remote_code)
 
 
 def _is_text_model(config: Any) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     return config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not hasattr(config, "vision_config")
+
+
+def _code_of(config: Any) -> dict[str, Any]:
+    return getattr(config, "auto_map", None) or {}
