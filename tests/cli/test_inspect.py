@@ -22,7 +22,7 @@ def test_text_says_what_the_tree_holds(llava_tree, capsys):
 def test_layers_come_with_their_modules(llava_tree, capsys):
     assert main(["inspect", str(llava_tree.root), "--layers"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    (head,) = [line for line in lines if line.endswith(" lm_head")]
+    (head,) = [line for line in lines if line.endswith("lm_head")]
     assert "MatrixMultiply(transpose_y=True)" in head
     assert "float32[batch, 1, 128]" in head
 
