@@ -10,7 +10,7 @@ from typing import Any
 
 import sympy
 import torch
-from attrs import define, field
+from attrs import define, evolve, field
 from torch import SymInt, Tensor, fx
 
 import ditto.ops  # noqa: F401 - registers torch.ops.ditto for every room that works on programs
@@ -28,7 +28,7 @@ class Program:
         graph: nodes carry Hugging Face's module path and source line in their meta data.
         parameters: `get_attr` target → the parameter's name in the captured module.
         constants: `get_attr` target → its numbers (buffers, and what rewrites compute once).
-        symbols: torch's symbol → the dimension's name.
+        symbols: torch's symbol → the dimension it stands for.
         prefix: what the captured wrapper adds in front of the user's module paths.
         output_names: of the graph's outputs, in order.
     """
@@ -36,7 +36,7 @@ class Program:
     graph: fx.Graph
     parameters: dict[str, str]
     constants: dict[str, Tensor]
-    symbols: dict[sympy.Symbol, str]
+    symbols: dict[sympy.Symbol, Dim]
     output_names: tuple[str, ...]
     prefix: str = ""
     _count: int = field(default=0, init=False)
@@ -51,6 +51,11 @@ class Program:
         """The nodes that are returned."""
         (output,) = (node for node in self.graph.nodes if node.op == "output")
         return tuple(output.args[0])
+
+    def at_size(self, name: str, size: int) -> Program:
+        """The same program, seen at one size of a named dimension."""
+        symbols = {symbol: size if dim == dims.symbol(name) else dim for symbol, dim in self.symbols.items()}
+        return evolve(self, symbols=symbols)
 
     def constant(self, tensor: Tensor, name: str) -> fx.Node:
         """A new `get_attr` node at the current insertion point that stands for `tensor`."""
@@ -90,7 +95,7 @@ class Program:
                         remedy="fix that dimension, or let the model compute it from its inputs' sizes",
                     )
                 for _ in range(int(power)):
-                    term = dims.multiply(term, dims.symbol(self.symbols[base]))
+                    term = dims.multiply(term, self.symbols[base])
             total = dims.add(total, term)
         return total
 

@@ -17,6 +17,7 @@ from ditto.capture.attention import register, use_semantic_attention
 from ditto.capture.patches import state_windows
 from ditto.capture.skeleton import stand_in
 from ditto.errors import DittoError, ModelError
+from ditto.network import dims
 from ditto.program import Program
 from ditto.progress import stage
 
@@ -92,7 +93,7 @@ def _program(
             name, hint = next(names)
             made = graph.placeholder(name)
             for axis, size in hint.dynamic.items():
-                symbols[node.meta["val"].shape[axis].node.expr] = size.name
+                symbols[node.meta["val"].shape[axis].node.expr] = dims.symbol(size.name)
         else:
             made = graph.get_attr(node.name)
             if spec.kind == InputKind.PARAMETER:

@@ -12,6 +12,7 @@ from ditto.lowering.lower import Lowering, Operand
 from ditto.lowering.registry import lowers
 from ditto.network.graph import Value
 from ditto.network.layers import Convolution, MatrixMultiply
+from ditto.network.weight import Folded, Literal, Stored, Weight, fold
 
 aten = torch.ops.aten
 
@@ -56,7 +57,33 @@ def conv2d(
     """conv2d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], SymInt[2] padding=[0, 0],
     SymInt[2] dilation=[1, 1], SymInt groups=1) -> Tensor"""
     layer = Convolution(_pair(stride), _pair(padding), _pair(dilation), groups)
-    return net.add(layer, net.value(x), net.value(weight), *([] if bias is None else [net.value(bias)]))
+    value = net.value(x)
+    if _takes_patches(layer, value, weight):
+        return _of_patches(net, value, weight, bias)
+    return net.add(layer, value, net.value(weight), *([] if bias is None else [net.value(bias)]))
+
+
+def _takes_patches(layer: Convolution, x: Value, weight: Operand) -> bool:
+    """Whether a convolution takes an image apart into patches that do not overlap."""
+    if not isinstance(weight, (Stored, Literal, Folded)) or layer != Convolution(layer.stride, (0, 0), (1, 1), 1):
+        return False
+    sizes = x.spec.shape[2:]
+    return layer.stride == weight.shape[2:] and all(
+        isinstance(size, int) and size % step == 0 for size, step in zip(sizes, layer.stride, strict=True)
+    )
+
+
+def _of_patches(net: Lowering, x: Value, weight: Weight, bias: Operand | None) -> Value:
+    """Such a convolution as a matrix product: each patch [channels, height, width] a row. Measured on an H100 with
+    CLIP-L/14-336's, one picture: 20 us instead of 100."""
+    batch, channels, *sizes = x.spec.shape
+    high, wide = weight.shape[2:]
+    rows, columns = (int(size) // step for size, step in zip(sizes, (high, wide), strict=True))  # type: ignore[arg-type]
+    outputs, width = weight.shape[0], int(channels) * high * wide  # type: ignore[arg-type]
+    apart = net.permute(net.reshape(x, (batch, channels, rows, high, columns, wide)), (0, 2, 4, 1, 3, 5))
+    flat = net.reshape(apart, (batch, rows * columns, width))
+    made = linear(net, flat, fold("reshape", weight, (outputs, width)), bias)
+    return net.reshape(net.permute(made, (0, 2, 1)), (batch, outputs, rows, columns))
 
 
 @lowers(aten.conv2d.padding)

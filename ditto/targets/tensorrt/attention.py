@@ -9,7 +9,7 @@ from ditto.network.graph import Value
 from ditto.network.layers import Activation, Attention, ElementWise, MatrixMultiply, Select, Softmax
 
 # Added to no score: replaces those of keys that a query does not see. Finite, so that no row becomes NaN.
-_UNSEEN = -1e30
+UNSEEN = -1e30
 
 
 def fused(
@@ -40,6 +40,6 @@ def written_out(
         scores = net.add(ElementWise("PROD"), bounded, net.operand(softcap, torch.float32, 5))
     if mask is not None:
         seen = net.reshape(mask, (*mask.spec.shape[:1], 1, 1, *mask.spec.shape[2:]))
-        scores = net.add(Select(), seen, scores, net.operand(_UNSEEN, torch.float32, 5))
+        scores = net.add(Select(), seen, scores, net.operand(UNSEEN, torch.float32, 5))
     weights = net.cast(net.add(Softmax(axis=4), scores), query.spec.dtype)
     return net.reshape(net.add(MatrixMultiply(), weights, value_rows), query.spec.shape)

@@ -100,6 +100,30 @@ def _whole_mask(net: Lowering, mask: Operand, query: Value, key: Value) -> Value
     return value if value.spec.shape == wanted else net.box(value, (0, 0, 0, 0), wanted, strides)
 
 
+def refuse_all_but_causal(mask: Operand | None, sinks: Operand | None, causal: bool) -> None:
+    """Refuse what a decoder with a KV cache cannot have.
+
+    Raises:
+        UnsupportedFact: sinks, or attention that is not causal.
+    """
+    _refuse_sinks(sinks)
+    if not causal or mask is not None:
+        raise UnsupportedFact(
+            "the decoder's attention is not causal",
+            remedy="a KV cache needs every token to see only those before it",
+        )
+
+
+def sees(net: Lowering, tokens: Value, others: Value, window: int) -> Value:
+    """Whether tokens see others, by position, int32: those not behind them, and of those the last `window` if that is
+    not 0."""
+    seen = net.add(Unary("NOT"), net.add(ElementWise("GREATER"), others, tokens))
+    if not window:
+        return seen
+    first = net.add(ElementWise("SUB"), tokens, net.operand(window, torch.int32, tokens.rank))
+    return net.add(ElementWise("AND"), seen, net.add(ElementWise("GREATER"), others, first))
+
+
 @define
 class Decoder:
     """Lowerings of a decoder with a KV cache per layer.
@@ -148,12 +172,7 @@ class Decoder:
         layer: int,
     ) -> Value:
         """Attention of new tokens over the cache and themselves."""
-        _refuse_sinks(sinks)
-        if not causal or mask is not None:
-            raise UnsupportedFact(
-                "the decoder's attention is not causal",
-                remedy="a KV cache needs every token to see only those before it",
-            )
+        refuse_all_but_causal(mask, sinks, causal)
         keys, values = (
             self._cached(net, kind, layer, net.value(new)) for kind, new in (("key", key), ("value", value))
         )
@@ -182,11 +201,7 @@ class Decoder:
             slots = net.reshape(slots, (BATCH, 1, SEQUENCE, 1))
             keys = net.literal(torch.arange(self.capacity, dtype=torch.int32))
             keys = net.reshape(keys, (1, 1, 1, self.capacity))
-            seen = net.add(Unary("NOT"), net.add(ElementWise("GREATER"), keys, slots))
-            if window:
-                first = net.add(ElementWise("SUB"), slots, net.operand(window, torch.int32, 4))
-                seen = net.add(ElementWise("AND"), seen, net.add(ElementWise("GREATER"), keys, first))
-            self._masks[window] = seen
+            self._masks[window] = sees(net, slots, keys, window)
         return self._masks[window]
 
 

@@ -1,0 +1,152 @@
+"""Prefill and decode as two networks over one KV cache, each in the form that TensorRT runs fastest.
+
+B batch, S sequence, C capacity of the KV cache, L live slots, H heads, G KV heads, D head width.
+
+Prefill fills rows that are empty, so its tokens see each other and nothing older: fused causal attention, no cache
+read, no mask. Decode has one query per row. There TensorRT's attention layer reads the whole cache whatever it holds
+(and TensorRT-RTX copies it first when the batch is dynamic); written as products and sums along the last axis it reads
+the live slots once, in place. Keys lie as [slot, D] and values as [D, slot], so that both sums run along memory.
+Measured on an H100, Llama-7B's layer with a capacity of 4096: 191 us instead of 309 with 640 live slots.
+"""
+
+from __future__ import annotations
+
+import torch
+from attrs import define
+from typing_extensions import override
+
+from ditto.lowering import Lowering, Operand, Table
+from ditto.network import symbol
+from ditto.network.dims import multiply
+from ditto.network.graph import Value
+from ditto.network.layers import Activation, ElementWise, Fill, Reduce, Select, Softmax
+from ditto.network.spec import Spec
+from ditto.targets.tensorrt.attention import UNSEEN, fused, written_out
+from ditto.targets.tensorrt.lowering import BATCH, SEQUENCE, Decoder, refuse_all_but_causal, sees
+
+LIVE = "live"
+"""The dimension of the slots that decode looks at."""
+
+
+@define
+class ApartDecoder(Decoder):
+    """What both networks share: the cache. `past_key_i` is [B, G, C, D]; `past_value_i` is [B, G D, C, 1], which in
+    memory is [B, G, D, C]."""
+
+    def _written(self, net: Lowering, layer: int, key: Value, value: Value) -> tuple[Value, Value]:
+        """Both caches with the new tokens in them."""
+        _, heads, count, width = value.spec.shape
+        columns = net.reshape(net.permute(value, (0, 1, 3, 2)), (BATCH, multiply(heads, width), count, 1))
+        return self._cached(net, "key", layer, key), self._cached(net, "value", layer, columns)
+
+
+@define
+class Prefill(ApartDecoder):
+    """Attention of prompts, whose rows' caches are empty."""
+
+    @override
+    def attention(
+        self,
+        net: Lowering,
+        query: Operand,
+        key: Operand,
+        value: Operand,
+        mask: Operand | None,
+        sinks: Operand | None,
+        scale: float,
+        causal: bool,
+        window: int,
+        softcap: float,
+        layer: int,
+    ) -> Value:
+        """Attention of new tokens over each other; their keys and values go into the cache."""
+        refuse_all_but_causal(mask, sinks, causal)
+        q, k, v = (net.value(operand) for operand in (query, key, value))
+        self._written(net, layer, k, v)
+        if not (window or softcap):
+            return fused(net, q, k, v, scale, True, None)
+        seen = self._mask(net, window)
+        return written_out(net, q, k, v, scale, softcap, seen) if softcap else fused(net, q, k, v, scale, False, seen)
+
+    @override
+    def _mask(self, net: Lowering, window: int) -> Value:
+        """Which of the new tokens each of them sees: bool [B, 1, S, S]; one for all layers of a window."""
+        if window not in self._masks:
+            count = net.add(Fill(SEQUENCE, 0, 1, torch.int32), net.sizes((SEQUENCE,)))
+            rows, columns = net.reshape(count, (1, 1, SEQUENCE, 1)), net.reshape(count, (1, 1, 1, SEQUENCE))
+            seen = sees(net, rows, columns, window)
+            self._masks[window] = net.box(seen, (0, 0, 0, 0), (BATCH, 1, SEQUENCE, SEQUENCE), (0, 1, 1, 1))
+        return self._masks[window]
+
+
+@define
+class Decode(ApartDecoder):
+    """Attention of one token per row over the live slots of the cache.
+
+    `cache_slots` int32 [L] holds the numbers 0 to L - 1, L above every row's index in `write_indices`.
+    """
+
+    @override
+    def attention(
+        self,
+        net: Lowering,
+        query: Operand,
+        key: Operand,
+        value: Operand,
+        mask: Operand | None,
+        sinks: Operand | None,
+        scale: float,
+        causal: bool,
+        window: int,
+        softcap: float,
+        layer: int,
+    ) -> Value:
+        """Attention of one token per row, in float32."""
+        refuse_all_but_causal(mask, sinks, causal)
+        q, k, v = (net.value(operand) for operand in (query, key, value))
+        keys, values = self._written(net, layer, k, v)
+        (_, heads, _, width), (_, kv_heads, _, _) = q.spec.shape, k.spec.shape
+        assert isinstance(heads, int) and isinstance(kv_heads, int)
+        group, live = heads // kv_heads, symbol(LIVE)
+        keys = net.box(keys, (0, 0, 0, 0), (BATCH, kv_heads, live, width), (1, 1, 1, 1))
+        values = net.reshape(values, (BATCH, kv_heads, width, self.capacity))
+        values = net.box(values, (0, 0, 0, 0), (BATCH, kv_heads, width, live), (1, 1, 1, 1))
+        rows = net.reshape(q, (BATCH, kv_heads, group, 1, width))
+        scores = _dot(net, rows, net.reshape(keys, (BATCH, kv_heads, 1, live, width)))
+        scores = net.add(ElementWise("PROD"), scores, _number(net, scale / softcap if softcap else scale))
+        if softcap:
+            scores = net.add(ElementWise("PROD"), net.add(Activation("TANH"), scores), _number(net, softcap))
+        scores = net.add(Select(), self._mask(net, window), scores, _number(net, UNSEEN))
+        weights = net.reshape(net.add(Softmax(axis=3), scores), (BATCH, kv_heads, group, 1, live))
+        made = _dot(net, weights, net.reshape(values, (BATCH, kv_heads, 1, width, live)))
+        return net.reshape(net.cast(made, q.spec.dtype), q.spec.shape)
+
+    @override
+    def _mask(self, net: Lowering, window: int) -> Value:
+        """Which slots each row sees: bool [B, 1, 1, L, 1]; one for all layers of a window."""
+        if window not in self._masks:
+            if "cache_slots" not in net.network.inputs:
+                net.input("cache_slots", Spec((symbol(LIVE),), torch.int32))
+            slots = net.reshape(net.network.value("cache_slots"), (1, 1, 1, symbol(LIVE), 1))
+            self._masks[window] = sees(net, net.reshape(self.write_indices, (BATCH, 1, 1, 1, 1)), slots, window)
+        return self._masks[window]
+
+    @override
+    def table(self) -> Table:
+        """The decoder's, without a choice of last tokens: there is one of each row."""
+        return {**super().table(), torch.ops.ditto.last_tokens.default: _itself}
+
+
+def _itself(net: Lowering, x: Operand, indices: Operand) -> Value:
+    del indices
+    return net.value(x)
+
+
+def _dot(net: Lowering, left: Value, right: Value) -> Value:
+    """Sums of products along the last axis, which is kept, in float32."""
+    wide = (net.cast(part, torch.float32) for part in (left, right))
+    return net.add(Reduce("SUM", (left.rank - 1,), keep=True), net.add(ElementWise("PROD"), *wide))
+
+
+def _number(net: Lowering, number: float) -> Value:
+    return net.operand(number, torch.float32, 5)
