@@ -11,7 +11,7 @@ import torch
 from attrs import asdict, evolve, frozen
 from typing_extensions import Self
 
-from ditto.builders.pipeline import Built, Job, build, describe
+from ditto.builders.pipeline import Built, Job, build, describe_all
 from ditto.builders.plan import announce, plan_of
 from ditto.builders.reuse import Reuse
 from ditto.builders.source import DTYPES, ModelSource
@@ -23,6 +23,7 @@ from ditto.progress import StageRecord, recording
 from ditto.targets import Target, target
 
 Auto = Literal["auto"]
+Described = dict[str, tuple[Job, Network]]
 WeightPlace = Literal["inside", "outside"]
 
 
@@ -162,31 +163,44 @@ class EngineBuilder(ABC):
         chosen = self.resolved_target()
         with recording() as stages, staged(Path(out)) as folder:
             described = self.described(chosen)
-            announce(plan_of(self.source, self.model_type, chosen, {self.name: described}), folder)
+            announce(plan_of(self.source, self.model_type, chosen, described), folder)
             reuse = Reuse.from_tree(Path(out), self.source.state, force)
-            built = self.build_into(chosen, *described, folder, folder, reuse)
+            built = self.build_into(chosen, described, folder, folder, reuse)
             self.source.copy_processor(folder / "processor")
-            parts, settings = {self.name: built}, {self.name: self.settings()}
-            finish(folder, self.source, self.model_type, chosen, parts, settings, self.tokens(), stages)
+            settings = {self.name: self.settings()}
+            finish(folder, self.source, self.model_type, chosen, built, settings, self.tokens(), stages)
         return EngineTree.open(out)
 
-    def described(self, target: Target) -> tuple[Job, Network]:
-        """What is decided about the engine, and its network.
+    def described(self, target: Target) -> Described:
+        """What is decided about the engine, and its network; by component, for there may be one beside it.
 
         Raises:
             CheckpointError, ConfigError: the model or the settings do not fit.
             ModelError: the model does something that no engine can.
         """
-        job = self.job(target)
-        return job, describe(job)
+        return describe_all(self.job(target))
 
-    def build_into(self, target: Target, job: Job, network: Network, folder: Path, root: Path, reuse: Reuse) -> Built:
+    def build_into(
+        self, target: Target, described: Described, folder: Path, root: Path, reuse: Reuse
+    ) -> dict[str, Built]:
         """Build this engine, `described` before, into `folder`, a part of the tree at `root`.
 
         Raises:
             DittoError: it failed.
         """
-        return build(job, network, target, self.tensorrt, self.compute_capabilities, folder, root, reuse)
+        return {
+            name: build(
+                job,
+                network,
+                target,
+                self.tensorrt,
+                self.compute_capabilities,
+                folder / name if job.beside else folder,
+                root,
+                reuse,
+            )
+            for name, (job, network) in described.items()
+        }
 
 
 def parse_dtype(dtype: torch.dtype | str) -> torch.dtype | Auto:

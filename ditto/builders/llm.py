@@ -137,7 +137,7 @@ class LlmBuilder(EngineBuilder):
         def lower(program: Any) -> Network:
             return target.lower_llm(program, weight_of, facts, limits)
 
-        return Job(
+        job = Job(
             name=self.name,
             wrapper=wrapper,
             prefix="model.",
@@ -154,6 +154,13 @@ class LlmBuilder(EngineBuilder):
             weights_outside=self.weights == "outside",
             cache_bytes=_cache_bytes(facts, limits, loaded.dtype.itemsize),
         )
+        apart = target.apart(limits) if self.weights == "outside" else None
+        if apart is None:
+            return job
+        prefill, decode = (
+            evolve(job, lower=_with(engine.lower, weight_of), profiles=engine.profiles) for engine in apart
+        )
+        return evolve(prefill, more=(evolve(decode, name="decode", cache_bytes=0, beside=True),))
 
     @property
     @override
@@ -174,6 +181,10 @@ def _cache_bytes(facts: LlmFacts, limits: Limits, itemsize: int) -> int:
     """Keys and values of every token of a full batch."""
     per_token = 2 * facts.num_hidden_layers * facts.num_key_value_heads * facts.head_size * itemsize
     return per_token * limits.max_batch_size * limits.max_seq_len
+
+
+def _with(lower: Callable[[Program, WeightOf], Network], weight_of: WeightOf) -> Callable[[Program], Network]:
+    return lambda program: lower(program, weight_of)
 
 
 def _embedding(loaded: Loaded) -> Any:

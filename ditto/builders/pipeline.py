@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from safetensors.torch import save_file
 from torch import nn
 
@@ -31,7 +31,7 @@ class Job:
     """Everything that is decided about an engine before work begins.
 
     Args:
-        name: `vision` or `llm`.
+        name: of the component.
         wrapper: what is captured; `prefix` is what it adds in front of the user's module paths.
         inputs, output_names: of the wrapper.
         dtype: of floating parameters.
@@ -44,6 +44,8 @@ class Job:
         keep_weights: also write the weights beside the engine: for a model that is on no disk.
         weights_outside: the engine takes its large weights as inputs.
         cache_bytes: of the KV cache at the chosen limits.
+        more: engines of the same program, made beside this one over the same weights.
+        beside: this is such an engine; config.json and kept weights are in the folder above its own.
     """
 
     name: str
@@ -61,6 +63,8 @@ class Job:
     keep_weights: bool = False
     weights_outside: bool = False
     cache_bytes: int = 0
+    more: tuple[Job, ...] = ()
+    beside: bool = False
 
 
 @frozen
@@ -73,16 +77,26 @@ class Built:
 
 
 def describe(job: Job) -> Network:
-    """From the wrapper to the network.
+    """From the wrapper to the network, without the engines beside it.
+
+    Raises:
+        ModelError: the model does something that no engine can.
+    """
+    return describe_all(evolve(job, more=()))[job.name][1]
+
+
+def describe_all(job: Job) -> dict[str, tuple[Job, Network]]:
+    """From the wrapper to the networks, by component, each with its job.
 
     Raises:
         ModelError: the model does something that no engine can.
     """
     program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype)
     rewrite(program, job.sizes, job.positions)
-    network = job.lower(program)
-    check(network)
-    return network
+    described = {part.name: (part, part.lower(program)) for part in (job, *job.more)}
+    for _, network in described.values():
+        check(network)
+    return described
 
 
 def build(
@@ -105,10 +119,11 @@ def build(
         DittoError: any step failed; the folder is not to be used then.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_config(job.config(network), folder)
+    if not job.beside:
+        write_config(job.config(network), folder)
     save(network, folder / "network.json", folder / "network.safetensors")
     used = frozenset(name for constant in network.constants() for name in stored_names(constant.weight))
-    if job.keep_weights:
+    if job.keep_weights and not job.beside:
         with stage("save weights", job.name):
             save_file({name: job.tensors.tensor(name).contiguous() for name in used}, folder / "weights.safetensors")
     path = folder / ENGINE_FILES[job.name]
@@ -127,7 +142,7 @@ def build(
         shared=dict(network.shared),
         profiles=profile_record(job.profiles),
         layers=layer_counts(network),
-        weights="weights.safetensors" if job.keep_weights else "checkpoint",
+        weights=("../" if job.beside else "") + "weights.safetensors" if job.keep_weights else "checkpoint",
         outside=outside,
         made_from=made_from,
     )

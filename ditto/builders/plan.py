@@ -11,7 +11,7 @@ from attrs import frozen
 from loguru import logger
 
 from ditto.builders.outline import Outline
-from ditto.builders.pipeline import Job, describe, layer_counts, profile_record
+from ditto.builders.pipeline import Job, describe_all, layer_counts, profile_record
 from ditto.builders.room import check_room, size_text
 from ditto.builders.source import ModelSource, Pretrained
 from ditto.errors import ModelError, UnsupportedOperator
@@ -141,7 +141,7 @@ def plan(builders: Mapping[str, EngineBuilder]) -> Plan:
     for name, builder in builders.items():
         job = builder.with_source(source).job(target)
         try:
-            described[name] = job, describe(job)
+            described.update(describe_all(job))
         except ModelError as error:
             described[name], refused[name] = (job, None), _refusals(error)
     return plan_of(source, first.model_type, target, described, refused)

@@ -75,7 +75,7 @@ class VisionBuilder(EngineBuilder):
             sizes={name: dimension.max for name, dimension in dimensions.items()},
             positions=None,
             lower=lower,
-            profiles=target.vision_profiles(list(dimensions.values())),
+            profiles=target.vision_profiles(list(dimensions.values()), self.weights == "outside"),
             config=config,
             tensors=loaded.tensors,
             keep_weights=self.source.checkpoint is None,

@@ -21,7 +21,7 @@ _UNSEALED = "0" * 64
 
 @frozen(kw_only=True)
 class Component:
-    """An engine of the tree: `vision` or `llm`.
+    """An engine of the tree: `vision`, `llm`, or `decode`, which runs the language model's steps of one token.
 
     Args:
         folder: relative to the tree, `.` if the tree is this one engine.

@@ -3,6 +3,7 @@
     OUT/ditto.json                                       the manifest
     OUT/vision/{config.json,model.engine}                vision tower and projector
     OUT/llm/{config.json,rank0.engine}                   language model
+    OUT/llm/decode/decode.engine                         its second engine, where prefill and decode are apart
     OUT/{vision,llm}/{network.json,network.safetensors}  what each engine computes
     OUT/processor/                                       tokenizer and image processor
 
@@ -25,7 +26,7 @@ from ditto.engine.digest import PIECE_BYTES, FileRecord, file_record
 from ditto.engine.manifest import NAME, Component, Manifest, read_manifest
 from ditto.errors import TreeError
 
-ENGINE_FILES = {"vision": "model.engine", "llm": "rank0.engine"}
+ENGINE_FILES = {"vision": "model.engine", "llm": "rank0.engine", "decode": "decode.engine"}
 
 
 @frozen
@@ -56,8 +57,8 @@ class EngineTree:
             if not path.is_file() or path.stat().st_size != record.bytes:
                 problem = "is missing" if not path.is_file() else f"is not {record.bytes} bytes long"
                 raise TreeError(f"{name} {problem}", where=str(root), remedy="build the tree again")
-        for part in manifest.components.values():
-            for name in ("config.json", part.engine):
+        for component, part in manifest.components.items():
+            for name in ("config.json" if component != "decode" else None, part.engine):  # it shares the LLM's
                 record = manifest.files.get(PurePosixPath(part.folder, name).as_posix()) if name else None
                 if name and (record is None or not record.bytes):
                     raise TreeError(f"{part.folder}/{name} is empty", where=str(root), remedy="build the tree again")
@@ -125,7 +126,8 @@ def _joined(root: Path, trees: dict[str, EngineTree]) -> EngineTree:
     components: dict[str, Component] = {}
     files: dict[str, FileRecord] = {}
     for name, tree in trees.items():
-        components[name] = evolve(tree.component(name), folder=name)
+        for part, component in tree.manifest.components.items():
+            components[part] = evolve(component, folder=(PurePosixPath(name) / component.folder).as_posix())
         files.update({f"{name}/{path}": record for path, record in tree.manifest.files.items()})
     vision = trees.get("vision")
     model_type = vision.manifest.model_type if vision is not None else first.manifest.model_type

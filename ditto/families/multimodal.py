@@ -14,6 +14,7 @@ from typing_extensions import Self
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.builders import EngineBuilder, InMemory, LlmBuilder, ModelSource, Pretrained, VisionBuilder
 from ditto.builders.engine import finish
+from ditto.builders.pipeline import Built
 from ditto.builders.plan import announce, plan_of
 from ditto.builders.reuse import Reuse
 from ditto.configs import TensorRTConfig, TrtllmConfig
@@ -161,12 +162,12 @@ class MultimodalModel(ABC):
         source = self.llm.source
         with recording() as stages, staged(Path(out)) as root:
             described = {name: builder.described(target) for name, builder in self.builders.items()}
-            announce(plan_of(source, self.model_type, target, described), root)
+            engines = {name: engine for part in described.values() for name, engine in part.items()}
+            announce(plan_of(source, self.model_type, target, engines), root)
             reuse = Reuse.from_tree(Path(out), source.state, force)
-            built = {
-                name: builder.build_into(target, *described[name], root / name, root, reuse)
-                for name, builder in self.builders.items()
-            }
+            built: dict[str, Built] = {}
+            for name, builder in self.builders.items():
+                built.update(builder.build_into(target, described[name], root / name, root, reuse))
             source.copy_processor(root / "processor")
             settings = {name: builder.settings() for name, builder in self.builders.items()}
             finish(root, source, self.model_type, target, built, settings, self.llm.tokens(), stages)

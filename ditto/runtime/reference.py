@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -50,11 +52,12 @@ class ReferenceSession(Session):
 class _ReferenceRunner(PaddedRunner):
     def __init__(self, session: ReferenceSession, batch: int) -> None:
         super().__init__(session, batch)
-        self._network, self._constants = session.network("llm")
+        self._llm = session.network("llm")
+        self._decode = session.network("decode") if "decode" in session.tree.manifest.components else None
         self._caches = {
             name: torch.zeros([evaluate(dim, {"batch": batch}) for dim in spec.shape], dtype=spec.dtype)
-            for name, spec in self._network.inputs.items()
-            if name in self._network.shared.values()
+            for name, spec in self._llm[0].inputs.items()
+            if name in self._llm[0].shared.values()
         }
 
     @override
@@ -74,9 +77,27 @@ class _ReferenceRunner(PaddedRunner):
             "write_indices": write_indices,
             "prompt_embedding_table": table,
         }
-        inputs = {name: given[name] for name in self._network.inputs if name in given}
+        return self._run(self._llm, rows, given)
+
+    @override
+    def run_next(self, chosen: Tensor, cached: Sequence[int], moving: Sequence[bool]) -> Tensor:
+        if self._decode is None:
+            return super().run_next(chosen, cached, moving)
+        written = torch.tensor(cached, dtype=torch.int32)
+        given = {
+            "input_ids": chosen.to(torch.int32)[:, None],
+            "position_ids": written[:, None],
+            "write_indices": written,
+            "cache_slots": torch.arange(max(cached) + 1, dtype=torch.int32),
+            "prompt_embedding_table": self._no_pictures,
+        }
+        return self._run(self._decode, slice(0, self._batch), given)
+
+    def _run(self, described: tuple[Network, Constants], rows: slice, given: Mapping[str, Tensor]) -> Tensor:
+        network, constants = described
+        inputs = {name: given[name] for name in network.inputs if name in given}
         caches = {name: cache[rows] for name, cache in self._caches.items()}
-        outputs = run(self._network, {**inputs, **caches}, self._constants)
-        for present, past in self._network.shared.items():
+        outputs = run(network, {**inputs, **caches}, constants)
+        for present, past in network.shared.items():
             self._caches[past][rows] = outputs[present]
         return outputs["logits"]

@@ -24,8 +24,9 @@ from ditto.runtime.engine import Engine, Execution
 from ditto.runtime.graphs import Repeated
 from ditto.runtime.memory import MemoryPlan
 from ditto.runtime.padded import PaddedRunner
+from ditto.runtime.profiles import live_slots, profile_for
 from ditto.runtime.session import LlmRunner, Session
-from ditto.runtime.weights import bound_weights
+from ditto.runtime.weights import bound_weights, shared_weights
 
 # Prompts are padded to a multiple of this: TensorRT-RTX compiles kernels for each new length.
 _LENGTH_STEP = 64
@@ -68,7 +69,17 @@ class TensorRTSession(Session):
     @cached_property
     def prefill(self) -> Execution:
         """How prompts are run, for all batches."""
-        return self.loaded.execution("llm", "prefill")
+        # Prompts differ in length: the kernels for each may come later.
+        return self.loaded.execution("llm", profile_for(self.tree.component("llm"), "sequence", 2)[0], eager=False)
+
+    @property
+    def decode(self) -> str:
+        """The component that runs single tokens."""
+        return "decode" if "decode" in self.tree.manifest.components else "llm"
+
+    def decode_profile(self, batch: int) -> tuple[int, int]:
+        """The profile that runs single tokens of `batch` rows, and how many rows it runs."""
+        return profile_for(self.tree.component(self.decode), "batch", batch, name="decode")
 
     @override
     def features_at_once(self, pixels: Tensor) -> Tensor:
@@ -81,7 +92,8 @@ class TensorRTSession(Session):
     @override
     def start(self, batch: int) -> LlmRunner:
         with self.working():
-            return self._cache(batch).runner(batch)
+            _, rows = self.decode_profile(batch)
+            return self._cache(rows).runner(batch)
 
     def working(self) -> AbstractContextManager[None]:
         """Inside, torch's work is in the session's stream, in order with what comes before and after."""
@@ -115,24 +127,25 @@ class Loaded:
 
     def __init__(self, tree: EngineTree, trt: TensorRT, device: torch.device, stream: torch.cuda.Stream) -> None:
         with torch.cuda.device(device), torch.cuda.stream(stream):
-            self._components = {
-                name: tree.component(name) for name in ("vision", "llm") if name in tree.manifest.components
-            }
             self._engines = {
                 name: Engine(trt, tree.checked(name, str(component.engine)))
-                for name, component in self._components.items()
+                for name, component in tree.manifest.components.items()
             }
             self._weights = {
-                name: {key: tensor.to(device) for key, tensor in bound_weights(tree, name)} for name in self._engines
+                name: {key: tensor.to(device) for key, tensor in bound_weights(tree, name)}
+                for name in self._engines
+                if name != "decode"
             }
+            if "decode" in self._engines:
+                self._weights["decode"] = {
+                    key: self._weights["llm"][other] for key, other in shared_weights(tree, "decode", "llm").items()
+                }
             size = max(engine.scratch_bytes for engine in self._engines.values())
             self.scratch = torch.empty(max(size, 1), dtype=torch.uint8, device=device)
 
-    def execution(self, name: str, profile: str) -> Execution:
-        """A new way to run a component on a profile, its weights bound."""
-        index = list(self._components[name].profiles).index(profile)
-        # Prompts differ in length, so the kernels for each may come later; the others are recorded in graphs.
-        execution = self._engines[name].execution(index, self.scratch, eager=profile != "prefill")
+    def execution(self, name: str, profile: int, eager: bool = True) -> Execution:
+        """A new way to run a component on a profile, its weights bound. What is recorded in a graph has to be eager."""
+        execution = self._engines[name].execution(profile, self.scratch, eager)
         execution.bind(self._weights[name])
         return execution
 
@@ -182,30 +195,33 @@ class TensorRTRunner(PaddedRunner):
         super().__init__(session, batch)
         self._session, self._cache = session, cache
         self._inputs = session.tree.component("llm").inputs
-        self._prefill, self._decode = session.prefill, session.loaded.execution("llm", "decode")
-        self._longest = session.limits.max_input_len
+        self._prefill, self._longest = session.prefill, session.limits.max_input_len
+        self._profile, self._rows = session.decode_profile(batch)
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.int32, device=self.device)
 
         # What the graph reads and writes. A row's tokens in the cache are also its next position.
-        self._ids, self._written, self._moving, first = zeros(batch, 1), zeros(batch), zeros(batch), zeros(batch)
-        self._logits = self._new_logits(batch)
-        self._bound = self._known(
-            input_ids=self._ids,
-            position_ids=self._written[:, None],
-            last_token_ids=first,
-            write_indices=self._written,
-            prompt_embedding_table=self._no_pictures,
-            logits=self._logits,
-        ) | cache.bound(slice(0, batch))
+        rows = self._rows
+        self._ids, self._written, self._moving, first = zeros(rows, 1), zeros(rows), zeros(rows), zeros(rows)
+        self._logits = self._new_logits(rows)
+        self._bound = {
+            "input_ids": self._ids,
+            "position_ids": self._written[:, None],
+            "last_token_ids": first,
+            "write_indices": self._written,
+            "prompt_embedding_table": self._no_pictures,
+            "logits": self._logits,
+            **cache.bound(slice(0, rows)),
+        }
+        self._slots = torch.arange(session.limits.max_seq_len, dtype=torch.int32, device=self.device)
         self._on_device: tuple[list[int], list[bool]] = ([], [])
-        self._repeated = Repeated(self._next)
+        self._steps: dict[int, Repeated] = {}
 
     @property
     def is_recorded(self) -> bool:
         """Whether tokens come from a CUDA graph."""
-        return self._repeated.is_recorded
+        return any(step.is_recorded for step in self._steps.values())
 
     def open(self) -> None:
         """Begin a batch."""
@@ -241,13 +257,13 @@ class TensorRTRunner(PaddedRunner):
     @override
     def run_next(self, chosen: Tensor, cached: Sequence[int], moving: Sequence[bool]) -> Tensor:
         if self._on_device != (cached, moving):
-            self._written.copy_(torch.tensor(cached, dtype=torch.int32), non_blocking=True)
-            self._moving.copy_(torch.tensor(moving, dtype=torch.int32), non_blocking=True)
-        self._ids.copy_(chosen[:, None])
-        self._repeated()
+            self._written[: self._batch].copy_(torch.tensor(cached, dtype=torch.int32), non_blocking=True)
+            self._moving[: self._batch].copy_(torch.tensor(moving, dtype=torch.int32), non_blocking=True)
+        self._ids[: self._batch].copy_(chosen[:, None])
+        self._step(live_slots(max(cached) + 1, len(self._slots)))()
         moved = [count + goes for count, goes in zip(cached, moving, strict=True)]
         self._on_device = (moved, list(moving))
-        return self._logits
+        return self._logits[: self._batch]
 
     @override
     def working(self) -> AbstractContextManager[None]:
@@ -270,11 +286,22 @@ class TensorRTRunner(PaddedRunner):
     def close(self) -> None:
         self._session.give_back(self._cache)
 
-    def _next(self) -> None:
-        """One token of every row: what the graph holds."""
-        self._decode.bind(self._bound)
-        self._decode.enqueue()
-        self._written += self._moving
+    def _step(self, live: int) -> Repeated:
+        """One token of every row, over the first `live` slots where the engine wants to know."""
+        component = self._session.tree.component(self._session.decode)
+        key = live if "cache_slots" in component.inputs else len(self._slots)
+        if key not in self._steps:
+            execution = self._session.loaded.execution(self._session.decode, self._profile)
+            bound = {**self._bound, "cache_slots": self._slots[:live]}
+            known = {name: tensor for name, tensor in bound.items() if name in {*component.inputs, *component.outputs}}
+
+            def work() -> None:
+                execution.bind(known)
+                execution.enqueue()
+                self._written += self._moving
+
+            self._steps[key] = Repeated(work)
+        return self._steps[key]
 
     def _known(self, **tensors: Tensor) -> dict[str, Tensor]:
         """Those that the engine has: a text model has no prompt table."""
@@ -291,19 +318,21 @@ class _VisionCall:
     def __init__(self, tree: EngineTree, loaded: Loaded, count: int) -> None:
         component = tree.component("vision")
         ((source, before), *_), ((target, after), *_) = component.inputs.items(), component.outputs.items()
-        self._execution = loaded.execution("vision", "vision")
+        self._count = count
+        profile, taken = profile_for(component, str(Spec.parse(before).shape[0]), count)
+        self._execution = loaded.execution("vision", profile)
         specs = Spec.parse(before), Spec.parse(after)
         self._pixels, self._features = (
-            torch.empty(_shape(spec, batch=count), dtype=spec.dtype, device=loaded.scratch.device) for spec in specs
+            torch.zeros(_shape(spec, batch=taken), dtype=spec.dtype, device=loaded.scratch.device) for spec in specs
         )
         self._bound = {source: self._pixels, target: self._features}
         self._repeated = Repeated(self._run, plain_times=2)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Features of the pictures, in memory of their own."""
-        self._pixels.copy_(pixels, non_blocking=True)
+        self._pixels[: self._count].copy_(pixels, non_blocking=True)
         self._repeated()
-        return self._features.clone()
+        return self._features[: self._count].clone()
 
     def _run(self) -> None:
         self._execution.bind(self._bound)

@@ -12,6 +12,7 @@ from ditto.engine import EngineTree
 from ditto.errors import CheckpointError, TreeError
 from ditto.network import Network, TensorSource, load, resolve
 from ditto.network.layers import Constant
+from ditto.network.weight import Weight
 
 
 def network_of(tree: EngineTree, name: str) -> Network:
@@ -32,10 +33,37 @@ def bound_weights(tree: EngineTree, name: str) -> Iterator[tuple[str, Tensor]]:
     Raises:
         TreeError, CheckpointError: the network or the checkpoint cannot be read, or is another one.
     """
-    outside = tree.component(name).outside
-    if not outside:
+    wanted = _outside(tree, name)
+    if not wanted:
         return
-    network, source = network_of(tree, name), weights_of(tree, name)
+    source, literals = weights_of(tree, name), network_of(tree, name).literals
+    for input_name, weight in wanted.items():
+        yield input_name, resolve(weight, source, literals)
+
+
+def shared_weights(tree: EngineTree, name: str, other: str) -> dict[str, str]:
+    """The weights that a component's engine takes as inputs, each with the input of another component's that takes the
+    same numbers.
+
+    Raises:
+        TreeError: the networks cannot be read, or the other has not all of them.
+    """
+    wanted, held = (_outside(tree, component) for component in (name, other))
+    inputs = {weight: input_name for input_name, weight in held.items()}
+    missing = [input_name for input_name, weight in wanted.items() if weight not in inputs]
+    if missing:
+        raise TreeError(
+            f"the {name} engine takes {missing[0]} as an input, which the {other} engine has not",
+            where=str(tree.root),
+            remedy="build the tree again",
+        )
+    return {input_name: inputs[weight] for input_name, weight in wanted.items()}
+
+
+def _outside(tree: EngineTree, name: str) -> dict[str, Weight]:
+    """The weights that a component's engine takes as inputs."""
+    outside = tree.component(name).outside
+    network = network_of(tree, name) if outside else Network()
     constants = {node.outputs[0]: node.layer for node in network.nodes if isinstance(node.layer, Constant)}
     for input_name, value in outside.items():
         if value not in constants:
@@ -44,7 +72,7 @@ def bound_weights(tree: EngineTree, name: str) -> Iterator[tuple[str, Tensor]]:
                 where=str(tree.folder(name)),
                 remedy="build the tree again",
             )
-        yield input_name, resolve(constants[value].weight, source, network.literals)
+    return {input_name: constants[value].weight for input_name, value in outside.items()}
 
 
 def weights_of(tree: EngineTree, name: str) -> TensorSource:

@@ -48,6 +48,14 @@ class LlmFacts:
 
 
 @frozen
+class LlmEngine:
+    """An engine of a language model: how its program is lowered, and the optimisation profiles."""
+
+    lower: Callable[[Program, WeightOf], Network]
+    profiles: tuple[Profile, ...]
+
+
+@frozen
 class Target(ABC):
     """One way to build and run engines.
 
@@ -115,8 +123,19 @@ class Target(ABC):
     def llm_profiles(self, limits: Limits) -> tuple[Profile, ...]:
         """The optimisation profiles of a language model."""
 
-    def vision_profiles(self, dimensions: Sequence[DynamicDimension]) -> tuple[Profile, ...]:
-        """The optimisation profile of a vision tower: one, as every consumer expects."""
+    def apart(self, limits: Limits) -> tuple[LlmEngine, LlmEngine] | None:
+        """Prefill and decode as two engines over the same weights, which then have to be outside; None where one
+        engine does both."""
+        del limits
+        return None
+
+    def vision_profiles(self, dimensions: Sequence[DynamicDimension], outside: bool) -> tuple[Profile, ...]:
+        """The optimisation profiles of a vision tower: one, as every consumer expects.
+
+        Args:
+            outside: the engine's weights are outside, so that more profiles cost no space.
+        """
+        del outside
         return (Profile("vision", {dimension.name: dimension for dimension in dimensions}),)
 
     @abstractmethod

@@ -86,6 +86,14 @@ class Decode(ApartDecoder):
     `cache_slots` int32 [L] holds the numbers 0 to L - 1, L above every row's index in `write_indices`.
     """
 
+    _cache_slots: Value | None = None
+
+    @property
+    def cache_slots(self) -> Value:
+        if self._cache_slots is None:
+            self._cache_slots = self.net.input("cache_slots", Spec((symbol(LIVE),), torch.int32))
+        return self._cache_slots
+
     @override
     def attention(
         self,
@@ -104,6 +112,7 @@ class Decode(ApartDecoder):
         """Attention of one token per row, in float32."""
         refuse_all_but_causal(mask, sinks, causal)
         q, k, v = (net.value(operand) for operand in (query, key, value))
+        seen = self._mask(net, window)
         keys, values = self._written(net, layer, k, v)
         (_, heads, _, width), (_, kv_heads, _, _) = q.spec.shape, k.spec.shape
         assert isinstance(heads, int) and isinstance(kv_heads, int)
@@ -116,7 +125,7 @@ class Decode(ApartDecoder):
         scores = net.add(ElementWise("PROD"), scores, _number(net, scale / softcap if softcap else scale))
         if softcap:
             scores = net.add(ElementWise("PROD"), net.add(Activation("TANH"), scores), _number(net, softcap))
-        scores = net.add(Select(), self._mask(net, window), scores, _number(net, UNSEEN))
+        scores = net.add(Select(), seen, scores, _number(net, UNSEEN))
         weights = net.reshape(net.add(Softmax(axis=3), scores), (BATCH, kv_heads, group, 1, live))
         made = _dot(net, weights, net.reshape(values, (BATCH, kv_heads, 1, width, live)))
         return net.reshape(net.cast(made, q.spec.dtype), q.spec.shape)
@@ -125,9 +134,7 @@ class Decode(ApartDecoder):
     def _mask(self, net: Lowering, window: int) -> Value:
         """Which slots each row sees: bool [B, 1, 1, L, 1]; one for all layers of a window."""
         if window not in self._masks:
-            if "cache_slots" not in net.network.inputs:
-                net.input("cache_slots", Spec((symbol(LIVE),), torch.int32))
-            slots = net.reshape(net.network.value("cache_slots"), (1, 1, 1, symbol(LIVE), 1))
+            slots = net.reshape(self.cache_slots, (1, 1, 1, symbol(LIVE), 1))
             self._masks[window] = sees(net, net.reshape(self.write_indices, (BATCH, 1, 1, 1, 1)), slots, window)
         return self._masks[window]
 

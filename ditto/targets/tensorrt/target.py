@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,8 +19,24 @@ from ditto.network.graph import Network
 from ditto.network.weight import TensorSource
 from ditto.program import Program
 from ditto.targets.compile import Profile, check_settings, compile_network
-from ditto.targets.target import LlmFacts, Target, WeightOf
+from ditto.targets.target import LlmEngine, LlmFacts, Target, WeightOf
+from ditto.targets.tensorrt.apart import LIVE, Decode, Prefill
 from ditto.targets.tensorrt.lowering import Decoder, attention
+
+
+def buckets(maximum: int) -> tuple[int, ...]:
+    """Batches that have a profile of their own, with static shapes, for which TensorRT makes faster kernels: powers of
+    two, and the largest. What lies between takes the next one."""
+    powers = itertools.takewhile(lambda size: size < maximum, (1 << power for power in itertools.count()))
+    return (*powers, maximum)
+
+
+def _common(limits: Limits) -> dict[str, DynamicDimension]:
+    common = {"batch": DynamicDimension.up_to("batch", limits.max_batch_size)}
+    if limits.max_prompt_embedding_table_size:
+        common["prompt_rows"] = DynamicDimension.up_to("prompt_rows", limits.max_prompt_embedding_table_size)
+    return common
+
 
 # The version whose form the config files have.
 _CONFIG_FORM = "0.19.0"
@@ -79,15 +96,43 @@ class NativeTarget(Target):
 
     @override
     def llm_profiles(self, limits: Limits) -> tuple[Profile, ...]:
-        batch = DynamicDimension.up_to("batch", limits.max_batch_size)
-        common = {"batch": batch}
-        if limits.max_prompt_embedding_table_size:
-            common["prompt_rows"] = DynamicDimension.up_to("prompt_rows", limits.max_prompt_embedding_table_size)
+        common = _common(limits)
         prefill = DynamicDimension.up_to("sequence", limits.max_input_len)
         decode = DynamicDimension("sequence", 1, 1, 1)
         return (
             Profile("prefill", {**common, "sequence": prefill}),
             Profile("decode", {**common, "sequence": decode}),
+        )
+
+    @override
+    def apart(self, limits: Limits) -> tuple[LlmEngine, LlmEngine]:
+        def prefill(program: Program, weight_of: WeightOf) -> Network:
+            net = Lowering(Network("llm"), program, weight_of)
+            return lower(program, Prefill(net, limits.max_seq_len).table(), weight_of, "llm", net)
+
+        def decode(program: Program, weight_of: WeightOf) -> Network:
+            step = program.at_size("sequence", 1)
+            net = Lowering(Network("decode"), step, weight_of)
+            network = lower(step, Decode(net, limits.max_seq_len).table(), weight_of, "decode", net)
+            del network.inputs["last_token_ids"]  # there is one token of each row
+            return network
+
+        common = _common(limits)
+        live = DynamicDimension.up_to(LIVE, limits.max_seq_len)
+        steps = (
+            Profile(f"decode-{rows}", {**common, LIVE: live, "batch": DynamicDimension("batch", rows, rows, rows)})
+            for rows in buckets(limits.max_batch_size)
+        )
+        return LlmEngine(prefill, self.llm_profiles(limits)[:1]), LlmEngine(decode, tuple(steps))
+
+    @override
+    def vision_profiles(self, dimensions: Sequence[DynamicDimension], outside: bool) -> tuple[Profile, ...]:
+        if not outside or len(dimensions) != 1:
+            return super().vision_profiles(dimensions, outside)
+        (batch,) = dimensions
+        return tuple(
+            Profile(f"vision-{count}", {batch.name: DynamicDimension(batch.name, count, count, count)})
+            for count in buckets(batch.max)
         )
 
     @override
