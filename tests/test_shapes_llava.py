@@ -15,7 +15,7 @@ from tests.support.models import image_features
 from tests.support.shapes import HuggingFace, world
 
 pytestmark = pytest.mark.slow
-DTYPES = ("float32", "float16")
+BUILDS = (("float32", "inside"), ("float16", "inside"), ("float16", "outside"))
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +34,11 @@ def expected(hugging_face, asked):
     return [hugging_face.tokens(pictures[question.picture], question.prompt) for question in questions]
 
 
-@pytest.fixture(scope="module", params=DTYPES)
+@pytest.fixture(scope="module", params=BUILDS, ids=" with weights ".join)
 def tree(request, shapes_checkpoint, tmp_path_factory):
-    out = tmp_path_factory.mktemp("trees") / request.param
-    return LlavaModel.from_pretrained(str(shapes_checkpoint)).with_batch(4).with_dtype(request.param).build_all(out)
+    dtype, weights = request.param
+    model = LlavaModel.from_pretrained(str(shapes_checkpoint)).with_batch(4).with_dtype(dtype).with_weights(weights)
+    return model.build_all(tmp_path_factory.mktemp("trees") / "tree")
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from attrs import asdict, evolve, frozen
@@ -17,7 +18,9 @@ from ditto.configs import Limits
 from ditto.engine import Tokens
 from ditto.errors import ConfigError
 from ditto.network import Network
+from ditto.program import Program
 from ditto.targets import LlmFacts, Target
+from ditto.targets.target import WeightOf
 from ditto.wrappers.llm import DecoderWithHead, LlmWrapper, PackedLlmWrapper
 
 # Where nothing is said: the longest sequence, if the model goes that far, and tokens per call of packed targets.

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from ditto.builders import EngineBuilder, LlmBuilder
-from ditto.builders.pipeline import describe
+from ditto.builders.pipeline import describe, describe_all
 from ditto.network import Network, resolve
 from ditto.network.layers import Constant
 from ditto.network.outside import with_weights_outside
@@ -36,7 +37,17 @@ def definition_of(builder: EngineBuilder, capacity: int = 48) -> Any:
 
 def definition_with_weights_outside(builder: EngineBuilder, capacity: int = 48) -> tuple[Any, dict[str, Tensor]]:
     """The definition of a builder that takes every weight it can as an input, and the numbers of those."""
-    network, source = described(builder, capacity)
+    return _with_weights_outside(*described(builder, capacity))
+
+
+def definitions_apart(builder: LlmBuilder, capacity: int = 48) -> dict[str, tuple[Any, dict[str, Tensor]]]:
+    """The definitions for prompts and for steps of one token, and the numbers of the weights that they take."""
+    builder = builder.with_batch(2).with_target("tensorrt-rtx").with_weights("outside")
+    job = builder.with_max_seq_len(capacity).with_max_input_len(capacity - 1).job(builder.resolved_target())
+    return {name: _with_weights_outside(network, part.tensors) for name, (part, network) in describe_all(job).items()}
+
+
+def _with_weights_outside(network: Network, source: TensorSource) -> tuple[Any, dict[str, Tensor]]:
     made, outside = with_weights_outside(network, least_bytes=1)
     constants = {node.outputs[0]: node.layer for node in network.nodes if isinstance(node.layer, Constant)}
     numbers = {name: resolve(constants[value].weight, source, network.literals) for name, value in outside.items()}
@@ -76,11 +87,36 @@ class Decoder:
             "last_token_ids": given - 1,
             "write_indices": self._lengths,
         }
-        outputs = replay(self._kept.definition, {**inputs, **self._caches, **self._extra})
+        return self._advanced(replay(self._kept.definition, {**inputs, **self._caches, **self._extra}), given)
+
+    def _advanced(self, outputs: dict[str, Tensor], given: Tensor | int) -> Tensor:
+        """The logits; everything else goes into the caches."""
         logits = outputs.pop("logits")
         self._caches = {name.replace("present_", "past_"): cache for name, cache in outputs.items()}
         self._lengths = self._lengths + given
         return logits
+
+
+class ApartDecoder(Decoder):
+    """Two definitions that share KV caches: one for the prompts, one for every token after them."""
+
+    def __init__(self, parts: Mapping[str, tuple[Any, dict[str, Tensor]]], table: Tensor | None = None) -> None:
+        super().__init__(parts["llm"][0], table, parts["llm"][1])
+        self._parts, self._table = parts, table
+
+    @override
+    def step(self, rows: Sequence[Tensor]) -> Tensor:
+        if not self._lengths.any():
+            return super().step(rows)
+        kept, weights = self._parts["decode"]
+        inputs = {
+            "input_ids": torch.stack(list(rows)).int(),
+            "position_ids": self._lengths[:, None],
+            "write_indices": self._lengths,
+            "cache_slots": torch.arange(int(self._lengths.max()) + 3, dtype=torch.int32),
+            **({} if self._table is None else {"prompt_embedding_table": self._table}),
+        }
+        return self._advanced(replay(kept.definition, {**inputs, **self._caches, **weights}), 1)
 
 
 def logits(model: Any, rows: Sequence[Tensor], table: Tensor | None = None) -> list[Tensor]:
@@ -107,7 +143,11 @@ def decoder_errors(
     weights: Mapping[str, Tensor] | None = None,
 ) -> list[float]:
     """Relative errors of prefill (all tokens but the last of each row) and of one step of decoding (the last)."""
-    decoder = Decoder(kept, table, weights)
+    return step_errors(Decoder(kept, table, weights), rows, wanted)
+
+
+def step_errors(decoder: Decoder, rows: Sequence[Tensor], wanted: Sequence[Tensor]) -> list[float]:
+    """`decoder_errors` of a decoder that has not begun."""
     found = decoder.step([row[:-1] for row in rows]), decoder.step([row[-1:] for row in rows])
     return [relative_error(mine, truth) for mine, truth in zip(found, wanted, strict=True)]
 

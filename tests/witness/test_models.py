@@ -16,13 +16,16 @@ from ditto.reference import RELATIVE_ERROR, relative_error
 from tests.support.models import LLAVA_MODELS, TEXT_MODELS, image_features
 from tests.support.witness import replay
 from tests.witness.comparison import (
+    ApartDecoder,
     Decoder,
     allowed,
     decoder_errors,
     definition_of,
     definition_with_weights_outside,
+    definitions_apart,
     eager,
     logits,
+    step_errors,
 )
 
 # Longer than the windows (5) of the models, and of different lengths.
@@ -86,6 +89,13 @@ def test_a_decoder_with_its_weights_outside_computes_what_hugging_face_computes(
     assert max(decoder_errors(kept, rows, wanted, weights=weights)) <= RELATIVE_ERROR[FLOAT]
 
 
+@pytest.mark.parametrize("name", TEXT_MODELS)
+def test_prefill_and_decode_apart_compute_what_hugging_face_computes(name):
+    model, rows = TEXT_MODELS[name](), _rows(3, 128)
+    decoder = ApartDecoder(definitions_apart(LlmBuilder.from_model(model)))
+    assert max(step_errors(decoder, rows, logits(eager(model), rows))) <= RELATIVE_ERROR[FLOAT]
+
+
 @pytest.mark.parametrize("name", LLAVA_MODELS)
 def test_a_vision_tower_with_its_weights_outside_computes_what_hugging_face_computes(name):
     model = LLAVA_MODELS[name]()
@@ -100,8 +110,11 @@ def test_ids_past_the_vocabulary_take_rows_of_the_prompt_table():
     model, rows = LLAVA_MODELS["last layer"](), _rows(3, 128)
     table = torch.randn(5, 64, generator=torch.Generator().manual_seed(2))
     rows[0][3:6], rows[1][0], rows[1][-1] = torch.tensor([128, 131, 129]), 132, 130
-    kept = definition_of(LlavaModel.from_model(model).llm)
-    assert max(decoder_errors(kept, rows, logits(eager(model), rows, table), table)) <= RELATIVE_ERROR[FLOAT]
+    builder, wanted = LlavaModel.from_model(model).llm, logits(eager(model), rows, table)
+    assert max(decoder_errors(definition_of(builder), rows, wanted, table)) <= RELATIVE_ERROR[FLOAT]
+    rows[1][-1] = 17  # what the model itself chooses is never a row of the table
+    apart, wanted = ApartDecoder(definitions_apart(builder), table), logits(model, rows, table)
+    assert max(step_errors(apart, rows, wanted)) <= RELATIVE_ERROR[FLOAT]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,46 @@
+"""Batches find the profile that was made for them."""
+
+from __future__ import annotations
+
+import pytest
+
+from ditto.engine import Component
+from ditto.runtime.profiles import live_slots, profile_for
+
+
+def component(**profiles: tuple[int, int, int]) -> Component:
+    return Component(
+        folder=".",
+        engine="an.engine",
+        dtype="float16",
+        inputs={},
+        outputs={},
+        shared={},
+        profiles={name.replace("_", "-"): {"batch": list(sizes)} for name, sizes in profiles.items()},
+        layers={},
+        weights="checkpoint",
+    )
+
+
+FIXED = component(decode_1=(1, 1, 1), decode_2=(2, 2, 2), decode_4=(4, 4, 4), decode_6=(6, 6, 6))
+RANGES = component(prefill=(1, 3, 6), decode=(1, 3, 6))
+
+
+@pytest.mark.parametrize(("batch", "wanted"), [(1, (0, 1)), (2, (1, 2)), (3, (2, 4)), (4, (2, 4)), (5, (3, 6))])
+def test_a_batch_between_fixed_ones_takes_the_next(batch, wanted):
+    assert profile_for(FIXED, "batch", batch) == wanted
+
+
+def test_a_range_takes_a_batch_as_it_is_and_names_decide_between_ranges():
+    assert profile_for(RANGES, "batch", 5, name="decode") == (1, 5)
+    assert profile_for(RANGES, "batch", 5, name="prefill") == (0, 5)
+
+
+def test_more_than_any_profile_takes_is_an_error():
+    with pytest.raises(ValueError, match="no profile takes batch 7"):
+        profile_for(FIXED, "batch", 7)
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(1, 256), (256, 256), (257, 512), (900, 1000)])
+def test_decode_looks_at_few_different_numbers_of_slots(count, wanted):
+    assert live_slots(count, 1000) == wanted
