@@ -51,7 +51,8 @@ class EnginePlan:
         profiles: for each optimisation profile, [min, opt, max] of each named dimension.
         layers: how many of each kind; empty where the model is refused.
         parameters: numbers in the checkpoint's tensors that it uses.
-        weights: what its constants take on the GPU, inside the engine or outside.
+        weights: what its constants take on the GPU, inside the engine or outside; 0 where it shares those of the engine
+            beside it.
         cache: of the KV cache at the chosen limits.
         engine: the engine file, at most; 0 where it is compiled elsewhere.
         memory: resident while it is built, at most.
@@ -222,7 +223,7 @@ def _engine_plan(job: Job, network: Network | None, compiled: bool, refused: lis
         profiles=profiles,
         layers=layers,
         parameters=_count(_stored(constant.weight for constant in network.constants()).values()),
-        weights=_bytes(network),
+        weights=0 if job.beside else _bytes(network),
         cache=cache,
         engine=code + int(inside * _ENGINE_PER_WEIGHT[several]) if compiled else 0,
         memory=_BASE_MEMORY + (int(inside * _MEMORY_PER_WEIGHT[several]) if compiled else 0),
