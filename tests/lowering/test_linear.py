@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ditto.errors import UnsupportedFact
-from ditto.network.layers import MatrixMultiply
+from ditto.network.layers import Convolution, MatrixMultiply
 from tests.lowering.test_lower import Row, check_dynamic, check_rows, lowered, rows
 from tests.test_program import FLOATS
 
@@ -38,6 +38,7 @@ ROWS = {
     aten.conv2d.default: [
         *(Row(*(x.to(dtype) for x in (PICTURE, KERNEL, BIAS)), [2, 2]) for dtype in FLOATS),
         Row(PICTURE, KERNEL),
+        Row(PICTURE, _randn(5, 4, 3, 2), BIAS, [3, 2]),
         Row(PICTURE, KERNEL, BIAS, [1, 2], [0, 1], [2, 1]),
         Row(PICTURE, _randn(6, 2, 3, 3), None, [1, 1], [1, 1], [1, 1], 2),
         Row(PICTURE, KERNEL, None, [2], [1]),
@@ -71,6 +72,24 @@ def test_a_linear_layer_multiplies_by_the_weight_as_it_is_stored():
     network = lowered(nn.Linear(4, 6, bias=False), {"x": X})
     assert [node.layer for node in network.nodes][1:] == [MatrixMultiply(transpose_y=True)]
     assert str(network.constants()[0].weight) == "reshape(weight, [1, 6, 4])"
+
+
+@pytest.mark.parametrize(
+    ("convolution", "wanted"),
+    [
+        (nn.Conv2d(4, 6, 2, stride=2), MatrixMultiply),
+        (nn.Conv2d(4, 6, (3, 2), stride=(3, 2), bias=False), MatrixMultiply),
+        (nn.Conv2d(4, 6, 2, stride=1), Convolution),
+        (nn.Conv2d(4, 6, 2, stride=2, padding=1), Convolution),
+        (nn.Conv2d(4, 4, 2, stride=2, groups=2), Convolution),
+        (nn.Conv2d(4, 6, 4, stride=4), Convolution),  # patches would not cover the picture
+    ],
+    ids=str,
+)
+def test_a_convolution_of_patches_that_do_not_overlap_is_a_product(convolution, wanted):
+    check_dynamic(convolution, {"x": PICTURE})
+    kinds = {type(node.layer) for node in lowered(convolution, {"x": PICTURE}).nodes}
+    assert {MatrixMultiply, Convolution} & kinds == {wanted}
 
 
 REFUSED = [
