@@ -3,8 +3,8 @@
     python -m benchmarks.llava_7b_gpu --work FOLDER [--results FOLDER] [--weights inside|outside] [--parts ...]
 
 FOLDER needs 30 GB (random float16 weights and engines). Each part is a process of its own: one that fails or hangs is
-told, and the rest goes on. RESULTS gets bench.json, verify.json, bench.png where matplotlib is installed, and the log
-of each part. The table sets what was measured beside what is wanted of an H200; the exit code is 1 if anything failed
+told, and the rest goes on. RESULTS gets bench.json, bench.png where matplotlib is installed, verify.out (JSON), and
+what each part said. The table sets what was measured beside what is wanted of an H200; the exit code is 1 if anything failed
 or fell short.
 """
 
@@ -72,22 +72,22 @@ class Run:
             figures = ["--json", str(self.results / "bench.json"), *plot]
             what = ["--batch", "1", "4", "--context", "600", "--seconds", str(self.seconds)]
             return [*ditto, "bench", str(self.tree), "--session", "tensorrt", "--against", *what, *figures]
-        return [*ditto, "verify", str(self.tree), "--session", "tensorrt", "--json", str(self.results / "verify.json")]
+        return [*ditto, "verify", str(self.tree), "--session", "tensorrt", "--json"]
 
     def part(self, name: str, limit_s: float) -> str | None:
         """Run a part; returns what went wrong, None for nothing."""
         start = time.perf_counter()
-        log = self.results / f"{name}.log"
+        log, out = self.results / f"{name}.log", self.results / f"{name}.out"
         try:
-            with log.open("w") as file:
+            with log.open("w") as told_to, out.open("w") as file:
                 code = subprocess.run(
-                    self.command(name), stdout=file, stderr=subprocess.STDOUT, timeout=limit_s, check=False
+                    self.command(name), stdout=file, stderr=told_to, timeout=limit_s, check=False
                 ).returncode
             told = None if code == 0 else f"ended with {code}"
         except subprocess.TimeoutExpired:
             told = f"took more than {limit_s:.0f} s"
         print(f"== {name}: {told or 'done'}, {time.perf_counter() - start:.1f} s", flush=True)
-        print("\n".join(log.read_text().splitlines()[-40:]), flush=True)
+        print("\n".join([*log.read_text().splitlines()[-40:], *out.read_text().splitlines()[-60:]]), flush=True)
         return told
 
 

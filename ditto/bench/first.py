@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from ditto.bench import inputs
 from ditto.bench.contender import Contender, TreeContender, open_endless
-from ditto.bench.plan import rows_per_picture
 from ditto.bench.rivals import EagerRival
 from ditto.engine import EngineTree
+from ditto.verify import inputs
+from ditto.verify.inputs import rows_per_picture
 from ditto.verify.model import Prompts, load
 
 _PROMPT = 16

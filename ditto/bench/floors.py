@@ -6,13 +6,14 @@ import math
 
 from attrs import frozen
 
-from ditto.bench.plan import ANSWER, DECODE, PREFILL, VISION, Task, rows_per_picture
+from ditto.bench.plan import ANSWER, DECODE, PREFILL, VISION, Task
 from ditto.engine import EngineTree
 from ditto.network import Network
 from ditto.network.dims import evaluate
 from ditto.network.layers import Attention, Constant, Convolution, Gather, MatrixMultiply
 from ditto.network.weight import Stored, leaves
 from ditto.runtime.weights import network_of
+from ditto.verify.inputs import rows_per_picture
 
 
 @frozen

@@ -7,6 +7,7 @@ from attrs import evolve, frozen
 from ditto.engine import EngineTree
 from ditto.errors import ConfigError
 from ditto.runtime.session import RequestLimits
+from ditto.verify.inputs import rows_per_picture
 
 VISION, PREFILL, DECODE, ANSWER = "vision", "prefill", "decode", "answer"
 
@@ -90,10 +91,3 @@ class Plan:
         if rows and fits and batch * rows <= limits.max_prompt_embedding_table_size:
             made.append(Task(ANSWER, batch, context, self.new_tokens))
         return made
-
-
-def rows_per_picture(tree: EngineTree) -> int:
-    """Rows of features that one picture becomes, 0 without a vision engine."""
-    if "vision" not in tree.manifest.components:
-        return 0
-    return int(tree.config("vision")["builder_config"]["output_shape"][1])

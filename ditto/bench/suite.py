@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import torch
 
-from ditto.bench import inputs
 from ditto.bench.ceilings import measure
 from ditto.bench.clock import milliseconds
 from ditto.bench.cold import cold_seconds
@@ -21,6 +20,7 @@ from ditto.bench.rivals import CompiledRival, EagerRival
 from ditto.engine import EngineTree, versions
 from ditto.errors import DittoError
 from ditto.progress import peak_resident_bytes, stage
+from ditto.verify import inputs
 from ditto.verify.model import checkpoint_of, load
 
 

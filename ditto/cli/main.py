@@ -9,7 +9,7 @@ import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
-from ditto.cli import bench, build, compiling, doctor, inspect, plan, run
+from ditto.cli import bench, build, compiling, doctor, inspect, plan, run, verify
 from ditto.cli.console import show_error, showing
 from ditto.errors import DittoError
 
@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice: everything")
     made.add_argument("-q", "--quiet", action="store_true", help="say nothing but results and errors")
     commands = made.add_subparsers(metavar="COMMAND", required=True)
-    for command in (build, plan, compiling, inspect, run, bench, doctor):
+    for command in (build, plan, compiling, inspect, run, bench, verify, doctor):
         command.add_parser(commands)
     return made
 

@@ -60,7 +60,7 @@ class Answerer:
                 where=str(session.tree.root),
                 remedy="name the model's folder or hub id with --hf-model",
             )
-        self._processor = _load_processor(folder, self._has_vision)
+        self._processor = load_processor(folder, self._has_vision)
 
     @property
     def tokenizer(self) -> Any:
@@ -212,7 +212,12 @@ def _assign(prompts: Sequence[str], images: Sequence[Any], token: str) -> list[l
     return [[next(left) for _ in range(count)] for count in places]
 
 
-def _load_processor(folder: str | Path, has_vision: bool) -> Any:
+def load_processor(folder: str | Path, has_vision: bool) -> Any:
+    """Hugging Face's processor, or the tokenizer of a text model.
+
+    Raises:
+        TreeError: transformers cannot load it.
+    """
     from transformers import AutoProcessor, AutoTokenizer
 
     try:

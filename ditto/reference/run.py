@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -16,6 +18,18 @@ from ditto.network.spec import Spec
 from ditto.network.weight import TensorSource, Weight, resolve
 
 Watcher = Callable[[str, Tensor], None]
+
+_watcher: ContextVar[Watcher | None] = ContextVar("ditto_watcher", default=None)
+
+
+@contextmanager
+def watching(watcher: Watcher) -> Generator[None]:
+    """Tell `watcher` of every layer's output, by value name, of all networks that run inside."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
 
 
 class Constants:
@@ -31,20 +45,18 @@ class Constants:
         return self._kept[weight]
 
 
-def run(
-    network: Network, inputs: Mapping[str, Tensor], constants: Constants, watch: Watcher | None = None
-) -> dict[str, Tensor]:
+def run(network: Network, inputs: Mapping[str, Tensor], constants: Constants) -> dict[str, Tensor]:
     """Compute a network's outputs.
 
     Args:
         inputs: a tensor for every input, of its spec; named dimensions take their sizes from here.
-        watch: told of every layer's output, by value name.
     Returns:
         The outputs by their names.
     Raises:
         ShapeError: an input is missing, unknown, or does not fit its spec.
     """
     _check_inputs(network, inputs)
+    watch = _watcher.get()
     values: dict[str, Tensor] = dict(inputs)
     uses = Counter(name for node in network.nodes for name in node.inputs)
     uses.update(network.outputs.values())

@@ -75,3 +75,20 @@ def vision_of(model: Any) -> nn.Module | None:
     """Tower and projector of a vision-language model as one module, pixels → features; None for a text model."""
     family = FAMILIES.get(model.config.model_type)
     return None if family is None else family.vision_wrapper(model)
+
+
+def image_features(model: Any, pixels: Tensor) -> Tensor:
+    """Hugging Face's own features of pictures: [pictures, channels, height, width] → [pictures, rows, width]."""
+    config = model.config
+    found = model.get_image_features(
+        pixel_values=pixels.to(model.device, model.dtype),
+        vision_feature_layer=config.vision_feature_layer,
+        vision_feature_select_strategy=config.vision_feature_select_strategy,
+    )
+    return torch.stack(list(getattr(found, "pooler_output", found)))
+
+
+def rounded(model: Any, dtype: torch.dtype) -> None:
+    """Turn a model's parameters into `dtype`, as loading in that dtype does: buffers stay exact."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)

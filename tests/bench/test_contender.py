@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from attrs import evolve
 
-from ditto.bench import inputs
 from ditto.bench.contender import open_endless, requests_of
+from ditto.verify import inputs
 
 
 def test_it_answers_as_hugging_face_does(ours, eager, saved_tree):

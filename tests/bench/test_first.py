@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ditto.bench import inputs
 from ditto.bench.first import first_token, first_token_of_model, open_contender
+from ditto.verify import inputs
 
 
 def test_a_first_token_of_a_model(saved_llava, eager):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ditto.bench.plan import ANSWER, DECODE, PREFILL, VISION, Plan, Task, rows_per_picture
+from ditto.bench.plan import ANSWER, DECODE, PREFILL, VISION, Plan, Task
 from ditto.errors import ConfigError
+from ditto.verify.inputs import rows_per_picture
 
 
 def test_everything_is_measured_that_the_tree_has(llava_tree):

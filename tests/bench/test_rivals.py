@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ditto.bench import inputs
 from ditto.bench.rivals import CompiledRival
+from ditto.verify import inputs
 
 
 @pytest.fixture

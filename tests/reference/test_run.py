@@ -12,13 +12,13 @@ from ditto.network import Network, Spec
 from ditto.network.dims import evaluate
 from ditto.network.layers import Concatenation, Constant, ElementWise, Softmax, Unary
 from ditto.network.weight import Stored
-from ditto.reference import Constants, run
+from ditto.reference import Constants, run, watching
 from tests.network.samples import spec, whole
 from tests.support.layers import NoTensors
 
 
-def start(network, inputs, watch=None):
-    return run(network, inputs, Constants(network, NoTensors()), watch)
+def start(network, inputs):
+    return run(network, inputs, Constants(network, NoTensors()))
 
 
 def pair(x="float32[batch, sequence]", y="float32[batch, sequence]"):
@@ -42,7 +42,9 @@ def test_outputs_come_by_name():
 def test_every_layer_is_watched_once_in_order_and_is_of_its_spec():
     network, inputs, source = whole()
     seen = []
-    run(network, inputs, Constants(network, source), lambda name, tensor: seen.append((name, Spec.of(tensor))))
+    with watching(lambda name, tensor: seen.append((name, Spec.of(tensor)))):
+        run(network, inputs, Constants(network, source))
+    run(network, inputs, Constants(network, source))  # not watched
     assert [name for name, _ in seen] == [name for node in network.nodes for name in node.outputs]
     for name, found in seen:
         wanted = network.value(name).spec
@@ -65,7 +67,8 @@ def test_a_value_is_dropped_after_its_last_use():
         seen[name] = weakref.ref(tensor)
         alive.append([int(known[-1]) for known, tensor in seen.items() if tensor() is not None])
 
-    start(network, {"x": torch.rand(2)}, watch)
+    with watching(watch):
+        start(network, {"x": torch.rand(2)})
     assert alive == [[0], [0, 1], [0, 1, 2], [1, 2, 3], [1, 3, 4]]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ditto.errors import CheckpointError, TreeError
-from ditto.verify.model import checkpoint_of, load, vision_of
+from ditto.verify.model import checkpoint_of, image_features, load, rounded, vision_of
 from tests.support.models import llama, llava
 
 CPU = torch.device("cpu")
@@ -36,3 +36,17 @@ def test_a_broken_checkpoint_is_named(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(CheckpointError, match="transformers cannot load the model"):
         load(tmp_path, torch.float32, CPU)
+
+
+def test_rounding_is_that_of_loading_in_that_dtype(tmp_path):
+    llava().save_pretrained(tmp_path)
+    found = load(tmp_path, torch.float32, CPU)
+    rounded(found, torch.float16)
+    wanted = load(tmp_path, torch.float16, CPU)
+    for (name, part), (_, other) in zip(found.named_parameters(), wanted.named_parameters(), strict=True):
+        assert torch.equal(part, other), name
+    for (name, part), (_, other) in zip(found.named_buffers(), wanted.named_buffers(), strict=True):
+        assert torch.equal(part, other), name
+    pixels = torch.randn(2, 3, 28, 28)
+    with torch.no_grad():
+        assert torch.equal(image_features(found, pixels), vision_of(found)(pixels.half()))

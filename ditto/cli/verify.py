@@ -1,0 +1,38 @@
+"""`ditto verify`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+_PROMPT = "USER: <image>\nDescribe this image. ASSISTANT:"
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Describe the command."""
+    text = "Hold a tree against the model it came from: features, logits, tokens. Exit code 1 if they differ."
+    parser = commands.add_parser("verify", help="compare a tree with its model", description=text)
+    parser.add_argument("tree", metavar="OUT", type=Path, help="an engine tree")
+    parser.add_argument("--against", metavar="MODEL", help="folder or hub id (default: what the tree was built from)")
+    parser.add_argument("--session", choices=("auto", "reference", "tensorrt"), default="auto", help="what runs it")
+    parser.add_argument(
+        "--image", action="append", default=[], metavar="FILE", help="a picture (default: random pictures and prompts)"
+    )
+    parser.add_argument("--prompt", default=_PROMPT, metavar="TEXT", help="asked about each picture")
+    parser.add_argument("--max-new-tokens", type=int, default=16, metavar="N", help="per prompt (default 16)")
+    parser.add_argument("--json", action="store_true", help="print one object")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print a table, or one JSON object."""
+    from ditto.engine import EngineTree
+    from ditto.verify import verify
+    from ditto.verify.inputs import about_pictures, mixed
+
+    tree, count = EngineTree.open(options.tree), options.max_new_tokens
+    prompts = about_pictures(tree, options.image, options.prompt) if options.image else mixed(tree, count)
+    result = verify(tree, prompts, options.against, options.session, count)
+    print(json.dumps(result.to_json(), indent=1, ensure_ascii=False) if options.json else result.text())
+    return 0 if result.passed else 1

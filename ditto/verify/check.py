@@ -1,0 +1,128 @@
+"""Holds a tree against the model that it came from.
+
+The yardstick is Hugging Face in float32. A tree in another dtype may be as far from it as that dtype's tolerance, or
+one and a half times as far as Hugging Face itself is in that dtype.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from attrs import evolve
+
+from ditto.engine import EngineTree
+from ditto.errors import ConfigError
+from ditto.progress import stage
+from ditto.reference import RELATIVE_ERROR, watching
+from ditto.runtime import open_session
+from ditto.runtime.weights import network_of
+from ditto.verify.compare import Trio, difference, measure
+from ditto.verify.departure import Departures
+from ditto.verify.model import Prompts, checkpoint_of, load, rounded
+from ditto.verify.report import Verification
+from ditto.verify.tree import answers, logits, request_of
+from ditto.verify.yardstick import Yardstick, greedy, look, modules
+
+T = TypeVar("T")
+
+
+def verify(
+    tree: EngineTree,
+    prompts: Sequence[Prompts],
+    against: str | None = None,
+    session: str = "auto",
+    new_tokens: int = 16,
+) -> Verification:
+    """Compare features, logits of every new position, and greedy tokens; where they differ, look for the layer.
+
+    Args:
+        prompts: one each. Hugging Face runs them one at a time, the tree in batches.
+        against: a checkpoint folder or hub id; None for what the tree was built from.
+        session: what runs the tree.
+        new_tokens: per prompt, at most.
+    Raises:
+        DittoError: the tree cannot be run, or the model not loaded.
+    """
+    if not prompts or new_tokens < 1:
+        raise ConfigError("there is nothing to compare", remedy="ask for at least one prompt and one new token")
+    model = checkpoint_of(tree, against)
+    opened = open_session(tree, session)
+    dtype: Any = getattr(torch, tree.component("llm").dtype)
+
+    def looked(face: Any, exact: list[Yardstick] | None) -> list[Yardstick]:
+        tokens = [item.tokens for item in exact] if exact else [greedy(face, each, new_tokens) for each in prompts]
+        return [look(face, prompt, given) for prompt, given in zip(prompts, tokens, strict=True)]
+
+    with stage("hugging face", model):
+        exact, own = _twice(model, dtype, opened.device, looked)
+    with stage("tree", opened.name):
+        seen = [None if prompt.pixels is None else opened.features(prompt.pixels) for prompt in prompts]
+        requests = [request_of(opened, prompt, rows) for prompt, rows in zip(prompts, seen, strict=True)]
+        scores = [logits(opened, request, item.tokens) for request, item in zip(requests, exact, strict=True)]
+        tokens = answers(opened, requests, new_tokens)
+    features = [
+        Trio(f"prompt {number}, picture", rows.float().cpu(), wanted.features, mine.features)
+        for number, (rows, wanted, mine) in enumerate(zip(seen, exact, own, strict=True), 1)
+        if rows is not None and wanted.features is not None and mine.features is not None
+    ]
+    trios = [
+        Trio(f"prompt {number}, token", found, wanted.logits, mine.logits)
+        for number, (found, wanted, mine) in enumerate(zip(scores, exact, own, strict=True), 1)
+    ]
+    measures = [*([measure("features", features, dtype)] if features else []), measure("logits", trios, dtype)]
+    differences = [
+        difference(number, wanted, found, measures[-1].allowed)
+        for number, (wanted, found) in enumerate(zip(exact, tokens, strict=True), 1)
+    ]
+    result = Verification(
+        tree=str(tree.root),
+        model=model,
+        session=opened.name,
+        dtype=str(dtype).removeprefix("torch."),
+        measures=tuple(measures),
+        tokens=sum(len(item.tokens) for item in exact),
+        differences=tuple(item for item in differences if item is not None),
+    )
+    return result if result.passed else _located(result, tree, prompts[0], exact[0], dtype, opened.device)
+
+
+def _located(
+    result: Verification, tree: EngineTree, prompt: Prompts, exact: Yardstick, dtype: torch.dtype, device: torch.device
+) -> Verification:
+    """The result with the first departing layer of each network, all of them run by PyTorch."""
+    with stage("departing layers"):
+        wide, narrow = _twice(result.model, dtype, device, lambda face, _: modules(face, prompt))
+        session = open_session(tree, "reference")
+        watchers = {
+            name: Departures(name, network_of(tree, name), wide, narrow, RELATIVE_ERROR[dtype])
+            for name in ("vision", "llm")
+            if name == "llm" or prompt.pixels is not None
+        }
+        if prompt.pixels is not None:
+            with watching(watchers["vision"].watch):
+                session.features(prompt.pixels)
+        # With Hugging Face's features, so that the decoder answers for itself alone.
+        request = request_of(session, prompt, exact.features)
+        with watching(watchers["llm"].watch):
+            logits(session, request, exact.tokens[:1])
+    found = [watcher.first for watcher in watchers.values()]
+    compared = sum(watcher.compared for watcher in watchers.values())
+    return evolve(result, departures=tuple(item for item in found if item is not None), compared=compared)
+
+
+def _twice(model: str, dtype: torch.dtype, device: torch.device, work: Callable[[Any, T | None], T]) -> tuple[T, T]:
+    """What `work` gives for the model in float32, and then, knowing that, in `dtype`."""
+    face = load(model, torch.float32, device, attention="eager")  # other implementations drop soft-caps
+    exact = work(face, None)
+    if dtype == torch.float32:
+        return exact, exact
+    rounded(face, dtype)
+    own = work(face, exact)
+    del face
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return exact, own

@@ -1,0 +1,81 @@
+"""Numbers beside numbers, and tokens beside tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from ditto.reference import RELATIVE_ERROR, relative_error
+from ditto.verify.report import Difference, Measure
+from ditto.verify.yardstick import Yardstick
+
+_TIMES_OWN_ERROR = 1.5
+# Two logits that err independently by `s` each rarely close a gap of more than six times that.
+_TIE = 6.0
+
+
+@frozen(eq=False)
+class Trio:
+    """The same numbers from three sides; the first axis counts pictures or positions.
+
+    Args:
+        label: of an item on the first axis, its number left out.
+        found: the tree's.
+        exact, own: Hugging Face's in float32, and in the tree's dtype.
+    """
+
+    label: str
+    found: Tensor
+    exact: Tensor
+    own: Tensor
+
+
+def measure(name: str, trios: Sequence[Trio], dtype: torch.dtype) -> Measure:
+    """Errors over all of them, and the worst item."""
+    found, exact, own = (
+        torch.cat([getattr(trio, side).flatten() for trio in trios]) for side in ("found", "exact", "own")
+    )
+    items = [
+        (relative_error(trio.found[index], trio.exact[index]), f"{trio.label} {index + 1}")
+        for trio in trios
+        for index in range(len(trio.exact))
+    ]
+    worst, worst_at = max(items)
+    own_error = relative_error(own, exact)
+    return Measure(
+        name=name,
+        relative_error=relative_error(found, exact),
+        worst_relative_error=worst,
+        worst_at=worst_at,
+        max_error=float((found.float() - exact).abs().max()),
+        own_error=own_error,
+        allowed=max(RELATIVE_ERROR[dtype], _TIMES_OWN_ERROR * own_error),
+    )
+
+
+def difference(number: int, exact: Yardstick, tokens: Sequence[int], allowed: float) -> Difference | None:
+    """The first token that is not Hugging Face's; None if all are.
+
+    Args:
+        number: of the prompt.
+        tokens: the tree's.
+        allowed: relative error of logits.
+    """
+    if tuple(tokens) == exact.tokens:
+        return None
+    pairs = [(_at(exact.tokens, index), _at(tokens, index)) for index in range(max(len(exact.tokens), len(tokens)))]
+    position = next(index for index, (wanted, found) in enumerate(pairs) if wanted != found)
+    wanted, found = pairs[position]
+    if wanted < 0 or found < 0:
+        return Difference(number, position + 1, wanted, found, gap=float("inf"), tie=False)
+    logits = exact.logits[position]
+    gap = float(logits[wanted] - logits[found])
+    each = allowed * float(logits.norm()) / len(logits) ** 0.5
+    return Difference(number, position + 1, wanted, found, gap, tie=gap <= _TIE * each)
+
+
+def _at(tokens: Sequence[int], index: int) -> int:
+    return tokens[index] if index < len(tokens) else -1

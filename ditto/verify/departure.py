@@ -1,0 +1,171 @@
+"""Where a network leaves the model that it came from: its values beside what the model's modules take and give."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from attrs import define, field, frozen
+from torch import Tensor
+
+from ditto.network import Network
+from ditto.network.graph import Node
+from ditto.network.layers import Constant
+from ditto.reference import relative_error
+from ditto.verify.yardstick import Seen
+
+# A single module's rounding varies more than that of a whole model.
+_TIMES_OWN_ERROR = 3.0
+
+
+@frozen
+class Departure:
+    """The first value of a network that departs.
+
+    Args:
+        component: `vision` or `llm`.
+        value: its name, which begins with the path of the module it was made in.
+        layer: the kind of layer that makes it.
+        module, source: where in the model that layer comes from.
+        port: what the value is to the model, e.g. "what `model.norm` gives".
+        relative_error, allowed: against Hugging Face in float32.
+    """
+
+    component: str
+    value: str
+    layer: str
+    module: str
+    source: str
+    port: str
+    relative_error: float
+    allowed: float
+
+
+@define
+class _Port:
+    """One side of a module, and the values of the network that may stand for it, with their errors."""
+
+    text: str
+    exact: Tensor
+    own: Tensor
+    errors: dict[str, float] = field(factory=dict)
+
+    @property
+    def best(self) -> str:
+        return min(self.errors, key=self.errors.__getitem__)
+
+
+class Departures:
+    """Compares a network's values with a model's modules as they are computed.
+
+    A value that enters a module's layers from outside may be what the module takes; one that its layers make and
+    others use may be what it gives. Of those of the right size, the nearest counts: rewrites move and join layers, and
+    what has no counterpart is not compared.
+
+    Args:
+        component: `vision` or `llm`.
+        network: whose values are watched.
+        exact, own: what the model's modules see in float32, and in the network's dtype.
+        least: the relative error that is always allowed.
+    """
+
+    def __init__(
+        self, component: str, network: Network, exact: Mapping[str, Seen], own: Mapping[str, Seen], least: float
+    ) -> None:
+        self._component, self._network, self._least = component, network, least
+        self._order = {name: index for index, node in enumerate(network.nodes) for name in node.outputs}
+        self._ports: list[_Port] = []
+        self._of_value: dict[str, list[_Port]] = defaultdict(list)
+        for path, names in _module_paths(network, exact).items():
+            takes, gives = _borders(network, path)
+            for text, key, values in (("gives", "given", gives), ("takes", "taken", takes)):
+                seen, rounded = getattr(exact[names], key), getattr(own[names], key)
+                if seen is not None and rounded is not None:
+                    port = _Port(f"what `{names}` {text}", seen, rounded)
+                    self._ports.append(port)
+                    for value in values:
+                        self._of_value[value].append(port)
+
+    def watch(self, name: str, tensor: Tensor) -> None:
+        """Compare a value that was just computed."""
+        for port in self._of_value.get(name, ()):
+            wanted = _alike(port.exact, tensor)
+            if wanted is not None:
+                port.errors.setdefault(name, relative_error(tensor.reshape(wanted.shape), wanted))
+
+    @property
+    def first(self) -> Departure | None:
+        """The first that departs, in the network's order; None if none does."""
+        found = [port for port in self._ports if port.errors and port.errors[port.best] > self._allowed(port)]
+        if not found:
+            return None
+        port = min(found, key=lambda port: self._order[port.best])
+        node = self._network.nodes[self._order[port.best]]
+        return Departure(
+            component=self._component,
+            value=port.best,
+            layer=type(node.layer).__name__,
+            module=node.place.module,
+            source=node.place.source,
+            port=port.text,
+            relative_error=port.errors[port.best],
+            allowed=self._allowed(port),
+        )
+
+    @property
+    def compared(self) -> int:
+        """How many sides of modules were compared."""
+        return sum(bool(port.errors) for port in self._ports)
+
+    def _allowed(self, port: _Port) -> float:
+        return max(self._least, _TIMES_OWN_ERROR * relative_error(port.own, port.exact))
+
+
+def _module_paths(network: Network, seen: Mapping[str, Seen]) -> dict[str, str]:
+    """Module paths of the network, outer ones too, and the model's path for each: wrappers begin theirs elsewhere."""
+    paths: dict[str, None] = {}
+    for node in network.nodes:
+        parts = node.place.module.split(".")
+        paths.update(dict.fromkeys(".".join(parts[: count + 1]) for count in range(len(parts))))
+    matched: dict[str, str] = {}
+    for path in filter(None, paths):
+        for known in (path, path.partition(".")[2]):
+            ends = [known] if known in seen else [name for name in seen if known and name.endswith(f".{known}")]
+            if len(ends) == 1:
+                matched[path] = ends[0]
+                break
+    return matched
+
+
+def _borders(network: Network, path: str) -> tuple[list[str], list[str]]:
+    """Values that enter the layers of a module from outside, and values that leave them."""
+    inside = {id(node) for node in network.nodes if _within(node, path)}
+    made = {name for node in network.nodes if id(node) in inside for name in node.outputs}
+    constants = {name for node in network.nodes if isinstance(node.layer, Constant) for name in node.outputs}
+    takes: dict[str, None] = {}
+    used_outside = set(network.outputs.values())
+    for node in network.nodes:
+        if id(node) in inside:
+            takes.update(dict.fromkeys(name for name in node.inputs if name not in made and name not in constants))
+        else:
+            used_outside.update(node.inputs)
+    return list(takes), [name for name in _in_order(network) if name in made & used_outside and name not in constants]
+
+
+def _in_order(network: Network) -> Iterator[str]:
+    return (name for node in network.nodes for name in node.outputs)
+
+
+def _within(node: Node, path: str) -> bool:
+    return node.place.module == path or node.place.module.startswith(f"{path}.")
+
+
+def _alike(wanted: Tensor, found: Tensor) -> Any:
+    """`wanted`, or its last row where the network keeps only that, if `found` can be the same; else None."""
+    if not found.is_floating_point() or not wanted.dim() or not found.dim() or wanted.shape[-1] != found.shape[-1]:
+        return None
+    if wanted.numel() == found.numel():
+        return wanted
+    last = wanted[..., -1:, :] if wanted.dim() > 1 else wanted
+    return last if last.numel() == found.numel() else None

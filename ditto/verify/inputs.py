@@ -1,0 +1,74 @@
+"""Prompts and pictures that a tree takes: random ones, or a person's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ditto.engine import EngineTree
+from ditto.errors import PromptError, TreeError
+from ditto.families.answering import load_picture, load_processor
+from ditto.network import Spec
+from ditto.runtime.session import RequestLimits
+from ditto.verify.model import Prompts
+
+
+def pictures(tree: EngineTree, count: int, seed: int = 0) -> Tensor:
+    """Normalised pixels: float32 [count, channels, height, width]."""
+    (spec,) = (Spec.parse(text) for text in tree.component("vision").inputs.values())
+    shape = [int(str(size)) for size in spec.shape[1:]]
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def prompts(tree: EngineTree, batch: int, length: int, with_pictures: bool = False, seed: int = 0) -> Prompts:
+    """`batch` prompts of `length` tokens, none of them special; a picture stands near the beginning of each."""
+    tokens = tree.manifest.tokens
+    assert tokens is not None
+    special = {*tokens.end, tokens.pad, tokens.image}
+    allowed = torch.tensor([token for token in range(3, tokens.vocab_size) if token not in special])
+    drawn = torch.randint(len(allowed), (batch, length), generator=torch.Generator().manual_seed(seed))
+    ids = allowed[drawn]
+    if not with_pictures:
+        return Prompts(ids)
+    assert tokens.image is not None
+    ids[:, 4 : 4 + rows_per_picture(tree)] = tokens.image
+    return Prompts(ids, pictures(tree, batch, seed))
+
+
+def rows_per_picture(tree: EngineTree) -> int:
+    """Rows of features that one picture becomes, 0 without a vision engine."""
+    if "vision" not in tree.manifest.components:
+        return 0
+    return int(tree.config("vision")["builder_config"]["output_shape"][1])
+
+
+def mixed(tree: EngineTree, new_tokens: int, count: int = 4) -> list[Prompts]:
+    """Prompts of different lengths that leave room for `new_tokens`, one each; with pictures where the tree sees, but
+    for the last of several."""
+    limits = RequestLimits.of(tree)
+    room = min(limits.max_input_len, limits.max_seq_len - new_tokens)
+    rows = rows_per_picture(tree)
+    made: list[Prompts] = []
+    for number in range(count):
+        seen = rows > 0 and (number == 0 or number < count - 1)
+        length = (rows if seen else 0) + 8 + 5 * number
+        made.append(prompts(tree, 1, max(min(length, room), 1), seen, seed=number))
+    return made
+
+
+def about_pictures(tree: EngineTree, files: Sequence[str], prompt: str) -> list[Prompts]:
+    """The same prompt about each picture, as the tree's own processor makes it.
+
+    Raises:
+        PromptError, TreeError: a file is no picture, or the tree sees none or has no processor.
+    """
+    if "vision" not in tree.manifest.components:
+        raise PromptError("the tree has no vision engine", remedy="leave the pictures out")
+    if tree.processor_folder is None:
+        raise TreeError("the tree has no processor", where=str(tree.root), remedy="leave the pictures out")
+    processor = load_processor(tree.processor_folder, has_vision=True)
+    pictures = [load_picture(file) for file in files]
+    made = [processor(text=[prompt], images=[picture], return_tensors="pt") for picture in pictures]
+    return [Prompts(one["input_ids"], one["pixel_values"]) for one in made]

@@ -1,0 +1,55 @@
+"""What a tree makes of prompts, in the form of the yardstick."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ditto.runtime import Request, Session, generate
+from ditto.runtime.session import Turn
+from ditto.verify.model import Prompts
+
+
+def request_of(session: Session, prompt: Prompts, features: Tensor | None) -> Request:
+    """One prompt as a session takes it: image tokens become virtual ids, one for each row of features."""
+    (ids,) = prompt.ids
+    if features is None:
+        return Request(tuple(ids.tolist()))
+    places = ids == session.tokens.image
+    virtual = torch.where(places, session.tokens.vocab_size + places.cumsum(0) - 1, ids)
+    return Request(tuple(virtual.tolist()), features.flatten(0, 1))
+
+
+def logits(session: Session, request: Request, tokens: Sequence[int]) -> Tensor:
+    """Logits after the prompt and after each of `tokens` but the last: float32 [N, V], on the CPU."""
+    runner = session.start(1)
+    found: list[Tensor] = []
+    with runner.working():
+        chosen = torch.zeros(1, dtype=torch.int64, device=runner.device)
+        for past, token in zip((0, *range(len(request.ids), len(request.ids) + len(tokens) - 1)), (0, *tokens)):
+            chosen.fill_(token)
+            found.append(runner.step([Turn(0, request, past)], chosen)[0].float().cpu())
+    runner.close()
+    return torch.stack(found)
+
+
+def answers(session: Session, requests: Sequence[Request], new_tokens: int) -> list[tuple[int, ...]]:
+    """Greedy tokens of each request, in batches as large as the engine takes."""
+    limits = session.limits
+    made: list[tuple[int, ...]] = []
+    batch: list[Request] = []
+    for request in [*requests, None]:
+        rows = sum(_rows(item) for item in [*batch, *([request] if request else [])])
+        full = len(batch) == limits.max_batch_size or rows > limits.max_prompt_embedding_table_size
+        if batch and (request is None or full):
+            made += [answer.ids for answer in generate(session, batch, new_tokens)]
+            batch = []
+        if request is not None:
+            batch.append(request)
+    return made
+
+
+def _rows(request: Request) -> int:
+    return 0 if request.features is None else len(request.features)

@@ -1,0 +1,100 @@
+"""What Hugging Face makes of a prompt: the numbers that a tree is held against.
+
+S tokens of a prompt, N new ones, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from attrs import define, frozen
+from torch import Tensor, nn
+
+from ditto.verify.model import Prompts, image_features
+
+
+@frozen(eq=False)
+class Yardstick:
+    """Numbers of one prompt, on the CPU.
+
+    Args:
+        features: float32 [pictures, rows, width], or None without a picture.
+        logits: float32 [N, V]: after the prompt, and after each further token but the last.
+        tokens: the greedy ones, an end token included.
+    """
+
+    features: Tensor | None
+    logits: Tensor
+    tokens: tuple[int, ...]
+
+
+@torch.no_grad()
+def greedy(model: Any, prompt: Prompts, new_tokens: int) -> tuple[int, ...]:
+    """The tokens that `generate` gives for one prompt."""
+    ids = prompt.ids.to(model.device)
+    made = model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=new_tokens,
+        do_sample=False,
+        **_pixels(model, prompt),
+    )
+    return tuple(made[0, ids.shape[1] :].tolist())
+
+
+@torch.no_grad()
+def look(model: Any, prompt: Prompts, tokens: Sequence[int]) -> Yardstick:
+    """The model's numbers for one prompt that `tokens` follow."""
+    ids = torch.cat([prompt.ids, torch.tensor([list(tokens[:-1])], dtype=torch.int64)], 1)
+    given = {"input_ids": ids.to(model.device), **_pixels(model, prompt)}
+    logits = model(**given, use_cache=False, logits_to_keep=len(tokens)).logits[0]
+    features = None if prompt.pixels is None else image_features(model, prompt.pixels).float().cpu()
+    return Yardstick(features, logits.float().cpu(), tuple(tokens))
+
+
+@define
+class Seen:
+    """What went into a module and came out of it in its only call; None for what is no tensor."""
+
+    taken: Tensor | None = None
+    given: Tensor | None = None
+    calls: int = 0
+
+
+@torch.no_grad()
+def modules(model: Any, prompt: Prompts) -> Mapping[str, Seen]:
+    """What every module that is called once sees of one prompt, by module path."""
+    seen: dict[str, Seen] = {}
+    with ExitStack() as hooks:
+        for path, module in model.named_modules():
+            if path:
+                record = seen.setdefault(path, Seen())
+                hook = module.register_forward_hook(_recorder(record), with_kwargs=True)
+                hooks.callback(hook.remove)
+        model(input_ids=prompt.ids.to(model.device), use_cache=False, **_pixels(model, prompt))
+    return {path: record for path, record in seen.items() if record.calls == 1}
+
+
+def _recorder(record: Seen) -> Any:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        del module
+        record.calls += 1
+        if record.calls == 1:
+            record.taken = _tensor((*args, *kwargs.values()))
+            record.given = _tensor(output if isinstance(output, (tuple, list)) else (output,))
+
+    return hook
+
+
+def _tensor(values: Sequence[Any]) -> Tensor | None:
+    first = next(iter(values), None)
+    return first.detach().cpu() if isinstance(first, Tensor) and first.is_floating_point() else None
+
+
+def _pixels(model: Any, prompt: Prompts) -> dict[str, Tensor]:
+    if prompt.pixels is None:
+        return {}
+    return {"pixel_values": prompt.pixels.to(model.device, model.dtype)}

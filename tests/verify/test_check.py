@@ -1,0 +1,148 @@
+"""A sound tree passes, and planted faults are found: numbers, tokens, and the layer they are in."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ditto.errors import ConfigError, TreeError
+from ditto.runtime.session import LlmRunner
+from ditto.verify import verify
+from ditto.verify.inputs import mixed
+
+
+def checked(pair, tree):
+    return verify(tree, mixed(tree, 6), str(pair.checkpoint), "reference", 6)
+
+
+@pytest.mark.parametrize("kind", ["llavas", "llamas"])
+def test_a_sound_tree_passes(kind, request):
+    pair = request.getfixturevalue(kind)
+    result = checked(pair, pair.sound)
+    assert result.passed
+    assert [item.name for item in result.measures] == (["features", "logits"] if kind == "llavas" else ["logits"])
+    assert all(item.relative_error < 1e-5 for item in result.measures)
+    assert result.tokens > 8
+    assert result.differences == result.departures == ()
+    assert result.compared == 0
+
+
+def in_module(nodes, end, kind):
+    return next(node for node in nodes if node["module"].endswith(end) and node["layer"]["kind"] == kind)
+
+
+def query_scale(nodes):
+    """The literal that the queries of the first layer are multiplied by."""
+    attention = in_module(nodes, "layers.0.self_attn", "Attention")
+    made = {name: node for node in nodes for name in node["outputs"]}
+    product = made[attention["inputs"][0]]
+    (scale,) = (made[name] for name in product["inputs"] if made[name]["layer"]["kind"] == "Constant")
+    return scale["layer"]["weight"]["literal"]
+
+
+def tanh(nodes):
+    node = in_module(nodes, "layers.1.mlp.act_fn", "Activation")
+    node["layer"]["function"] = "TANH"
+
+
+FAULTS = {
+    "a norm's weight in layer 1": (
+        "llavas",
+        {"component": "llm", "tensor": "layers.1.input_layernorm.weight"},
+        "layers.1.input_layernorm",
+    ),
+    "a projection's weight in layer 1": (
+        "llavas",
+        {"component": "llm", "tensor": "layers.1.mlp.down_proj.weight"},
+        "layers.1.mlp.down_proj",
+    ),
+    "a key projection's weight, fused with others": (
+        "llamas",
+        {"component": "llm", "tensor": "layers.1.self_attn.k_proj.weight"},
+        "layers.1.self_attn.k_proj",
+    ),
+    "an activation in layer 1": ("llamas", {"component": "llm", "node": tanh}, "layers.1.mlp.act_fn"),
+    "the attention's scale": ("llamas", {"component": "llm", "literal": query_scale}, "layers.0.self_attn"),
+    "the output embedding": ("llamas", {"component": "llm", "tensor": "lm_head.weight"}, "lm_head"),
+    "a bias of the tower": ("llavas", {"component": "vision", "tensor": "layers.1.mlp.fc1.bias"}, "layers.1.mlp.fc1"),
+    "the projector": (
+        "llavas",
+        {"component": "vision", "tensor": "projector.linear_2.weight"},
+        "multi_modal_projector.linear_2",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_found_and_its_layer_named(name, request):
+    kind, fault, module = FAULTS[name]
+    pair = request.getfixturevalue(kind)
+    tree = pair.broken(**fault)
+    result = checked(pair, tree)
+    assert not result.passed
+    (found,) = result.departures
+    assert found.component == fault["component"]
+    assert found.module.endswith(module), found
+    assert found.relative_error > 100 * found.allowed
+    assert f"first departing layer of {fault['component']}" in result.text()
+
+
+def test_a_fault_of_what_runs_the_networks_is_told_apart(llamas, monkeypatch):
+    from ditto.runtime.reference import _ReferenceRunner
+
+    step = _ReferenceRunner.step
+    calls: list[int] = []
+
+    def wrong(self: LlmRunner, turns, chosen):
+        calls.append(0)
+        return step(self, turns, chosen) * 1.001
+
+    monkeypatch.setattr(_ReferenceRunner, "step", wrong)
+    result = checked(llamas, llamas.sound)
+    assert calls
+    assert not result.passed
+    assert result.differences == result.departures == ()
+    assert result.compared > 20
+    assert "the networks are the model's, what runs them is not" in result.text()
+
+
+def test_a_wrong_token_is_shown_with_its_gap(llamas, monkeypatch):
+    answers = [(9, 9), (9, 9), (9, 9), (9, 9)]
+    monkeypatch.setattr("ditto.verify.check.answers", lambda session, requests, count: answers)
+    result = checked(llamas, llamas.sound)
+    assert not result.passed
+    first = result.differences[0]
+    assert first.position == 1
+    assert first.found == 9
+    assert first.gap > 0
+    assert not first.tie
+
+
+def test_half_precision_is_held_to_hugging_faces_own_error(tmp_path, llamas):
+    from ditto import LlmBuilder
+
+    builder = LlmBuilder.from_pretrained(str(llamas.checkpoint)).with_dtype("float16").with_target("tensorrt-rtx")
+    tree = builder.with_batch(2).build(tmp_path / "tree")
+    result = verify(tree, mixed(tree, 4), None, "reference", 4)
+    (logits,) = result.measures
+    assert result.passed
+    assert 1e-5 < logits.own_error < 1e-2
+    assert logits.allowed == max(2e-3, 1.5 * logits.own_error)
+
+
+def test_nothing_to_compare_is_refused(llamas):
+    with pytest.raises(ConfigError, match="nothing to compare"):
+        verify(llamas.sound, [], str(llamas.checkpoint), "reference")
+
+
+def test_a_tree_from_memory_needs_a_name(llamas):
+    with pytest.raises(TreeError, match="built from a model in memory"):
+        verify(llamas.sound, mixed(llamas.sound, 2), None, "reference")
+
+
+def test_the_decoder_answers_for_itself(llavas):
+    """A fault of the tower does not show in the decoder's layers."""
+    tree = llavas.broken("vision", tensor="layers.0.mlp.fc1.bias")
+    result = checked(llavas, tree)
+    assert [item.component for item in result.departures] == ["vision"]
+    assert torch.tensor([item.relative_error for item in result.measures]).min() > 1e-5

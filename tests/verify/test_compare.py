@@ -1,0 +1,68 @@
+"""Errors are those of PyTorch's norms, the worst item is named, and a tie is a gap that the allowed error can close."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ditto.verify.compare import Trio, difference, measure
+from ditto.verify.yardstick import Yardstick
+
+
+def test_errors_over_all_and_of_the_worst():
+    torch.manual_seed(0)
+    exact = torch.randn(3, 50)
+    found = exact.clone()
+    found[1] *= 1.01
+    own = exact * 1.002
+    made = measure(
+        "logits",
+        [Trio("prompt 1, token", exact, exact, exact), Trio("prompt 2, token", found, exact, own)],
+        torch.float16,
+    )
+    both = torch.cat([exact, exact])
+    wanted = torch.linalg.vector_norm(torch.cat([exact, found]) - both) / torch.linalg.vector_norm(both)
+    assert made.relative_error == pytest.approx(float(wanted), rel=1e-4)
+    assert made.worst_relative_error == pytest.approx(0.01, rel=1e-4)
+    assert made.worst_at == "prompt 2, token 2"
+    assert made.max_error == pytest.approx(float((found - exact).abs().max()))
+    assert made.own_error == pytest.approx(0.002 / 2**0.5, rel=1e-3)
+    assert made.allowed == pytest.approx(1.5 * made.own_error)
+    assert not made.passed
+
+
+def test_a_dtypes_tolerance_is_always_allowed():
+    exact = torch.ones(2, 4)
+    assert measure("features", [Trio("", exact * 1.0019, exact, exact)], torch.float16).passed
+    assert not measure("features", [Trio("", exact * 1.0019, exact, exact)], torch.float32).passed
+
+
+def yardstick(*tokens):
+    logits = torch.zeros(len(tokens), 8)
+    for row, token in enumerate(tokens):
+        logits[row, token] = 1.0
+    logits[:, 7] = 0.99
+    return Yardstick(None, logits, tokens)
+
+
+def test_the_same_tokens_do_not_differ():
+    assert difference(1, yardstick(3, 4), [3, 4], 1e-5) is None
+
+
+def test_the_first_wrong_token_counts():
+    found = difference(2, yardstick(3, 4, 5), [3, 1, 1], 1e-3)
+    assert (found.prompt, found.position, found.wanted, found.found) == (2, 2, 4, 1)
+    assert found.gap == pytest.approx(1.0)
+    assert not found.tie
+
+
+def test_a_tie_is_within_what_is_allowed():
+    assert difference(1, yardstick(3), [7], 1e-2).tie
+    assert not difference(1, yardstick(3), [7], 1e-3).tie
+
+
+@pytest.mark.parametrize("tokens", [[3], [3, 4, 5]])
+def test_an_answer_of_another_length_differs(tokens):
+    found = difference(1, yardstick(3, 4), tokens, 1.0)
+    assert found.position == min(len(tokens), 2) + 1
+    assert not found.tie

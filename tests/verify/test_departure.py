@@ -1,0 +1,67 @@
+"""Values find the modules they stand for: joined and moved layers too, and what has no counterpart is left out."""
+
+from __future__ import annotations
+
+import torch
+
+from ditto.reference import watching
+from ditto.runtime import Request, open_session
+from ditto.runtime.weights import network_of
+from ditto.verify.departure import Departures
+from ditto.verify.model import Prompts
+from ditto.verify.tree import logits
+from ditto.verify.yardstick import modules
+from tests.support.decoding import eager
+from tests.support.models import llama
+
+IDS = (5, 9, 31, 7, 4)
+
+
+def watched(tree, model, own=None):
+    seen = modules(eager(model), Prompts(torch.tensor([IDS])))
+    made = Departures("llm", network_of(tree, "llm"), seen, own or seen, 1e-5)
+    with watching(made.watch):
+        logits(open_session(tree, "reference"), Request(IDS), (1,))
+    return made
+
+
+def test_most_modules_of_a_block_are_compared(llama_tree):
+    made = watched(llama_tree, llama())
+    assert made.first is None
+    texts = {port.text for port in made._ports if port.errors}
+    for block in (0, 1):
+        for part in (
+            "input_layernorm",
+            "self_attn.q_proj",
+            "self_attn.k_proj",
+            "self_attn.o_proj",
+            "mlp.gate_proj",
+            "mlp.up_proj",
+            "mlp.act_fn",
+            "mlp.down_proj",
+            "post_attention_layernorm",
+        ):
+            assert f"what `model.layers.{block}.{part}` gives" in texts, (block, part)
+        assert f"what `model.layers.{block}.self_attn.o_proj` takes" in texts
+    assert "what `model.norm` gives" in texts
+    assert "what `lm_head` gives" in texts
+
+
+def test_the_first_in_order_is_named(llama_tree):
+    model = llama()
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight *= 1.05
+    found = watched(llama_tree, model).first
+    assert found.module.endswith("layers.0.mlp.up_proj") or "up_proj" in found.port
+    assert found.port == "what `model.layers.0.mlp.up_proj` gives"
+    assert found.source
+
+
+def test_what_hugging_face_itself_errs_is_allowed(llama_tree):
+    model = llama()
+    with torch.no_grad():
+        for part in model.parameters():
+            part *= 1.001
+    assert watched(llama_tree, model).first is not None
+    own = modules(eager(llama()), Prompts(torch.tensor([IDS])))
+    assert watched(llama_tree, model, own).first is None

@@ -1,0 +1,57 @@
+"""Prompts are random, of the wanted sizes, and free of special tokens."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoProcessor
+
+from ditto import LlavaModel
+from ditto.errors import PromptError, TreeError
+from ditto.runtime.session import RequestLimits
+from ditto.verify.inputs import about_pictures, mixed, pictures, prompts, rows_per_picture
+
+
+def test_prompts_have_no_special_token(llava_tree):
+    tokens = llava_tree.manifest.tokens
+    made = prompts(llava_tree, 3, 2000)
+    assert made.ids.shape == (3, 2000)
+    assert made.pixels is None
+    assert not set(made.ids.flatten().tolist()) & {*tokens.end, tokens.pad, tokens.image}
+    assert made.ids.max() < tokens.vocab_size
+
+
+def test_each_prompt_has_a_picture_and_its_places(llava_tree):
+    rows = rows_per_picture(llava_tree)
+    made = prompts(llava_tree, 2, rows + 6, with_pictures=True)
+    assert (made.ids == llava_tree.manifest.tokens.image).sum(1).tolist() == [rows, rows]
+    assert made.pixels.shape == (2, 3, 28, 28)
+    assert torch.equal(made.pixels, pictures(llava_tree, 2))
+
+
+def test_mixed_prompts_differ_in_length_and_in_pictures(llava_tree, llama_tree):
+    limits = RequestLimits.of(llava_tree)
+    made = mixed(llava_tree, 6)
+    assert [prompt.pixels is None for prompt in made] == [False, False, False, True]
+    assert len({prompt.ids.shape[1] for prompt in made}) > 1
+    assert all(prompt.ids.shape[1] + 6 <= limits.max_seq_len for prompt in made)
+    assert all(prompt.pixels is None for prompt in mixed(llama_tree, 6))
+
+
+def test_a_persons_pictures_go_through_the_processor(shapes_checkpoint, pictures, tmp_path, llama_tree, llava_tree):
+    tree = LlavaModel.from_pretrained(str(shapes_checkpoint)).with_target("tensorrt-rtx").build_all(tmp_path / "tree")
+    prompt = "USER: <image>\nWhat? ASSISTANT:"
+    first, second = about_pictures(tree, [str(path) for path in pictures[:2]], prompt)
+    processor = AutoProcessor.from_pretrained(shapes_checkpoint)
+    with Image.open(pictures[1]) as picture:
+        wanted = processor(
+            text=["USER: <image>\nWhat? ASSISTANT:"], images=[picture.convert("RGB")], return_tensors="pt"
+        )
+    assert torch.equal(second.ids, wanted["input_ids"])
+    assert torch.equal(second.pixels, wanted["pixel_values"])
+    assert not torch.equal(first.pixels, second.pixels)
+    with pytest.raises(PromptError, match="no vision engine"):
+        about_pictures(llama_tree, ["x"], "y")
+    with pytest.raises(TreeError, match="no processor"):
+        about_pictures(llava_tree, ["x"], "y")

@@ -1,0 +1,62 @@
+"""The yardstick is Hugging Face's own word."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ditto.verify.model import Prompts
+from ditto.verify.yardstick import greedy, look, modules
+from tests.support.models import image_features, llama, llava
+
+TEXT = Prompts(torch.tensor([[5, 9, 31, 7]]))
+
+
+@pytest.fixture(scope="module")
+def model():
+    made = llama()
+    made.generation_config.eos_token_id = None
+    return made
+
+
+def test_greedy_tokens_follow_the_logits(model):
+    tokens = greedy(model, TEXT, 4)
+    ids = TEXT.ids
+    for token in tokens:
+        with torch.no_grad():
+            logits = model(ids).logits[0, -1]
+        assert token == int(logits.argmax())
+        ids = torch.cat([ids, logits.argmax()[None, None]], 1)
+    assert len(tokens) == 4
+
+
+def test_logits_of_each_new_position(model):
+    tokens = (11, 12, 13)
+    found = look(model, TEXT, tokens)
+    assert found.features is None
+    for count in range(3):
+        ids = torch.cat([TEXT.ids, torch.tensor([list(tokens[:count])], dtype=torch.int64)], 1)
+        with torch.no_grad():
+            assert torch.allclose(found.logits[count], model(ids).logits[0, -1], atol=1e-5)
+
+
+def test_features_are_hugging_faces():
+    model = llava()
+    ids = torch.tensor([[5, *[model.config.image_token_index] * 16, 6]])
+    pixels = torch.randn(1, 3, 28, 28)
+    found = look(model, Prompts(ids, pixels), (4,))
+    assert torch.equal(found.features, image_features(model, pixels))
+    seen = modules(model, Prompts(ids, pixels))
+    assert any("multi_modal_projector" in path for path in seen)
+
+
+def test_modules_are_seen_from_both_sides(model):
+    seen = modules(model, TEXT)
+    block = model.model.layers[1]
+    assert torch.equal(
+        seen["model.layers.1.mlp.act_fn"].given, torch.nn.functional.silu(seen["model.layers.1.mlp.act_fn"].taken)
+    )
+    with torch.no_grad():
+        taken = seen["model.layers.1.input_layernorm"].taken
+        assert torch.equal(seen["model.layers.1.input_layernorm"].given, block.input_layernorm(taken))
+        assert torch.equal(seen["lm_head"].given, model(TEXT.ids).logits)
