@@ -4,8 +4,8 @@
 
 FOLDER needs 30 GB (random float16 weights and engines). Each part is a process of its own: one that fails or hangs is
 told, and the rest goes on. RESULTS gets bench.json, bench.png where matplotlib is installed, verify.out (JSON), and
-what each part said. The table sets what was measured beside what is wanted of an H200; the exit code is 1 if anything failed
-or fell short.
+what each part said. The table sets what was measured beside what is wanted of an H200; the exit code is 1 if anything
+failed or fell short.
 """
 
 from __future__ import annotations
