@@ -139,6 +139,19 @@ class Program:
         return len(dead)
 
 
+def program_text(program: Program) -> str:
+    """The printed form: stable, one line a node, with its type and its place in the user's model."""
+    lines: list[str] = []
+    for node in program.graph.nodes:
+        arguments = ", ".join([*map(str, node.args), *(f"{name}={value}" for name, value in node.kwargs.items())])
+        target = program.parameters.get(str(node.target), node.target)
+        value = node.meta.get("val")
+        kind = f": {program.spec(node)}" if isinstance(value, Tensor) and node.op != "output" else ""
+        place = program.place(node)
+        lines.append(f"%{node.name}{kind} = {node.op} {target}({arguments})" + (f"   # {place}" if str(place) else ""))
+    return "\n".join(lines) + "\n"
+
+
 def evaluate(
     program: Program,
     inputs: Mapping[str, Tensor],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,12 +16,13 @@ from ditto.arguments import TensorTypeHint
 from ditto.builders.reuse import Reuse
 from ditto.capture import export
 from ditto.configs import TensorRTConfig
+from ditto.dumps import dump, dumping_part
 from ditto.engine import ENGINE_FILES, Component
 from ditto.engine.config import LlmConfig, VisionConfig, write_config
-from ditto.network import Network, check, save
+from ditto.network import Network, check, network_text, save
 from ditto.network.outside import with_weights_outside
 from ditto.network.weight import TensorSource, stored_names
-from ditto.program import Program
+from ditto.program import Program, program_text
 from ditto.progress import stage
 from ditto.rewrite import rewrite
 from ditto.targets import Profile, Target
@@ -91,11 +93,14 @@ def describe_all(job: Job) -> dict[str, tuple[Job, Network]]:
     Raises:
         ModelError: the model does something that no engine can.
     """
-    program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype)
-    rewrite(program, job.sizes, job.positions)
-    described = {part.name: (part, part.lower(program)) for part in (job, *job.more)}
-    for _, network in described.values():
-        check(network)
+    with dumping_part(job.name):
+        program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype)
+        dump("captured", lambda: program_text(program))
+        rewrite(program, job.sizes, job.positions)
+        described = {part.name: (part, part.lower(program)) for part in (job, *job.more)}
+        for name, (_, network) in described.items():
+            check(network)
+            dump(f"network of {name}", partial(network_text, network))
     return described
 
 

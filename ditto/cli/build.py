@@ -22,6 +22,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("-o", "--output", metavar="OUT", required=True, type=Path, help="the folder to become the tree")
     add_settings(parser)
     parser.add_argument("--force", action="store_true", help="build engines even if the tree there has the same")
+    parser.add_argument("--dump", type=Path, metavar="DIR", help="write the graph after every stage into a new folder")
     parser.add_argument("--json", action="store_true", help="print one object: files, sizes, seconds, what was reused")
     parser.set_defaults(run=run)
 
@@ -58,11 +59,13 @@ def run(options: argparse.Namespace) -> int:
     """Build, and print the tree and what to run next."""
     from ditto.builders.room import size_text
     from ditto.cli.tree import build_record, next_command, tree_text
+    from ditto.dumps import dumping
     from ditto.families import MultimodalModel
 
     builder = configured(options)
     build = builder.build_all if isinstance(builder, MultimodalModel) else builder.build
-    tree = build(options.output, force=options.force)
+    with dumping(options.dump):
+        tree = build(options.output, force=options.force)
     record = build_record(tree, options.output)
     if options.json:
         print(json.dumps(record, indent=1, ensure_ascii=False))

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 
 from loguru import logger
 
-from ditto.program import Program
+from ditto.dumps import dump
+from ditto.program import Program, program_text
 from ditto.progress import stage
 from ditto.rewrite.attention import recognise_sdpa
 from ditto.rewrite.clean import clean, refuse_writes
@@ -46,4 +47,6 @@ def rewrite(program: Program, sizes: Mapping[str, int], positions: str | None = 
         for name, step in steps.items():
             counts[name] = step(program)
             logger.debug("{}: {}", name, counts[name])
+            if counts[name]:
+                dump(name, lambda: program_text(program))
     return counts
