@@ -9,6 +9,8 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 
+# Models here are tiny: threads cost more than they bring, many times more on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
@@ -54,3 +56,26 @@ def llama_tree(tmp_path_factory):
     from tests.support.trees import llama_tree
 
     return llama_tree(tmp_path_factory.mktemp("session") / "llama")
+
+
+@pytest.fixture(scope="session")
+def hugging_face(shapes_checkpoint):
+    """The bundled LLaVA, run by transformers."""
+    from tests.support.shapes import HuggingFace
+
+    return HuggingFace(shapes_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def asked(tmp_path_factory):
+    """32 picture files, and questions of every kind about each."""
+    from tests.support.shapes import world
+
+    return world(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="session")
+def expected(hugging_face, asked):
+    """Hugging Face's tokens for each question."""
+    pictures, questions = asked
+    return [hugging_face.tokens(pictures[question.picture], question.prompt) for question in questions]

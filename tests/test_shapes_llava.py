@@ -12,26 +12,9 @@ from ditto.runtime import Request, open_session
 from ditto.runtime.reference import ReferenceSession
 from ditto.runtime.session import Turn
 from tests.support.models import image_features
-from tests.support.shapes import HuggingFace, world
 
 pytestmark = pytest.mark.slow
 BUILDS = (("float32", "inside"), ("float16", "inside"), ("float16", "outside"))
-
-
-@pytest.fixture(scope="module")
-def hugging_face(shapes_checkpoint):
-    return HuggingFace(shapes_checkpoint)
-
-
-@pytest.fixture(scope="module")
-def asked(tmp_path_factory):
-    return world(tmp_path_factory.mktemp("pictures"))
-
-
-@pytest.fixture(scope="module")
-def expected(hugging_face, asked):
-    pictures, questions = asked
-    return [hugging_face.tokens(pictures[question.picture], question.prompt) for question in questions]
 
 
 @pytest.fixture(scope="module", params=BUILDS, ids=" with weights ".join)

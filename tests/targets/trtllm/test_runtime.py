@@ -13,15 +13,20 @@ from ditto.reference import RELATIVE_ERROR, relative_error
 from ditto.targets.trtllm.runtime import bound
 from ditto.targets.trtllm.step import StepMaker
 from tests.support.decoding import eager, in_dtype
-from tests.support.models import TEXT_MODELS, llama
+from tests.support.models import TEXT_MODELS, llama, rope
 from tests.support.texts import Text, interleaved, packed_tree, runtime_of, texts
 
 EXACT = RELATIVE_ERROR[torch.float32]
 
 
-@pytest.mark.parametrize("name", TEXT_MODELS)
+# Yarn's tables are the model's own: its rope stays in the graph, by `position_ids`.
+YARN = rope(rope_type="yarn", factor=2.0, original_max_position_embeddings=32)
+MODELS = {**TEXT_MODELS, "llama with yarn rope scaling": lambda: llama(**YARN)}
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_logits_are_those_of_hugging_face(name, tmp_path):
-    model = TEXT_MODELS[name]()
+    model = MODELS[name]()
     results = interleaved(runtime_of(packed_tree(model, tmp_path / "tree")), model)
     assert len(results) == 15
     assert max(relative_error(*pair) for pair in results) <= EXACT
