@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cache
 from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import Phi3Config, Phi3ForCausalLM
 
 from ditto.builders.llm import LlmBuilder
 from ditto.builders.pipeline import describe
 from ditto.configs import TrtllmConfig
+from ditto.errors import UnsupportedFact
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error
 from ditto.targets.trtllm.plugins import GPTAttention
-from tests.support.models import TEXT_MODELS
+from tests.support.models import TEXT, TEXT_MODELS, TRANSFORMERS_5, llama, made, rope
 from tests.support.packed import PackedCalls
 
 SEQUENCE = 24
@@ -26,9 +29,10 @@ def built(name, dtype=torch.float32, **options):
     return packed(TEXT_MODELS[name]().to(dtype), **options)
 
 
-def packed(model, **options):
+def packed(model, rows=0, **options):
     model.config._attn_implementation = "eager"
     builder = LlmBuilder.from_model(model).with_batch(4).with_max_seq_len(SEQUENCE).with_max_input_len(16)
+    builder = builder.with_prompt_table(rows)
     builder = builder.with_target("trtllm").with_trtllm(TrtllmConfig(**{"tokens_per_block": 4, **options}))
     job = builder.job(builder.resolved_target())
     network = describe(job)
@@ -39,27 +43,135 @@ def calls(told):
     return PackedCalls(told.network, told.constants, SEQUENCE)
 
 
-def wanted(told, *rows):
+def logits(told, row):
+    """Hugging Face's logits of every position of a row."""
     with torch.no_grad():
-        return torch.cat([told.model(input_ids=torch.tensor([row])).logits[:, -1].float() for row in rows])
+        return told.model(input_ids=torch.tensor([row])).logits[0].float()
+
+
+def close(found, wanted, dtype=torch.float32):
+    return relative_error(found, torch.stack(wanted)) < RELATIVE_ERROR[dtype]
 
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_prompts_and_generation_in_one_batch_give_hugging_faces_logits(name):
     told = built(name)
-    made = calls(told)
-    found = made.call([("long", LONG, 0, 0), ("short", SHORT, 0, 0)])
-    assert relative_error(found, wanted(told, LONG, SHORT)) < RELATIVE_ERROR[torch.float32]
-    steps = {"long": [*LONG], "short": [*SHORT]}
-    for step in range(8):
-        for row in steps.values():
-            row.append(20 + step)
-        given = [(name, row[-1:], len(row) - 1, {"long": 13, "short": 4}[name]) for name, row in steps.items()]
+    runtime = calls(told)
+    rows = {"long": LONG + [20, 21, 22, 23, 24, 25], "short": SHORT + [30, 31, 32, 33, 34, 35]}
+    wanted = {name: logits(told, row) for name, row in rows.items()}
+    prompts = {"long": len(LONG), "short": len(SHORT)}
+    found = runtime.call([("long", LONG, 0, 0), ("short", SHORT, 0, 0)])
+    assert close(found, [wanted[name][prompts[name] - 1] for name in rows])
+    for step in range(6):
+        at = {name: prompts[name] + step for name in rows}
+        given = [(name, row[at[name] : at[name] + 1], at[name], prompts[name]) for name, row in rows.items()]
         joining = [("other", OTHER, 0, 0)] if step == 3 else []
-        found = made.call([*joining, *given])
-        rows = [OTHER, *steps.values()] if joining else [*steps.values()]
-        assert relative_error(found, wanted(told, *rows)) < RELATIVE_ERROR[torch.float32], step
+        found = runtime.call([*joining, *given])
+        expected = [wanted[name][at[name]] for name in rows]
+        assert close(found, [logits(told, OTHER)[-1], *expected] if joining else expected), step
+
+
+def test_a_prompt_in_chunks_is_the_whole_prompt():
+    """In half precision only: without it the plugin does not read the cache for prompts."""
+    told = built("mistral with a window", torch.float16)
+    runtime = calls(told)
+    runtime.call([("long", LONG[:5], 0, 0)])
+    found = runtime.call([("long", LONG[5:], 5, 0), ("short", SHORT, 0, 0)])
+    assert close(found, [logits(told, LONG)[-1], logits(told, SHORT)[-1]], torch.float16)
 
 
 def attentions(told):
     return [node.layer for node in told.network.nodes if isinstance(node.layer, GPTAttention)]
+
+
+@pytest.mark.parametrize("name", TEXT_MODELS)
+def test_rope_of_a_known_kind_is_the_plugins(name):
+    told = built(name)
+    kinds = {"llama with llama3 rope scaling": (4, 4.0), "llama with linear rope scaling": (1, 2.0)}
+    for layer in attentions(told):
+        assert layer.has_rope and layer.rotary_embedding_dim == layer.head_size
+        assert (layer.rotary_embedding_scale_type, layer.rotary_embedding_scale) == kinds.get(name, (0, 1.0))
+        assert layer.rotary_embedding_max_positions == 64
+
+
+def test_each_layer_keeps_its_own_window_and_the_score_its_own_scale():
+    layers = attentions(built("gemma2 with soft-caps and windows"))
+    assert [layer.window for layer in layers] == [5, 0]
+    assert [layer.layer_idx for layer in layers] == [0, 1]
+    for layer in layers:
+        assert layer.attn_logit_softcapping_scale == 3.0
+        # Gemma-2 scales by query_pre_attn_scalar ** -0.5, the plugin by 1 / (q_scaling * sqrt(D)).
+        assert layer.q_scaling == pytest.approx(24**0.5 / 32**0.5)
+
+
+GRAPH_ROPE = {
+    "yarn": rope(rope_type="yarn", factor=4.0, original_max_position_embeddings=16),
+    "a base that the configuration does not state": None,
+}
+
+
+@pytest.mark.parametrize("kind", GRAPH_ROPE)
+def test_rope_that_the_plugin_is_not_trusted_with_stays_in_the_graph(kind):
+    model = llama(**(GRAPH_ROPE[kind] or {}))
+    if GRAPH_ROPE[kind] is None:
+        model.model.rotary_emb.inv_freq.mul_(0.5)
+    told = packed(model)
+    assert not any(layer.has_rope for layer in attentions(told))
+    assert {layer.position_embedding_type for layer in attentions(told)} == {0}
+    runtime = calls(told)
+    runtime.call([("long", LONG[:-1], 0, 0)])
+    found = runtime.call([("short", SHORT, 0, 0), ("long", LONG[-1:], len(LONG) - 1, len(LONG) - 1)])
+    assert close(found, [logits(told, SHORT)[-1], logits(told, LONG)[-1]])
+
+
+def test_heads_that_are_rotated_in_part():
+    partial = {"partial_rotary_factor": 0.5}
+    config = Phi3Config(**TEXT, **partial, **(rope(**partial) if TRANSFORMERS_5 else rope()))
+    told = packed(made(Phi3ForCausalLM, config))
+    assert [layer.rotary_embedding_dim for layer in attentions(told)] == [8, 8]
+    found = calls(told).call([("long", LONG, 0, 0)])
+    assert close(found, [logits(told, LONG)[-1]])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_gives_float32_logits_close_to_hugging_faces(dtype):
+    told = built("llama", dtype)
+    found = calls(told).call([("long", LONG, 0, 0), ("short", SHORT, 0, 0)])
+    assert found.dtype == torch.float32
+    assert close(found, [logits(told, LONG)[-1], logits(told, SHORT)[-1]], dtype)
+
+
+def test_without_the_gemm_plugin_tensorrt_multiplies():
+    told = built("qwen2", gemm_plugin=False)
+    kinds = {type(node.layer).__name__ for node in told.network.nodes}
+    assert "Gemm" not in kinds and "MatrixMultiply" in kinds
+    found = calls(told).call([("long", LONG, 0, 0)])
+    assert close(found, [logits(told, LONG)[-1]])
+
+
+def test_rows_of_the_table_are_counted_from_each_requests_own_part():
+    model = llama()
+    told = packed(model, rows=4)
+    table = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
+    found = calls(told).call([("a", [5, 128, 129, 7], 0, 0), ("b", [128, 9], 0, 0)], table)
+    embedded = model.get_input_embeddings()
+    rows = (torch.stack([embedded.weight[5], table[0], table[1], embedded.weight[7]]),)
+    rows += (torch.stack([table[2], embedded.weight[9]]),)
+    with torch.no_grad():
+        expected = [model(inputs_embeds=row[None]).logits[0, -1] for row in rows]
+    assert close(found, expected)
+
+
+def test_a_layer_that_comes_twice_is_refused():
+    model = llama()
+    model.model.layers[1].self_attn.layer_idx = 0
+    with pytest.raises(UnsupportedFact, match="two attentions say that they are layer 0"):
+        packed(model)
+
+
+def test_layers_outside_the_attention_are_those_of_tensorrt_llms_own_llama():
+    """Contract, LLM 6: 4 Gemm and 1 GPTAttention per layer, 2 norms of 8, 1 activation block, 2 sums."""
+    told = built("llama")
+    counts = Counter(type(node.layer).__name__ for node in told.network.nodes)
+    assert (counts["Gemm"], counts["GPTAttention"]) == (2 * 4 + 1, 2)
+    assert (counts["Reduce"], counts["Unary"], counts["Activation"]) == (5, 5, 2)
