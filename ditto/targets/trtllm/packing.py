@@ -252,6 +252,7 @@ _ANY_RANK = frozenset(
 _WITH_AXES = frozenset(
     {
         aten.cat.default,
+        aten.chunk.default,
         aten.select.int,
         aten.slice.Tensor,
         aten.softmax.int,
@@ -338,9 +339,10 @@ def _call_without(node: fx.Node, without: Mapping[fx.Node, fx.Node]) -> tuple[tu
     if node.target in _WITH_AXES:
         for name in ("dim", "dim0", "dim1"):
             if name in given:
-                if given[name] == 0:
+                axis = given[name] % (rank + 1 if node.target == aten.select.int else rank)
+                if axis == 0:
                     return None
-                given[name] -= 1
+                given[name] = axis - 1
     elif node.target in _WITH_SIZES:
         name = "size" if "size" in given else "shape"
         if not given[name] or given[name][0] != 1:

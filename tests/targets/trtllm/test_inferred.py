@@ -11,7 +11,7 @@ from ditto.targets.trtllm import inferred
 def test_dtypes_have_tensorrts_own_numbers():
     names = {torch.float32: "FLOAT", torch.float16: "HALF", torch.bfloat16: "BF16"}
     kinds = load_native("tensorrt_rtx").module.DataType
-    assert inferred.TYPE_ID == {dtype: int(getattr(kinds, name)) for dtype, name in names.items()}
+    assert {dtype: int(getattr(kinds, name)) for dtype, name in names.items()} == inferred.TYPE_ID
 
 
 def test_context_attention_is_fused_in_half_precision_only():
