@@ -1,0 +1,72 @@
+"""The target refuses what no TensorRT-LLM engine can be, and describes the rest without TensorRT-LLM."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ditto import LlavaModel
+from ditto.bindings import is_installed
+from ditto.configs import Limits, TensorRTBuilderConfig, TensorRTConfig, TensorRTNetworkCreationFlags, TrtllmConfig
+from ditto.errors import ConfigError
+from ditto.targets.trtllm.target import TrtllmTarget
+from tests.support.models import llava
+
+TARGET = TrtllmTarget("trtllm", TrtllmConfig())
+
+
+def _limits(rows, batch=4):
+    return Limits(
+        max_batch_size=batch, max_input_len=8, max_seq_len=16, max_num_tokens=8, max_prompt_embedding_table_size=rows
+    )
+
+
+def test_an_unknown_version_is_refused_before_any_work():
+    with pytest.raises(ConfigError, match=r"TensorRT-LLM 3\.0 is not known"):
+        TrtllmTarget("trtllm", TrtllmConfig(version="3.0")).check(TensorRTConfig(), ())
+
+
+def test_an_engine_is_for_one_kind_of_gpu():
+    TARGET.check(TensorRTConfig(), ("8.9",))
+    with pytest.raises(ConfigError, match=r"for one kind of GPU, not 8\.9, 9\.0"):
+        TARGET.check(TensorRTConfig(), ("8.9", "9.0"))
+
+
+@pytest.mark.parametrize("flag", ["fp16", "bf16"])
+def test_a_weakly_typed_wish_is_stated_as_a_dtype(flag):
+    flags = TensorRTNetworkCreationFlags(strongly_typed=False)
+    config = TensorRTConfig(
+        network_creation_flags=flags, builder_config=TensorRTBuilderConfig(fp16=flag == "fp16", bf16=flag == "bf16")
+    )
+    assert TARGET.explicit_dtype(config) == {"fp16": torch.float16, "bf16": torch.bfloat16}[flag]
+    assert TARGET.explicit_dtype(TensorRTConfig()) is None
+
+
+def test_each_request_has_an_equal_part_of_the_table():
+    TARGET.check_limits(_limits(24), 6)
+    TARGET.check_limits(_limits(0), 0)
+    with pytest.raises(ConfigError, match="23 rows gives each of 4 requests 5; a picture needs 6") as caught:
+        TARGET.check_limits(_limits(23), 6)
+    assert "give at least 24" in str(caught.value)
+    with pytest.raises(ConfigError, match="3 rows gives each of 4 requests 0"):
+        TARGET.check_limits(_limits(3), 0)
+
+
+def test_a_table_too_small_for_the_batch_stops_a_build(tmp_path):
+    model = LlavaModel.from_model(llava()).with_batch(4).with_prompt_table(16).with_target("trtllm")
+    with pytest.raises(ConfigError, match="a prompt table of 16 rows gives each of 4 requests 4; a picture needs 16"):
+        model.build_all(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("version", "name"), [("0.18.2", "output"), ("0.19.0", "encoder_output")])
+def test_the_vision_output_has_the_versions_name(version, name, tmp_path):
+    model = LlavaModel.from_model(llava()).with_target("trtllm").with_trtllm(TrtllmConfig(version=version))
+    tree = model.vision.build(tmp_path / "out")
+    assert list(tree.component("vision").outputs) == [name]
+    assert tree.config("vision")["builder_config"]["output_shape"] == [-1, 16, 64]
+
+
+@pytest.mark.skipif(is_installed("tensorrt_llm"), reason="TensorRT-LLM is installed")
+def test_where_the_library_is_not_engines_are_described_only():
+    assert TARGET.cannot_compile == "TensorRT-LLM is not installed here"
