@@ -54,6 +54,19 @@ def test_the_builders_write_the_same_configuration(script_tree, shapes_checkpoin
         assert tree.config(name) == script_tree.config(name)
 
 
+def test_for_tensorrt_llm_script_and_builders_write_the_same_configuration(shapes_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("DITTO_TARGET", "trtllm")
+    script = run_script(shapes_checkpoint, tmp_path / "script")
+    model = LlavaModel.from_pretrained(str(shapes_checkpoint)).with_batch(4).with_target("trtllm")
+    tree = model.build_all(tmp_path / "tree")
+    for name in ("vision", "llm"):
+        assert script.component(name).engine is None
+        assert tree.config(name) == script.config(name)
+        assert list(tree.component(name).inputs) == list(script.component(name).inputs)
+        assert tree.component(name).layers == script.component(name).layers
+    assert tree.config("llm")["build_config"]["plugin_config"]["gpt_attention_plugin"] == "auto"
+
+
 def test_the_language_model_can_be_passed_as_the_installed_transformers_has_it(shapes_checkpoint, tmp_path):
     model = LlavaForConditionalGeneration.from_pretrained(shapes_checkpoint, torch_dtype=torch.float16)
     out = tmp_path / "llm"

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ditto.configs import AUTO, TARGETS
+from ditto.configs import AUTO, TARGETS, TrtllmConfig
 
 if TYPE_CHECKING:
     from ditto.builders import LlmBuilder
@@ -53,6 +53,11 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "--trust-remote-code", action="store_true", help="run Python code that comes with a text model's checkpoint"
     )
     parser.add_argument("--revision", metavar="REV", help="of a hub id")
+    packed = parser.add_argument_group("target trtllm")
+    packed.add_argument("--trtllm-version", metavar="V", help="of TensorRT-LLM, which compiles and runs the tree")
+    packed.add_argument("--tokens-per-block", type=int, metavar="N", help="of the paged KV cache (default 32)")
+    packed.add_argument("--no-gemm-plugin", action="store_true", help="matrix products by TensorRT's own layer")
+    packed.add_argument("--no-paged-context", action="store_true", help="no KV reuse and no chunked context")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -87,11 +92,21 @@ def configured(options: argparse.Namespace) -> MultimodalModel | LlmBuilder:
     builder: Any = family_of(options.model, options.revision, options.trust_remote_code).with_batch(options.batch)
     builder = builder.with_target(options.target).with_dtype(options.dtype)
     builder = builder.with_compute_capabilities(*options.compute_capability).with_weights(options.weights)
+    builder = builder.with_trtllm(_trtllm(options))
     for name in ("max_input_len", "max_seq_len", "max_num_tokens", "prompt_table", "vision_batch"):
         value = getattr(options, name)
         if value is not None:
             builder = _with(builder, name, value)
     return builder
+
+
+def _trtllm(options: argparse.Namespace) -> TrtllmConfig:
+    given = {"version": options.trtllm_version, "tokens_per_block": options.tokens_per_block}
+    return TrtllmConfig(
+        **{name: value for name, value in given.items() if value is not None},
+        gemm_plugin=not options.no_gemm_plugin,
+        use_paged_context_fmha=not options.no_paged_context,
+    )
 
 
 def _with(builder: Any, name: str, value: int) -> Any:

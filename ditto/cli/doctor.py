@@ -10,40 +10,57 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Describe the command."""
     text = "Say what this machine can build, compile and run, and why not the rest."
     parser = commands.add_parser("doctor", help="say what this machine can do", description=text)
+    parser.add_argument(
+        "--trtllm", action="store_true", help="compare the installed TensorRT-LLM's plugins with Ditto's tables"
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print one line per ability."""
-    del options
+    """Print one line per ability, or what differs between TensorRT-LLM and our tables of it."""
+    if options.trtllm:
+        return _trtllm()
     for ability, able, reason in abilities():
         print(f"{'yes' if able else 'no ':<4} {ability:<34} {reason}")
     return 0
 
 
+def _trtllm() -> int:
+    from ditto.bindings import load_plugins, plugins_version
+    from ditto.targets.trtllm.doctor import differences
+
+    installed = plugins_version()
+    if installed is None:
+        print("TensorRT-LLM is not installed here: there is nothing to compare")
+        return 0
+    found = differences(load_plugins(), installed)
+    for line in found:
+        print(line)
+    if not found:
+        print(f"the plugins of TensorRT-LLM {installed} are as Ditto's tables say")
+    return 1 if found else 0
+
+
 def abilities() -> list[tuple[str, bool, str]]:
     """What this machine can do: (ability, whether, with what or why not)."""
-    from ditto.bindings import Library, load, load_native
+    from ditto.bindings import Library, load_native
     from ditto.engine import version_of
     from ditto.errors import MissingLibraryError
+    from ditto.targets import target
 
     capture = f"torch {version_of('torch')}, transformers {version_of('transformers')}"
     found = [("capture and describe models", True, capture)]
     libraries: dict[str, Library] = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
-    for target, library in libraries.items():
+    for name, library in libraries.items():
         try:
             title, able = load_native(library).title, True
             if library == "tensorrt" and not _gpu():
                 title, able = f"{title} compiles on a machine with a GPU only", False
         except MissingLibraryError as error:
             title, able = f"{error.cause} ({error.remedy})", False
-        found.append((f"compile for {target}", able, title))
-    try:
-        load("tensorrt")
-        missing = "" if version_of("tensorrt_llm") != "unknown" else "TensorRT-LLM is not installed"
-    except MissingLibraryError as error:
-        missing = error.cause
-    found.append(("compile for trtllm", not missing, missing or f"TensorRT-LLM {version_of('tensorrt_llm')}"))
+        found.append((f"compile for {name}", able, title))
+    missing = target("trtllm").cannot_compile
+    found.append(("compile for trtllm", missing is None, missing or f"TensorRT-LLM {version_of('tensorrt_llm')}"))
     found.append(("run trees in PyTorch (reference)", True, "on the CPU"))
     gpu = _gpu()
     found.append(("GPU", bool(gpu), gpu or "no NVIDIA driver found"))

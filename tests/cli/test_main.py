@@ -10,7 +10,9 @@ import sys
 import pytest
 import torch
 
+from ditto.bindings import is_installed
 from ditto.cli.main import main, parser
+from ditto.engine import EngineTree
 from ditto.errors import DittoError
 
 DESCRIBE = "USER: <image>\nDescribe this image. ASSISTANT:"
@@ -105,7 +107,47 @@ def test_doctor_says_what_this_machine_can_do(capsys):
     assert all(line.startswith(("yes", "no ")) for line in lines)
 
 
+@pytest.mark.skipif(is_installed("tensorrt_llm"), reason="TensorRT-LLM is installed")
+def test_doctor_compares_tensorrt_llm_where_it_is(capsys):
+    assert main(["doctor", "--trtllm"]) == 0
+    assert capsys.readouterr().out == "TensorRT-LLM is not installed here: there is nothing to compare\n"
+
+
+@pytest.mark.skipif(is_installed("tensorrt_llm"), reason="TensorRT-LLM is installed")
+def test_a_tree_for_tensorrt_llm_says_how_it_is_compiled(shapes_checkpoint, tmp_path, capsys):
+    out = tmp_path / "tree"
+    choices = ["--trtllm-version", "0.20", "--tokens-per-block", "64", "--no-gemm-plugin", "--no-paged-context"]
+    assert main(["build", str(shapes_checkpoint), "-o", str(out), "--target", "trtllm", *choices]) == 0
+    assert f"next: ditto compile {out}   (where the target's library is)" in capsys.readouterr().out
+    settings = EngineTree.open(out).manifest.settings["trtllm"]
+    assert list(settings.values()) == ["0.20", 64, False, False]
+    assert main(["compile", str(out)]) == 2
+    assert "engines for trtllm cannot be compiled here" in capsys.readouterr().err
+
+
 BAD_INPUT = {
+    "an unknown version of TensorRT-LLM": (
+        ["build", "{model}", "-o", "{out}", "--target", "trtllm", "--trtllm-version", "7"],
+        2,
+        "TensorRT-LLM 7 is not known",
+    ),
+    "a block of an odd size": (
+        ["build", "{model}", "-o", "{out}", "--target", "trtllm", "--tokens-per-block", "24"],
+        2,
+        "tokens_per_block is 24",
+    ),
+    "a prompt table too small for the batch": (
+        ["build", "{model}", "-o", "{out}", "--target", "trtllm", "--batch", "4", "--prompt-table", "64"],
+        2,
+        "a prompt table of 64 rows gives each of 4 requests 16; a picture needs 64",
+    ),
+    "GPUs of two kinds": (
+        ["build", "{model}", "-o", "{out}", "--target", "trtllm", "--compute-capability", "8.9", "9.0"],
+        2,
+        "for one kind of GPU",
+    ),
+    "compiling a tree that is compiled": (["compile", "{tree}"], 2, "compiled already"),
+    "compiling what is no tree": (["compile", "{empty}"], 2, "no engine tree here"),
     "a missing checkpoint folder": (["build", "./nowhere", "-o", "{out}"], 2, "no such checkpoint folder"),
     "a folder without weights": (["build", "{empty}", "-o", "{out}"], 2, "no config.json"),
     "an unsupported model type": (["build", "{vit}", "-o", "{out}"], 2, "'vit' is not supported"),
@@ -208,7 +250,9 @@ def test_a_failure_of_ours_exits_with_1(monkeypatch, tree, capsys):
     assert capsys.readouterr().err.endswith("error: it broke\n hint: mend it\n")
 
 
-@pytest.mark.parametrize("command", [[], ["build"], ["run"], ["doctor"], ["bench"], ["plan"], ["verify"]])
+@pytest.mark.parametrize(
+    "command", [[], ["build"], ["run"], ["doctor"], ["bench"], ["plan"], ["verify"], ["compile"]]
+)
 def test_help_is_as_recorded(command, golden, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     if sys.version_info[:2] != (3, 11):
