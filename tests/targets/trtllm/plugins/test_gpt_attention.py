@@ -54,7 +54,7 @@ class Calls:
         offsets = torch.stack((block, block + 1), dim=1)[None].int()
         given = {
             "sequence_length": torch.tensor(totals, dtype=torch.int32),
-            "host_past_key_value_lengths": torch.zeros(len(kinds), dtype=torch.int32),
+            "host_past_key_value_lengths": torch.tensor(totals, dtype=torch.int32) - torch.tensor(kinds),
             "host_max_attention_window_sizes": torch.full((LAYERS,), self.window, dtype=torch.int32),
             "host_sink_token_length": torch.zeros(1, dtype=torch.int32),
             "context_lengths": torch.tensor(prompts, dtype=torch.int32),
@@ -136,7 +136,7 @@ def test_pairs_may_lie_side_by_side():
 
 
 def test_lengths_that_do_not_add_up_are_refused():
-    with pytest.raises(ShapeError, match="the lengths add up to 4 tokens, qkv has 5"):
+    with pytest.raises(ShapeError, match="the lengths add up to 4 tokens, there are 5"):
         Calls(PLUGIN)(_rows(5, 0), [0], [5], [4], [4])
 
 
