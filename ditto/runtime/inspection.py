@@ -72,7 +72,7 @@ class EngineReport:
         engine_bytes: of the engine file, 0 while it is to be compiled.
         constant_bytes: of its weights, inside or outside.
         layers: all but constants, in the order in which they run.
-        build: `build_config` or `builder_config` of its config.json.
+        build: `build_config` or `builder_config` of its config.json; an engine that shares another's has none.
     """
 
     record: Component
@@ -105,7 +105,8 @@ def inspect(tree: EngineTree) -> TreeReport:
 def _engine(tree: EngineTree, name: str) -> EngineReport:
     if tree.manifest.target == "trtllm":
         import ditto.targets.trtllm.plugins  # noqa: F401 - its layers become known to network files
-    record, network, config = tree.component(name), network_of(tree, name), tree.config(name)
+    record, network = tree.component(name), network_of(tree, name)
+    config = tree.config(name) if (tree.folder(name) / "config.json").is_file() else {}
     path = tree.folder(name) / (record.engine or "")
     return EngineReport(
         record=record,

@@ -39,3 +39,12 @@ def test_windows_soft_caps_and_rope_are_among_the_facts(tmp_path):
     assert report.facts["rotary_base"] == 10000.0
     assert report.engines["llm"].engine_bytes == 0
     assert any(row.layer.startswith("GPTAttention") for row in report.engines["llm"].layers)
+
+
+def test_engines_beside_one_another_are_reported_each(tmp_path):
+    builder = LlmBuilder.from_model(TEXT_MODELS["llama"]()).with_target("tensorrt-rtx").with_weights("outside")
+    tree = builder.build(tmp_path / "tree")
+    report = inspect(tree)
+    assert set(report.engines) == set(tree.manifest.components) == {"llm", "decode"}
+    for name, engine in report.engines.items():
+        assert engine.engine_bytes == (tree.folder(name) / tree.component(name).engine).stat().st_size
