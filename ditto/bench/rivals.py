@@ -27,6 +27,7 @@ class EagerRival(Contender):
     def __init__(self, model: Any, device: torch.device) -> None:
         self.model, self.device, self.dtype = model, device, model.dtype
         self._vision = vision_of(model)
+        self._no_token = model.config.get_text_config().vocab_size
 
     @override
     @torch.no_grad()
@@ -42,7 +43,7 @@ class EagerRival(Contender):
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=new_tokens,
-            min_new_tokens=new_tokens,
+            eos_token_id=self._no_token,
             do_sample=False,
             pad_token_id=0,
             **pixels,
