@@ -132,9 +132,7 @@ class Loaded:
                 for name, component in tree.manifest.components.items()
             }
             self._weights = {
-                name: {key: tensor.to(device) for key, tensor in bound_weights(tree, name)}
-                for name in self._engines
-                if name != "decode"
+                name: dict(bound_weights(tree, name, device)) for name in self._engines if name != "decode"
             }
             if "decode" in self._engines:
                 self._weights["decode"] = {

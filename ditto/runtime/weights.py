@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+from attrs import frozen
 from torch import Tensor
 
 from ditto.checkpoint import CheckpointIndex, CheckpointReader
@@ -12,7 +14,7 @@ from ditto.engine import EngineTree
 from ditto.errors import CheckpointError, TreeError
 from ditto.network import Network, TensorSource, load, resolve
 from ditto.network.layers import Constant
-from ditto.network.weight import Weight
+from ditto.network.weight import Literal, Weight, leaves
 
 
 def network_of(tree: EngineTree, name: str) -> Network:
@@ -24,11 +26,25 @@ def network_of(tree: EngineTree, name: str) -> Network:
     return load(tree.checked(name, "network.json"), tree.checked(name, "network.safetensors"))
 
 
-def bound_weights(tree: EngineTree, name: str) -> Iterator[tuple[str, Tensor]]:
-    """The weights that a component's engine takes as inputs, one at a time: input name, numbers on the CPU.
+@frozen
+class _OnDevice:
+    """A source whose tensors are copied to a device, so that what is folded is folded there."""
 
-    What the checkpoint holds as it is comes as a view of the memory-mapped file, not to be written to; what is folded
-    (q/k/v in one, another dtype) is computed here, and can be let go of before the next.
+    source: TensorSource
+    device: torch.device
+
+    def tensor(self, name: str) -> Tensor:
+        return self.source.tensor(name).to(self.device)
+
+    def release(self) -> None:
+        self.source.release()
+
+
+def bound_weights(tree: EngineTree, name: str, device: torch.device | None = None) -> Iterator[tuple[str, Tensor]]:
+    """The weights that a component's engine takes as inputs, one at a time: input name, numbers on `device` (the CPU).
+
+    On the CPU, what the checkpoint holds as it is comes as a view of the memory-mapped file, not to be written to; what
+    is folded (q/k/v in one, another dtype) is computed here, and can be let go of before the next.
 
     Raises:
         TreeError, CheckpointError: the network or the checkpoint cannot be read, or is another one.
@@ -37,8 +53,12 @@ def bound_weights(tree: EngineTree, name: str) -> Iterator[tuple[str, Tensor]]:
     if not wanted:
         return
     source, literals = weights_of(tree, name), network_of(tree, name).literals
+    there = source if device is None else _OnDevice(source, device)
     for input_name, weight in wanted.items():
-        yield input_name, resolve(weight, source, literals)
+        if any(isinstance(leaf, Literal) for leaf in leaves(weight)):  # literals are on the CPU
+            yield input_name, resolve(weight, source, literals).to(device or "cpu")
+        else:
+            yield input_name, resolve(weight, there, literals)
 
 
 def shared_weights(tree: EngineTree, name: str, other: str) -> dict[str, str]:

@@ -54,6 +54,7 @@ def test_every_weight_is_the_checkpoints(built):
 def test_the_engine_is_smaller_than_its_weights(built, tmp_path):
     model, tree = built
     inside = LlmBuilder.from_pretrained(str(model)).with_target("tensorrt-rtx").build(tmp_path / "inside")
+    assert all(tensor.is_meta for _, tensor in bound_weights(tree, "llm", torch.device("meta")))
     saved = sum(tensor.nbytes for _, tensor in bound_weights(tree, "llm"))
     sizes = [each.manifest.files["rank0.engine"].bytes for each in (inside, tree)]
     assert sizes[0] - sizes[1] > 0.9 * saved
