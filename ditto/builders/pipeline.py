@@ -94,7 +94,8 @@ def describe_all(job: Job) -> dict[str, tuple[Job, Network]]:
         ModelError: the model does something that no engine can.
     """
     with dumping_part(job.name):
-        program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype)
+        longest = job.sizes["sequence"] if job.positions is not None else None
+        program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype, longest)
         dump("captured", lambda: program_text(program))
         rewrite(program, job.sizes, job.positions)
         described = {part.name: (part, part.lower(program)) for part in (job, *job.more)}

@@ -14,7 +14,7 @@ from torch.export.graph_signature import InputKind
 
 from ditto.arguments import TensorTypeHint
 from ditto.capture.attention import register, use_semantic_attention
-from ditto.capture.patches import state_windows
+from ditto.capture.patches import settle_rope, state_windows
 from ditto.capture.skeleton import stand_in
 from ditto.errors import DittoError, ModelError
 from ditto.network import dims
@@ -28,6 +28,7 @@ def export(
     output_names: Sequence[str],
     prefix: str = "",
     dtype: torch.dtype | None = None,
+    longest: int | None = None,
 ) -> Program:
     """Capture a module's forward.
 
@@ -37,7 +38,9 @@ def export(
         output_names: of what it returns.
         prefix: what `module` adds in front of the user's module paths, e.g. `model.`.
         dtype: of floating parameters in the captured graph, None for their own.
+        longest: tokens of the longest sequence, None for a module without sequences.
     Raises:
+        UnsupportedFact: sequences of different lengths are treated differently.
         ModelError: torch.export cannot capture it, or it returns another number of tensors.
     """
     register()
@@ -46,6 +49,8 @@ def export(
         twin = stand_in(module, mode, dtype)
         use_semantic_attention(twin)
         state_windows(twin)
+        if longest is not None:
+            settle_rope(twin, longest)
         with mode:
             samples = tuple(torch.empty(hint.sample_shape(), dtype=hint.dtype) for hint in inputs.values())
         try:

@@ -28,6 +28,7 @@ def run(options: argparse.Namespace) -> int:
 def _trtllm() -> int:
     from ditto.bindings import load_plugins, plugins_version
     from ditto.targets.trtllm.doctor import differences
+    from ditto.targets.trtllm.inferred import DEDUCTIONS
 
     installed = plugins_version()
     if installed is None:
@@ -38,6 +39,9 @@ def _trtllm() -> int:
         print(line)
     if not found:
         print(f"the plugins of TensorRT-LLM {installed} are as Ditto's tables say")
+    print("deduced, and for the eye (see TensorRT-LLM's sources of that version):")
+    for deduction in DEDUCTIONS:
+        print(f"  {deduction.fact}\n      check: {deduction.check}")
     return 1 if found else 0
 
 

@@ -7,8 +7,9 @@ import copy
 import pytest
 import torch
 
-from ditto.capture.patches import state_windows
-from tests.support.models import TEXT_MODELS, TRANSFORMERS_5, llama
+from ditto.capture.patches import settle_rope, state_windows
+from ditto.errors import UnsupportedFact
+from tests.support.models import TEXT_MODELS, TRANSFORMERS_5, llama, rope
 
 
 @pytest.mark.skipif(TRANSFORMERS_5, reason="transformers from 4.53 on makes masks through a registry")
@@ -35,3 +36,30 @@ def test_new_transformers_needs_no_patch():
     model = TEXT_MODELS["gemma2 with soft-caps and windows"]()
     state_windows(model)
     assert not any("_update_causal_mask" in vars(part) for part in model.modules())
+
+
+LONGROPE = {
+    "rope_type": "longrope",
+    "short_factor": [1.0 + 0.1 * i for i in range(8)],
+    "long_factor": [2.0 + 0.1 * i for i in range(8)],
+    "factor": 2.0,
+    "original_max_position_embeddings": 32,
+}
+# A kind of scaling, and the length up to which its frequencies stay.
+KINDS = {"dynamic": (rope(rope_type="dynamic", factor=2.0), 64), "longrope": (rope(**LONGROPE), 32)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rope_keeps_the_frequencies_of_sequences_that_do_not_reach_their_change(kind):
+    settings, length = KINDS[kind]
+    model = llama(**settings, **({"original_max_position_embeddings": 32} if kind == "longrope" else {}))
+    twin = copy.deepcopy(model)
+    settle_rope(twin, length)
+    x, positions = torch.zeros(1, 1), torch.arange(length)[None]
+    for found, wanted in zip(twin.model.rotary_emb(x, positions), model.model.rotary_emb(x, positions), strict=True):
+        assert torch.equal(found, wanted)
+    assert model.model.rotary_emb.rope_type == kind
+    with pytest.raises(
+        UnsupportedFact, match=f"{kind} rope changes its frequencies in sequences of more than {length}"
+    ):
+        settle_rope(copy.deepcopy(model), length + 1)

@@ -9,6 +9,7 @@ from attrs import asdict, evolve
 
 from ditto.configs import Limits, TrtllmConfig
 from ditto.engine.config import BuildConfig, LlmConfig, PluginConfig, PretrainedConfig, VisionConfig
+from ditto.errors import UnsupportedFact
 from ditto.network.graph import Network
 from ditto.targets.target import LlmFacts
 from ditto.targets.trtllm import inferred
@@ -29,7 +30,7 @@ def llm_config(
     return LlmConfig(
         version=version.name,
         pretrained_config=PretrainedConfig(
-            **asdict(facts), dtype=dtype, runtime_defaults=runtime_defaults(network, limits)
+            **asdict(facts), dtype=dtype, runtime_defaults=runtime_defaults(network, limits, version)
         ),
         build_config=BuildConfig(
             max_input_len=limits.max_input_len,
@@ -65,16 +66,23 @@ def plugin_config(options: TrtllmConfig, dtype: str) -> PluginConfig:
     )
 
 
-def runtime_defaults(network: Network, limits: Limits) -> dict[str, Any] | None:
+def runtime_defaults(network: Network, limits: Limits, version: Version) -> dict[str, Any] | None:
     """The windows that the runtime must keep to, layer by layer; None where every token sees all before it.
 
     The engine cannot carry them: they are an input that the runtime fills (contract, LLM 4.3).
+    Raises:
+        UnsupportedFact: a version whose runtime does not read them.
     Source of the keys: TensorRT-LLM, cpp/tensorrt_llm/runtime/runtimeDefaults.cpp.
     """
     attentions = [node.layer for node in network.nodes if isinstance(node.layer, GPTAttention)]
     windows = [layer.window or limits.max_seq_len for layer in sorted(attentions, key=lambda layer: layer.layer_idx)]
     if all(window >= limits.max_seq_len for window in windows):
         return None
+    if version.name in inferred.WITHOUT_RUNTIME_DEFAULTS:
+        raise UnsupportedFact(
+            f"the model's attention has windows of {min(windows)} tokens, which TensorRT-LLM {version.name} is not told",
+            remedy=f"build for 0.19 or later with --trtllm-version, or lower max_seq_len to {min(windows)}",
+        )
     return {"max_attention_window": windows}
 
 

@@ -131,8 +131,12 @@ class PackedDecoder:
         tables = [resolve(operand, _NoTensors(), net.network.literals) for operand in (cos, sin)]
         width = 2 * tables[0].shape[1]
         positions = max(self.facts.max_position_embeddings, tables[0].shape[0])
-        rope = plugin_rope(float(base), self.facts.extra.get("rotary_scaling"), width, positions)
-        return rope if rope is not None and is_same(rope, *tables) else None
+        # Of scaling that only long sequences show, the tables have nothing: then they are those without scaling.
+        for scaling in (self.facts.extra.get("rotary_scaling"), None):
+            rope = plugin_rope(float(base), scaling, width, positions)
+            if rope is not None and is_same(rope, *tables):
+                return rope
+        return None
 
     def _rotated(
         self, net: Lowering, qkv: Value, cos: Any, sin: Any, heads: int, kv_heads: int, width: int, interleaved: bool

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from ditto.configs import Limits, TrtllmConfig
+from ditto.errors import UnsupportedFact
 from ditto.network import Network
 from ditto.targets.target import LlmFacts
 from ditto.targets.trtllm.config import llm_config, plugin_config, runtime_defaults, vision_config
-from ditto.targets.trtllm.versions import version
+from ditto.targets.trtllm.versions import NAMES, version
 from tests.targets.trtllm.test_lowering import built
 
 # LLaVA-1.5-7B's language model for eight requests with a picture each: the contract's own example.
@@ -132,13 +133,21 @@ def test_float32_has_no_fused_context_attention():
 )
 def test_windows_are_told_to_the_runtime(name, windows):
     limits = Limits(max_batch_size=1, max_input_len=16, max_seq_len=24, max_num_tokens=16)
-    found = runtime_defaults(built(name).network, limits)
+    found = runtime_defaults(built(name).network, limits, version("0.19.0"))
     assert found == (None if windows is None else {"max_attention_window": windows})
 
 
 def test_a_window_of_a_whole_sequence_is_none():
     limits = Limits(max_batch_size=1, max_input_len=2, max_seq_len=5, max_num_tokens=16)
-    assert runtime_defaults(built("mistral with a window").network, limits) is None
+    for name in NAMES:
+        assert runtime_defaults(built("mistral with a window").network, limits, version(name)) is None
+
+
+def test_windows_that_a_version_is_not_told_are_refused():
+    limits = Limits(max_batch_size=1, max_input_len=16, max_seq_len=24, max_num_tokens=16)
+    with pytest.raises(UnsupportedFact, match="windows of 5 tokens, which TensorRT-LLM 0.18.2 is not told") as caught:
+        runtime_defaults(built("mistral with a window").network, limits, version("0.18.2"))
+    assert "lower max_seq_len to 5" in str(caught.value)
 
 
 def test_the_vision_file_has_builder_config_alone():

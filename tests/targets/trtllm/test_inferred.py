@@ -14,5 +14,12 @@ def test_dtypes_have_tensorrts_own_numbers():
     assert {dtype: int(getattr(kinds, name)) for dtype, name in names.items()} == inferred.TYPE_ID
 
 
+def test_every_deduction_says_where_it_stands_and_where_to_look():
+    facts = [deduction.fact for deduction in inferred.DEDUCTIONS]
+    assert len(set(facts)) == len(facts)
+    for deduction in inferred.DEDUCTIONS:
+        assert deduction.section.split()[0] in ("LLM", "multimodal") and deduction.check
+
+
 def test_context_attention_is_fused_in_half_precision_only():
     assert inferred.FUSED_CONTEXT_DTYPES == ("float16", "bfloat16")

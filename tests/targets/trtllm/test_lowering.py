@@ -16,6 +16,7 @@ from ditto.configs import TrtllmConfig
 from ditto.errors import UnsupportedFact
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error
 from ditto.targets.trtllm.plugins import GPTAttention
+from tests.capture.test_patches import LONGROPE
 from tests.support.models import TEXT, TEXT_MODELS, TRANSFORMERS_5, llama, made, rope
 from tests.support.packed import PackedCalls
 
@@ -106,6 +107,7 @@ def test_each_layer_keeps_its_own_window_and_the_score_its_own_scale():
 
 GRAPH_ROPE = {
     "yarn": rope(rope_type="yarn", factor=4.0, original_max_position_embeddings=16),
+    "longrope": {**rope(**LONGROPE), "original_max_position_embeddings": 32},
     "a base that the configuration does not state": None,
 }
 
@@ -122,6 +124,14 @@ def test_rope_that_the_plugin_is_not_trusted_with_stays_in_the_graph(kind):
     runtime.call([("long", LONG[:-1], 0, 0)])
     found = runtime.call([("short", SHORT, 0, 0), ("long", LONG[-1:], len(LONG) - 1, len(LONG) - 1)])
     assert close(found, [logits(told, SHORT)[-1], logits(told, LONG)[-1]])
+
+
+def test_scaling_that_only_longer_sequences_show_is_none_for_the_plugin():
+    told = packed(llama(**rope(rope_type="dynamic", factor=2.0)))
+    assert {layer.rotary_embedding_scale_type for layer in attentions(told)} == {0}
+    assert all(layer.has_rope for layer in attentions(told))
+    found = calls(told).call([("long", LONG, 0, 0)])
+    assert close(found, [logits(told, LONG)[-1]])
 
 
 def test_heads_that_are_rotated_in_part():
