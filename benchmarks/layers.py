@@ -1,4 +1,5 @@
-"""What the engines of LLaVA-1.5-7B's shape hold, layer by layer, beside the least that the mathematics needs.
+"""What the engines of LLaVA-1.5-7B's shape hold, layer by layer, beside the least that the mathematics needs, and, for
+the target `trtllm`, beside what TensorRT-LLM's own Llama holds.
 
     python -m benchmarks.layers
 
@@ -40,6 +41,21 @@ VISION_NEEDS = {
     "Slice": (3, "query, key, value"),
     "Shuffle": (4, "heads of query, key, value; heads together"),
 }
+# A block of TensorRT-LLM's own LlamaForCausalLM in float16 on one GPU, by what its functional layers create (read in
+# its Python sources of 2025): rms_norm, the fused MLP, SwiGLU by chunk, two residual sums.
+TRTLLM_OWN = {
+    "ElementWise": (12, "two norms of 4, gating 2, residual sums 2"),
+    "Gemm": (4, "query/key/value, output, gate/up, down"),
+    "Cast": (4, "two norms of 2"),
+    "Slice": (2, "gate, up"),
+    "Reduce": (2, "two norms"),
+    "Unary": (2, "two norms"),
+    "GPTAttention": (1, "rope, KV cache, softmax(q k^T) v"),
+    "Activation": (1, "sigmoid of the gate"),
+    "Shape": (1, "sizes of the chunks; here once per network"),
+    "Gather": (1, "sizes of the chunks; here once per network, as a slice"),
+    "Concatenation": (1, "sizes of the chunks; here once per network"),
+}
 
 
 def block_layers(network: Network, block: str) -> Counter[str]:
@@ -49,9 +65,9 @@ def block_layers(network: Network, block: str) -> Counter[str]:
     return Counter(kind for kind in found if kind != "Constant")
 
 
-def table(have: Counter[str], needs: dict[str, tuple[int, str]]) -> str:
-    """A Markdown table: kind, layers, least, what for."""
-    lines = ["| kind | layers | least | what for |", "|---|---|---|---|"]
+def table(have: Counter[str], needs: dict[str, tuple[int, str]], other: str = "least") -> str:
+    """A Markdown table: kind, layers, least (or `other`), what for."""
+    lines = [f"| kind | layers | {other} | what for |", "|---|---|---|---|"]
     for kind in sorted(set(have) | set(needs), key=lambda kind: -have[kind]):
         least, why = needs.get(kind, (0, ""))
         lines.append(f"| {kind} | {have[kind]} | {least} | {why} |")
@@ -60,15 +76,17 @@ def table(have: Counter[str], needs: dict[str, tuple[int, str]]) -> str:
 
 
 def networks() -> dict[str, Network]:
-    """Both networks of LLaVA-1.5-7B's shape."""
+    """The networks of LLaVA-1.5-7B's shape."""
     source = llava_7b()
     images = DynamicDimension("batch", 1, 2, 4)
     hint = TensorTypeHint((images, *LlavaModel.pixel_shape(source.config)), source.dtype)
     rows = LlavaModel.tokens_per_image(source.config)
     common = {"source": source, "target": "tensorrt-rtx", "max_batch_size": 4}
+    llm = LlmBuilder(**common, prompt_rows=rows)
     builders = {
         "vision": VisionBuilder(**common, family="llava", inputs={"input": hint}, wrap=LlavaModel.vision_wrapper),
-        "llm": LlmBuilder(**common, prompt_rows=rows),
+        "llm": llm,
+        "llm of trtllm": llm.with_target("trtllm"),
     }
     return {name: describe(builder.job(builder.resolved_target())) for name, builder in builders.items()}
 
@@ -81,6 +99,8 @@ def main() -> None:
     }
     for title, (network, block, needs) in parts.items():
         print(f"\n### {title}\n\n{table(block_layers(network, block), needs)}")
+    packed = block_layers(made["llm of trtllm"], "layers.7")
+    print(f"\n### Decoder block for TensorRT-LLM\n\n{table(packed, TRTLLM_OWN, 'its own')}")
     for name, network in made.items():
         kinds = Counter(type(node.layer).__name__ for node in network.nodes)
         print(f"\n{name}: {len(network.nodes)} layers in all, of them {kinds['Constant']} constants")

@@ -80,7 +80,7 @@ def runtime_defaults(network: Network, limits: Limits, version: Version) -> dict
         return None
     if version.name in inferred.WITHOUT_RUNTIME_DEFAULTS:
         raise UnsupportedFact(
-            f"the model's attention has windows of {min(windows)} tokens, which TensorRT-LLM {version.name} is not told",
+            f"the model has windows of {min(windows)} tokens, which TensorRT-LLM {version.name} is not told",
             remedy=f"build for 0.19 or later with --trtllm-version, or lower max_seq_len to {min(windows)}",
         )
     return {"max_attention_window": windows}

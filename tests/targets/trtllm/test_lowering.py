@@ -14,6 +14,7 @@ from ditto.builders.llm import LlmBuilder
 from ditto.builders.pipeline import describe
 from ditto.configs import TrtllmConfig
 from ditto.errors import UnsupportedFact
+from ditto.network.layers import Constant
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error
 from ditto.targets.trtllm.plugins import GPTAttention
 from tests.capture.test_patches import LONGROPE
@@ -179,9 +180,18 @@ def test_a_layer_that_comes_twice_is_refused():
         packed(model)
 
 
-def test_layers_outside_the_attention_are_those_of_tensorrt_llms_own_llama():
-    """Contract, LLM 6: 4 Gemm and 1 GPTAttention per layer, 2 norms of 8, 1 activation block, 2 sums."""
-    told = built("llama")
-    counts = Counter(type(node.layer).__name__ for node in told.network.nodes)
-    assert (counts["Gemm"], counts["GPTAttention"]) == (2 * 4 + 1, 2)
-    assert (counts["Reduce"], counts["Unary"], counts["Activation"]) == (5, 5, 2)
+def test_a_block_has_the_layers_of_tensorrt_llms_own_llama():
+    """Contract, LLM 6: 2 norms of 8, 4 Gemm, 1 GPTAttention, 2 residual sums; SwiGLU: 2 slices, a sigmoid, 2 products.
+    Sizes of its slices are computed once per network, not per block."""
+    told = packed(llama(num_hidden_layers=3).half())
+    inside = [node for node in told.network.nodes if "layers.1." in node.place.module + "."]
+    assert Counter(type(node.layer).__name__ for node in inside if not isinstance(node.layer, Constant)) == {
+        "Gemm": 4,
+        "GPTAttention": 1,
+        "Cast": 2 * 2,
+        "ElementWise": 2 * 4 + 2 + 2,
+        "Reduce": 2,
+        "Unary": 2,
+        "Slice": 2,
+        "Activation": 1,
+    }
