@@ -23,7 +23,7 @@ from ditto.verify.compare import Trio, difference, measure
 from ditto.verify.departure import Departures
 from ditto.verify.model import Prompts, checkpoint_of, load, rounded
 from ditto.verify.report import Verification
-from ditto.verify.tree import answers, logits, request_of
+from ditto.verify.tree import answers, logits, request_of, steps
 from ditto.verify.yardstick import Yardstick, greedy, look, modules
 
 T = TypeVar("T")
@@ -96,20 +96,28 @@ def _located(
     with stage("departing layers"):
         wide, narrow = _twice(result.model, dtype, device, lambda face, _: modules(face, prompt))
         session = open_session(tree, "reference")
-        watchers = {
-            name: Departures(name, network_of(tree, name), wide, narrow, RELATIVE_ERROR[dtype])
-            for name in ("vision", "llm")
-            if name == "llm" or prompt.pixels is not None
-        }
+
+        def departures(label: str, component: str) -> Departures:
+            return Departures(label, network_of(tree, component), wide, narrow, RELATIVE_ERROR[dtype])
+
+        watchers: list[Departures] = []
         if prompt.pixels is not None:
-            with watching(watchers["vision"].watch):
+            watchers.append(departures("vision", "vision"))
+            with watching(watchers[-1].watch):
                 session.features(prompt.pixels)
         # With Hugging Face's features, so that the decoder answers for itself alone.
         request = request_of(session, prompt, exact.features)
-        with watching(watchers["llm"].watch):
+        watchers.append(departures("llm", "llm"))
+        with watching(watchers[-1].watch):
             logits(session, request, exact.tokens[:1])
-    found = [watcher.first for watcher in watchers.values()]
-    compared = sum(watcher.compared for watcher in watchers.values())
+        # The prompt's last token once more, alone and behind the cache of the others.
+        step = steps(session, evolve(request, ids=request.ids[:-1]), (request.ids[-1], 0))
+        next(step)
+        watchers.append(departures("decode", "decode" if "decode" in tree.manifest.components else "llm"))
+        with watching(watchers[-1].watch):
+            next(step)
+    found = [watcher.first for watcher in watchers]
+    compared = sum(watcher.compared for watcher in watchers)
     return evolve(result, departures=tuple(item for item in found if item is not None), compared=compared)
 
 

@@ -24,7 +24,7 @@ class Departure:
     """The first value of a network that departs.
 
     Args:
-        component: `vision` or `llm`.
+        component: `vision`, `llm`, or `decode`: one token behind a cache.
         value: its name, which begins with the path of the module it was made in.
         layer: the kind of layer that makes it.
         module, source: where in the model that layer comes from.
@@ -64,7 +64,7 @@ class Departures:
     what has no counterpart is not compared.
 
     Args:
-        component: `vision` or `llm`.
+        component: as `Departure` says.
         network: whose values are watched.
         exact, own: what the model's modules see in float32, and in the network's dtype.
         least: the relative error that is always allowed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -24,15 +24,19 @@ def request_of(session: Session, prompt: Prompts, features: Tensor | None) -> Re
 
 def logits(session: Session, request: Request, tokens: Sequence[int]) -> Tensor:
     """Logits after the prompt and after each of `tokens` but the last: float32 [N, V], on the CPU."""
+    return torch.stack(list(steps(session, request, tokens)))
+
+
+def steps(session: Session, request: Request, tokens: Sequence[int]) -> Iterator[Tensor]:
+    """The same one at a time, float32 [V]; each is computed when it is asked for."""
     runner = session.start(1)
-    found: list[Tensor] = []
-    with runner.working():
-        chosen = torch.zeros(1, dtype=torch.int64, device=runner.device)
-        for past, token in zip((0, *range(len(request.ids), len(request.ids) + len(tokens) - 1)), (0, *tokens)):
+    chosen = torch.zeros(1, dtype=torch.int64, device=runner.device)
+    for past, token in zip((0, *range(len(request.ids), len(request.ids) + len(tokens) - 1)), (0, *tokens)):
+        with runner.working():
             chosen.fill_(token)
-            found.append(runner.step([Turn(0, request, past)], chosen)[0].float().cpu())
+            found = runner.step([Turn(0, request, past)], chosen)[0].float().cpu()
+        yield found
     runner.close()
-    return torch.stack(found)
 
 
 def answers(session: Session, requests: Sequence[Request], new_tokens: int) -> list[tuple[int, ...]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ditto import LlmBuilder
 from ditto.errors import ConfigError, TreeError
 from ditto.runtime.session import LlmRunner
 from ditto.verify import verify
 from ditto.verify.inputs import mixed
+from tests.support.faults import planted
 
 
 def checked(pair, tree):
@@ -74,17 +76,29 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault_is_found_and_its_layer_named(name, request):
+def test_a_planted_fault_is_found_and_its_layer_named(name, request, tmp_path):
     kind, fault, module = FAULTS[name]
     pair = request.getfixturevalue(kind)
-    tree = pair.broken(**fault)
+    tree = pair.broken(tmp_path / "tree", **fault)
     result = checked(pair, tree)
     assert not result.passed
-    (found,) = result.departures
-    assert found.component == fault["component"]
+    components = [fault["component"]] if fault["component"] == "vision" else ["llm", "decode"]
+    assert [item.component for item in result.departures] == components
+    found = result.departures[0]
+    assert {item.module for item in result.departures} == {found.module}
     assert found.module.endswith(module), found
     assert found.relative_error > 100 * found.allowed
     assert f"first departing layer of {fault['component']}" in result.text()
+
+
+def test_a_fault_of_the_network_that_decodes_is_found_there(tmp_path, llamas):
+    builder = LlmBuilder.from_pretrained(str(llamas.checkpoint)).with_weights("outside").with_target("tensorrt-rtx")
+    built = builder.build(tmp_path / "tree")
+    assert verify(built, mixed(built, 3), None, "reference", 3).passed
+    tree = planted(built, "decode", node=tanh)
+    (found,) = verify(tree, mixed(tree, 3), None, "reference", 3).departures
+    assert found.component == "decode"
+    assert found.module.endswith("layers.1.mlp.act_fn")
 
 
 def test_a_fault_of_what_runs_the_networks_is_told_apart(llamas, monkeypatch):
@@ -119,8 +133,6 @@ def test_a_wrong_token_is_shown_with_its_gap(llamas, monkeypatch):
 
 
 def test_half_precision_is_held_to_hugging_faces_own_error(tmp_path, llamas):
-    from ditto import LlmBuilder
-
     builder = LlmBuilder.from_pretrained(str(llamas.checkpoint)).with_dtype("float16").with_target("tensorrt-rtx")
     tree = builder.with_batch(2).build(tmp_path / "tree")
     result = verify(tree, mixed(tree, 4), None, "reference", 4)
@@ -140,9 +152,9 @@ def test_a_tree_from_memory_needs_a_name(llamas):
         verify(llamas.sound, mixed(llamas.sound, 2), None, "reference")
 
 
-def test_the_decoder_answers_for_itself(llavas):
+def test_the_decoder_answers_for_itself(llavas, tmp_path):
     """A fault of the tower does not show in the decoder's layers."""
-    tree = llavas.broken("vision", tensor="layers.0.mlp.fc1.bias")
+    tree = llavas.broken(tmp_path / "tree", component="vision", tensor="layers.0.mlp.fc1.bias")
     result = checked(llavas, tree)
     assert [item.component for item in result.departures] == ["vision"]
     assert torch.tensor([item.relative_error for item in result.measures]).min() > 1e-5
