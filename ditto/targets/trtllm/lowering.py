@@ -18,6 +18,7 @@ from ditto.configs import Limits, TrtllmConfig
 from ditto.errors import UnsupportedFact
 from ditto.lowering import Lowering, Operand, Table, table
 from ditto.lowering.arithmetic import binary
+from ditto.lowering.linear import linear as plain_linear
 from ditto.lowering.registry import LoweringFunction
 from ditto.network import Spec, symbol
 from ditto.network.graph import Value
@@ -182,9 +183,7 @@ def linear(net: Lowering, x: Operand, weight: Operand, bias: Operand | None = No
     """A linear layer as a Gemm plugin, its bias as a sum."""
     value = net.value(x)
     if value.rank != 2 or not isinstance(weight, (Stored, Literal, Folded)):
-        from ditto.lowering.linear import linear as plain
-
-        return plain(net, x, weight, bias)
+        return plain_linear(net, x, weight, bias)
     typed = weight if weight.dtype == value.spec.dtype else fold("cast", weight, value.spec.dtype)
     made = net.add(Gemm(dtype=value.spec.dtype), value, net.value(typed))
     return made if bias is None else binary(net, "SUM", made, bias, value.spec.dtype)
@@ -244,6 +243,3 @@ def vision_attention(
     seen = plain_mask(net, query, key, mask, sinks, causal, window, softcap)
     q, k, v = (net.value(operand) for operand in (query, key, value))
     return written_out(net, q, k, v, scale, softcap, seen)
-
-
-__all__ = ["PackedDecoder", "last_tokens", "linear", "vision_attention", "written_out_rope"]

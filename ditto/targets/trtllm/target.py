@@ -28,6 +28,29 @@ from ditto.targets.trtllm.packing import drop_batch, pack_attention
 from ditto.targets.trtllm.versions import Version, version
 
 
+def check_machine(wanted: Version, capabilities: Sequence[str], installed: str | None, here: str) -> None:
+    """Check that engines can be compiled on a machine for what they are meant for.
+
+    Args:
+        wanted: TensorRT-LLM's version that the engines are for.
+        capabilities: compute capabilities that they are for, none for the GPU that compiles.
+        installed: TensorRT-LLM's version on the machine, None where it does not say.
+        here: the compute capability of the machine's GPU.
+    Raises:
+        ConfigError: they cannot.
+    """
+    if installed is not None and version(installed) != wanted:
+        raise ConfigError(
+            f"engines are wanted for TensorRT-LLM {wanted.name}, {installed} is installed",
+            remedy="install that version here; or build for the installed one, with --trtllm-version",
+        )
+    if any(capability != here for capability in capabilities):
+        raise ConfigError(
+            f"engines are wanted for compute capability {', '.join(capabilities)}, this GPU has {here}",
+            remedy="compile on the GPU that will run them; engines of one kind of GPU do not run on another",
+        )
+
+
 @frozen
 class TrtllmTarget(Target):
     """Engines for TensorRT-LLM's runtime.
@@ -60,22 +83,8 @@ class TrtllmTarget(Target):
                 remedy="build a tree for each",
             )
         if self.cannot_compile is None:
-            self._check_here(capabilities)
-
-    def _check_here(self, capabilities: Sequence[str]) -> None:
-        """Check that this machine is the one that engines are meant for."""
-        installed = plugins_version()
-        if installed is not None and version(installed) != self.version:
-            raise ConfigError(
-                f"engines are wanted for TensorRT-LLM {self.version.name}, {installed} is installed",
-                remedy="install that version here; or build for the installed one, with --trtllm-version",
-            )
-        here = "{}.{}".format(*torch.cuda.get_device_capability())
-        if any(wanted != here for wanted in capabilities):
-            raise ConfigError(
-                f"engines are wanted for compute capability {', '.join(capabilities)}, this GPU has {here}",
-                remedy="compile on the GPU that will run them; engines of one kind of GPU do not run on another",
-            )
+            here = "{}.{}".format(*torch.cuda.get_device_capability())
+            check_machine(self.version, capabilities, plugins_version(), here)
 
     @override
     def check_limits(self, limits: Limits, prompt_rows: int) -> None:

@@ -9,7 +9,8 @@ from ditto import LlavaModel
 from ditto.bindings import is_installed
 from ditto.configs import Limits, TensorRTBuilderConfig, TensorRTConfig, TensorRTNetworkCreationFlags, TrtllmConfig
 from ditto.errors import ConfigError
-from ditto.targets.trtllm.target import TrtllmTarget
+from ditto.targets.trtllm.target import TrtllmTarget, check_machine
+from ditto.targets.trtllm.versions import version
 from tests.support.models import llava
 
 TARGET = TrtllmTarget("trtllm", TrtllmConfig())
@@ -59,12 +60,26 @@ def test_a_table_too_small_for_the_batch_stops_a_build(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("version", "name"), [("0.18.2", "output"), ("0.19.0", "encoder_output")])
-def test_the_vision_output_has_the_versions_name(version, name, tmp_path):
-    model = LlavaModel.from_model(llava()).with_target("trtllm").with_trtllm(TrtllmConfig(version=version))
+@pytest.mark.parametrize(("number", "name"), [("0.18.2", "output"), ("0.19.0", "encoder_output")])
+def test_the_vision_output_has_the_versions_name(number, name, tmp_path):
+    model = LlavaModel.from_model(llava()).with_target("trtllm").with_trtllm(TrtllmConfig(version=number))
     tree = model.vision.build(tmp_path / "out")
     assert list(tree.component("vision").outputs) == [name]
     assert tree.config("vision")["builder_config"]["output_shape"] == [-1, 16, 64]
+
+
+@pytest.mark.parametrize("installed", [None, "0.19.0", "0.19.1"])
+@pytest.mark.parametrize("capabilities", [(), ("8.9",)])
+def test_engines_are_compiled_where_they_are_meant_to_run(installed, capabilities):
+    check_machine(version("0.19"), capabilities, installed, "8.9")
+
+
+def test_another_version_or_another_gpu_is_named():
+    with pytest.raises(ConfigError, match=r"wanted for TensorRT-LLM 0\.19\.0, 0\.20\.0 is installed") as caught:
+        check_machine(version("0.19"), (), "0.20.0", "8.9")
+    assert "--trtllm-version" in str(caught.value)
+    with pytest.raises(ConfigError, match=r"wanted for compute capability 9\.0, this GPU has 8\.9"):
+        check_machine(version("0.19"), ("9.0",), "0.19.0", "8.9")
 
 
 @pytest.mark.skipif(is_installed("tensorrt_llm"), reason="TensorRT-LLM is installed")
