@@ -8,6 +8,8 @@ VENV := .venv
 OLD_VENV := .venv-transformers-4.51
 DEMO := build/shapes-llava
 EXAMPLE := examples/shapes_llava
+# A process per core; tests of one file stay together, for what they build once.
+SPREAD := --numprocesses auto --dist loadfile
 PROMPT := $$'USER: <image>\nDescribe this image. ASSISTANT:'
 
 .PHONY: demo test test-old check slow clean
@@ -42,10 +44,10 @@ check: $(VENV)/.dev
 	$(VENV)/bin/lint-imports
 
 test: check
-	$(VENV)/bin/python -m pytest -q
+	$(VENV)/bin/python -m pytest -q $(SPREAD)
 
 test-old: $(OLD_VENV)/.dev
-	$(OLD_VENV)/bin/python -m pytest -q
+	$(OLD_VENV)/bin/python -m pytest -q $(SPREAD)
 
 clean:
 	rm -rf build $(VENV) $(OLD_VENV)

@@ -23,7 +23,7 @@ from ditto.network import dims
 from ditto.network.graph import Network
 from ditto.network.weight import TensorSource
 from ditto.progress import stage
-from ditto.targets.emit import Emission, Messages
+from ditto.targets.emit import Emission, Messages, without_collection
 
 _RELEASE_SECONDS = 0.05
 
@@ -96,7 +96,7 @@ def compile_network(
         BuildError: TensorRT refuses the network, or fails.
         ConfigError: a setting that the library does not have.
     """
-    with stage("compile", network.name):
+    with stage("compile", network.name), without_collection():
         messages = Messages(trt.module)
         builder = trt.module.Builder(messages.log)
         definition = builder.create_network(_network_flags(trt, config))

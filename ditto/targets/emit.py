@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,6 +29,20 @@ _DTYPES = {
     torch.int8: "INT8",
     torch.bool: "BOOL",
 }
+
+
+@contextmanager
+def without_collection() -> Generator[None]:
+    """Let Python collect no garbage inside. TensorRT calls back into Python while it holds a lock of its own; were an
+    old builder collected there (a traceback may have kept it), freeing it would wait for that lock for ever (seen with
+    TensorRT-RTX 1.6.1)."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 class Messages:
@@ -87,6 +104,10 @@ class Emission:
             BuildError: TensorRT refuses something; the message is TensorRT's, the place the user's.
         """
         check(network)
+        with without_collection():
+            self._emit(network)
+
+    def _emit(self, network: Network) -> None:
         self._network = network
         tensors: dict[str, Any] = {}
         for name, spec in network.inputs.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from attrs import frozen
@@ -127,3 +129,20 @@ def test_what_tensorrt_refuses_is_said_where_it_is(layer, message):
     with pytest.raises(BuildError, match=message) as caught:
         emitted(network)
     assert "at: model.norm (f.py:1)" in str(caught.value)
+
+
+def test_no_garbage_is_collected_while_tensorrt_works():
+    seen = []
+
+    class Watching(ElementWise):
+        def emit(self, to, *inputs):
+            seen.append(gc.isenabled())
+            return super().emit(to, *inputs)
+
+    network = Network("test")
+    x = network.input("x", Spec((2,), torch.float32))
+    network.output("y", network.add(Watching("SUM"), x, x))
+    assert gc.isenabled()
+    emitted(network)
+    assert seen == [False]
+    assert gc.isenabled()
