@@ -68,7 +68,7 @@ def block_layers(network: Network, block: str) -> Counter[str]:
 def table(have: Counter[str], needs: dict[str, tuple[int, str]], other: str = "least") -> str:
     """A Markdown table: kind, layers, least (or `other`), what for."""
     lines = [f"| kind | layers | {other} | what for |", "|---|---|---|---|"]
-    for kind in sorted(set(have) | set(needs), key=lambda kind: -have[kind]):
+    for kind in sorted(set(have) | set(needs), key=lambda kind: (-have[kind], kind)):
         least, why = needs.get(kind, (0, ""))
         lines.append(f"| {kind} | {have[kind]} | {least} | {why} |")
     lines.append(f"| **all** | **{sum(have.values())}** | **{sum(least for least, _ in needs.values())}** | |")
