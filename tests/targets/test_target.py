@@ -17,7 +17,16 @@ def test_every_target_implements_everything(name):
     assert isinstance(target(name), Target)
 
 
+IMAGES = DynamicDimension("images", 1, 2, 6)
+
+
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_vision_engine_has_one_profile(name):
-    images = DynamicDimension("images", 1, 2, 4)
-    assert target(name).vision_profiles([images]) == (Profile("vision", {"images": images}),)
+def test_a_vision_engine_with_its_weights_inside_has_one_profile(name):
+    assert target(name).vision_profiles([IMAGES], outside=False) == (Profile("vision", {"images": IMAGES}),)
+
+
+def test_with_weights_outside_powers_of_two_and_the_largest_batch_have_static_shapes():
+    profiles = target("tensorrt-rtx").vision_profiles([IMAGES], outside=True)
+    assert [profile.name for profile in profiles] == ["vision-1", "vision-2", "vision-4", "vision-6"]
+    for profile, count in zip(profiles, (1, 2, 4, 6), strict=True):
+        assert profile.ranges == {"images": DynamicDimension("images", count, count, count)}
