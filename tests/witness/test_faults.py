@@ -286,14 +286,20 @@ def feature_layers_change_places(net):
     swap(every(net, trt.IConcatenationLayer, axis=2)[-1], 0, 1)
 
 
-@fault("tower")
-def patches_overlap(net):
-    every(net, trt.IConvolutionLayer)[0].stride_nd = (6, 6)
+def patches(net):
+    """What gathers the pixels of each patch: [images, channels, h, patch, w, patch] → [images, h, w, ...]."""
+    shuffles = every(net, trt.IShuffleLayer)
+    return next(layer for layer in shuffles if tuple(layer.second_transpose)[:6] == (0, 2, 4, 1, 3, 5))
 
 
 @fault("tower")
-def patches_are_padded(net):
-    every(net, trt.IConvolutionLayer)[0].padding_nd = (1, 1)
+def patches_change_places(net):
+    patches(net).second_transpose = (0, 4, 2, 1, 3, 5)
+
+
+@fault("tower")
+def patches_are_transposed(net):
+    patches(net).second_transpose = (0, 2, 4, 1, 5, 3)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "tower"])
