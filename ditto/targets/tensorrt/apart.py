@@ -22,7 +22,7 @@ from ditto.network.graph import Value
 from ditto.network.layers import Activation, ElementWise, Fill, Reduce, Select, Softmax
 from ditto.network.spec import Spec
 from ditto.targets.tensorrt.attention import UNSEEN, fused, written_out
-from ditto.targets.tensorrt.lowering import BATCH, SEQUENCE, Decoder, refuse_all_but_causal, sees
+from ditto.targets.tensorrt.lowering import BATCH, SEQUENCE, Decoder, sees
 
 LIVE = "live"
 """The dimension of the slots that decode looks at."""
@@ -45,23 +45,10 @@ class Prefill(ApartDecoder):
     """Attention of prompts, whose rows' caches are empty."""
 
     @override
-    def attention(
-        self,
-        net: Lowering,
-        query: Operand,
-        key: Operand,
-        value: Operand,
-        mask: Operand | None,
-        sinks: Operand | None,
-        scale: float,
-        causal: bool,
-        window: int,
-        softcap: float,
-        layer: int,
+    def _attend(
+        self, net: Lowering, q: Value, k: Value, v: Value, scale: float, window: int, softcap: float, layer: int
     ) -> Value:
         """Attention of new tokens over each other; their keys and values go into the cache."""
-        refuse_all_but_causal(mask, sinks, causal)
-        q, k, v = (net.value(operand) for operand in (query, key, value))
         self._written(net, layer, k, v)
         if not (window or softcap):
             return fused(net, q, k, v, scale, True, None)
@@ -95,23 +82,10 @@ class Decode(ApartDecoder):
         return self._cache_slots
 
     @override
-    def attention(
-        self,
-        net: Lowering,
-        query: Operand,
-        key: Operand,
-        value: Operand,
-        mask: Operand | None,
-        sinks: Operand | None,
-        scale: float,
-        causal: bool,
-        window: int,
-        softcap: float,
-        layer: int,
+    def _attend(
+        self, net: Lowering, q: Value, k: Value, v: Value, scale: float, window: int, softcap: float, layer: int
     ) -> Value:
         """Attention of one token per row, in float32."""
-        refuse_all_but_causal(mask, sinks, causal)
-        q, k, v = (net.value(operand) for operand in (query, key, value))
         seen = self._mask(net, window)
         keys, values = self._written(net, layer, k, v)
         (_, heads, _, width), (_, kv_heads, _, _) = q.spec.shape, k.spec.shape

@@ -171,15 +171,20 @@ class Decoder:
         softcap: float,
         layer: int,
     ) -> Value:
-        """Attention of new tokens over the cache and themselves."""
+        """Attention of a decoder: what is refused is the same for all forms of it, the rest is `_attend`."""
         refuse_all_but_causal(mask, sinks, causal)
-        keys, values = (
-            self._cached(net, kind, layer, net.value(new)) for kind, new in (("key", key), ("value", value))
-        )
+        q, k, v = (net.value(operand) for operand in (query, key, value))
+        return self._attend(net, q, k, v, scale, window, softcap, layer)
+
+    def _attend(
+        self, net: Lowering, q: Value, k: Value, v: Value, scale: float, window: int, softcap: float, layer: int
+    ) -> Value:
+        """Attention of new tokens over the cache and themselves."""
+        keys, values = (self._cached(net, kind, layer, new) for kind, new in (("key", k), ("value", v)))
         seen = self._mask(net, window)
         if softcap:
-            return written_out(net, net.value(query), keys, values, scale, softcap, seen)
-        return fused(net, net.value(query), keys, values, scale, False, seen)
+            return written_out(net, q, keys, values, scale, softcap, seen)
+        return fused(net, q, keys, values, scale, False, seen)
 
     def _cached(self, net: Lowering, kind: str, layer: int, new: Value) -> Value:
         past = f"past_{kind}_{layer}"
