@@ -7,8 +7,8 @@ torch or TensorRT that wrote them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -94,13 +94,20 @@ def _weight_in(data: dict[str, Any]) -> Weight:
     return Folded(data["folded"], _operand_in(data["operands"]), shape, dtype)
 
 
-def network_converter(more_layers: Iterable[type[Layer]] = ()) -> Converter:
-    """A converter for network files.
+def _converter() -> Converter:
+    """For network files, with every kind of layer that is defined by now: a target brings its own."""
+    return _converter_for(frozenset(_kinds(Layer)))
 
-    Args:
-        more_layers: layer classes of a target (its plugins); importing them is enough, naming them makes sure.
-    """
-    del more_layers
+
+def _kinds(cls: type[Layer]) -> Iterator[str]:
+    for kind in cls.__subclasses__():
+        yield f"{kind.__module__}.{kind.__qualname__}"
+        yield from _kinds(kind)
+
+
+@cache  # cattrs collects garbage to find the kinds: longer work than writing or reading a file
+def _converter_for(kinds: frozenset[str]) -> Converter:
+    del kinds
     converter = Converter(forbid_extra_keys=True)
     converter.register_unstructure_hook(torch.dtype, _dtype_name)
     converter.register_structure_hook(torch.dtype, lambda name, _: dtype_named(name))
@@ -120,7 +127,7 @@ def save(network: Network, json_path: Path, literals_path: Path) -> None:
         _NodeFile(node.layer, node.inputs, node.outputs, node.place.module, node.place.source) for node in network.nodes
     )
     content = _NetworkFile(FORMAT, network.name, network.inputs, nodes, network.outputs, network.shared)
-    data = network_converter().unstructure(content)
+    data = _converter().unstructure(content)
     head = {key: data[key] for key in data if key != "nodes"}
     lines = ",\n  ".join(json.dumps(node, separators=(",", ":")) for node in data["nodes"])
     text = json.dumps({**head, "nodes": "@"}, indent=1).replace('"@"', f"[\n  {lines}\n ]")
@@ -163,7 +170,7 @@ def load(json_path: Path, literals_path: Path) -> Network:
         found = data.get("format") if isinstance(data, dict) else None
         raise TreeError(f"the network has format {found}, not {FORMAT}", where=str(json_path), remedy=remedy)
     try:
-        content = network_converter().structure(data, _NetworkFile)
+        content = _converter().structure(data, _NetworkFile)
     except BaseValidationError as error:
         faults = "; ".join(transform_error(error, format_exception=_fault)[:5])
         raise TreeError(f"the network file is damaged: {faults}", where=str(json_path), remedy=remedy) from error

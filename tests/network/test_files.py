@@ -7,11 +7,13 @@ import re
 
 import pytest
 import torch
+from attrs import frozen
 from safetensors.torch import load_file, save_file
 
 from ditto.errors import TreeError
 from ditto.network import Network, layers, load, network_text, save
 from ditto.network.files import FORMAT
+from ditto.network.spec import Spec
 from ditto.network.weight import Folded, Literal, Stored, leaves
 from ditto.reference import Constants, run
 from tests.network.samples import whole
@@ -68,6 +70,19 @@ def test_a_loaded_network_can_be_added_to(saved):
     values = [loaded.value(name) for name in first.inputs]
     assert loaded.add(first.layer, *values).name == first.outputs[0]
     assert loaded.add(layers.Identity(), values[0]).name not in names
+
+
+def test_layers_defined_after_a_file_was_written_are_known(files):
+    save(whole()[0], *files)
+
+    @frozen
+    class Later(layers.Identity):
+        """A layer that a target brings."""
+
+    network = Network("later")
+    network.output("y", network.add(Later(), network.input("x", Spec((2,), torch.float32))))
+    save(network, *files)
+    assert isinstance(load(*files).nodes[0].layer, Later)
 
 
 def test_only_literals_in_use_are_written(files):
