@@ -1,15 +1,14 @@
 """Build time and peak memory of a CLIP-L/14-336 tower (304 M parameters, random float16 weights).
 
-    python -m benchmarks.clip_tower [--work build/benchmarks] [--weights outside]
+    python -m benchmarks.clip_tower [--work build/benchmarks] [--weights outside] [--report FILE]
 
 Prints seconds per stage, from the end of the imports, and peak resident memory above what the imports took, beside
-the weights' size.
+the weights' size. FILE takes the whole build's as JSON.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from benchmarks.checkpoints import write
-from benchmarks.memory import peak_bytes, resident_bytes
+from benchmarks.report import Start
 from ditto import VisionBuilder
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.builders import Pretrained
@@ -47,12 +46,18 @@ class Tower(nn.Module):
         return self.tower(pixels).last_hidden_state
 
 
+def checkpoint(work: Path) -> Path:
+    """The tower's, written below `work` unless it is there."""
+    return write(work / "clip-l-336", CLIPVisionModel, CLIPVisionConfig(**CONFIG))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--weights", choices=("inside", "outside"), default="inside")
+    parser.add_argument("--report", type=Path)
     options = parser.parse_args()
-    folder = write(options.work / "clip-l-336", CLIPVisionModel, CLIPVisionConfig(**CONFIG))
+    folder = checkpoint(options.work)
     weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     images = DynamicDimension("batch", 1, 2, 4)
     builder = VisionBuilder(
@@ -64,16 +69,17 @@ def main() -> None:
         max_batch_size=4,
         weights=options.weights,
     )
-    imported = resident_bytes()
-    start = time.perf_counter()
-    tree: EngineTree = builder.build(options.work / "clip-l-336-engine")
-    seconds = time.perf_counter() - start
+    start = Start.now()
+    tree: EngineTree = builder.build(options.work / "clip-l-336-engine", force=True)
+    report = start.report(tree.root / "model.engine", "torch", "transformers")
     for record in tree.manifest.stages:
         print(f"{record['name']:<10} {record['detail']:<12} {record['seconds']:6.2f} s")
-    print(f"total after imports {seconds:6.2f} s")
-    above = peak_bytes() - imported
-    print(f"peak resident {above / 1e6:.0f} MB above imports ({imported / 1e6:.0f} MB), weights {weights / 1e6:.0f} MB")
-    print(f"ratio to weights {above / weights:.2f}")
+    print(f"total after imports {report.seconds:6.2f} s")
+    above, imported = report.above / 1e6, report.imported / 1e6
+    print(f"peak resident {above:.0f} MB above imports ({imported:.0f} MB), weights {weights / 1e6:.0f} MB")
+    print(f"ratio to weights {report.above / weights:.2f}")
+    if options.report:
+        report.write(options.report)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""The CLIP tower built by Ditto and by others; `python -m benchmarks.peers`."""
