@@ -12,7 +12,7 @@ EXAMPLE := examples/shapes_llava
 SPREAD := --numprocesses auto --dist loadfile
 PROMPT := $$'USER: <image>\nDescribe this image. ASSISTANT:'
 
-.PHONY: demo test test-old check slow clean
+.PHONY: demo test test-old check clean
 .DELETE_ON_ERROR:
 
 # torch first and pinned: otherwise pip may bring gigabytes of another build of it.

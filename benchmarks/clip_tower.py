@@ -14,6 +14,7 @@ from typing import Any
 
 import tensorrt_rtx  # noqa: F401 - what the imports cost is measured apart
 import torch
+import torch.export._trace  # noqa: F401 - imported with the first export otherwise
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 

@@ -17,7 +17,7 @@ from ditto.builders.source import ModelSource, Pretrained
 from ditto.errors import ModelError, UnsupportedOperator
 from ditto.network import Network
 from ditto.network.outside import with_weights_outside
-from ditto.network.weight import Folded, Stored, Weight, is_view, leaves
+from ditto.network.weight import Stored, Weight, is_view, leaves
 from ditto.targets import Target
 
 if TYPE_CHECKING:
@@ -267,10 +267,4 @@ def _weight_bytes(weight: Weight) -> int:
 
 def _computed_bytes(network: Network) -> int:
     """Bytes of constants that are computed, and lie on disk until the engine is written."""
-
-    def computed(weight: Weight) -> int:
-        if isinstance(weight, Folded) and weight.op == "concatenate":
-            return sum(computed(part) for part in weight.operands[0])
-        return 0 if is_view(weight) else _weight_bytes(weight)
-
-    return sum(computed(constant.weight) for constant in network.constants())
+    return sum(_weight_bytes(each.weight) for each in network.constants() if not is_view(each.weight))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import mmap
+import os
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -44,22 +47,23 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the tensors
         self._maps: list[mmap.mmap] = []
+        self._end = 0
 
-    def keep(self, tensor: Tensor) -> Tensor:
-        """The same numbers, in the file."""
-        data = tensor.contiguous()
-        if not data.numel():
-            return data
-        grain = mmap.ALLOCATIONGRANULARITY
-        start = (self._file.seek(0, 2) + grain - 1) // grain * grain
-        self._file.seek(start)
-        self._file.write(data.reshape(-1).view(torch.uint8).numpy().data)
-        self._file.flush()
-        made = mmap.mmap(self._file.fileno(), data.nbytes, access=mmap.ACCESS_READ, offset=start)
+    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """A tensor to be written to, in the file.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        size = math.prod(shape) * dtype.itemsize
+        if not size:
+            return torch.empty(shape, dtype=dtype)
+        start = self._end
+        self._end += -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
+        os.posix_fallocate(self._file.fileno(), start, size)  # writing to memory without a place on disk would kill us
+        made = mmap.mmap(self._file.fileno(), size, offset=start)
         self._maps.append(made)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The given buffer is not writable")
-            return torch.frombuffer(made, dtype=data.dtype).reshape(data.shape)
+        return torch.frombuffer(made, dtype=dtype).reshape(tuple(shape))
 
     def release(self) -> None:
         """Take the file's pages out of this process; they come back from the file when used again."""

@@ -175,9 +175,15 @@ def is_view(weight: Weight) -> bool:
     )
 
 
-def resolve(weight: Weight, source: TensorSource, literals: Literals) -> Tensor:
-    """The numbers of a weight, contiguous, on the CPU.
+Room = Callable[[tuple[int, ...], torch.dtype], Tensor]
+"""Gives a tensor of a shape and dtype, to be written to."""
 
+
+def resolve(weight: Weight, source: TensorSource, literals: Literals, room: Room | None = None) -> Tensor:
+    """The numbers of a weight, contiguous, where the source has its tensors.
+
+    Args:
+        room: where they are put if they have to be computed; None for new memory.
     Raises:
         ShapeError: the source's tensor has another shape or dtype than the network was described with.
     """
@@ -200,4 +206,9 @@ def resolve(weight: Weight, source: TensorSource, literals: Literals) -> Tensor:
             return tensor
         return operand
 
-    return value(weight).contiguous()
+    if room is None or is_view(weight) or isinstance(weight, Literal):
+        return value(weight).contiguous()
+    if isinstance(weight, Folded) and weight.op == "concatenate":  # without a copy in between
+        parts, axis = weight.operands
+        return torch.cat(value(parts), axis, out=room(weight.shape, weight.dtype))
+    return room(weight.shape, weight.dtype).copy_(value(weight))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import itertools
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +27,10 @@ from ditto.network.weight import TensorSource
 from ditto.progress import stage
 from ditto.targets.emit import Emission, Messages, without_collection
 
-_RELEASE_SECONDS = 0.05
+_RELEASE_SECONDS = 0.005
+_TICKS_PER_TRIM = 10
+# glibc's; other allocators give memory back by themselves, or not at all.
+_trim: Callable[[int], int] = getattr(ctypes.CDLL(None), "malloc_trim", lambda keep: keep)
 
 
 @frozen
@@ -101,7 +106,7 @@ def compile_network(
         builder = trt.module.Builder(messages.log)
         definition = builder.create_network(_network_flags(trt, config))
         spool = Spool(path.parent)
-        emission = Emission(trt, definition, source, messages, spool)
+        emission = Emission(trt, definition, source, messages, spool.empty)
         emission.emit(network)
         builder_config = _builder_config(trt, builder, config, capabilities)
         for profile in profiles:
@@ -123,13 +128,18 @@ def compile_network(
 
 @contextmanager
 def _letting_go(*sources: TensorSource | Spool) -> Generator[None]:
-    """Keep mapped weights out of resident memory while TensorRT builds: it copies each once, in its own time."""
+    """Keep resident memory low while TensorRT builds: it copies each mapped weight once, in its own time, and what it
+    took for one step would stay with the allocator in the next."""
     done = threading.Event()
 
     def release() -> None:
-        while not done.wait(_RELEASE_SECONDS):
+        for tick in itertools.count():
+            if done.wait(_RELEASE_SECONDS):
+                return
             for source in sources:
                 source.release()
+            if not tick % _TICKS_PER_TRIM:
+                _trim(0)
 
     thread = threading.Thread(target=release, daemon=True)
     thread.start()

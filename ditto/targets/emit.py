@@ -13,12 +13,11 @@ from loguru import logger
 from torch import Tensor
 
 from ditto.bindings import TensorRT
-from ditto.checkpoint.mapped import Spool
 from ditto.errors import BuildError, at
 from ditto.network.check import check
 from ditto.network.dims import DimExpr, symbol
 from ditto.network.graph import Network, Node
-from ditto.network.weight import Folded, TensorSource, Weight, is_view, resolve
+from ditto.network.weight import Room, TensorSource, Weight, resolve
 
 _DTYPES = {
     torch.float32: "FLOAT",
@@ -81,17 +80,17 @@ class Emission:
         definition: an empty `INetworkDefinition`.
         source: where checkpoint tensors come from.
         messages: of the logger that the definition's builder was made with.
-        spool: where computed constants go; None keeps them in memory.
+        room: where computed constants go; None for new memory.
     """
 
     def __init__(
-        self, trt: TensorRT, definition: Any, source: TensorSource, messages: Messages, spool: Spool | None = None
+        self, trt: TensorRT, definition: Any, source: TensorSource, messages: Messages, room: Room | None = None
     ) -> None:
         self.trt = trt.module
         self.net = definition
         self._source = source
         self._messages = messages
-        self._spool = spool
+        self._room = room
         self._kept: list[Tensor] = []  # TensorRT reads constants during the build, from the memory given here
         self._network: Network | None = None
         self._node: Node | None = None
@@ -145,16 +144,10 @@ class Emission:
         return layer
 
     def constant(self, weight: Weight) -> Any:
-        """A constant of the engine. Joined weights are given to TensorRT in parts, straight from the checkpoint, and
-        joined by it while it builds: no second copy of them is made here."""
+        """A constant of the engine. One that has to be computed is put where `room` says: TensorRT keeps, to the end of
+        the build, a copy for each profile of what it is left to join itself."""
         assert self._network is not None
-        if isinstance(weight, Folded) and weight.op == "concatenate":
-            parts, axis = weight.operands
-            made = self.net.add_concatenation([self.constant(part) for part in parts])
-            made.axis = axis
-            return self.made(made).get_output(0)
-        tensor = resolve(weight, self._source, self._network.literals)
-        return self._constant(tensor if self._spool is None or is_view(weight) else self._spool.keep(tensor))
+        return self._constant(resolve(weight, self._source, self._network.literals, self._room))
 
     def number(self, value: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Any:
         """A constant filled with one number."""

@@ -131,3 +131,24 @@ def test_only_reshapes_of_stored_tensors_need_no_new_memory(weight, view):
     literals.keep(X)
     assert is_view(weight) == view
     assert (resolve(weight, SOURCE, literals).data_ptr() == X.data_ptr()) == view
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        fold("concatenate", (x, fold("multiply", x, 2.0)), 1),
+        fold("permute", x, (2, 1, 0)),
+        fold("cast", x, torch.float16),
+    ],
+)
+def test_what_is_computed_lies_where_there_is_room(weight):
+    made = []
+
+    def room(shape, dtype):
+        made.append(torch.empty(shape, dtype=dtype))
+        return made[-1]
+
+    found = resolve(weight, SOURCE, Literals(), room)
+    assert found.data_ptr() == made[0].data_ptr() and len(made) == 1
+    assert torch.equal(found, resolve(weight, SOURCE, Literals()))
+    assert found.is_contiguous()

@@ -9,7 +9,6 @@ import torch
 from attrs import frozen
 
 from ditto.bindings import load_native
-from ditto.checkpoint.mapped import Spool
 from ditto.errors import BuildError, Place
 from ditto.network import Layer, Network, Spec, symbol
 from ditto.network.layers import Constant, ElementWise, Shuffle
@@ -54,19 +53,28 @@ def test_layers_and_outputs_have_our_names():
     assert definition.get_output(0).name == "result"
 
 
-@pytest.mark.parametrize("spooled", [True, False])
-def test_joined_weights_are_joined_by_tensorrt(tmp_path, spooled):
+def test_joined_weights_are_given_whole_and_lie_where_there_is_room():
     network = Network("test")
     whole = fold("concatenate", (stored("a", (2, 3)), stored("b", (3, 3))), 0)
     network.output("whole", network.add(Constant(whole)))
     trt = load_native("tensorrt_rtx")
     messages = Messages(trt.module)
     definition = trt.module.Builder(messages.log).create_network(1)
-    emission = Emission(trt, definition, Tensors(), messages, Spool(tmp_path) if spooled else None)
-    emission.emit(network)
-    kinds = [str(definition.get_layer(index).type) for index in range(definition.num_layers)]
-    assert kinds == ["LayerType.CONSTANT", "LayerType.CONSTANT", "LayerType.CONCATENATION"]
-    assert tuple(definition.get_output(0).shape) == (5, 3)
+    made = []
+
+    def room(shape, dtype):
+        made.append(torch.empty(shape, dtype=dtype))
+        return made[-1]
+
+    Emission(trt, definition, Tensors(), messages, room).emit(network)
+    assert [definition.get_layer(index).type for index in range(definition.num_layers)] == [
+        trt.module.LayerType.CONSTANT
+    ]
+    (whole,) = made
+    assert torch.equal(whole, torch.cat([Tensors().held["a"], Tensors().held["b"]]))
+    layer = definition.get_layer(0)
+    layer.__class__ = trt.module.IConstantLayer
+    assert torch.equal(torch.from_numpy(layer.weights).reshape(5, 3), whole)
 
 
 @frozen

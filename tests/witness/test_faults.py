@@ -213,8 +213,10 @@ def a_row_of_a_weight_is_missing(net):
 
 @fault("llama")
 def gate_and_up_projection_change_places(net):
-    joins = every(net, trt.IConcatenationLayer, num_inputs=2)
-    swap(next(layer for layer in joins if layer.get_output(0).shape == (1, 192, 64)), 0, 1)
+    constant = next(layer for layer in every(net, trt.IConstantLayer) if layer.shape == (1, 192, 64))
+    swapped = np.concatenate(np.split(constant.weights, 2)[::-1])
+    constant.weights = swapped
+    return swapped
 
 
 @fault("gemma2")
