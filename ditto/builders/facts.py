@@ -16,7 +16,7 @@ def llm_facts(config: Any, vocab_size: int) -> LlmFacts:
         config: Hugging Face's configuration of the language model.
         vocab_size: rows of the embedding.
     Raises:
-        CheckpointError: it lacks a size that every decoder has.
+        CheckpointError: it lacks a size that every decoder has, or has heads that cannot attend.
     """
 
     def known(*names: str, otherwise: Any = None) -> Any:
@@ -30,21 +30,33 @@ def llm_facts(config: Any, vocab_size: int) -> LlmFacts:
 
     hidden, heads = known("hidden_size"), known("num_attention_heads")
     head_size = known("head_dim", otherwise=hidden // heads)
+    kv_heads = known("num_key_value_heads", otherwise=heads)
+    if heads % kv_heads:
+        raise CheckpointError(
+            f"num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}",
+            remedy="check config.json: every KV head serves the same number of query heads",
+        )
     rope = rope_parameters(config)
+    rotary = int(head_size * float(known("partial_rotary_factor", otherwise=1.0))) if rope else 0
+    if rotary == head_size and head_size % 2:
+        raise CheckpointError(
+            f"heads are {head_size} wide, and rotary embedding turns pairs of columns",
+            remedy="check head_dim, hidden_size and num_attention_heads in config.json",
+        )
     return LlmFacts(
         architecture=_architecture(config),
         vocab_size=vocab_size,
         hidden_size=hidden,
         num_hidden_layers=known("num_hidden_layers"),
         num_attention_heads=heads,
-        num_key_value_heads=known("num_key_value_heads", otherwise=heads),
+        num_key_value_heads=kv_heads,
         head_size=head_size,
         intermediate_size=known("intermediate_size", otherwise=4 * hidden),
         hidden_act=str(known("hidden_act", "hidden_activation", otherwise="gelu")),
         norm_epsilon=float(known("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", otherwise=1e-5)),
         max_position_embeddings=known("max_position_embeddings", otherwise=2048),
         position_embedding_type="rope_gpt_neox" if rope else "learned_absolute",
-        rotary_embedding_dim=int(head_size * float(known("partial_rotary_factor", otherwise=1.0))) if rope else 0,
+        rotary_embedding_dim=rotary,
         qk_layernorm=config.model_type in ("qwen3", "qwen3_moe"),
         extra={**_rotary(rope), **_demanded(config)},
     )

@@ -16,7 +16,7 @@ from ditto.builders.pipeline import Job
 from ditto.builders.source import Loaded, Pretrained
 from ditto.configs import Limits
 from ditto.engine import Tokens
-from ditto.errors import ConfigError
+from ditto.errors import ConfigError, at
 from ditto.network import Network
 from ditto.program import Program
 from ditto.targets import LlmFacts, Target
@@ -134,7 +134,8 @@ class LlmBuilder(EngineBuilder):
         embedding = _embedding(loaded)
         vocab_size = int(embedding.weight.shape[0])
         wrapper = (PackedLlmWrapper if target.packs_tokens else LlmWrapper)(loaded.model, embedding, vocab_size)
-        facts = llm_facts(self.source.config.get_text_config(), vocab_size)
+        with at(self.source.name):
+            facts = llm_facts(self.source.config.get_text_config(), vocab_size)
         weight_of = loaded.weight_of(wrapper)
 
         def lower(program: Any) -> Network:

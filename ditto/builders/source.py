@@ -166,7 +166,7 @@ class Pretrained(ModelSource):
             return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=list(patterns)))
         except Exception as error:
             raise CheckpointError(
-                f"cannot get the checkpoint from the hub: {str(error).splitlines()[0] if str(error) else error!r}",
+                f"cannot get the checkpoint from the hub: {_told(error)}",
                 where=self.name,
                 remedy="check the id and the connection, or give a local folder",
             ) from error
@@ -211,7 +211,7 @@ class Pretrained(ModelSource):
                     remedy="read that code; if you trust it, build with --trust-remote-code",
                 ) from error
             raise CheckpointError(
-                f"transformers cannot read the configuration: {str(error).splitlines()[0]}",
+                f"transformers cannot read the configuration: {_told(error)}",
                 where=str(path),
                 remedy="check the file; a model newer than the installed transformers needs a newer one",
             ) from error
@@ -229,7 +229,7 @@ class Pretrained(ModelSource):
             return GenerationConfig.from_pretrained(self.text_folder).to_dict()
         except Exception as error:
             raise CheckpointError(
-                f"transformers cannot read the generation defaults: {str(error).splitlines()[0]}",
+                f"transformers cannot read the generation defaults: {_told(error)}",
                 where=str(self.text_folder / "generation_config.json"),
                 remedy="check the file, or remove it",
             ) from error
@@ -292,7 +292,7 @@ class Pretrained(ModelSource):
                 model: Any = cls(config).eval()
             except Exception as error:
                 raise CheckpointError(
-                    f"transformers cannot make a {cls.__name__} from the configuration: {str(error).splitlines()[0]}",
+                    f"transformers cannot make a {cls.__name__} from the configuration: {_told(error)}",
                     where=str(self.text_folder / "config.json"),
                     remedy="check the file's values",
                 ) from error
@@ -342,6 +342,14 @@ class Pretrained(ModelSource):
             )
         weight = Stored(stored, record.shape, record.dtype)
         return weight if record.dtype == parameter.dtype else fold("cast", weight, parameter.dtype)
+
+
+def _told(error: Exception) -> str:
+    """What a foreign error says, on one line: its first one, and the next where that is a heading."""
+    lines = str(error).strip().splitlines() or [repr(error)]
+    if isinstance(error, KeyError):
+        return f"there is no {lines[0]}"
+    return " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
 
 
 def _in_dtype(config: Any, dtype: torch.dtype) -> Any:

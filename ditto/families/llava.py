@@ -62,3 +62,16 @@ class LlavaModel(MultimodalModel):
             raise CheckpointError(
                 f"vision_feature_select_strategy is {strategy!r}", remedy="give `default` or `full` in config.json"
             )
+        count = config.vision_config.num_hidden_layers
+        layer = config.vision_feature_layer
+        chosen = [layer] if isinstance(layer, int) else layer
+        if not chosen or not all(-count - 1 <= index <= count for index in chosen):
+            raise CheckpointError(
+                f"vision_feature_layer is {layer}, the tower has {count} layers",
+                remedy=f"give one or several from {-count - 1} to {count} in config.json",
+            )
+        if not cls.tokens_per_image(config):
+            raise CheckpointError(
+                "a picture becomes no features: it is one patch, which vision_feature_select_strategy 'default' drops",
+                remedy="give `full` in config.json, or check image_size and patch_size",
+            )

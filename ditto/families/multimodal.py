@@ -19,7 +19,7 @@ from ditto.builders.plan import announce, plan_of
 from ditto.builders.reuse import Reuse
 from ditto.configs import TensorRTConfig, TrtllmConfig
 from ditto.engine import EngineTree, staged
-from ditto.errors import CheckpointError
+from ditto.errors import CheckpointError, at
 from ditto.progress import recording
 
 
@@ -87,7 +87,8 @@ class MultimodalModel(ABC):
                 where=source.name,
                 remedy="use the family of its model type, or LlmBuilder for a text model",
             )
-        cls.check_config(config)
+        with at(source.name):
+            cls.check_config(config)
         images = DynamicDimension.up_to("batch", 1)
         hint = TensorTypeHint((images, *cls.pixel_shape(config)), torch.float16)
         vision = VisionBuilder(source=source, family=cls.model_type, inputs={"input": hint}, wrap=cls.vision_wrapper)

@@ -111,6 +111,12 @@ def pow_scalar(net: Lowering, x: Operand, exponent: float) -> Value:
     return binary(net, "POW", x, exponent, net.result.dtype)
 
 
+@lowers(aten.square.default)
+def square(net: Lowering, x: Operand) -> Value:
+    """square(Tensor self) -> Tensor"""
+    return pow_scalar(net, x, 2)
+
+
 @lowers(aten.maximum.default)
 def maximum(net: Lowering, x: Operand, y: Operand) -> Value:
     """maximum(Tensor self, Tensor other) -> Tensor"""
@@ -123,7 +129,7 @@ def minimum(net: Lowering, x: Operand, y: Operand) -> Value:
     return binary(net, "MIN", x, y, net.result.dtype)
 
 
-@lowers(aten.clamp.default)
+@lowers(aten.clamp.default, aten.clip.default)
 def clamp(net: Lowering, x: Operand, min: float | None = None, max: float | None = None) -> Value:  # noqa: A002
     """clamp(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor"""
     value = net.cast(net.value(x), net.result.dtype)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from transformers import Gemma2Config, LlamaConfig, Phi3Config, Qwen2Config, Qwen3Config
 
+from ditto import LlmBuilder
 from ditto.builders.facts import llm_facts, rope_parameters, tokens
-from tests.support.models import GEMMA2, LLAMA3_ROPE, TEXT, llava, rope
+from ditto.errors import CheckpointError
+from ditto.targets import target
+from tests.support.models import GEMMA2, LLAMA3_ROPE, TEXT, llama, llava, rope
 
 
 def test_a_llama_is_described_by_its_configuration():
@@ -47,6 +51,24 @@ def test_rope_is_known_under_either_transformers_names():
 def test_end_tokens_come_from_the_generation_defaults_first(end, wanted):
     made = tokens(llava().config, {"eos_token_id": end} if end is not None else {}, 128)
     assert (made.end, made.image, made.pad, made.vocab_size) == (wanted, 127, 0, 128)
+
+
+@pytest.mark.parametrize("name", ["trtllm", "tensorrt-rtx"])
+def test_heads_that_cannot_share_are_refused(name):
+    model = llama(num_key_value_heads=3)
+    with pytest.raises(RuntimeError):  # nor can Hugging Face
+        model(torch.tensor([[5, 6]]))
+    told = "num_attention_heads 4 is no multiple of num_key_value_heads 3"
+    with pytest.raises(CheckpointError, match=told) as caught:
+        LlmBuilder.from_model(model).described(target(name))
+    assert caught.value.where == "LlamaForCausalLM"
+
+
+def test_heads_of_odd_width_are_refused():
+    config = LlamaConfig(**TEXT, **rope())
+    config.head_dim = 7  # transformers 5 refuses it itself
+    with pytest.raises(CheckpointError, match="heads are 7 wide, and rotary embedding turns pairs of columns"):
+        llm_facts(config, 128)
 
 
 def test_keys_that_some_architectures_demand():

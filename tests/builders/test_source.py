@@ -101,6 +101,23 @@ def test_a_configuration_with_impossible_values_is_refused(folder, values):
         LlmBuilder.from_pretrained(str(folder)).with_target("tensorrt-rtx").build(folder / "tree")
 
 
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"hidden_act": "nonsense"}, "nonsense"),
+        ({"hidden_size": 0}, "`hidden_size` is 0"),
+        ({"num_attention_heads": 3, "head_dim": 16}, "(?s)heads.*3|has shape"),
+        ({"rope_scaling": {"rope_type": "odd"}, "rope_parameters": {"rope_type": "odd", "rope_theta": 1e4}}, "odd"),
+    ],
+)
+def test_an_impossible_configuration_is_refused_with_the_reason(folder, values, told):
+    config = {**json.loads((folder / "config.json").read_text()), **values}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=told) as caught:
+        pretrained(folder).load(torch.float32)
+    assert not caught.value.cause.endswith(":")
+
+
 def test_a_tensor_of_another_shape_is_named(folder):
     tensors = load_file(folder / "model.safetensors")
     tensors["model.norm.weight"] = torch.ones(65)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import pytest
+from transformers import SiglipVisionConfig
 
 from ditto import LlavaModel
 from ditto.errors import CheckpointError
-from tests.support.models import LLAVA_MODELS, image_features, llava
+from tests.support.models import LLAVA_MODELS, VISION, image_features, llava
 
 
 @pytest.mark.parametrize("name", LLAVA_MODELS)
@@ -28,6 +30,21 @@ def test_an_unknown_select_strategy_is_refused():
     config = SimpleNamespace(vision_feature_select_strategy="median")  # transformers 5 would refuse it itself
     with pytest.raises(CheckpointError, match="vision_feature_select_strategy is 'median'"):
         LlavaModel.check_config(config)
+
+
+@pytest.mark.parametrize("layer", [4, -5, [-1, 9], []])
+def test_feature_layers_that_the_tower_does_not_have_are_refused(layer):
+    model = llava(vision_feature_layer=-1)
+    model.config.vision_feature_layer = layer
+    with pytest.raises(CheckpointError, match=re.escape(f"vision_feature_layer is {layer}, the tower has 3 layers")):
+        LlavaModel.from_model(model)
+
+
+def test_pictures_without_features_are_refused():
+    one_patch = SiglipVisionConfig(**{**VISION, "patch_size": 28})
+    with pytest.raises(CheckpointError, match="a picture becomes no features"):
+        LlavaModel.from_model(llava(one_patch))
+    LlavaModel.from_model(llava(one_patch, vision_feature_select_strategy="full"))
 
 
 def test_a_checkpoint_and_the_same_model_in_memory_give_the_same_configs(tmp_path):

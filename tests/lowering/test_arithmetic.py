@@ -79,6 +79,8 @@ ROWS = {
         Row(INTEGERS, 0, 4),
         Row(INTEGERS.int(), 0.5),
     ],
+    aten.clip.default: [Row(X, -1, 0.5), Row(X.half(), None, 1.0), Row(INTEGERS, 0)],
+    aten.square.default: [*_UNARY, Row(INTEGERS)],
     aten.neg.default: _UNARY,
     aten.abs.default: _UNARY,
     aten.exp.default: _UNARY,
