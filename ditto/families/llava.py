@@ -12,6 +12,17 @@ from ditto.errors import CheckpointError
 from ditto.families.multimodal import MultimodalModel
 from ditto.wrappers.llava import LlavaVisionWrapper
 
+# What towers put in front of the patches, registers left out: a class token; DeiT also one of distillation.
+_BEFORE_PATCHES = {
+    "beit": 1,
+    "clip_vision_model": 1,
+    "deit": 2,
+    "dinov2": 1,
+    "dinov2_with_registers": 1,
+    "dinov3_vit": 1,
+    "vit": 1,
+}
+
 
 @frozen(kw_only=True, slots=False)
 class LlavaModel(MultimodalModel):
@@ -50,9 +61,10 @@ class LlavaModel(MultimodalModel):
         _, height, width = LlavaModel.pixel_shape(config)
         patch = config.vision_config.patch_size
         patches = (height // patch) * (width // patch)
-        has_class_token = config.vision_config.model_type == "clip_vision_model"
+        registers = getattr(config.vision_config, "num_register_tokens", 0)
+        before = _BEFORE_PATCHES.get(config.vision_config.model_type, 0) + registers
         dropped = 1 if config.vision_feature_select_strategy == "default" else 0  # the first token, whatever it is
-        return patches + has_class_token - dropped
+        return before + patches - dropped
 
     @classmethod
     @override

@@ -19,7 +19,8 @@ from ditto.builders.plan import announce, plan_of
 from ditto.builders.reuse import Reuse
 from ditto.configs import TensorRTConfig, TrtllmConfig
 from ditto.engine import EngineTree, staged
-from ditto.errors import CheckpointError, at
+from ditto.errors import CheckpointError, ModelError, at
+from ditto.network import Network
 from ditto.progress import recording
 
 
@@ -146,6 +147,15 @@ class MultimodalModel(ABC):
         """Hold `rows` rows of image features over the whole batch, e.g. for several pictures per request."""
         return evolve(self, llm=self.llm.with_prompt_table(rows))
 
+    def _check_rows(self, vision: Network) -> None:
+        """Check that pictures have the rows of features that the language model has room for."""
+        rows = vision.value(next(iter(vision.outputs.values()))).spec.shape[1]
+        if rows != self.llm.prompt_rows:
+            raise ModelError(
+                f"the tower makes {rows} rows of features of a picture, {self.llm.prompt_rows} were expected",
+                remedy=f"state the tokens that it puts in front of the patches, in `{type(self).__name__}`'s module",
+            )
+
     @property
     def builders(self) -> dict[str, EngineBuilder]:
         """The builders by the folder they fill."""
@@ -164,6 +174,7 @@ class MultimodalModel(ABC):
         with recording() as stages, staged(Path(out)) as root:
             described = {name: builder.described(target) for name, builder in self.builders.items()}
             engines = {name: engine for part in described.values() for name, engine in part.items()}
+            self._check_rows(engines["vision"][1])
             announce(plan_of(source, self.model_type, target, engines), root)
             reuse = Reuse.from_tree(Path(out), source.state, force)
             built: dict[str, Built] = {}

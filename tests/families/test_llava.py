@@ -6,20 +6,48 @@ import re
 from types import SimpleNamespace
 
 import pytest
-from transformers import SiglipVisionConfig
+import torch
+from transformers import (
+    BeitConfig,
+    DeiTConfig,
+    Dinov2Config,
+    Dinov2WithRegistersConfig,
+    SiglipVisionConfig,
+    ViTConfig,
+)
 
 from ditto import LlavaModel
 from ditto.errors import CheckpointError
+from ditto.reference import RELATIVE_ERROR, relative_error
+from ditto.runtime import open_session
 from tests.support.models import LLAVA_MODELS, VISION, image_features, llava
 
 
 @pytest.mark.parametrize("name", LLAVA_MODELS)
 def test_tokens_per_image_are_hugging_faces(name):
-    import torch
-
     model = LLAVA_MODELS[name]()
     wanted = image_features(model, torch.zeros(1, 3, 28, 28)).shape[1]
     assert LlavaModel.tokens_per_image(model.config) == wanted
+
+
+WIDE = {name: size for name, size in VISION.items() if name != "intermediate_size"}
+OTHER_TOWERS = [
+    ViTConfig(**VISION),
+    BeitConfig(**VISION),
+    DeiTConfig(**VISION),
+    Dinov2Config(**WIDE, mlp_ratio=2),
+    Dinov2WithRegistersConfig(**WIDE, mlp_ratio=2, num_register_tokens=3),
+]
+
+
+@pytest.mark.parametrize("tower", OTHER_TOWERS, ids=lambda tower: tower.model_type)
+def test_rows_of_other_towers_are_counted(tower, tmp_path):
+    model = llava(tower, vision_feature_layer=-1)
+    pixels = torch.randn(1, 3, 28, 28)
+    tree = LlavaModel.from_model(model).with_target("trtllm").build_all(tmp_path / "tree")
+    found, wanted = open_session(tree, "reference").features(pixels), image_features(model, pixels)
+    assert relative_error(found, wanted) < RELATIVE_ERROR[torch.float32]
+    assert tree.config("llm")["build_config"]["max_prompt_embedding_table_size"] == wanted.shape[1]
 
 
 def test_pixels_have_the_towers_shape():

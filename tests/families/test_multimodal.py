@@ -9,7 +9,7 @@ import torch
 from attrs import frozen
 
 from ditto import LlavaModel, LlmBuilder, MultimodalModel, VisionBuilder
-from ditto.errors import CheckpointError, DittoError
+from ditto.errors import CheckpointError, DittoError, ModelError
 from tests.support.models import llama, llava
 
 
@@ -79,6 +79,22 @@ def test_a_new_family_is_a_small_subclass(tmp_path):
 
     tree = Squared.from_model(llava()).with_target("tensorrt-rtx").build_all(tmp_path / "tree")
     assert tree.component("vision").outputs == {"encoder_output": "float32[batch, 16, 64]"}
+
+
+def test_a_tower_with_other_rows_than_expected_is_refused(tmp_path):
+    @frozen(kw_only=True, slots=False)
+    class Miscounted(LlavaModel):
+        """A family that forgets the class token."""
+
+        model_type: ClassVar[str] = "llava"
+
+        @staticmethod
+        def tokens_per_image(config):
+            return LlavaModel.tokens_per_image(config) - 1
+
+    with pytest.raises(ModelError, match="makes 16 rows of features of a picture, 15 were expected"):
+        Miscounted.from_model(llava()).with_target("trtllm").build_all(tmp_path / "tree")
+    assert list(tmp_path.iterdir()) == []
 
 
 class Square(torch.nn.Module):
