@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _BASE_MEMORY = 1_200_000_000
 # TensorRT-RTX 1.6 with weights inside an engine, measured: bytes of memory and of engine for each byte of weights, with
 # one profile and with more (matrices that each profile wants in a form of its own are there twice).
-_MEMORY_PER_WEIGHT = (1.8, 2.8)
+_MEMORY_PER_WEIGHT = (1.3, 1.3)
 _ENGINE_PER_WEIGHT = (1.0, 1.6)
 # An engine without weights: code, and so much for each layer.
 _ENGINE_BASE, _ENGINE_PER_LAYER = 3_000_000, 20_000

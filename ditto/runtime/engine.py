@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ditto.bindings import TensorRT
 from ditto.errors import DeviceError
+from ditto.runtime.kernels import Kernels
 from ditto.targets.emit import Messages
 
 
@@ -21,14 +23,16 @@ class Engine:
     Args:
         trt: the library that built it.
         path: of the file; mapped, so that TensorRT reads it from the page cache without a copy.
+        kernels: the file that keeps what TensorRT-RTX compiles for it; None to keep nothing.
     Raises:
         DeviceError: TensorRT does not load it here; the message is TensorRT's.
     """
 
-    def __init__(self, trt: TensorRT, path: Path) -> None:
+    def __init__(self, trt: TensorRT, path: Path, kernels: Path | None = None) -> None:
         self._trt, self._path, self._messages = trt, path, Messages(trt.module)
         self._runtime = trt.module.Runtime(self._messages.log)
-        self._kernels: Any = None
+        self._kernels: Kernels | None = None
+        self._kernels_path = kernels
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             content.madvise(mmap.MADV_SEQUENTIAL)
             content.madvise(mmap.MADV_WILLNEED)
@@ -69,8 +73,9 @@ class Engine:
             strategies = module.DynamicShapesKernelSpecializationStrategy
             config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER if eager else strategies.LAZY
             if self._kernels is None:
-                self._kernels = config.create_runtime_cache()
-            config.set_runtime_cache(self._kernels)  # what one execution compiled, the others have
+                self._kernels = Kernels(config.create_runtime_cache(), self._kernels_path)
+                weakref.finalize(self, self._kernels.save)
+            config.set_runtime_cache(self._kernels.cache)  # what one execution compiled, the others have
         context = self._engine.create_execution_context(config)
         stream = torch.cuda.current_stream().cuda_stream
         if context is None or not context.set_optimization_profile_async(profile, stream):

@@ -1,4 +1,4 @@
-"""The reference session: a tree's networks, run by PyTorch on the CPU."""
+"""The reference session: a tree's networks, run by PyTorch."""
 
 from __future__ import annotations
 
@@ -19,19 +19,25 @@ from ditto.runtime.weights import network_of, weights_of
 
 class ReferenceSession(Session):
     """Runs `network.json` of each component; weights come from the checkpoint that the tree was made from, or from
-    the tree where it keeps them."""
+    the tree where it keeps them.
+
+    Args:
+        tree: to run.
+        device: where PyTorch computes.
+    """
 
     name = "reference"
 
-    def __init__(self, tree: EngineTree) -> None:
+    def __init__(self, tree: EngineTree, device: torch.device | str = "cpu") -> None:
         super().__init__(tree)
+        self.device = torch.device(device)
         self._networks: dict[str, tuple[Network, Constants]] = {}
 
     @override
     def features_at_once(self, pixels: Tensor) -> Tensor:
         network, constants = self.network("vision")
         (name, spec), (output, _) = next(iter(network.inputs.items())), next(iter(network.outputs.items()))
-        return run(network, {name: pixels.to(spec.dtype)}, constants)[output]
+        return run(network, {name: pixels.to(self.device, spec.dtype)}, constants)[output]
 
     @override
     def start(self, batch: int) -> LlmRunner:
@@ -45,17 +51,20 @@ class ReferenceSession(Session):
         """
         if name not in self._networks:
             network = network_of(self.tree, name)
-            self._networks[name] = (network, Constants(network, weights_of(self.tree, name)))
+            self._networks[name] = (network, Constants(network, weights_of(self.tree, name), self.device))
         return self._networks[name]
 
 
 class _ReferenceRunner(PaddedRunner):
     def __init__(self, session: ReferenceSession, batch: int) -> None:
+        self.device = session.device
         super().__init__(session, batch)
         self._llm = session.network("llm")
         self._decode = session.network("decode") if "decode" in session.tree.manifest.components else None
         self._caches = {
-            name: torch.zeros([evaluate(dim, {"batch": batch}) for dim in spec.shape], dtype=spec.dtype)
+            name: torch.zeros(
+                [evaluate(dim, {"batch": batch}) for dim in spec.shape], dtype=spec.dtype, device=self.device
+            )
             for name, spec in self._llm[0].inputs.items()
             if name in self._llm[0].shared.values()
         }
@@ -95,7 +104,7 @@ class _ReferenceRunner(PaddedRunner):
 
     def _run(self, described: tuple[Network, Constants], rows: slice, given: Mapping[str, Tensor]) -> Tensor:
         network, constants = described
-        inputs = {name: given[name] for name in network.inputs if name in given}
+        inputs = {name: given[name].to(self.device) for name in network.inputs if name in given}
         caches = {name: cache[rows] for name, cache in self._caches.items()}
         outputs = run(network, {**inputs, **caches}, constants)
         for present, past in network.shared.items():

@@ -6,10 +6,12 @@ B rows of a batch, S new tokens of each.
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -22,6 +24,7 @@ from ditto.network import Spec
 from ditto.network.dims import evaluate
 from ditto.runtime.engine import Engine, Execution
 from ditto.runtime.graphs import Repeated
+from ditto.runtime.kernels import cache_folder
 from ditto.runtime.memory import MemoryPlan
 from ditto.runtime.padded import PaddedRunner
 from ditto.runtime.profiles import live_slots, profile_for
@@ -128,7 +131,7 @@ class Loaded:
     def __init__(self, tree: EngineTree, trt: TensorRT, device: torch.device, stream: torch.cuda.Stream) -> None:
         with torch.cuda.device(device), torch.cuda.stream(stream):
             self._engines = {
-                name: Engine(trt, tree.checked(name, str(component.engine)))
+                name: Engine(trt, tree.checked(name, str(component.engine)), _kernels(tree, name, device))
                 for name, component in tree.manifest.components.items()
             }
             self._weights = {
@@ -335,6 +338,14 @@ class _VisionCall:
     def _run(self) -> None:
         self._execution.bind(self._bound)
         self._execution.enqueue()
+
+
+def _kernels(tree: EngineTree, name: str, device: torch.device) -> Path | None:
+    """Where an engine's kernels are kept: under the digest of the engine and the name of the GPU."""
+    folder, component = cache_folder(), tree.component(name)
+    record = tree.manifest.files[(Path(component.folder) / str(component.engine)).as_posix()]
+    gpu = re.sub(r"\W+", "-", torch.cuda.get_device_name(device))
+    return folder / "kernels" / f"{record.sha256[:32]}-{gpu}.bin" if folder else None
 
 
 def padded_length(length: int, longest: int) -> int:

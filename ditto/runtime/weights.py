@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from ditto.errors import CheckpointError, TreeError
 from ditto.network import Network, TensorSource, load, resolve
 from ditto.network.layers import Constant
 from ditto.network.weight import Literal, Weight, leaves
+from ditto.runtime.upload import Upload
 
 
 def network_of(tree: EngineTree, name: str) -> Network:
@@ -31,17 +32,18 @@ class _OnDevice:
     """A source whose tensors are copied to a device, so that what is folded is folded there."""
 
     source: TensorSource
-    device: torch.device
+    copied: Callable[[Tensor], Tensor]
 
     def tensor(self, name: str) -> Tensor:
-        return self.source.tensor(name).to(self.device)
+        return self.copied(self.source.tensor(name))
 
     def release(self) -> None:
         self.source.release()
 
 
 def bound_weights(tree: EngineTree, name: str, device: torch.device | None = None) -> Iterator[tuple[str, Tensor]]:
-    """The weights that a component's engine takes as inputs, one at a time: input name, numbers on `device` (the CPU).
+    """The weights that a component's engine takes as inputs, one at a time: input name, numbers on `device`
+    (the CPU).
 
     On the CPU, what the checkpoint holds as it is comes as a view of the memory-mapped file, not to be written to; what
     is folded (q/k/v in one, another dtype) is computed here, and can be let go of before the next.
@@ -53,12 +55,16 @@ def bound_weights(tree: EngineTree, name: str, device: torch.device | None = Non
     if not wanted:
         return
     source, literals = weights_of(tree, name), network_of(tree, name).literals
-    there = source if device is None else _OnDevice(source, device)
+    there = source if device is None else _OnDevice(source, _copier(device))
     for input_name, weight in wanted.items():
         if any(isinstance(leaf, Literal) for leaf in leaves(weight)):  # literals are on the CPU
             yield input_name, resolve(weight, source, literals).to(device or "cpu")
         else:
             yield input_name, resolve(weight, there, literals)
+
+
+def _copier(device: torch.device) -> Callable[[Tensor], Tensor]:
+    return Upload(device) if device.type == "cuda" else lambda tensor: tensor.to(device)
 
 
 def shared_weights(tree: EngineTree, name: str, other: str) -> dict[str, str]:

@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 
 import torch
 from attrs import evolve
+from loguru import logger
 
 from ditto.engine import EngineTree
 from ditto.errors import ConfigError
 from ditto.progress import stage
 from ditto.reference import RELATIVE_ERROR, watching
 from ditto.runtime import open_session
+from ditto.runtime.reference import ReferenceSession
 from ditto.runtime.weights import network_of
 from ditto.verify.compare import Trio, difference, measure
 from ditto.verify.departure import Departures
@@ -86,7 +88,10 @@ def verify(
         tokens=sum(len(item.tokens) for item in exact),
         differences=tuple(item for item in differences if item is not None),
     )
-    return result if result.passed else _located(result, tree, prompts[0], exact[0], dtype, opened.device)
+    if result.passed:
+        return result
+    logger.info("found so far, before the search for the layer:\n{}", result.text())
+    return _located(result, tree, prompts[0], exact[0], dtype, opened.device)
 
 
 def _located(
@@ -95,7 +100,8 @@ def _located(
     """The result with the first departing layer of each network, all of them run by PyTorch."""
     with stage("departing layers"):
         wide, narrow = _twice(result.model, dtype, device, lambda face, _: modules(face, prompt))
-        session = open_session(tree, "reference")
+        # What ran on a GPU has no plugins; there PyTorch is much faster, too.
+        session = open_session(tree, "reference") if device.type == "cpu" else ReferenceSession(tree, device)
 
         def departures(label: str, component: str) -> Departures:
             return Departures(label, network_of(tree, component), wide, narrow, RELATIVE_ERROR[dtype])
