@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import posixpath
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -113,7 +114,7 @@ class EngineTree:
         Raises:
             TreeError: it is not the one that was built.
         """
-        path = PurePosixPath(self.component(component).folder, name).as_posix()
+        path = posixpath.normpath(f"{self.component(component).folder}/{name}")  # weights may lie in the folder above
         record = self.manifest.files.get(path)
         if record is None or record.bytes > PIECE_BYTES:
             self.check([path])

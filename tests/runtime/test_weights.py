@@ -15,6 +15,7 @@ from ditto.engine import EngineTree
 from ditto.errors import TreeError
 from ditto.runtime import Request, generate, open_session
 from ditto.runtime.weights import bound_weights
+from tests.support.greedy import greedy
 from tests.support.models import llama
 
 
@@ -49,6 +50,16 @@ def test_every_weight_is_the_checkpoints(built):
         names = [name.replace(together, part) for part in joined[together]] if together else [name]
         wanted = torch.cat([tensors[part] for part in names])
         assert_close(tensor.squeeze(), wanted, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("place", ["inside", "outside"])
+def test_a_model_in_memory_answers_from_the_weights_that_its_tree_keeps(place, tmp_path):
+    model = llama()
+    tree = LlmBuilder.from_model(model).with_target("tensorrt-rtx").with_weights(place).build(tmp_path / "tree")
+    session = open_session(tree, "reference")
+    for ids in ([5, 9, 17, 44], [100, 3]):
+        (answer,) = generate(session, [Request(tuple(ids))], 6)
+        assert answer.ids == greedy(model, ids, 6)
 
 
 def test_the_engine_is_smaller_than_its_weights(built, tmp_path):
