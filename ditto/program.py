@@ -6,9 +6,8 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import sympy
 import torch
 from attrs import define, evolve, field
 from torch import SymInt, Tensor, fx
@@ -18,6 +17,9 @@ from ditto.errors import ModelError, Place
 from ditto.network import dims
 from ditto.network.dims import Dim
 from ditto.network.spec import Spec
+
+if TYPE_CHECKING:
+    import sympy  # whose import takes half a second, and which running a tree does not need
 
 
 @define
@@ -82,7 +84,7 @@ class Program:
         """
         if isinstance(size, int):
             return size
-        expression = sympy.expand(size.node.expr)
+        expression = size.node.expr.expand()
         total: Dim = 0
         for monomial, factor in expression.as_coefficients_dict().items():
             term: Dim = int(factor) if factor.is_Integer else 0

@@ -25,10 +25,8 @@ if TYPE_CHECKING:
 
 # What a process takes that describes models and compiles without weights (benchmarks/README.md).
 _BASE_MEMORY = 1_200_000_000
-# TensorRT-RTX 1.6 with weights inside an engine, measured: bytes of memory and of engine for each byte of weights, with
-# one profile and with more (matrices that each profile wants in a form of its own are there twice).
-_MEMORY_PER_WEIGHT = (1.3, 1.3)
-_ENGINE_PER_WEIGHT = (1.0, 1.6)
+# TensorRT-RTX 1.6 with weights inside an engine, measured: bytes of memory for each byte of weights.
+_MEMORY_PER_WEIGHT = 1.3
 # An engine without weights: code, and so much for each layer.
 _ENGINE_BASE, _ENGINE_PER_LAYER = 3_000_000, 20_000
 
@@ -214,7 +212,6 @@ def _engine_plan(job: Job, network: Network | None, compiled: bool, refused: lis
             refused=refused,
         )
     inside = _bytes(_emitted(job, network))
-    several = len(profiles) > 1
     layers = layer_counts(network)
     code = _ENGINE_BASE + _ENGINE_PER_LAYER * sum(layers.values())
     return EnginePlan(
@@ -225,8 +222,8 @@ def _engine_plan(job: Job, network: Network | None, compiled: bool, refused: lis
         parameters=_count(_stored(constant.weight for constant in network.constants()).values()),
         weights=0 if job.beside else _bytes(network),
         cache=cache,
-        engine=code + int(inside * _ENGINE_PER_WEIGHT[several]) if compiled else 0,
-        memory=_BASE_MEMORY + (int(inside * _MEMORY_PER_WEIGHT[several]) if compiled else 0),
+        engine=code + inside if compiled else 0,
+        memory=_BASE_MEMORY + (int(inside * _MEMORY_PER_WEIGHT) if compiled else 0),
         refused=[],
     )
 

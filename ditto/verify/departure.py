@@ -92,7 +92,8 @@ class Departures:
         for port in self._of_value.get(name, ()):
             wanted = _alike(port.exact, tensor)
             if wanted is not None:
-                port.errors.setdefault(name, relative_error(tensor.reshape(wanted.shape), wanted))
+                found = tensor.to(wanted.device).reshape(wanted.shape)
+                port.errors.setdefault(name, relative_error(found, wanted))
 
     @property
     def first(self) -> Departure | None:
