@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import os
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -223,17 +224,22 @@ def _build(module: Any, builder: Any, definition: Any, builder_config: Any, path
             return 0
         path.write_bytes(engine)
         return int(engine.nbytes)
-    with path.open("wb") as file:
+    with path.open("wb") as file, ThreadPoolExecutor(1) as pool:
 
         class Writer(module.IStreamWriter):  # type: ignore[misc, name-defined]
             def __init__(self) -> None:
                 module.IStreamWriter.__init__(self)
                 self.size = 0
                 self.error: OSError | None = None
+                self.synced = pool.submit(os.fdatasync, file.fileno())
 
             def write(self, data: Any) -> int:
                 try:
                     file.write(data)
+                    if self.synced.done():  # the disk is at work while TensorRT makes the next piece
+                        self.synced.result()
+                        file.flush()
+                        self.synced = pool.submit(os.fdatasync, file.fileno())
                 except OSError as error:  # an exception cannot pass through TensorRT: kept, and raised below
                     self.error = error
                     return 0
@@ -242,6 +248,7 @@ def _build(module: Any, builder: Any, definition: Any, builder_config: Any, path
 
         writer = Writer()
         done = builder.build_serialized_network_to_stream(definition, builder_config, writer)
+        writer.synced.result()
         if writer.error is not None:
             raise writer.error
         return writer.size if done else 0
