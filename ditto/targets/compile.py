@@ -28,8 +28,8 @@ from ditto.network.weight import TensorSource
 from ditto.progress import stage
 from ditto.targets.emit import Emission, Messages, without_collection
 
-_RELEASE_SECONDS = 0.005
-_TICKS_PER_TRIM = 10
+_RELEASE_SECONDS = 0.002
+_TICKS_PER_TRIM = 25
 # glibc's; other allocators give memory back by themselves, or not at all.
 _trim: Callable[[int], int] = getattr(ctypes.CDLL(None), "malloc_trim", lambda keep: keep)
 
