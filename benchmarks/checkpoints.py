@@ -1,8 +1,9 @@
-"""Random checkpoints of real shapes, written shard by shard without ever holding the model."""
+"""Checkpoints of real shapes, written without ever holding the model: of random numbers, or of holes."""
 
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,7 @@ def write(
     """
     if (folder / "model.safetensors.index.json").exists():
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    config.architectures = [cls.__name__]
-    config.save_pretrained(folder)
-    with weightless(dtype):
-        model = cls(config)
-    model.tie_weights()
+    model = _described(folder, cls, config, dtype)
     generator = torch.Generator(device).manual_seed(0)
     mapping: dict[str, str] = {}
     shard: dict[str, torch.Tensor] = {}
@@ -54,3 +50,31 @@ def write(
         flush()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": mapping}))
     return folder
+
+
+def write_hollow(folder: Path, cls: type, config: Any, dtype: torch.dtype = torch.float16) -> Path:
+    """Write `config` and a file of the size that weights for `cls` have, with their header and holes for their numbers:
+    it takes no room on the disk, and reads as zeros."""
+    model = _described(folder, cls, config, dtype)
+    kind = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}[dtype]
+    header: dict[str, Any] = {}
+    end = 0
+    for name, parameter in model.named_parameters():
+        start, end = end, end + parameter.numel() * dtype.itemsize
+        header[name] = {"dtype": kind, "shape": list(parameter.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(file.tell() + end)
+    return folder
+
+
+def _described(folder: Path, cls: type, config: Any, dtype: torch.dtype) -> Any:
+    """The model without numbers, its configuration written into a new folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config.architectures = [cls.__name__]
+    config.save_pretrained(folder)
+    with weightless(dtype):
+        model: Any = cls(config)
+    model.tie_weights()
+    return model

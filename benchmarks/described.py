@@ -88,3 +88,18 @@ def llava_7b() -> Described:
     text = LlamaConfig(vocab_size=32064, max_position_embeddings=4096)
     config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=32000, vision_feature_layer=-2)
     return Described(LlavaForConditionalGeneration, config, "LLaVA-1.5-7B's shape")
+
+
+def llama_70b() -> Described:
+    """Llama-2-70B's shape."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=8192,
+        intermediate_size=28672,
+        num_hidden_layers=80,
+        num_attention_heads=64,
+        num_key_value_heads=8,
+        max_position_embeddings=4096,
+    )
+    return Described(LlamaForCausalLM, config, "Llama-2-70B's shape")

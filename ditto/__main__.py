@@ -1,8 +1,6 @@
 """`python -m ditto`."""
 
-import sys
-
-from ditto.cli.main import main
+from ditto.cli.main import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

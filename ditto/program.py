@@ -6,7 +6,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from attrs import define, evolve, field
@@ -20,6 +20,8 @@ from ditto.network.spec import Spec
 
 if TYPE_CHECKING:
     import sympy  # whose import takes half a second, and which running a tree does not need
+
+T = TypeVar("T")
 
 
 @define
@@ -42,6 +44,7 @@ class Program:
     output_names: tuple[str, ...]
     prefix: str = ""
     _count: int = field(default=0, init=False)
+    _facts: dict[tuple[str, Callable[[Tensor], Any]], Any] = field(factory=dict, init=False)
 
     @property
     def inputs(self) -> list[fx.Node]:
@@ -70,6 +73,13 @@ class Program:
 
     def is_constant(self, node: fx.Node) -> bool:
         return node.op == "get_attr"
+
+    def fact(self, node: fx.Node, about: Callable[[Tensor], T]) -> T:
+        """What `about` says of a constant's numbers, asked once: every layer of a model wants to know the same."""
+        key = str(node.target), about
+        if key not in self._facts:
+            self._facts[key] = about(self.constants[str(node.target)])
+        return self._facts[key]
 
     def spec(self, node: fx.Node) -> Spec:
         """Shape and dtype of a node's tensor, named dimensions by name."""
@@ -108,7 +118,7 @@ class Program:
         path = re.sub(r"\.slice\([^)]*\)", "", stack[-1][0].split("@")[0]) if stack else ""
         module = "" if path + "." == self.prefix else path.removeprefix(self.prefix)
         frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
-        own = [frame for frame in frames if "torch" not in PurePath(frame[0]).parts] or frames
+        own = [frame for frame in frames if "torch" not in re.split(r"[\\/]", frame[0])] or frames
         return Place(module, f"{PurePath(own[-1][0]).name}:{own[-1][1]}" if own else "")
 
     def needed(self, wanted: Iterable[fx.Node], through: Callable[[fx.Node], bool] = lambda node: True) -> set[fx.Node]:

@@ -173,6 +173,21 @@ def test_constants_never_share_a_name():
     assert program.spec(first) == Spec((2,), torch.float32)
 
 
+def test_a_fact_of_a_constant_is_found_out_once_for_each_constant():
+    program = captured(lambda x: x + 1, {"x": torch.zeros(2)})
+    asked: list[Tensor] = []
+
+    def total(numbers: Tensor) -> float:
+        asked.append(numbers)
+        return float(numbers.sum())
+
+    with program.graph.inserting_before(program.outputs[0]):
+        ones, twos = (program.constant(torch.full((2,), number), "table") for number in (1.0, 2.0))
+    assert [program.fact(node, total) for node in (ones, twos, ones, twos)] == [2.0, 4.0, 2.0, 4.0]
+    assert len(asked) == 2
+    assert program.fact(ones, len) == 2
+
+
 def test_evaluating_some_nodes_asks_only_for_what_they_need():
     def both(x, y):
         return (x * 2).relu() + y

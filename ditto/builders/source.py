@@ -280,11 +280,20 @@ class Pretrained(ModelSource):
         return Loaded(model, dtype, weights, reader)
 
     def skeleton(self, dtype: torch.dtype) -> Any:
-        """The model as the configuration has it, its parameters in `dtype` and without data.
+        """The model as the configuration has it, its parameters in `dtype` and without data; one for all builders.
 
         Raises:
             CheckpointError: transformers cannot make it.
         """
+        if dtype not in self._skeletons:
+            self._skeletons[dtype] = self._made(dtype)
+        return self._skeletons[dtype]
+
+    @cached_property
+    def _skeletons(self) -> dict[torch.dtype, Any]:
+        return {}
+
+    def _made(self, dtype: torch.dtype) -> Any:
         cls = self._model_class()
         config = _in_dtype(self.config, dtype)
         with weightless(dtype):

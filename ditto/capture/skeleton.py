@@ -24,7 +24,9 @@ def weightless(dtype: torch.dtype) -> Generator[None]:
     def register(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
         original(self, name, param)
         if param is not None and not param.is_meta:
-            self._parameters[name] = nn.Parameter(param.detach().to("meta"), requires_grad=False)
+            empty = nn.Parameter(param.detach().to("meta"), requires_grad=False)
+            empty._is_hf_initialized = True  # type: ignore[attr-defined] - transformers 5 then draws no numbers for it
+            self._parameters[name] = empty
 
     nn.Module.register_parameter = register  # type: ignore[method-assign]
     torch.set_default_dtype(dtype)

@@ -72,6 +72,6 @@ def _(
 def visible(length: int, window: int = 0, device: torch.device | str = "cpu") -> Tensor:
     """Which keys each position of a causal sequence sees: bool [length, length]; `window` as in `attention`."""
     positions = torch.arange(length, device=device)
-    distance = positions[:, None] - positions[None, :]
-    seen = distance >= 0
-    return seen & (distance < window) if window else seen
+    queries, keys = positions[:, None], positions[None, :]
+    seen = keys <= queries
+    return seen & (keys > queries - window) if window else seen

@@ -26,12 +26,17 @@ def _halves_repeat(program: Program, found: Bindings) -> str | None:
     if found["x"].meta["val"].shape[-1] != 2 * half:
         return "the pairs are not the two halves of a head"
     for name in ("cos", "sin"):
-        table = program.constants.get(str(found[name].target))
-        if found[name].op != "get_attr" or table is None:
+        node = found[name]
+        if node.op != "get_attr" or node.target not in program.constants:
             return f"the {name} table is not a constant"
-        if table.shape[-1] != 2 * half or not torch.equal(table[:, :half], table[:, half:]):
+        if node.meta["val"].shape[-1] != 2 * half or not program.fact(node, _repeats):
             return f"the {name} table does not repeat its first half"
     return None
+
+
+def _repeats(table: Tensor) -> bool:
+    half = table.shape[-1] // 2
+    return torch.equal(table[:, :half], table[:, half:])
 
 
 ROPE_OF_HALVES = Rewrite(

@@ -40,6 +40,14 @@ def test_weights_are_references_cast_where_the_dtype_differs(folder):
         assert (weight.op, weight.dtype) == ("cast", torch.float16)
 
 
+def test_builders_of_one_dtype_share_the_model(folder):
+    source = pretrained(folder)
+    first, second, other = (source.load(dtype) for dtype in (torch.float16, torch.float16, torch.float32))
+    assert first.model is second.model and first.weights.keys() == second.weights.keys()
+    assert other.model is not first.model
+    assert {parameter.dtype for parameter in first.model.parameters()} == {torch.float16}
+
+
 def test_the_dtype_is_the_configurations_or_what_most_weights_have(folder):
     assert pretrained(folder).dtype == torch.float32
     config = json.loads((folder / "config.json").read_text())

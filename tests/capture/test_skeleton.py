@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import LlamaForCausalLM
 
 from ditto.capture import weightless
 from ditto.capture.skeleton import stand_in
-from tests.support.models import TEXT_MODELS, llama
+from tests.support.models import TEXT_MODELS, TRANSFORMERS_5, llama
 
 
 class _Module(nn.Module):
@@ -42,6 +44,21 @@ def test_a_weightless_hugging_face_model_has_the_buffers_of_a_real_one():
     buffers = dict(model.named_buffers())
     for name, wanted in llama().named_buffers():
         assert torch.equal(buffers[name].float(), wanted.to(buffers[name].dtype).float()), name
+
+
+@pytest.mark.skipif(not TRANSFORMERS_5, reason="transformers 4 has no such mark on parameters")
+def test_transformers_draws_no_numbers_for_parameters_without_memory():
+    class Drawn(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.count += func == torch.ops.aten.normal_.default
+            return func(*args, **(kwargs or {}))
+
+    config = llama().config
+    with weightless(torch.float16), Drawn() as drawn:
+        LlamaForCausalLM(config)
+    assert drawn.count == 1  # by torch, when the embedding is made
 
 
 def test_weightless_leaves_torch_as_it_was_even_after_an_error():

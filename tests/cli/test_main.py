@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from ditto.bindings import is_installed
-from ditto.cli.main import main, parser
+from ditto.cli.main import main, parser, program
 from ditto.engine import EngineTree
 from ditto.errors import DittoError
 
@@ -263,3 +264,23 @@ def test_help_is_as_recorded(command, golden, capsys, monkeypatch):
 def test_the_module_runs_as_a_program():
     made = subprocess.run([sys.executable, "-m", "ditto", "doctor"], capture_output=True, text=True, check=True)
     assert "compile for tensorrt-rtx" in made.stdout
+
+
+def test_the_programs_exit_code_is_that_of_the_command(tmp_path):
+    command = [sys.executable, "-m", "ditto", "plan", str(tmp_path / "none")]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert made.returncode == 2
+    assert "there is no such checkpoint folder" in made.stderr
+
+
+def test_the_program_seldom_searches_for_garbage(monkeypatch):
+    before = gc.get_threshold()
+    try:
+        monkeypatch.setattr(sys, "argv", ["ditto", "doctor"])
+        with pytest.raises(SystemExit, match="0"):
+            program()
+        assert gc.get_threshold()[0] > 10 * before[0]
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
