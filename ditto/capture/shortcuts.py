@@ -7,6 +7,7 @@ saves time and changes nothing else.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from traceback import FrameSummary, StackSummary
@@ -20,12 +21,13 @@ from torch.fx import proxy
 from torch.fx.experimental import proxy_tensor
 
 _LINEAR = torch.ops.aten.linear.default
+_TAKEN = threading.RLock()
 
 
 @contextmanager
 def shortcuts() -> Generator[None]:
-    """Take them inside. They are torch's own again afterwards."""
-    with ExitStack() as stack:
+    """Take them inside, one thread at a time. They are torch's own again afterwards."""
+    with _TAKEN, ExitStack() as stack:
         stack.enter_context(_linear_layers_by_rule())
         # A node's `tensor_meta` says once more what its `val` says, after a look at the memory order of every result.
         stack.enter_context(_replaced(proxy_tensor, "_extract_tensor_metadata", lambda *_, **__: None))
