@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,25 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+# What random configurations are drawn with: new for each run, one for all its processes.
+os.environ.setdefault("DITTO_PROPERTY_SEED", str(random.SystemRandom().randrange(1 << 32)))
+
 REPOSITORY = Path(__file__).parent.parent
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Tell what became of random configurations, and with what to draw them again."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
+    told = [
+        f"{report.nodeid.split('::')[0]}: {text}"
+        for report in reports
+        for name, text in report.user_properties
+        if name == "random configurations"
+    ]
+    if told:
+        terminalreporter.section("random configurations")
+        terminalreporter.write_line("\n".join(told))
+        terminalreporter.write_line(f"the same again: DITTO_PROPERTY_SEED={os.environ['DITTO_PROPERTY_SEED']}")
 
 
 class _TextFiles(SingleFileSnapshotExtension):

@@ -19,8 +19,10 @@ def eager(model: Any) -> Any:
     """The model with attention written out: other implementations drop soft-caps."""
     if hasattr(model, "set_attn_implementation"):
         model.set_attn_implementation("eager")
-    else:
-        model.config._attn_implementation = "eager"
+        return model
+    for part in model.modules():  # transformers before 4.53 has a configuration for each part of a LLaVA
+        if hasattr(getattr(part, "config", None), "_attn_implementation"):
+            part.config._attn_implementation = "eager"
     return model
 
 

@@ -51,11 +51,11 @@ VISION: dict[str, Any] = {
 }
 
 
-def rope(**scaling: Any) -> dict[str, Any]:
+def rope(theta: float = 10000.0, **scaling: Any) -> dict[str, Any]:
     """Rotary embedding's settings, under the names of the installed transformers."""
     if TRANSFORMERS_5:
-        return {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, **scaling}}
-    return {"rope_theta": 10000.0, **({"rope_scaling": scaling} if scaling else {})}
+        return {"rope_parameters": {"rope_type": "default", "rope_theta": theta, **scaling}}
+    return {"rope_theta": theta, **({"rope_scaling": scaling} if scaling else {})}
 
 
 def made(cls: type[nn.Module], config: Any, seed: int = 0) -> Any:

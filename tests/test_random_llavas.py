@@ -1,0 +1,13 @@
+"""Random small LLaVAs: each is built and equals Hugging Face, or is refused with the reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.drawn import drawn, llavas
+from tests.support.holding import hold_all
+
+
+@pytest.mark.slow
+def test_each_equals_hugging_face_or_is_refused_with_the_reason(record_property, tmp_path):
+    hold_all(drawn(llavas()), 110, record_property, tmp_path)
