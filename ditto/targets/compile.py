@@ -13,6 +13,7 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
+import torch
 from attrs import frozen
 from loguru import logger
 
@@ -24,6 +25,7 @@ from ditto.configs import TensorRTConfig
 from ditto.errors import BuildError, ConfigError
 from ditto.network import dims
 from ditto.network.graph import Network
+from ditto.network.layers import Attention
 from ditto.network.weight import TensorSource
 from ditto.progress import stage
 from ditto.targets.emit import Emission, Messages, without_collection
@@ -122,9 +124,19 @@ def compile_network(
         if not size:
             raise BuildError(
                 f"{trt.title} could not build the {network.name} engine: {messages.last()}",
-                remedy="run again with -vv for TensorRT's whole log",
+                remedy=_remedy(network),
             )
         return size
+
+
+def _remedy(network: Network) -> str:
+    """What to do about a build that failed. With some networks TensorRT-RTX 1.6 fails on attention in half precision
+    whose heads are no multiple of 8 wide."""
+    queries = [network.value(node.inputs[0]).spec for node in network.nodes if isinstance(node.layer, Attention)]
+    widths = {query.shape[3] for query in queries if query.dtype != torch.float32}
+    odd = sorted(str(width) for width in widths if isinstance(width, int) and width % 8)
+    log = "run again with -vv for TensorRT's whole log"
+    return f"heads are {', '.join(odd)} wide, no multiple of 8: build in float32; or {log}" if odd else log
 
 
 @contextmanager

@@ -100,13 +100,13 @@ def _weights(drawn: Drawn) -> str | None:
 
 
 def _library(drawn: Drawn) -> str | None:
-    """Myelin, TensorRT-RTX's compiler, fails on a mask that one attention alone reads."""
+    """Myelin, the compiler of TensorRT-RTX 1.6, fails on some of these: on a decoder of one layer, on windows."""
     build, settings = drawn.build, drawn.text.settings
     width = settings.get("head_dim", settings["hidden_size"] // settings["num_attention_heads"])
-    half = build.dtype != torch.float32 and width % 8
-    engine = build.compiled and build.target == "tensorrt-rtx" and build.weights == "inside"
-    alone = settings["num_hidden_layers"] == 1
-    return "TensorRT-RTX .* could not build the llm engine.*Myelin" if half and engine and alone else None
+    compiled = build.compiled and build.target == "tensorrt-rtx"
+    odd = build.dtype != torch.float32 and width % 8
+    told = f"TensorRT-RTX .* could not build the (llm|decode) engine.*heads are {width} wide, no multiple of 8"
+    return told if compiled and odd else None
 
 
 REFUSALS = (
@@ -116,7 +116,7 @@ REFUSALS = (
     Refusal("prompts that leave no room for an answer", _no_answer),
     Refusal("pictures without features", _no_features),
     Refusal("weights outside for TensorRT-LLM", _weights),
-    Refusal("half precision in one layer of heads whose width is no multiple of 8, by TensorRT-RTX 1.6.1", _library),
+    Refusal("heads of half precision whose width is no multiple of 8, by TensorRT-RTX", _library),
     Refusal("KV heads that do not divide the heads", _heads),
     Refusal("heads of odd width", _odd),
     Refusal("a feature layer that is not there", _feature_layer),
