@@ -36,12 +36,12 @@ class Constants:
     """The numbers of a network's constants, resolved once and kept."""
 
     def __init__(self, network: Network, source: TensorSource, device: torch.device | str = "cpu") -> None:
-        self._network, self._source, self.device = network, source, torch.device(device)
+        self._network, self._source, self._device = network, source, device
         self._kept: dict[Weight, Tensor] = {}
 
     def __getitem__(self, weight: Weight) -> Tensor:
         if weight not in self._kept:
-            self._kept[weight] = resolve(weight, self._source, self._network.literals).to(self.device)
+            self._kept[weight] = resolve(weight, self._source, self._network.literals).to(self._device)
         return self._kept[weight]
 
 
@@ -61,7 +61,7 @@ def run(network: Network, inputs: Mapping[str, Tensor], constants: Constants) ->
     values: dict[str, Tensor] = dict(inputs)
     uses = Counter(name for node in network.nodes for name in node.inputs)
     uses.update(network.outputs.values())
-    with torch.no_grad(), constants.device:
+    with torch.no_grad():
         for node in network.nodes:
             with at(node.place):
                 if isinstance(node.layer, Constant):

@@ -204,7 +204,7 @@ class Shape(Layer):
 
     @override
     def reference(self, x: Tensor) -> Tensor:
-        return torch.tensor(x.shape, dtype=torch.int64)
+        return torch.tensor(x.shape, dtype=torch.int64, device=x.device)
 
     @override
     def emit(self, to: Emitter, x: Any) -> Any:
@@ -233,7 +233,7 @@ class Fill(Layer):
 
     @override
     def reference(self, sizes: Tensor) -> Tensor:
-        return self.start + self.step * torch.arange(int(sizes[0]), dtype=self.dtype)
+        return self.start + self.step * torch.arange(int(sizes[0]), dtype=self.dtype, device=sizes.device)
 
     @override
     def emit(self, to: Emitter, sizes: Any) -> Any:

@@ -204,3 +204,7 @@ SIZES_NAMED = "slicing float32[2, 3] to named sizes needs them as an input, and 
 )
 def test_moving_layers_refuse_what_does_not_fit(layer, specs, message):
     assert refusal(layer, *specs) == message
+
+
+def test_a_shape_lies_where_its_tensor_does():
+    assert Shape().reference(torch.empty(2, 3, device="meta")).is_meta
