@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from ditto.errors import ShapeError
 from ditto.network.layer import Emitter, Layer
+from ditto.network.layers.elementwise import Cast
 from ditto.network.spec import Spec, broadcast, same_dtype
 
 
@@ -51,9 +52,10 @@ class MatrixMultiply(Layer):
 
     @override
     def emit(self, to: Emitter, x: Any, y: Any) -> Any:
-        operation, dtype = to.trt.MatrixOperation, x.dtype
-        if dtype == to.trt.DataType.HALF:
-            x, y = (_cast(to, operand, to.trt.DataType.FLOAT) for operand in (x, y))
+        operation = to.trt.MatrixOperation
+        half = x.dtype == to.trt.DataType.HALF
+        if half:
+            x, y = (Cast(torch.float32).emit(to, operand) for operand in (x, y))
         made = to.net.add_matrix_multiply(
             x,
             operation.TRANSPOSE if self.transpose_x else operation.NONE,
@@ -61,8 +63,4 @@ class MatrixMultiply(Layer):
             operation.TRANSPOSE if self.transpose_y else operation.NONE,
         )
         product = to.made(made).get_output(0)
-        return product if product.dtype == dtype else _cast(to, product, dtype)
-
-
-def _cast(to: Emitter, x: Any, dtype: Any) -> Any:
-    return to.made(to.net.add_cast(x, dtype)).get_output(0)
+        return Cast(torch.float16).emit(to, product) if half else product

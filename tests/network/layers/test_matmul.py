@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ditto.bindings import load_native
+from ditto.network import Spec
 from ditto.network.layers import MatrixMultiply
 from tests.network.samples import refusal
-from tests.support.layers import FLOATS, check_layer
+from tests.support.layers import FLOATS, check_layer, emitted, network_of
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -22,6 +24,20 @@ def test_products_sum_over_the_inner_axis_and_broadcast(batch_x, batch_y, transp
     x, y = x.mT.contiguous() if transpose_x else x, y.mT.contiguous() if transpose_y else y
     dynamic = {len(batch_x) + transpose_x: "rows"}
     check_layer(MatrixMultiply(transpose_x, transpose_y), [x, y], wanted, dynamic)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "summed_in"), [(torch.float16, "FLOAT"), (torch.bfloat16, "BF16"), (torch.float32, "FLOAT")]
+)
+def test_tensorrt_is_told_to_sum_float16_in_float32(dtype, summed_in):
+    definition = emitted(network_of(MatrixMultiply(), [Spec((2, 3), dtype), Spec((3, 4), dtype)])).definition
+    layers = [definition.get_layer(index) for index in range(definition.num_layers)]
+    (product,) = [
+        layer for layer in layers if layer.type == load_native("tensorrt_rtx").module.LayerType.MATRIX_MULTIPLY
+    ]
+    told = [product.get_input(0).dtype, product.get_input(1).dtype, product.get_output(0).dtype]
+    assert [found.name for found in told] == [summed_in] * 3
+    assert definition.get_output(0).dtype == definition.get_input(0).dtype
 
 
 def test_a_named_batch_stays_named():
