@@ -108,13 +108,17 @@ class EngineTree:
                     f"{name} has changed since it was built", where=str(self.root), remedy="build the tree again"
                 )
 
+    def listed(self, component: str, name: str) -> str:
+        """A component's file as the manifest lists it: relative to the tree."""
+        return posixpath.normpath(f"{self.component(component).folder}/{name}")  # weights may lie in the folder above
+
     def checked(self, component: str, name: str) -> Path:
         """A file of a component that is about to be used: its content is checked, if `open` has not done so.
 
         Raises:
             TreeError: it is not the one that was built.
         """
-        path = posixpath.normpath(f"{self.component(component).folder}/{name}")  # weights may lie in the folder above
+        path = self.listed(component, name)
         record = self.manifest.files.get(path)
         if record is None or record.bytes > PIECE_BYTES:
             self.check([path])

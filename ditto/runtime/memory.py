@@ -37,8 +37,7 @@ class MemoryPlan:
         files = tree.manifest.files
         weights = 0
         for name, component in tree.manifest.components.items():
-            prefix = "" if component.folder == "." else f"{component.folder}/"
-            weights += files[f"{prefix}{component.engine}"].bytes
+            weights += files[tree.listed(name, str(component.engine))].bytes
             if name != "decode":  # it is bound to the LLM's
                 weights += outside_bytes(tree, name)
         return MemoryPlan(weights=weights, scratch=0, cache_row=cache_row_bytes(tree), rows=rows)

@@ -342,8 +342,8 @@ class _VisionCall:
 
 def _kernels(tree: EngineTree, name: str, device: torch.device) -> Path | None:
     """Where an engine's kernels are kept: under the digest of the engine and the name of the GPU."""
-    folder, component = cache_folder(), tree.component(name)
-    record = tree.manifest.files[(Path(component.folder) / str(component.engine)).as_posix()]
+    folder = cache_folder()
+    record = tree.manifest.files[tree.listed(name, str(tree.component(name).engine))]
     gpu = re.sub(r"\W+", "-", torch.cuda.get_device_name(device))
     return folder / "kernels" / f"{record.sha256[:32]}-{gpu}.bin" if folder else None
 
