@@ -54,9 +54,9 @@ class Kernels:
             return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self._path.parent, delete=False) as file:
-                file.write(content)
-            Path(file.name).replace(self._path)
+            with tempfile.TemporaryDirectory(dir=self._path.parent) as aside:
+                (Path(aside) / "kernels").write_bytes(content)
+                (Path(aside) / "kernels").replace(self._path)
         except OSError as error:
             logger.info("kernels cannot be kept for the next process: {}", error)
             return

@@ -59,6 +59,13 @@ def test_without_a_place_nothing_is_kept(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_that_cannot_take_its_place_leaves_nothing_behind(tmp_path):
+    path = tmp_path / "engine.bin"
+    path.mkdir()
+    Kernels(Cache(b"compiled"), path).save()
+    assert [file.name for file in tmp_path.iterdir()] == ["engine.bin"]
+
+
 def test_a_place_that_cannot_be_written_is_no_failure(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     Kernels(Cache(b"compiled"), tmp_path / "file" / "engine.bin").save()
