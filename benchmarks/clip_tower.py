@@ -15,11 +15,11 @@ from typing import Any
 import tensorrt_rtx  # noqa: F401 - what the imports cost is measured apart
 import torch
 import torch.export._trace  # noqa: F401 - imported with the first export otherwise
-from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from benchmarks.checkpoints import write
 from benchmarks.report import Start
+from benchmarks.tower import Tower
 from ditto import VisionBuilder
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.builders import Pretrained
@@ -34,17 +34,6 @@ CONFIG: dict[str, Any] = {
     "patch_size": 14,
     "projection_dim": 768,
 }
-
-
-class Tower(nn.Module):
-    """All hidden states' last."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.tower = model
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.tower(pixels).last_hidden_state
 
 
 def checkpoint(work: Path) -> Path:

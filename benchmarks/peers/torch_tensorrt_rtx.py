@@ -18,10 +18,10 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor, nn
 from transformers import CLIPVisionModel
 
 from benchmarks.report import Start
+from benchmarks.tower import Tower
 
 
 class Built:
@@ -66,17 +66,6 @@ def without_gpu() -> Iterator[Any]:
 
         with mock.patch.object(_TRTInterpreter.trt, "Runtime", Loader):
             yield torch_tensorrt
-
-
-class Tower(nn.Module):
-    """Pixels to the last hidden state."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.tower = model
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.tower(pixels).last_hidden_state
 
 
 def build(torch_tensorrt: Any, checkpoint: Path, out: Path) -> Path:
