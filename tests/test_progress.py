@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from ditto.progress import advance, listening, peak_resident_bytes, recording, stage
@@ -51,3 +54,10 @@ def test_seconds_and_peak_memory_are_of_this_process():
         pass
     assert 0 <= records[0].seconds < 1
     assert 10**7 < records[0].peak_bytes <= peak_resident_bytes()
+
+
+def test_the_process_that_started_this_one_does_not_count():
+    large = bytearray(1 << 30)
+    code = "from ditto.progress import peak_resident_bytes; print(peak_resident_bytes())"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert 10**7 < int(told) < len(large)

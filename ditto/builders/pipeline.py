@@ -26,6 +26,7 @@ from ditto.program import Program, program_text
 from ditto.progress import stage
 from ditto.rewrite import rewrite
 from ditto.targets import Profile, Target
+from ditto.targets.emit import without_collection
 
 
 @frozen(kw_only=True)
@@ -93,7 +94,7 @@ def describe_all(job: Job) -> dict[str, tuple[Job, Network]]:
     Raises:
         ModelError: the model does something that no engine can.
     """
-    with dumping_part(job.name):
+    with dumping_part(job.name), without_collection():  # what tracing makes lives on: looking through it is in vain
         longest = job.sizes["sequence"] if job.positions is not None else None
         program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype, longest)
         dump("captured", lambda: program_text(program))

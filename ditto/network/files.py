@@ -7,16 +7,15 @@ torch or TensorRT that wrote them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 import torch
 from attrs import frozen
 from cattrs import Converter, transform_error
 from cattrs.errors import BaseValidationError
-from cattrs.strategies import configure_tagged_union, include_subclasses
+from cattrs.strategies import configure_tagged_union
 from cattrs.v import format_exception
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -96,18 +95,20 @@ def _weight_in(data: dict[str, Any]) -> Weight:
 
 def _converter() -> Converter:
     """For network files, with every kind of layer that is defined by now: a target brings its own."""
-    return _converter_for(frozenset(_kinds(Layer)))
+    return _converter_for(tuple(_kinds(Layer).values()))
 
 
-def _kinds(cls: type[Layer]) -> Iterator[str]:
+def _kinds(cls: type[Layer]) -> dict[str, type[Layer]]:
+    """The classes below one, by name. Of two of a name, the later: attrs makes a class anew to give it slots, and what
+    it was made from goes with the next collection of garbage."""
+    found: dict[str, type[Layer]] = {}
     for kind in cls.__subclasses__():
-        yield f"{kind.__module__}.{kind.__qualname__}"
-        yield from _kinds(kind)
+        found.update({f"{kind.__module__}.{kind.__qualname__}": kind, **_kinds(kind)})
+    return found
 
 
-@cache  # cattrs collects garbage to find the kinds: longer work than writing or reading a file
-def _converter_for(kinds: frozenset[str]) -> Converter:
-    del kinds
+@cache
+def _converter_for(kinds: tuple[type[Layer], ...]) -> Converter:
     converter = Converter(forbid_extra_keys=True)
     converter.register_unstructure_hook(torch.dtype, _dtype_name)
     converter.register_structure_hook(torch.dtype, lambda name, _: dtype_named(name))
@@ -117,7 +118,15 @@ def _converter_for(kinds: frozenset[str]) -> Converter:
     converter.register_structure_hook(Dim, lambda value, _: _dim(value))
     converter.register_unstructure_hook(Weight, _weight_out)
     converter.register_structure_hook(Weight, lambda data, _: _weight_in(data))
-    include_subclasses(Layer, converter, union_strategy=partial(configure_tagged_union, tag_name="kind"))
+    # Not cattrs's `include_subclasses`: it collects garbage, which takes longer than writing or reading a file.
+    any_kind: Any = Union[kinds]
+    configure_tagged_union(any_kind, converter, tag_name="kind")
+    converter.register_unstructure_hook_func(
+        lambda cls: cls is Layer, lambda layer: converter.unstructure(layer, unstructure_as=any_kind)
+    )
+    converter.register_structure_hook_func(
+        lambda cls: cls is Layer, lambda data, _: converter.structure(data, any_kind)
+    )
     return converter
 
 

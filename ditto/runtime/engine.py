@@ -33,6 +33,8 @@ class Engine:
         self._runtime = trt.module.Runtime(self._messages.log)
         self._kernels: Kernels | None = None
         self._kernels_path = kernels
+        self._met: set[tuple[str, tuple[int, ...]]] = set()
+        self._has_new_kernels = False
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             content.madvise(mmap.MADV_SEQUENTIAL)
             content.madvise(mmap.MADV_WILLNEED)
@@ -74,6 +76,7 @@ class Engine:
             config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER if eager else strategies.LAZY
             if self._kernels is None:
                 self._kernels = Kernels(config.create_runtime_cache(), self._kernels_path)
+                # What was compiled in the background after `keep_kernels` is kept at the end.
                 weakref.finalize(self, self._kernels.save)
             config.set_runtime_cache(self._kernels.cache)  # what one execution compiled, the others have
         context = self._engine.create_execution_context(config)
@@ -82,6 +85,18 @@ class Engine:
             raise self.refusal("cannot be run")
         context.set_device_memory(scratch.data_ptr(), scratch.numel())
         return Execution(self, context, scratch)
+
+    def meets(self, name: str, shape: tuple[int, ...]) -> None:
+        """An execution takes a shape: for one that no execution took before, kernels may be compiled."""
+        if (name, shape) not in self._met:
+            self._met.add((name, shape))
+            self._has_new_kernels = True
+
+    def keep_kernels(self) -> None:
+        """Keep what was compiled since the last call for the next process, however this one ends."""
+        if self._has_new_kernels and self._kernels is not None:
+            self._kernels.save()
+            self._has_new_kernels = False
 
     def refusal(self, what: str) -> DeviceError:
         """TensorRT's last message as an error."""
@@ -113,6 +128,7 @@ class Execution:
             if not fits or not self._context.set_tensor_address(name, tensor.data_ptr()):
                 raise self._engine.refusal(f"does not take {name} as {list(tensor.shape)}")
             self._bound[name] = tensor
+            self._engine.meets(name, tuple(tensor.shape))
 
     def enqueue(self) -> None:
         """Run, after the work that is in torch's current stream.

@@ -103,8 +103,9 @@ class TensorRTSession(Session):
         return _in_order(self.stream)
 
     def give_back(self, cache: KVCache) -> None:
-        """A batch is over: its cache may serve another."""
+        """A batch is over: its cache may serve another, and what was compiled for it is kept."""
         self._idle.append(cache)
+        self.loaded.keep_kernels()
 
     def _cache(self, rows: int) -> KVCache:
         """A KV cache that no batch is using: one that is large enough, or a new one in place of those too small.
@@ -149,6 +150,11 @@ class Loaded:
         execution = self._engines[name].execution(profile, self.scratch, eager)
         execution.bind(self._weights[name])
         return execution
+
+    def keep_kernels(self) -> None:
+        """Keep what was compiled so far for the next process."""
+        for engine in self._engines.values():
+            engine.keep_kernels()
 
 
 class KVCache:

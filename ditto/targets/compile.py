@@ -31,6 +31,8 @@ from ditto.progress import stage
 from ditto.targets.emit import Emission, Messages, without_collection
 
 _RELEASE_SECONDS = 0.002
+# Linux takes pieces of this size several times as fast as TensorRT's, of 64 MiB.
+_WRITE_BYTES = 1 << 20
 _TICKS_PER_TRIM = 25
 # glibc's; other allocators give memory back by themselves, or not at all.
 _trim: Callable[[int], int] = getattr(ctypes.CDLL(None), "malloc_trim", lambda keep: keep)
@@ -247,7 +249,8 @@ def _build(module: Any, builder: Any, definition: Any, builder_config: Any, path
 
             def write(self, data: Any) -> int:
                 try:
-                    file.write(data)
+                    for start in range(0, len(data), _WRITE_BYTES):
+                        file.write(data[start : start + _WRITE_BYTES])
                     if self.synced.done():  # the disk is at work while TensorRT makes the next piece
                         self.synced.result()
                         file.flush()
