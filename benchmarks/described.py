@@ -17,8 +17,11 @@ from ditto.capture import weightless
 from ditto.network.weight import Stored
 
 
-class _NoTensors:
+class NoTensors:
+    """A source of tensors for networks that need none."""
+
     def tensor(self, name: str) -> Tensor:
+        """There is none."""
         raise LookupError(f"{name}: this model has no weights")
 
     def release(self) -> None:
@@ -65,7 +68,7 @@ class Described(ModelSource):
         model.tie_weights()
         named = dict(model.named_parameters(remove_duplicate=False))
         weights = {id(part): Stored(name, tuple(part.shape), part.dtype) for name, part in named.items()}
-        return Loaded(model, dtype, weights, _NoTensors())
+        return Loaded(model, dtype, weights, NoTensors())
 
     @override
     def copy_processor(self, folder: Path) -> None:

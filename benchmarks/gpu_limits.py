@@ -24,6 +24,7 @@ import torch
 from attrs import asdict, frozen
 from torch import Tensor
 
+from benchmarks.described import NoTensors
 from benchmarks.llava_7b_gpu import WANTED
 from ditto.arguments import DynamicDimension
 from ditto.bench.clock import milliseconds
@@ -136,8 +137,7 @@ class Bench:
         made = network.add(part.layer, *inputs)
         network.output("y", made)
         path = self._folder / "part.engine"
-        source: Any = None  # there are no constants
-        compile_network(network, [profile], source, self._trt, TensorRTConfig(), (), path)
+        compile_network(network, [profile], NoTensors(), self._trt, TensorRTConfig(), (), path)
         engine = Engine(self._trt, path)
         given = self._tensors(part, sizes)
         shape = [evaluate(dim, sizes) for dim in made.spec.shape]

@@ -178,7 +178,8 @@ class Session(ABC):
             )
         at_once = self.tree.config("vision")["builder_config"]["max_batch_size"]
         starts = range(0, len(pixels), at_once)
-        return torch.cat([self.features_at_once(pixels[start : start + at_once]) for start in starts])
+        parts = [self.features_at_once(pixels[start : start + at_once]) for start in starts]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @abstractmethod
     def features_at_once(self, pixels: Tensor) -> Tensor:
