@@ -11,6 +11,8 @@ import tempfile
 import threading
 import time
 
+from ditto.driver import start_driver
+
 FIRST_TOKEN = "first token:"
 _LONGEST_SECONDS = 240
 
@@ -42,7 +44,9 @@ def cold_seconds(*arguments: str) -> float:
 
 
 def main(kind: str, what: str, how: str) -> None:
-    """Make a first token of a short prompt, with a picture where the model takes one."""
+    """Make a first token of a short prompt, with a picture where the model takes one; a tree as `ditto run` does."""
+    if kind == "tree" and how != "reference":
+        start_driver()
     from ditto.bench.first import first_token, first_token_of_model, open_contender
     from ditto.engine import EngineTree
 

@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+from ditto.driver import start_driver
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Describe the command."""
@@ -40,6 +42,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(options: argparse.Namespace) -> int:
     """Print one answer per line, or one JSON object."""
+    if options.session != "reference":
+        start_driver()
     from attrs import asdict
 
     from ditto.engine import EngineTree

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -19,12 +20,20 @@ from ditto.runtime.upload import Upload
 
 
 def network_of(tree: EngineTree, name: str) -> Network:
-    """What a component computes.
+    """What a component computes; not to be changed, for whoever asks gets the same.
 
     Raises:
         TreeError: its files cannot be read.
     """
-    return load(tree.checked(name, "network.json"), tree.checked(name, "network.safetensors"))
+    files = [tree.checked(name, file) for file in ("network.json", "network.safetensors")]
+    return _loaded(*files, *(tree.manifest.files[tree.listed(name, file.name)].sha256 for file in files))
+
+
+@lru_cache(maxsize=8)
+def _loaded(json_path: Path, literals_path: Path, *digests: str) -> Network:
+    """A network from its files, of which the digests say what they held when they were read."""
+    del digests
+    return load(json_path, literals_path)
 
 
 @frozen

@@ -1,0 +1,53 @@
+"""The driver is started once, in a thread; without one nothing happens."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+
+import pytest
+
+from ditto.driver import start_driver
+
+
+class Driver:
+    """Stands in for libcuda: notes the calls, of which one may fail."""
+
+    def __init__(self, failing=""):
+        self.failing, self.calls = failing, []
+
+    def __getattr__(self, name):
+        def call(*_):
+            self.calls.append(name)
+            return int(name == self.failing)
+
+        return call
+
+
+@pytest.mark.parametrize(
+    ("failing", "calls"),
+    [
+        ("", ["cuInit", "cuDeviceGet", "cuDevicePrimaryCtxRetain"]),
+        ("cuInit", ["cuInit"]),
+        ("cuDeviceGet", ["cuInit", "cuDeviceGet"]),
+    ],
+)
+def test_the_first_gpu_gets_its_context(monkeypatch, failing, calls):
+    driver = Driver(failing)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: driver)
+    start_driver().join()
+    assert driver.calls == calls
+
+
+def test_without_a_driver_nothing_happens(monkeypatch):
+    def missing(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    start_driver().join()
+
+
+def test_it_needs_no_torch():
+    code = "import sys, ditto.driver; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
