@@ -57,7 +57,7 @@ class VisionBuilder(EngineBuilder):
         dimensions = {size.name: size for hint in inputs.values() for size in hint.dynamic.values()}
 
         def lower(program: Any) -> Network:
-            return target.lower_vision(program, weight_of)
+            return target.lower_vision(program, weight_of, self.weights == "outside")
 
         def config(network: Network) -> Any:
             spec = network.value(next(iter(network.outputs.values()))).spec

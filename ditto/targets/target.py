@@ -112,9 +112,11 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def lower_vision(self, program: Program, weight_of: WeightOf) -> Network:
+    def lower_vision(self, program: Program, weight_of: WeightOf, outside: bool) -> Network:
         """Describe a vision tower as a network.
 
+        Args:
+            outside: the engine's weights are outside.
         Raises:
             UnsupportedOperator, UnsupportedFact: the model does something that the target cannot.
         """

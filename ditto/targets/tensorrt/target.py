@@ -22,6 +22,7 @@ from ditto.targets.compile import Profile, check_settings, compile_network
 from ditto.targets.target import LlmEngine, LlmFacts, Target, WeightOf
 from ditto.targets.tensorrt.apart import LIVE, Decode, Prefill
 from ditto.targets.tensorrt.lowering import Decoder, attention
+from ditto.targets.tensorrt.products import linear_in_halves
 
 
 def buckets(maximum: int) -> tuple[int, ...]:
@@ -90,8 +91,10 @@ class NativeTarget(Target):
         return lower(program, decoder.table(), weight_of, "llm", net)
 
     @override
-    def lower_vision(self, program: Program, weight_of: WeightOf) -> Network:
+    def lower_vision(self, program: Program, weight_of: WeightOf, outside: bool) -> Network:
         lowerings = {**table(), torch.ops.ditto.attention.default: attention}
+        if outside:  # profiles have static shapes
+            lowerings[torch.ops.aten.linear.default] = linear_in_halves
         return lower(program, lowerings, weight_of, "vision")
 
     @override

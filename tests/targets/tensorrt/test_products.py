@@ -1,0 +1,90 @@
+"""Linear layers in other forms compute the same, of the same weights, and keep what follows out of the product."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from ditto.lowering import table
+from ditto.network.layers import Concatenation, ElementWise, MatrixMultiply
+from ditto.network.weight import stored_names
+from ditto.targets.tensorrt.products import linear_in_halves, linear_of_one_row
+from tests.lowering.test_lower import Tensors, check_meaning, lowered
+from tests.support.layers import emitted
+from tests.test_program import FLOATS
+
+BATCH = 3
+
+
+class _Sliced(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 6)
+
+    def forward(self, x):
+        made = self.linear(x)
+        return made[..., :2] * made[..., 2:4]
+
+
+def check(module, rows, form, dtype=torch.float32):
+    """The network of a module whose linear layers take a form; batch dynamic."""
+    module = module.to(dtype)
+    lowerings = {**table(), torch.ops.aten.linear.default: form}
+    x = torch.randn(BATCH, rows, 4, generator=torch.Generator().manual_seed(1)).to(dtype)
+    network = lowered(module, {"x": x}, {"x": "batch"}, lowerings)
+    emitted(network, Tensors(module))
+    for count in (1, BATCH):
+        check_meaning(network, module, {"x": x[:count]}, {"batch": count})
+    names = {name for constant in network.constants() for name in stored_names(constant.weight)}
+    assert names == set(dict(module.named_parameters()))
+    return network
+
+
+def numbers(network, kind):
+    """The layers of some kind that give numbers, not shapes."""
+    nodes = (node for node in network.nodes if isinstance(node.layer, kind))
+    return [node for node in nodes if network.value(node.outputs[0]).spec.dtype.is_floating_point]
+
+
+def feeding(network, kind):
+    """The layers that these read from."""
+    makers = [network.producer(network.value(name)) for node in numbers(network, kind) for name in node.inputs]
+    return [type(maker.layer) for maker in makers if maker is not None]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_bias_is_added_to_halves(dtype):
+    network = check(nn.Linear(4, 6), 5, linear_in_halves, dtype)
+    assert feeding(network, Concatenation) == [ElementWise, ElementWise]
+    assert MatrixMultiply not in feeding(network, ElementWise)
+
+
+@pytest.mark.parametrize("module", [nn.Linear(4, 6, bias=False), nn.Linear(4, 7), _Sliced()], ids=repr)
+def test_without_a_bias_or_halves_or_need_a_linear_layer_stays_whole(module):
+    network = check(module, 5, linear_in_halves)
+    assert not numbers(network, Concatenation)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_one_row_is_multiplied_twice_where_there_are_many_columns(dtype, bias):
+    network = check(nn.Linear(4, 8, bias=bias), 1, linear_of_one_row, dtype)
+    (product,) = (node for node in network.nodes if isinstance(node.layer, MatrixMultiply))
+    assert [str(dim) for dim in network.value(product.inputs[0]).spec.shape] == ["batch", "2", "4"]
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(7, 1), (8, 2)])
+def test_few_columns_or_many_rows_are_multiplied_once(columns, rows):
+    network = check(nn.Linear(4, columns), rows, linear_of_one_row)
+    assert not numbers(network, Concatenation)
+
+
+def test_a_weight_that_is_computed_is_taken_as_it_is():
+    class Computed(nn.Module):
+        def forward(self, x):
+            return nn.functional.linear(x, x[0, :1].expand(9, 4))
+
+    lowerings = {**table(), torch.ops.aten.linear.default: linear_of_one_row}
+    x = torch.randn(BATCH, 1, 4)
+    check_meaning(lowered(Computed(), {"x": x}, None, lowerings), Computed(), {"x": x})
