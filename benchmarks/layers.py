@@ -14,7 +14,7 @@ from collections import Counter
 from benchmarks.described import llava_7b
 from ditto import LlavaModel, LlmBuilder, VisionBuilder
 from ditto.arguments import DynamicDimension, TensorTypeHint
-from ditto.builders.pipeline import describe
+from ditto.builders.pipeline import describe, describe_all
 from ditto.network import Network
 
 # A block's layers as the formulas need them, in TensorRT's kinds. Norms: cast to float32, square, mean, + epsilon,
@@ -88,7 +88,11 @@ def networks() -> dict[str, Network]:
         "llm": llm,
         "llm of trtllm": llm.with_target("trtllm"),
     }
-    return {name: describe(builder.job(builder.resolved_target())) for name, builder in builders.items()}
+    made = {name: describe(builder.job(builder.resolved_target())) for name, builder in builders.items()}
+    for builder in (builders["vision"].with_weights("outside"), llm.with_weights("outside")):
+        described = describe_all(builder.job(builder.resolved_target()))
+        made.update((f"{name}, weights outside", network) for name, (_, network) in described.items())
+    return made
 
 
 def main() -> None:
@@ -101,9 +105,13 @@ def main() -> None:
         print(f"\n### {title}\n\n{table(block_layers(network, block), needs)}")
     packed = block_layers(made["llm of trtllm"], "layers.7")
     print(f"\n### Decoder block for TensorRT-LLM\n\n{table(packed, TRTLLM_OWN, 'its own')}")
+    print(
+        "\n### Whole networks\n\n| network | layers of a block | all, with constants | constants |\n|---|---|---|---|"
+    )
     for name, network in made.items():
         kinds = Counter(type(node.layer).__name__ for node in network.nodes)
-        print(f"\n{name}: {len(network.nodes)} layers in all, of them {kinds['Constant']} constants")
+        block = sum(block_layers(network, "layers.7").values())
+        print(f"| {name} | {block} | {len(network.nodes)} | {kinds['Constant']} |")
 
 
 if __name__ == "__main__":

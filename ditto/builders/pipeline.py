@@ -40,6 +40,7 @@ class Job:
         dtype: of floating parameters.
         sizes: of named dimensions, the largest that occur over an engine's life.
         positions: the input that holds token positions, None for a vision tower.
+        joins: linear layers that read the same tensor become one.
         lower: from the rewritten program to the network.
         profiles: of the engine.
         config: what goes into config.json, given the network.
@@ -59,6 +60,7 @@ class Job:
     dtype: torch.dtype
     sizes: Mapping[str, int]
     positions: str | None
+    joins: bool = True
     lower: Callable[[Program], Network]
     profiles: tuple[Profile, ...]
     config: Callable[[Network], LlmConfig | VisionConfig]
@@ -98,7 +100,7 @@ def describe_all(job: Job) -> dict[str, tuple[Job, Network]]:
         longest = job.sizes["sequence"] if job.positions is not None else None
         program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype, longest)
         dump("captured", lambda: program_text(program))
-        rewrite(program, job.sizes, job.positions)
+        rewrite(program, job.sizes, job.positions, job.joins)
         described = {part.name: (part, part.lower(program)) for part in (job, *job.more)}
         for name, (_, network) in described.items():
             check(network)

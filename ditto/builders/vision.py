@@ -54,10 +54,11 @@ class VisionBuilder(EngineBuilder):
             name: evolve(hint, dtype=loaded.dtype) if hint.dtype.is_floating_point else hint
             for name, hint in self.inputs.items()
         }
+        outside = self.weights == "outside"
         dimensions = {size.name: size for hint in inputs.values() for size in hint.dynamic.values()}
 
         def lower(program: Any) -> Network:
-            return target.lower_vision(program, weight_of, self.weights == "outside")
+            return target.lower_vision(program, weight_of, outside)
 
         def config(network: Network) -> Any:
             spec = network.value(next(iter(network.outputs.values()))).spec
@@ -74,12 +75,13 @@ class VisionBuilder(EngineBuilder):
             dtype=loaded.dtype,
             sizes={name: dimension.max for name, dimension in dimensions.items()},
             positions=None,
+            joins=target.joins_vision(outside),
             lower=lower,
-            profiles=target.vision_profiles(list(dimensions.values()), self.weights == "outside"),
+            profiles=target.vision_profiles(list(dimensions.values()), outside),
             config=config,
             tensors=loaded.tensors,
             keep_weights=self.source.checkpoint is None,
-            weights_outside=self.weights == "outside",
+            weights_outside=outside,
         )
 
     @property

@@ -21,12 +21,15 @@ from ditto.rewrite.tables import tabulate
 Step = Callable[[Program], int]
 
 
-def rewrite(program: Program, sizes: Mapping[str, int], positions: str | None = None) -> dict[str, int]:
+def rewrite(
+    program: Program, sizes: Mapping[str, int], positions: str | None = None, joins: bool = True
+) -> dict[str, int]:
     """Simplify a program in place, without changing what it computes. Returns how often each step applied.
 
     Args:
         sizes: of named dimensions, the largest that occur; `sequence` is the longest sequence.
         positions: the input that holds token positions, None for a vision tower.
+        joins: linear layers that read the same tensor become one.
     Raises:
         UnsupportedFact: the model says something that no engine here can honour.
     """
@@ -41,7 +44,8 @@ def rewrite(program: Program, sizes: Mapping[str, int], positions: str | None = 
     for rule in (ROPE_OF_HALVES, LLAMA_NORM, GEMMA_NORM, OLMO_NORM):
         steps[rule.name] = rule
     steps["choose last tokens early"] = choose_last_tokens_early
-    steps["fuse projections"] = fuse_projections
+    if joins:
+        steps["fuse projections"] = fuse_projections
     counts: dict[str, int] = {}
     with stage("rewrite"):
         for name, step in steps.items():

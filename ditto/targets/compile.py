@@ -35,7 +35,12 @@ _RELEASE_SECONDS = 0.002
 _WRITE_BYTES = 1 << 20
 _TICKS_PER_TRIM = 25
 # glibc's; other allocators give memory back by themselves, or not at all.
-_trim: Callable[[int], int] = getattr(ctypes.CDLL(None), "malloc_trim", lambda keep: keep)
+_libc = ctypes.CDLL(None)
+_trim: Callable[[int], int] = getattr(_libc, "malloc_trim", lambda keep: keep)
+_mallopt: Callable[[int, int], int] = getattr(_libc, "mallopt", lambda parameter, value: value)
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_LARGE_BLOCK = 4 << 20
+_LARGEST_BLOCK = 32 << 20  # glibc raises its threshold to this, as such blocks are freed, and trims at twice that
 
 
 @frozen
@@ -146,6 +151,8 @@ def _letting_go(*sources: TensorSource | Spool) -> Generator[None]:
     """Keep resident memory low while TensorRT builds: it copies each mapped weight once, in its own time, and what it
     took for one step would stay with the allocator in the next."""
     done = threading.Event()
+    _mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)  # blocks from here on go back to the system when they are freed
+    _mallopt(_M_TRIM_THRESHOLD, _LARGE_BLOCK)
 
     def release() -> None:
         for tick in itertools.count():
@@ -163,6 +170,8 @@ def _letting_go(*sources: TensorSource | Spool) -> Generator[None]:
     finally:
         done.set()
         thread.join()
+        _mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
+        _mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST_BLOCK)
 
 
 def _in_background(work: Callable[[], int], cancelled: threading.Event) -> int:
@@ -249,8 +258,9 @@ def _build(module: Any, builder: Any, definition: Any, builder_config: Any, path
 
             def write(self, data: Any) -> int:
                 try:
-                    for start in range(0, len(data), _WRITE_BYTES):
-                        file.write(data[start : start + _WRITE_BYTES])
+                    piece = memoryview(data)
+                    for start in range(0, len(piece), _WRITE_BYTES):
+                        file.write(piece[start : start + _WRITE_BYTES])
                     if self.synced.done():  # the disk is at work while TensorRT makes the next piece
                         self.synced.result()
                         file.flush()

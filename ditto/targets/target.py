@@ -121,6 +121,15 @@ class Target(ABC):
             UnsupportedOperator, UnsupportedFact: the model does something that the target cannot.
         """
 
+    def joins_vision(self, outside: bool) -> bool:
+        """Whether linear layers of a vision tower that read the same tensor are to become one.
+
+        Args:
+            outside: the engine's weights are outside.
+        """
+        del outside
+        return True
+
     @abstractmethod
     def llm_profiles(self, limits: Limits) -> tuple[Profile, ...]:
         """The optimisation profiles of a language model."""
