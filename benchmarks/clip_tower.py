@@ -9,6 +9,7 @@ the weights' size. FILE takes the whole build's as JSON.
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,10 @@ def main() -> None:
         max_batch_size=4,
         weights=options.weights,
     )
+    out = options.work / "clip-l-336-engine"
+    shutil.rmtree(out, ignore_errors=True)
     start = Start.now()
-    tree: EngineTree = builder.build(options.work / "clip-l-336-engine", force=True)
+    tree: EngineTree = builder.build(out)
     report = start.report(tree.root / "model.engine", "torch", "transformers")
     for record in tree.manifest.stages:
         print(f"{record['name']:<10} {record['detail']:<12} {record['seconds']:6.2f} s")
