@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
 import pytest
 import torch
 
-from ditto.bindings import load_native
+from ditto.bindings import TensorRT, load_native
 from ditto.errors import DeviceError
 from ditto.runtime.engine import Engine
 
@@ -17,3 +20,71 @@ def test_without_a_gpu_the_message_is_that_of_tensorrt(llama_tree):
         Engine(load_native("tensorrt_rtx"), path)
     assert caught.value.where == str(path)
     assert "--compute-capability" in str(caught.value.remedy)
+
+
+class Cuda:
+    """A tensor on a GPU that is not there."""
+
+    is_cuda = True
+
+    def __init__(self, *shape):
+        self.shape = shape
+
+    def is_contiguous(self):
+        return True
+
+    def data_ptr(self):
+        return 4096
+
+    def numel(self):
+        return 1
+
+
+class Compiling:
+    """Stands in for TensorRT-RTX: every shape that is new to it is one more kernel in its cache."""
+
+    def __init__(self):
+        self.kernels = set()
+
+    def __getattr__(self, name):
+        return lambda *_: self
+
+    def get_tensor_mode(self, name):
+        return "input"
+
+    def set_input_shape(self, name, shape):
+        self.kernels.add((name, shape))
+        return True
+
+    def serialize(self):
+        return b"k" * len(self.kernels)
+
+
+def compiling(monkeypatch, tmp_path):
+    """An engine of it whose kernels are kept in a file, and that file."""
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
+    (tmp_path / "engine").write_bytes(b"engine")
+    module = MagicMock()
+    module.Runtime.return_value = Compiling()
+    module.TensorIOMode.INPUT = "input"
+    module.ILogger = load_native("tensorrt_rtx").module.ILogger
+    engine = Engine(TensorRT("tensorrt_rtx", module, "1.6.1"), tmp_path / "engine", tmp_path / "kernels" / "engine.bin")
+    return engine, tmp_path / "kernels" / "engine.bin"
+
+
+def test_kernels_are_kept_when_there_are_new_shapes(monkeypatch, tmp_path):
+    engine, file = compiling(monkeypatch, tmp_path)
+    engine.keep_kernels()
+    assert not file.exists()
+    execution = engine.execution(0, Cuda(1), eager=True)
+    execution.bind({"x": Cuda(1, 4)})
+    engine.keep_kernels()
+    assert file.read_bytes() == b"k"
+    file.unlink()
+    execution.bind({"x": Cuda(1, 4)})
+    engine.execution(0, Cuda(1), eager=True).bind({"x": Cuda(1, 4)})
+    engine.keep_kernels()
+    assert not file.exists(), "written without need"
+    execution.bind({"x": Cuda(2, 4)})
+    engine.keep_kernels()
+    assert file.read_bytes() == b"kk"
