@@ -94,7 +94,7 @@ def tasks(tree: EngineTree, batches: Sequence[int], context: int) -> list[Task]:
     components = tree.manifest.components
     longest = tree.config("llm")["build_config"]["max_input_len"]
     decode = "decode" if "decode" in components else "llm"
-    for batch in batches:
+    for batch in batches if "vision" in components else ():
         profile, rows = profile_for(tree.component("vision"), "batch", batch)
         made.append(Task("vision", batch, "vision", profile, {"batch": rows}))
     prefill = profile_for(tree.component("llm"), "sequence", 2)[0]

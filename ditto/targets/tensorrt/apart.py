@@ -23,7 +23,6 @@ from ditto.network.layers import Activation, ElementWise, Fill, Reduce, Select, 
 from ditto.network.spec import Spec
 from ditto.targets.tensorrt.attention import UNSEEN, fused, written_out
 from ditto.targets.tensorrt.lowering import BATCH, SEQUENCE, Decoder, sees
-from ditto.targets.tensorrt.products import linear_of_one_row
 
 LIVE = "live"
 """The dimension of the slots that decode looks at."""
@@ -116,8 +115,7 @@ class Decode(ApartDecoder):
     @override
     def table(self) -> Table:
         """The decoder's, without a choice of last tokens: there is one of each row."""
-        mine = {torch.ops.ditto.last_tokens.default: _itself, torch.ops.aten.linear.default: linear_of_one_row}
-        return {**super().table(), **mine}
+        return {**super().table(), torch.ops.ditto.last_tokens.default: _itself}
 
 
 def _itself(net: Lowering, x: Operand, indices: Operand) -> Value:

@@ -14,7 +14,8 @@ from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.bindings import Library, load_native
 from ditto.configs import Limits, TensorRTConfig
 from ditto.engine.config import BuildConfig, LlmConfig, PluginConfig, PretrainedConfig, VisionConfig
-from ditto.lowering import Lowering, lower, table
+from ditto.lowering import Lowering, Table, lower, table
+from ditto.lowering.registry import LoweringFunction
 from ditto.network.graph import Network
 from ditto.network.weight import TensorSource
 from ditto.program import Program
@@ -22,7 +23,7 @@ from ditto.targets.compile import Profile, check_settings, compile_network
 from ditto.targets.target import LlmEngine, LlmFacts, Target, WeightOf
 from ditto.targets.tensorrt.apart import LIVE, Decode, Prefill
 from ditto.targets.tensorrt.lowering import Decoder, attention
-from ditto.targets.tensorrt.products import linear_in_halves
+from ditto.targets.tensorrt.products import linear_in_halves, linear_of_one_row
 
 
 def buckets(maximum: int) -> tuple[int, ...]:
@@ -94,14 +95,18 @@ class NativeTarget(Target):
     def lower_vision(self, program: Program, weight_of: WeightOf, outside: bool) -> Network:
         lowerings = {**table(), torch.ops.ditto.attention.default: attention}
         if outside:  # profiles have static shapes
-            lowerings[torch.ops.aten.linear.default] = linear_in_halves
+            lowerings.update(self._linear(linear_in_halves))
         return lower(program, lowerings, weight_of, "vision")
+
+    def _linear(self, form: LoweringFunction) -> Table:
+        """A form of linear layers that is for TensorRT-RTX alone: TensorRT tries its kernels out while it builds."""
+        return {torch.ops.aten.linear.default: form} if self.library == "tensorrt_rtx" else {}
 
     @override
     def joins_vision(self, outside: bool) -> bool:
         # With weights inside, for any batch, TensorRT-RTX runs them as fast apart (CLIP-L/14-336 and projector on an
         # H200: 3.04 and 6.35 ms, joined 3.03 and 6.33) and compiles them sooner.
-        return outside
+        return outside or self.library != "tensorrt_rtx"
 
     @override
     def llm_profiles(self, limits: Limits) -> tuple[Profile, ...]:
@@ -122,7 +127,8 @@ class NativeTarget(Target):
         def decode(program: Program, weight_of: WeightOf) -> Network:
             step = program.at_size("sequence", 1)
             net = Lowering(Network("decode"), step, weight_of)
-            network = lower(step, Decode(net, limits.max_seq_len).table(), weight_of, "decode", net)
+            lowerings = {**Decode(net, limits.max_seq_len).table(), **self._linear(linear_of_one_row)}
+            network = lower(step, lowerings, weight_of, "decode", net)
             del network.inputs["last_token_ids"]  # there is one token of each row
             return network
 

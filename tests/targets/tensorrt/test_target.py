@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from ditto.bindings import is_installed
 from ditto.configs import Limits, TensorRTBuilderConfig, TensorRTConfig, TensorRTNetworkCreationFlags
 from ditto.errors import MissingLibraryError
+from ditto.network.layers import Concatenation
+from ditto.network.weight import Stored
 from ditto.targets import target
+from tests.test_program import captured
 
 LIMITS = Limits(
     max_batch_size=4, max_input_len=32, max_seq_len=64, max_num_tokens=128, max_prompt_embedding_table_size=16
@@ -54,3 +58,19 @@ def test_a_weakly_typed_request_becomes_an_explicit_dtype(flags, wanted):
 def test_a_missing_library_is_said_before_any_work():
     with pytest.raises(MissingLibraryError, match="TensorRT is not installed"):
         target("tensorrt").check(TensorRTConfig(), ())
+
+
+@pytest.mark.parametrize(
+    ("name", "outside", "in_halves", "joined"),
+    [("tensorrt-rtx", True, 1, True), ("tensorrt-rtx", False, 0, False), ("tensorrt", True, 0, True)],
+)
+def test_products_have_the_forms_that_the_library_is_fast_at(name, outside, in_halves, joined):
+    module, chosen = nn.Linear(4, 6), target(name)
+    program = captured(module, {"x": torch.randn(2, 5, 4)}, None, ("y",))
+    network = chosen.lower_vision(program, lambda key: Stored(key, *_facts(module.get_parameter(key))), outside)
+    assert sum(isinstance(node.layer, Concatenation) for node in network.nodes) == in_halves
+    assert chosen.joins_vision(outside) == joined
+
+
+def _facts(tensor):
+    return tuple(tensor.shape), tensor.dtype
