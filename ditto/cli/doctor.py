@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ditto.cli.allocator import jemalloc
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Describe the command."""
@@ -63,6 +65,8 @@ def abilities() -> list[tuple[str, bool, str]]:
         except MissingLibraryError as error:
             title, able = f"{error.cause} ({error.remedy})", False
         found.append((f"compile for {name}", able, title))
+    allocator = jemalloc()
+    found.append(("compile sooner", allocator is not None, allocator or "without jemalloc (apt install libjemalloc2)"))
     missing = target("trtllm").cannot_compile
     found.append(("compile for trtllm", missing is None, missing or f"TensorRT-LLM {version_of('tensorrt_llm')}"))
     found.append(("run trees in PyTorch (reference)", True, "on the CPU"))
