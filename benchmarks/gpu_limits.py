@@ -38,7 +38,7 @@ from ditto.network.layers import Attention, Constant, MatrixMultiply
 from ditto.runtime.device import library_for, this_gpu
 from ditto.runtime.engine import Engine, Execution
 from ditto.runtime.graphs import capture
-from ditto.runtime.profiles import profile_for
+from ditto.runtime.profiles import decode_profile, decoder, prefill_profile, profile_for
 from ditto.runtime.tensorrt import padded_length
 from ditto.runtime.weights import network_of
 from ditto.targets import Profile
@@ -91,19 +91,16 @@ class Found:
 def tasks(tree: EngineTree, batches: Sequence[int], context: int) -> list[Task]:
     """The bench's tasks, with the sizes that the session runs them at."""
     made: list[Task] = []
-    components = tree.manifest.components
     longest = tree.config("llm")["build_config"]["max_input_len"]
-    decode = "decode" if "decode" in components else "llm"
-    for batch in batches if "vision" in components else ():
+    for batch in batches if "vision" in tree.manifest.components else ():
         profile, rows = profile_for(tree.component("vision"), "batch", batch)
         made.append(Task("vision", batch, "vision", profile, {"batch": rows}))
-    prefill = profile_for(tree.component("llm"), "sequence", 2)[0]
     for batch in batches:
         sizes = {"batch": batch, "sequence": padded_length(context, longest)}
-        made.append(Task("prefill", batch, "llm", prefill, sizes))
+        made.append(Task("prefill", batch, "llm", prefill_profile(tree), sizes))
     for batch in batches:
-        profile, rows = profile_for(tree.component(decode), "batch", batch, name="decode")
-        made.append(Task("decode", batch, decode, profile, {"batch": rows, "sequence": 1}))
+        profile, rows = decode_profile(tree, batch)
+        made.append(Task("decode", batch, decoder(tree), profile, {"batch": rows, "sequence": 1}))
     return made
 
 

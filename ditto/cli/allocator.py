@@ -25,7 +25,8 @@ def jemalloc() -> str | None:
 def take_jemalloc() -> None:
     """Begin this process anew with jemalloc if it is there and the command compiles. An allocator can only be chosen
     when a process begins; one that somebody chose stays."""
-    if "LD_PRELOAD" in os.environ or not any(word in COMPILING for word in sys.argv[1:]):
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+    if "LD_PRELOAD" in os.environ or command not in COMPILING:
         return
     library = jemalloc()
     if library is not None:

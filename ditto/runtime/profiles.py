@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ditto.engine import Component
+from ditto.engine import Component, EngineTree
 
 # Slots of the KV cache that decode looks at are rounded up to a multiple of this: each size is a CUDA graph of its own.
 LIVE_STEP = 256
@@ -27,6 +27,21 @@ def profile_for(component: Component, dimension: str, size: int, name: str = "")
         raise ValueError(f"no profile takes {dimension} {size}")
     _, index, taken = min(fitting)
     return index, taken
+
+
+def prefill_profile(tree: EngineTree) -> int:
+    """The index of the profile of component `llm` that runs prompts, for all batches."""
+    return profile_for(tree.component("llm"), "sequence", 2)[0]
+
+
+def decoder(tree: EngineTree) -> str:
+    """The component that runs single tokens."""
+    return "decode" if "decode" in tree.manifest.components else "llm"
+
+
+def decode_profile(tree: EngineTree, batch: int) -> tuple[int, int]:
+    """The decoder's profile that runs single tokens of `batch` rows, and how many rows it runs."""
+    return profile_for(tree.component(decoder(tree)), "batch", batch, name="decode")
 
 
 def live_slots(count: int, capacity: int) -> int:

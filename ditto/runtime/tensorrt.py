@@ -27,7 +27,7 @@ from ditto.runtime.graphs import Repeated
 from ditto.runtime.kernels import cache_folder
 from ditto.runtime.memory import MemoryPlan
 from ditto.runtime.padded import PaddedRunner
-from ditto.runtime.profiles import live_slots, profile_for
+from ditto.runtime.profiles import decode_profile, decoder, live_slots, prefill_profile, profile_for
 from ditto.runtime.session import LlmRunner, Session
 from ditto.runtime.weights import bound_weights, shared_weights
 
@@ -73,16 +73,7 @@ class TensorRTSession(Session):
     def prefill(self) -> Execution:
         """How prompts are run, for all batches."""
         # Prompts differ in length: the kernels for each may come later.
-        return self.loaded.execution("llm", profile_for(self.tree.component("llm"), "sequence", 2)[0], eager=False)
-
-    @property
-    def decode(self) -> str:
-        """The component that runs single tokens."""
-        return "decode" if "decode" in self.tree.manifest.components else "llm"
-
-    def decode_profile(self, batch: int) -> tuple[int, int]:
-        """The profile that runs single tokens of `batch` rows, and how many rows it runs."""
-        return profile_for(self.tree.component(self.decode), "batch", batch, name="decode")
+        return self.loaded.execution("llm", prefill_profile(self.tree), eager=False)
 
     @override
     def features_at_once(self, pixels: Tensor) -> Tensor:
@@ -95,7 +86,7 @@ class TensorRTSession(Session):
     @override
     def start(self, batch: int) -> LlmRunner:
         with self.working():
-            _, rows = self.decode_profile(batch)
+            _, rows = decode_profile(self.tree, batch)
             return self._cache(rows).runner(batch)
 
     def working(self) -> AbstractContextManager[None]:
@@ -203,7 +194,7 @@ class TensorRTRunner(PaddedRunner):
         self._session, self._cache = session, cache
         self._inputs = session.tree.component("llm").inputs
         self._prefill, self._longest = session.prefill, session.limits.max_input_len
-        self._profile, self._rows = session.decode_profile(batch)
+        self._profile, self._rows = decode_profile(session.tree, batch)
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.int32, device=self.device)
@@ -295,10 +286,11 @@ class TensorRTRunner(PaddedRunner):
 
     def _step(self, live: int) -> Repeated:
         """One token of every row, over the first `live` slots where the engine wants to know."""
-        component = self._session.tree.component(self._session.decode)
+        name = decoder(self._session.tree)
+        component = self._session.tree.component(name)
         key = live if "cache_slots" in component.inputs else len(self._slots)
         if key not in self._steps:
-            execution = self._session.loaded.execution(self._session.decode, self._profile)
+            execution = self._session.loaded.execution(name, self._profile)
             bound = {**self._bound, "cache_slots": self._slots[:live]}
             known = {name: tensor for name, tensor in bound.items() if name in {*component.inputs, *component.outputs}}
 

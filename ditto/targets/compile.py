@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from attrs import frozen
@@ -240,12 +240,19 @@ def _progress_monitor(module: Any, cancelled: threading.Event) -> Any:
     return Monitor()
 
 
+def _write(file: BinaryIO, data: Any) -> None:
+    content = memoryview(data)
+    for start in range(0, len(content), _WRITE_BYTES):
+        file.write(content[start : start + _WRITE_BYTES])
+
+
 def _build(module: Any, builder: Any, definition: Any, builder_config: Any, path: Path) -> int:
     if not hasattr(builder, "build_serialized_network_to_stream"):
         engine = builder.build_serialized_network(definition, builder_config)
         if engine is None:
             return 0
-        path.write_bytes(engine)
+        with path.open("wb") as file:
+            _write(file, engine)
         return int(engine.nbytes)
     with path.open("wb") as file, ThreadPoolExecutor(1) as pool:
 
@@ -258,9 +265,7 @@ def _build(module: Any, builder: Any, definition: Any, builder_config: Any, path
 
             def write(self, data: Any) -> int:
                 try:
-                    piece = memoryview(data)
-                    for start in range(0, len(piece), _WRITE_BYTES):
-                        file.write(piece[start : start + _WRITE_BYTES])
+                    _write(file, data)
                     if self.synced.done():  # the disk is at work while TensorRT makes the next piece
                         self.synced.result()
                         file.flush()

@@ -42,6 +42,7 @@ def test_a_build_begins_anew(monkeypatch, begun):
     ("words", "variables"),
     [
         (["plan", "model"], {}),
+        (["-v", "plan", "build"], {}),
         (["build", "model"], {"LD_PRELOAD": "other.so"}),
         (["build", "model"], {"DITTO_ALLOCATOR": ""}),
     ],

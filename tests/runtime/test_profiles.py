@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ditto.engine import Component
-from ditto.runtime.profiles import live_slots, profile_for
+from ditto.runtime.profiles import decode_profile, decoder, live_slots, prefill_profile, profile_for
 
 
 def component(**profiles: tuple[int, int, int]) -> Component:
@@ -44,3 +44,10 @@ def test_more_than_any_profile_takes_is_an_error():
 @pytest.mark.parametrize(("count", "wanted"), [(1, 256), (256, 256), (257, 512), (900, 1000)])
 def test_decode_looks_at_few_different_numbers_of_slots(count, wanted):
     assert live_slots(count, 1000) == wanted
+
+
+def test_one_engine_runs_prompts_and_tokens_on_profiles_of_its_own(llama_tree):
+    assert decoder(llama_tree) == "llm"
+    prefill, decode = llama_tree.component("llm").profiles
+    assert (prefill, decode) == ("prefill", "decode")
+    assert (prefill_profile(llama_tree), decode_profile(llama_tree, 1)) == (0, (1, 1))
