@@ -61,3 +61,13 @@ def test_the_process_that_started_this_one_does_not_count():
     code = "from ditto.progress import peak_resident_bytes; print(peak_resident_bytes())"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert 10**7 < int(told) < len(large)
+
+
+def test_memory_counts_that_was_used_once_and_not_what_was_only_reserved():
+    code = (
+        "import mmap; from ditto.progress import peak_resident_bytes\n"
+        "reserved = mmap.mmap(-1, 1 << 31); used = bytes(1 << 28) + b'.'; del used\n"
+        "print(peak_resident_bytes())"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert 1 << 28 < int(told) < 1 << 30

@@ -10,21 +10,32 @@ from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.builders import InMemory
 from ditto.builders.pipeline import describe
 from ditto.errors import ConfigError
+from ditto.network.layers import MatrixMultiply
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
 from tests.support.models import LLAVA_MODELS, image_features, llava
 
 
 @pytest.mark.parametrize("name", LLAVA_MODELS)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_features_are_those_of_hugging_face(name, dtype):
+@pytest.mark.parametrize("weights", ["inside", "outside"])
+def test_features_are_those_of_hugging_face(name, dtype, weights):
     model = LLAVA_MODELS[name]()
-    made = LlavaModel.from_model(model).with_batch(2).with_target("tensorrt-rtx").with_dtype(dtype).vision
+    configured = LlavaModel.from_model(model).with_batch(2).with_target("tensorrt-rtx").with_dtype(dtype)
+    made = configured.with_weights(weights).vision
     job = made.job(made.resolved_target())
     network = describe(job)
     torch.manual_seed(3)
     pixels = torch.randn(2, 3, 28, 28)
     found = run(network, {"input": pixels.to(job.dtype)}, Constants(network, job.tensors))["encoder_output"]
     assert relative_error(found, image_features(model, pixels)) <= RELATIVE_ERROR[job.dtype]
+
+
+@pytest.mark.parametrize(("weights", "products"), [("inside", 6), ("outside", 4)])
+def test_query_key_and_value_are_one_where_profiles_are_static(weights, products):
+    made = LlavaModel.from_model(llava()).with_target("tensorrt-rtx").with_weights(weights).vision
+    network = describe(made.job(made.resolved_target()))
+    block = [node for node in network.nodes if ".layers.0." in f"{node.place.module}."]
+    assert sum(isinstance(node.layer, MatrixMultiply) for node in block) == products
 
 
 def test_the_batch_is_tuned_for_half_rounded_down():
