@@ -39,7 +39,6 @@ from ditto.runtime.device import library_for, this_gpu
 from ditto.runtime.engine import Engine, Execution
 from ditto.runtime.graphs import capture
 from ditto.runtime.profiles import decode_profile, decoder, prefill_profile, profile_for
-from ditto.runtime.tensorrt import padded_length
 from ditto.runtime.weights import network_of
 from ditto.targets import Profile
 from ditto.targets.compile import compile_network
@@ -91,13 +90,12 @@ class Found:
 def tasks(tree: EngineTree, batches: Sequence[int], context: int) -> list[Task]:
     """The bench's tasks, with the sizes that the session runs them at."""
     made: list[Task] = []
-    longest = tree.config("llm")["build_config"]["max_input_len"]
     for batch in batches if "vision" in tree.manifest.components else ():
         profile, rows = profile_for(tree.component("vision"), "batch", batch)
         made.append(Task("vision", batch, "vision", profile, {"batch": rows}))
     for batch in batches:
-        sizes = {"batch": batch, "sequence": padded_length(context, longest)}
-        made.append(Task("prefill", batch, "llm", prefill_profile(tree), sizes))
+        prompts = prefill_profile(tree, batch, context)
+        made.append(Task("prefill", batch, "llm", prompts.profile, {"batch": batch, "sequence": prompts.length}))
     for batch in batches:
         profile, rows = decode_profile(tree, batch)
         made.append(Task("decode", batch, decoder(tree), profile, {"batch": rows, "sequence": 1}))

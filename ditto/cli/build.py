@@ -37,6 +37,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "--compute-capability", nargs="+", default=[], metavar="CC", help="GPUs to build for, e.g. 8.9; none: portable"
     )
     parser.add_argument("--max-input-len", type=int, metavar="N", help="tokens of a prompt, pictures included")
+    parser.add_argument(
+        "--opt-input-len", type=int, metavar="N", help="tokens of a usual prompt, to be fast for; 0: none (outside)"
+    )
     parser.add_argument("--max-seq-len", type=int, metavar="N", help="tokens of a prompt and its answer")
     parser.add_argument(
         "--max-num-tokens", type=int, metavar="N", help="tokens per call over the batch (packed targets)"
@@ -93,7 +96,8 @@ def configured(options: argparse.Namespace) -> MultimodalModel | LlmBuilder:
     builder = builder.with_target(options.target).with_dtype(options.dtype)
     builder = builder.with_compute_capabilities(*options.compute_capability).with_weights(options.weights)
     builder = builder.with_trtllm(_trtllm(options))
-    for name in ("max_input_len", "max_seq_len", "max_num_tokens", "prompt_table", "vision_batch"):
+    limits = ("max_input_len", "opt_input_len", "max_seq_len", "max_num_tokens", "prompt_table", "vision_batch")
+    for name in limits:
         value = getattr(options, name)
         if value is not None:
             builder = _with(builder, name, value)

@@ -17,8 +17,10 @@ class Limits:
         max_seq_len: tokens of one sequence, prompt and answer together: what the KV cache must hold.
         max_num_tokens: tokens per call over the whole batch, padding removed (packed targets only).
         max_prompt_embedding_table_size: rows of the prompt embedding table over the whole batch; 0 for none.
+        opt_input_len: tokens of a usual prompt, for which engines may be tuned; 0 for none in particular.
     Raises:
-        ConfigError: a limit below 1 (the table: below 0), or a prompt limit that leaves no room for an answer.
+        ConfigError: a limit below 1 (the table: below 0), a prompt limit that leaves no room for an answer, or a usual
+            prompt beyond it.
     """
 
     max_batch_size: int
@@ -26,6 +28,7 @@ class Limits:
     max_seq_len: int
     max_num_tokens: int
     max_prompt_embedding_table_size: int = 0
+    opt_input_len: int = 0
 
     def __attrs_post_init__(self) -> None:
         for name in ("max_batch_size", "max_input_len", "max_seq_len", "max_num_tokens"):
@@ -40,4 +43,9 @@ class Limits:
             raise ConfigError(
                 f"max_input_len {self.max_input_len} leaves no room for an answer in max_seq_len {self.max_seq_len}",
                 remedy="raise max_seq_len or lower max_input_len",
+            )
+        if not 0 <= self.opt_input_len <= self.max_input_len:
+            raise ConfigError(
+                f"opt_input_len {self.opt_input_len} is not between 0 and max_input_len {self.max_input_len}",
+                remedy="lower it, or raise max_input_len",
             )

@@ -143,6 +143,10 @@ class MultimodalModel(ABC):
         """Accept up to `maximum` tokens per call over the whole batch (packed targets)."""
         return evolve(self, llm=self.llm.with_max_num_tokens(maximum))
 
+    def with_opt_input_len(self, usual: int) -> Self:
+        """Run prompts of up to `usual` tokens, and not of much less, as fast as can be; 0 for none."""
+        return evolve(self, llm=self.llm.with_opt_input_len(usual))
+
     def with_prompt_table(self, rows: int) -> Self:
         """Hold `rows` rows of image features over the whole batch, e.g. for several pictures per request."""
         return evolve(self, llm=self.llm.with_prompt_table(rows))

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from attrs import frozen
+
 from ditto.engine import Component, EngineTree
 
 # Slots of the KV cache that decode looks at are rounded up to a multiple of this: each size is a CUDA graph of its own.
 LIVE_STEP = 256
+# Prompts are padded to a multiple of this: TensorRT-RTX compiles kernels for each new length.
+_LENGTH_STEP = 64
+# With static shapes a prompt runs faster by about as much as this makes it longer, at least.
+_MOST_PADDING = 9 / 8
 
 
 def profile_for(component: Component, dimension: str, size: int, name: str = "") -> tuple[int, int]:
@@ -29,9 +35,31 @@ def profile_for(component: Component, dimension: str, size: int, name: str = "")
     return index, taken
 
 
-def prefill_profile(tree: EngineTree) -> int:
-    """The index of the profile of component `llm` that runs prompts, for all batches."""
-    return profile_for(tree.component("llm"), "sequence", 2)[0]
+@frozen
+class Prompts:
+    """How prompts are run: the profile of component `llm`, the length they are padded to, and whether the profile takes
+    no other."""
+
+    profile: int
+    length: int
+    is_fixed: bool
+
+
+def prefill_profile(tree: EngineTree, rows: int, length: int) -> Prompts:
+    """How prompts of `rows` rows are run, of which the longest has `length` tokens: on a profile of just that batch and
+    a length that is little longer, or on the one for all."""
+    profiles = tree.component("llm").profiles
+    for index, (name, ranges) in enumerate(profiles.items()):
+        fixed = ranges["sequence"][0]
+        if name.startswith("prefill-") and ranges["batch"][0] == rows and length <= fixed <= length * _MOST_PADDING:
+            return Prompts(index, fixed, is_fixed=True)
+    longest = tree.config("llm")["build_config"]["max_input_len"]
+    return Prompts(list(profiles).index("prefill"), padded_length(length, longest), is_fixed=False)
+
+
+def padded_length(length: int, longest: int) -> int:
+    """What a prompt's length is rounded up to where any will do."""
+    return min(-(-length // _LENGTH_STEP) * _LENGTH_STEP, longest)
 
 
 def decoder(tree: EngineTree) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
@@ -23,6 +23,7 @@ from ditto.errors import DeviceError
 from ditto.network import Spec
 from ditto.network.dims import evaluate
 from ditto.runtime.engine import Engine, Execution
+from ditto.runtime.fixed import FixedCall
 from ditto.runtime.graphs import Repeated
 from ditto.runtime.kernels import cache_folder
 from ditto.runtime.memory import MemoryPlan
@@ -30,9 +31,6 @@ from ditto.runtime.padded import PaddedRunner
 from ditto.runtime.profiles import decode_profile, decoder, live_slots, prefill_profile, profile_for
 from ditto.runtime.session import LlmRunner, Session
 from ditto.runtime.weights import bound_weights, shared_weights
-
-# Prompts are padded to a multiple of this: TensorRT-RTX compiles kernels for each new length.
-_LENGTH_STEP = 64
 
 
 class TensorRTSession(Session):
@@ -71,9 +69,9 @@ class TensorRTSession(Session):
 
     @cached_property
     def prefill(self) -> Execution:
-        """How prompts are run, for all batches."""
-        # Prompts differ in length: the kernels for each may come later.
-        return self.loaded.execution("llm", prefill_profile(self.tree), eager=False)
+        """How prompts of any batch and length are run."""
+        # The kernels for each length may come later.
+        return self.loaded.execution("llm", prefill_profile(self.tree, 1, 1).profile, eager=False)
 
     @override
     def features_at_once(self, pixels: Tensor) -> Tensor:
@@ -184,7 +182,8 @@ class KVCache:
 
 
 class TensorRTRunner(PaddedRunner):
-    """A batch on the GPU. Prompts run as they come; one token of every row is a CUDA graph."""
+    """A batch on the GPU. Prompts run as they come, those that a profile is made for as a CUDA graph from the third on;
+    one token of every row is a CUDA graph."""
 
     lag = 2
 
@@ -193,7 +192,7 @@ class TensorRTRunner(PaddedRunner):
         super().__init__(session, batch)
         self._session, self._cache = session, cache
         self._inputs = session.tree.component("llm").inputs
-        self._prefill, self._longest = session.prefill, session.limits.max_input_len
+        self._prompts: dict[tuple[int, int], FixedCall] = {}
         self._profile, self._rows = decode_profile(session.tree, batch)
 
         def zeros(*shape: int) -> Tensor:
@@ -221,6 +220,11 @@ class TensorRTRunner(PaddedRunner):
         """Whether tokens come from a CUDA graph."""
         return any(step.is_recorded for step in self._steps.values())
 
+    @property
+    def has_recorded_prompts(self) -> bool:
+        """Whether some prompts come from a CUDA graph."""
+        return any(call.is_recorded for call in self._prompts.values())
+
     def open(self) -> None:
         """Begin a batch."""
         self._cached = [0] * self._batch
@@ -235,8 +239,8 @@ class TensorRTRunner(PaddedRunner):
         write_indices: Tensor,
         table: Tensor,
     ) -> Tensor:
-        width = padded_length(input_ids.shape[1], self._longest)
-        more = width - input_ids.shape[1]
+        way = prefill_profile(self._session.tree, *input_ids.shape)
+        more = way.length - input_ids.shape[1]
         last = position_ids[:, -1:] + torch.arange(1, more + 1, dtype=torch.int32)
         ids = torch.nn.functional.pad(input_ids, (0, more), value=self._tokens.pad)
         given = {
@@ -246,10 +250,15 @@ class TensorRTRunner(PaddedRunner):
             "write_indices": write_indices,
             "prompt_embedding_table": table,
         }
+        if way.is_fixed:
+            call = self._prompts_of(way.profile, rows, given)
+            call(self._known(given))
+            return call.bound["logits"]
         logits = self._new_logits(len(ids))
-        sent = {name: tensor.to(self.device, non_blocking=True) for name, tensor in given.items()}
-        self._prefill.bind(self._known(**sent, logits=logits) | self._cache.bound(rows))
-        self._prefill.enqueue()
+        sent = {name: tensor.to(self.device, non_blocking=True) for name, tensor in self._known(given).items()}
+        prefill = self._session.prefill
+        prefill.bind({**sent, "logits": logits, **self._cache.bound(rows)})
+        prefill.enqueue()
         return logits
 
     @override
@@ -302,9 +311,22 @@ class TensorRTRunner(PaddedRunner):
             self._steps[key] = Repeated(work)
         return self._steps[key]
 
-    def _known(self, **tensors: Tensor) -> dict[str, Tensor]:
-        """Those that the engine has: a text model has no prompt table."""
-        return {name: tensor for name, tensor in tensors.items() if name == "logits" or name in self._inputs}
+    def _prompts_of(self, profile: int, rows: slice, given: Mapping[str, Tensor]) -> FixedCall:
+        """Prompts of a profile's batch and length, in these rows of the cache."""
+        key = (profile, rows.start)
+        if key not in self._prompts:
+            own = {name: torch.zeros_like(tensor, device=self.device) for name, tensor in given.items()}
+            most = max(self._limits.max_prompt_embedding_table_size, 1)
+            own["prompt_embedding_table"] = self._no_pictures.new_zeros(most, self._no_pictures.shape[1])
+            own["logits"] = self._new_logits(rows.stop - rows.start)
+            bound = {name: own[name] for name in (*self._known(given), "logits")}
+            execution = self._session.loaded.execution("llm", profile)
+            self._prompts[key] = FixedCall(execution, {**bound, **self._cache.bound(rows)})
+        return self._prompts[key]
+
+    def _known(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those that the engine takes: a text model has no prompt table."""
+        return {name: tensor for name, tensor in tensors.items() if name in self._inputs}
 
     def _new_logits(self, rows: int) -> Tensor:
         spec = Spec.parse(self._session.tree.component("llm").outputs["logits"])
@@ -312,30 +334,24 @@ class TensorRTRunner(PaddedRunner):
 
 
 class _VisionCall:
-    """The vision engine for one number of pictures; a CUDA graph from its third use."""
+    """The vision engine for one number of pictures."""
 
     def __init__(self, tree: EngineTree, loaded: Loaded, count: int) -> None:
         component = tree.component("vision")
         ((source, before), *_), ((target, after), *_) = component.inputs.items(), component.outputs.items()
         self._count = count
         profile, taken = profile_for(component, str(Spec.parse(before).shape[0]), count)
-        self._execution = loaded.execution("vision", profile)
-        specs = Spec.parse(before), Spec.parse(after)
-        self._pixels, self._features = (
-            torch.zeros(_shape(spec, batch=taken), dtype=spec.dtype, device=loaded.scratch.device) for spec in specs
-        )
-        self._bound = {source: self._pixels, target: self._features}
-        self._repeated = Repeated(self._run, plain_times=2)
+        bound = {
+            name: torch.zeros(_shape(spec, batch=taken), dtype=spec.dtype, device=loaded.scratch.device)
+            for name, spec in ((source, Spec.parse(before)), (target, Spec.parse(after)))
+        }
+        self._source, self._features = source, bound[target]
+        self._call = FixedCall(loaded.execution("vision", profile), bound)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Features of the pictures, in memory of their own."""
-        self._pixels[: self._count].copy_(pixels, non_blocking=True)
-        self._repeated()
+        self._call({self._source: pixels})
         return self._features[: self._count].clone()
-
-    def _run(self) -> None:
-        self._execution.bind(self._bound)
-        self._execution.enqueue()
 
 
 def _kernels(tree: EngineTree, name: str, device: torch.device) -> Path | None:
@@ -344,11 +360,6 @@ def _kernels(tree: EngineTree, name: str, device: torch.device) -> Path | None:
     record = tree.manifest.files[tree.listed(name, str(tree.component(name).engine))]
     gpu = re.sub(r"\W+", "-", torch.cuda.get_device_name(device))
     return folder / "kernels" / f"{record.sha256[:32]}-{gpu}.bin" if folder else None
-
-
-def padded_length(length: int, longest: int) -> int:
-    """What a prompt's length is rounded up to."""
-    return min(-(-length // _LENGTH_STEP) * _LENGTH_STEP, longest)
 
 
 def _shape(spec: Spec, **sizes: int) -> tuple[int, ...]:

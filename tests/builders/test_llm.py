@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from attrs import evolve
 
 from ditto import LlmBuilder
 from ditto.builders.pipeline import describe
@@ -28,6 +29,14 @@ def test_limits_follow_from_the_model():
 def test_long_models_are_not_built_for_all_their_positions_unless_asked():
     assert builder(llama(max_position_embeddings=100_000)).limits.max_seq_len == 4096
     assert builder(llama(max_position_embeddings=100_000)).with_max_seq_len(50_000).limits.max_seq_len == 50_000
+
+
+@pytest.mark.parametrize(("rows", "wanted"), [(0, 0), (576, 640), (577, 704), (1500, 1564)])
+def test_a_usual_prompt_is_one_with_pictures(rows, wanted):
+    made = evolve(builder(llama(max_position_embeddings=4096)), prompt_rows=rows).with_max_seq_len(2048)
+    assert made.limits.opt_input_len == wanted
+    assert made.with_opt_input_len(100).limits.opt_input_len == 100
+    assert made.with_opt_input_len(0).limits.opt_input_len == 0
 
 
 def test_more_positions_than_the_model_has_are_refused():

@@ -25,6 +25,12 @@ def test_a_prompt_limit_that_leaves_no_room_is_refused():
         Limits(**{**GOOD, "max_input_len": 16})
 
 
+@pytest.mark.parametrize("usual", [-1, 9])
+def test_a_usual_prompt_beyond_the_limit_is_refused(usual):
+    with pytest.raises(ConfigError, match=f"opt_input_len {usual} is not between 0 and max_input_len 8"):
+        Limits(**GOOD, opt_input_len=usual)
+
+
 def test_a_negative_prompt_table_is_refused():
     with pytest.raises(ConfigError, match="max_prompt_embedding_table_size is -1"):
         Limits(**GOOD, max_prompt_embedding_table_size=-1)

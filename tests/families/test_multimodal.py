@@ -50,8 +50,9 @@ def test_the_vision_batch_may_differ(model):
 
 
 def test_limits_of_the_language_model_can_be_set(model):
-    limits = model.with_max_input_len(20).with_max_seq_len(40).with_max_num_tokens(99).llm.limits
-    assert (limits.max_input_len, limits.max_seq_len, limits.max_num_tokens) == (20, 40, 99)
+    made = model.with_max_input_len(20).with_max_seq_len(40).with_max_num_tokens(99).with_opt_input_len(18)
+    limits = made.llm.limits
+    assert (limits.max_input_len, limits.max_seq_len, limits.max_num_tokens, limits.opt_input_len) == (20, 40, 99, 18)
 
 
 def test_builders_can_be_taken_out(model):

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 
 from ditto.engine import Component
-from ditto.runtime.profiles import decode_profile, decoder, live_slots, prefill_profile, profile_for
+from ditto.runtime.profiles import (
+    Prompts,
+    decode_profile,
+    decoder,
+    live_slots,
+    padded_length,
+    prefill_profile,
+    profile_for,
+)
 
 
 def component(**profiles: tuple[int, int, int]) -> Component:
@@ -50,4 +59,34 @@ def test_one_engine_runs_prompts_and_tokens_on_profiles_of_its_own(llama_tree):
     assert decoder(llama_tree) == "llm"
     prefill, decode = llama_tree.component("llm").profiles
     assert (prefill, decode) == ("prefill", "decode")
-    assert (prefill_profile(llama_tree), decode_profile(llama_tree, 1)) == (0, (1, 1))
+    assert (prefill_profile(llama_tree, 1, 5).profile, decode_profile(llama_tree, 1)) == (0, (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("length", "longest", "wanted"),
+    [(1, 256, 64), (64, 256, 64), (65, 256, 128), (250, 256, 256), (250, 251, 251), (30, 32, 32)],
+)
+def test_prompts_are_padded_to_few_lengths_within_the_engines_limit(length, longest, wanted):
+    assert padded_length(length, longest) == wanted
+
+
+@pytest.mark.parametrize(
+    ("rows", "length", "wanted"),
+    [
+        (1, 27, Prompts(1, 27, is_fixed=True)),
+        (1, 24, Prompts(1, 27, is_fixed=True)),
+        (1, 23, Prompts(0, 32, is_fixed=False)),
+        (1, 28, Prompts(0, 32, is_fixed=False)),
+        (2, 24, Prompts(2, 27, is_fixed=True)),
+        (3, 24, Prompts(0, 32, is_fixed=False)),
+        (4, 27, Prompts(3, 27, is_fixed=True)),
+    ],
+)
+def test_usual_prompts_take_the_profile_of_their_batch_and_a_length_little_above_theirs(
+    llama_tree, rows, length, wanted
+):
+    anything = {"batch": [1, 2, 4], "sequence": [1, 16, 32]}
+    fixed = {f"prefill-{count}x27": {"batch": [count] * 3, "sequence": [27] * 3} for count in (1, 2, 4)}
+    llm = evolve(llama_tree.component("llm"), profiles={"prefill": anything, **fixed})
+    tree = evolve(llama_tree, manifest=evolve(llama_tree.manifest, components={"llm": llm}))
+    assert prefill_profile(tree, rows, length) == wanted

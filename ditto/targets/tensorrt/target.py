@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from ditto.targets.compile import Profile, check_settings, compile_network
 from ditto.targets.target import LlmEngine, LlmFacts, Target, WeightOf
 from ditto.targets.tensorrt.apart import LIVE, Decode, Prefill
 from ditto.targets.tensorrt.lowering import Decoder, attention
-from ditto.targets.tensorrt.products import linear_in_halves, linear_of_one_row
+from ditto.targets.tensorrt.products import linear_in_halves, linear_of_few_rows, linear_of_prompts
 
 
 def buckets(maximum: int) -> tuple[int, ...]:
@@ -38,6 +38,20 @@ def _common(limits: Limits) -> dict[str, DynamicDimension]:
     if limits.max_prompt_embedding_table_size:
         common["prompt_rows"] = DynamicDimension.up_to("prompt_rows", limits.max_prompt_embedding_table_size)
     return common
+
+
+def _usual_prompts(limits: Limits) -> Iterator[Profile]:
+    """Profiles of prompts of the usual length, shapes static: TensorRT-RTX has faster products for them. Measured on an
+    H200, 640 tokens, LLaVA-1.5-7B's: 341, 136, 155 and 49 us of a layer instead of 303, 193, 164 and 76 for one prompt,
+    for four 829 and 431 instead of 1124 and 578 of the two largest."""
+    length = limits.opt_input_len
+    for rows in buckets(limits.max_batch_size) if length else ():
+        fixed = {name: _fixed(name, size) for name, size in (("batch", rows), ("sequence", length))}
+        yield Profile(f"prefill-{rows}x{length}", {**_common(limits), **fixed})
+
+
+def _fixed(name: str, size: int) -> DynamicDimension:
+    return DynamicDimension(name, size, size, size)
 
 
 # The version whose form the config files have.
@@ -112,7 +126,7 @@ class NativeTarget(Target):
     def llm_profiles(self, limits: Limits) -> tuple[Profile, ...]:
         common = _common(limits)
         prefill = DynamicDimension.up_to("sequence", limits.max_input_len)
-        decode = DynamicDimension("sequence", 1, 1, 1)
+        decode = _fixed("sequence", 1)
         return (
             Profile("prefill", {**common, "sequence": prefill}),
             Profile("decode", {**common, "sequence": decode}),
@@ -122,12 +136,13 @@ class NativeTarget(Target):
     def apart(self, limits: Limits) -> tuple[LlmEngine, LlmEngine]:
         def prefill(program: Program, weight_of: WeightOf) -> Network:
             net = Lowering(Network("llm"), program, weight_of)
-            return lower(program, Prefill(net, limits.max_seq_len).table(), weight_of, "llm", net)
+            lowerings = {**Prefill(net, limits.max_seq_len).table(), **self._linear(linear_of_prompts)}
+            return lower(program, lowerings, weight_of, "llm", net)
 
         def decode(program: Program, weight_of: WeightOf) -> Network:
             step = program.at_size("sequence", 1)
             net = Lowering(Network("decode"), step, weight_of)
-            lowerings = {**Decode(net, limits.max_seq_len).table(), **self._linear(linear_of_one_row)}
+            lowerings = {**Decode(net, limits.max_seq_len).table(), **self._linear(linear_of_few_rows)}
             network = lower(step, lowerings, weight_of, "decode", net)
             del network.inputs["last_token_ids"]  # there is one token of each row
             return network
@@ -135,10 +150,11 @@ class NativeTarget(Target):
         common = _common(limits)
         live = DynamicDimension.up_to(LIVE, limits.max_seq_len)
         steps = (
-            Profile(f"decode-{rows}", {**common, LIVE: live, "batch": DynamicDimension("batch", rows, rows, rows)})
+            Profile(f"decode-{rows}", {**common, LIVE: live, "batch": _fixed("batch", rows)})
             for rows in buckets(limits.max_batch_size)
         )
-        return LlmEngine(prefill, self.llm_profiles(limits)[:1]), LlmEngine(decode, tuple(steps))
+        prompts = (*self.llm_profiles(limits)[:1], *_usual_prompts(limits))
+        return LlmEngine(prefill, prompts), LlmEngine(decode, tuple(steps))
 
     @override
     def vision_profiles(self, dimensions: Sequence[DynamicDimension], outside: bool) -> tuple[Profile, ...]:
@@ -146,8 +162,7 @@ class NativeTarget(Target):
             return super().vision_profiles(dimensions, outside)
         (batch,) = dimensions
         return tuple(
-            Profile(f"vision-{count}", {batch.name: DynamicDimension(batch.name, count, count, count)})
-            for count in buckets(batch.max)
+            Profile(f"vision-{count}", {batch.name: _fixed(batch.name, count)}) for count in buckets(batch.max)
         )
 
     @override

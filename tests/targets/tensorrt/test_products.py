@@ -9,7 +9,8 @@ from torch import nn
 from ditto.lowering import table
 from ditto.network.layers import Concatenation, ElementWise, MatrixMultiply
 from ditto.network.weight import stored_names
-from ditto.targets.tensorrt.products import linear_in_halves, linear_of_one_row
+from ditto.targets.tensorrt import products
+from ditto.targets.tensorrt.products import linear_in_halves, linear_of_few_rows, linear_of_prompts
 from tests.lowering.test_lower import Tensors, check_meaning, lowered
 from tests.support.layers import emitted
 from tests.test_program import FLOATS
@@ -60,7 +61,7 @@ def test_a_bias_is_added_to_halves(dtype):
     assert MatrixMultiply not in feeding(network, ElementWise)
 
 
-@pytest.mark.parametrize("module", [nn.Linear(4, 6, bias=False), nn.Linear(4, 7), _Sliced()], ids=repr)
+@pytest.mark.parametrize("module", [nn.Linear(4, 6, bias=False), nn.Linear(4, 7), nn.Linear(4, 4), _Sliced()], ids=repr)
 def test_without_a_bias_or_halves_or_need_a_linear_layer_stays_whole(module):
     network = check(module, 5, linear_in_halves)
     assert not numbers(network, Concatenation)
@@ -69,22 +70,72 @@ def test_without_a_bias_or_halves_or_need_a_linear_layer_stays_whole(module):
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("bias", [True, False])
 def test_one_row_is_multiplied_twice_where_there_are_many_columns(dtype, bias):
-    network = check(nn.Linear(4, 8, bias=bias), 1, linear_of_one_row, dtype)
+    network = check(nn.Linear(4, 8, bias=bias), 1, linear_of_few_rows, dtype)
     (product,) = (node for node in network.nodes if isinstance(node.layer, MatrixMultiply))
     assert [str(dim) for dim in network.value(product.inputs[0]).spec.shape] == ["batch", "2", "4"]
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(7, 1), (8, 2)])
 def test_few_columns_or_many_rows_are_multiplied_once(columns, rows):
-    network = check(nn.Linear(4, columns), rows, linear_of_one_row)
+    network = check(nn.Linear(4, columns), rows, linear_of_few_rows)
     assert not numbers(network, Concatenation)
 
 
-def test_a_weight_that_is_computed_is_taken_as_it_is():
+@pytest.fixture
+def small(monkeypatch):
+    """Sizes at which tiny layers are large."""
+    monkeypatch.setattr(products, "_SHORTEST_PART", 1)
+    monkeypatch.setattr(products, "_ALIGNED", 1)
+    monkeypatch.setattr(products, "_BLOCK", 2)
+
+
+def factors(network):
+    """The shapes of what the only product multiplies."""
+    (product,) = (node for node in network.nodes if isinstance(node.layer, MatrixMultiply))
+    return [[str(dim) for dim in network.value(name).spec.shape] for name in product.inputs]
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_few_columns_are_a_sum_over_parts(dtype, bias):
+    network = check(nn.Linear(4, 3, bias=bias), 1, linear_of_few_rows, dtype)
+    assert factors(network) == [["4*batch", "1"], ["12", "1"]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "inner", "wanted"),
+    [(4096, 11008, 4), (4096, 4096, 2), (4096, 4095, 1), (2048, 2048, 1), (4096, 5124, 1), (12288, 4096, 1)],
+)
+def test_parts_are_long_and_aligned_and_for_few_columns(columns, inner, wanted):
+    assert products._parts(columns, inner) == wanted
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_many_columns_of_prompts_are_multiplied_in_blocks(dtype, bias):
+    network = check(nn.Linear(4, 6, bias=bias), 5, linear_of_prompts, dtype)
+    assert factors(network) == [["1", "5*batch", "4"], ["3", "2", "4"]]
+
+
+@pytest.mark.usefixtures("small")
+def test_the_last_tokens_of_prompts_are_few_rows():
+    network = check(nn.Linear(4, 8), 1, linear_of_prompts)
+    assert factors(network)[0] == ["batch", "2", "4"]
+
+
+@pytest.mark.parametrize(("columns", "wanted"), [(22016, 4), (12288, 3), (8191, 1), (4096, 1), (3, 1), (15360, 3)])
+def test_blocks_are_large_and_equal(columns, wanted):
+    assert products._blocks(columns) == wanted
+
+
+@pytest.mark.parametrize("form", [linear_of_few_rows, linear_of_prompts])
+def test_a_weight_that_is_computed_is_taken_as_it_is(form):
     class Computed(nn.Module):
         def forward(self, x):
             return nn.functional.linear(x, x[0, :1].expand(9, 4))
 
-    lowerings = {**table(), torch.ops.aten.linear.default: linear_of_one_row}
+    lowerings = {**table(), torch.ops.aten.linear.default: form}
     x = torch.randn(BATCH, 1, 4)
     check_meaning(lowered(Computed(), {"x": x}, None, lowerings), Computed(), {"x": x})

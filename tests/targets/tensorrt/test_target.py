@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from attrs import evolve
 from torch import nn
 
 from ditto.bindings import is_installed
@@ -42,6 +43,20 @@ def test_prefill_and_decode_have_a_profile_each():
     assert (decode.ranges["sequence"].min, decode.ranges["sequence"].max) == (1, 1)
 
 
+def test_usual_prompts_have_profiles_with_static_shapes_beside_the_one_for_all():
+    prefill, decode = RTX.apart(evolve(LIMITS, opt_input_len=24))
+    assert [profile.name for profile in prefill.profiles] == ["prefill", "prefill-1x24", "prefill-2x24", "prefill-4x24"]
+    assert [profile.name for profile in decode.profiles] == ["decode-1", "decode-2", "decode-4"]
+    for rows, profile in zip((1, 2, 4), prefill.profiles[1:], strict=True):
+        fixed = {name: (range_.min, range_.opt, range_.max) for name, range_ in profile.ranges.items()}
+        assert fixed == {"batch": (rows,) * 3, "sequence": (24,) * 3, "prompt_rows": (1, 8, 16)}
+
+
+def test_without_a_usual_prompt_there_is_one_profile_for_all():
+    prefill, _ = RTX.apart(LIMITS)
+    assert [profile.name for profile in prefill.profiles] == ["prefill"]
+
+
 @pytest.mark.parametrize(
     ("flags", "wanted"), [({"fp16": True}, torch.float16), ({"bf16": True}, torch.bfloat16), ({}, None)]
 )
@@ -65,7 +80,7 @@ def test_a_missing_library_is_said_before_any_work():
     [("tensorrt-rtx", True, 1, True), ("tensorrt-rtx", False, 0, False), ("tensorrt", True, 0, True)],
 )
 def test_products_have_the_forms_that_the_library_is_fast_at(name, outside, in_halves, joined):
-    module, chosen = nn.Linear(4, 6), target(name)
+    module, chosen = nn.Linear(4, 6), target(name)  # more columns than inputs
     program = captured(module, {"x": torch.randn(2, 5, 4)}, None, ("y",))
     network = chosen.lower_vision(program, lambda key: Stored(key, *_facts(module.get_parameter(key))), outside)
     assert sum(isinstance(node.layer, Concatenation) for node in network.nodes) == in_halves
