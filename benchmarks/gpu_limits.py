@@ -33,8 +33,9 @@ from ditto.configs import TensorRTConfig
 from ditto.engine import EngineTree
 from ditto.network import Network, Spec
 from ditto.network.dims import DimExpr, evaluate
+from ditto.network.graph import Value
 from ditto.network.layer import Layer
-from ditto.network.layers import Attention, Constant, MatrixMultiply
+from ditto.network.layers import Attention, Constant, MatrixMultiply, Shuffle
 from ditto.runtime.device import library_for, this_gpu
 from ditto.runtime.engine import Engine, Execution
 from ditto.runtime.graphs import capture
@@ -112,10 +113,17 @@ def parts(network: Network, sizes: Mapping[str, int]) -> Counter[Part]:
         values = [network.value(name) for name in node.inputs]
         named = [dim for value in values for dim in value.spec.shape if isinstance(dim, DimExpr)]
         if all(dim.names <= sizes.keys() for dim in named):
-            producers = [network.producer(value) for value in values]
-            fixed = tuple(made is not None and isinstance(made.layer, Constant) for made in producers)
+            fixed = tuple(_is_weight(network, value) for value in values)
             found[Part(node.layer, tuple(value.spec for value in values), fixed)] += 1
     return found
+
+
+def _is_weight(network: Network, value: Value) -> bool:
+    """Whether a value is a constant, or one in another shape."""
+    made = network.producer(value)
+    if made is not None and isinstance(made.layer, Shuffle):
+        return _is_weight(network, network.value(made.inputs[0]))
+    return made is not None and isinstance(made.layer, Constant)
 
 
 class Bench:
