@@ -82,9 +82,8 @@ def _in_blocks(net: Lowering, x: Value, weight: Weight, blocks: int) -> Value:
     width = weight.shape[0] // blocks
     rows = net.reshape(x, (1, multiply(batch, length), inner))
     matrices = net.reshape(net.operand(weight, x.spec.dtype, 3), (blocks, width, inner))
-    made = net.add(MatrixMultiply(transpose_y=True), rows, matrices)
-    apart = (net.reshape(net.slice(made, 0, block, 1), (batch, length, width)) for block in range(blocks))
-    return net.add(Concatenation(2), *apart)
+    made = net.permute(net.add(MatrixMultiply(transpose_y=True), rows, matrices), (1, 0, 2))
+    return net.reshape(made, (batch, length, blocks * width))
 
 
 def linear_of_few_rows(net: Lowering, x: Operand, weight: Operand, bias: Operand | None = None) -> Value:
