@@ -17,8 +17,8 @@ from loguru import logger
 
 @frozen
 class StageRecord:
-    """A finished stage. `seconds`: wall time; `peak_bytes`: the peak resident memory, up to its end, of the `process` of
-    that number."""
+    """A finished stage. `seconds`: wall time; `peak_bytes`: up to its end, the peak resident memory of the process,
+    whose number is `process`."""
 
     name: str
     detail: str

@@ -50,7 +50,6 @@ class Worker:
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(order.text().encode() + b"\n")
-            self.process.stdin.flush()
         except BrokenPipeError:
             raise self.ended() from None
 
@@ -120,6 +119,7 @@ def _workers(count: int, log: bool) -> Generator[Sequence[Worker]]:
                 [sys.executable, "-c", _PROGRAM, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                bufsize=0,
                 env=with_jemalloc(os.environ),
                 pass_fds=held_locks(),
                 start_new_session=True,  # Ctrl-C goes to this process alone
