@@ -130,6 +130,29 @@ def test_what_an_old_tree_has_is_not_compiled_again(model, tmp_path):
     assert not [record for record in records if record.name == "compile"]
 
 
+def test_one_engine_alone_needs_no_other_process(model, tmp_path):
+    model.with_jobs(1).build_all(tmp_path / "tree")
+    with recording() as records:
+        model.with_vision_batch(3).with_jobs(3).build_all(tmp_path / "tree")
+    assert [record.detail for record in records if record.name == "reuse"] == ["llm", "decode"]
+    assert [record.process for record in records if record.name == "compile"] == [os.getpid()]
+
+
+def test_processes_hold_the_lock_have_an_allocator_and_hear_no_ctrl_c(model, tmp_path, monkeypatch):
+    seen = []
+
+    def look():
+        for child in workers():
+            files = [os.readlink(entry) for entry in Path("/proc", str(child), "fd").iterdir()]
+            allocator = b"MARK=jemalloc" in Path("/proc", str(child), "environ").read_bytes().split(b"\0")
+            seen.append((str(tmp_path / ".tree.lock") in files, allocator, os.getpgid(child) != os.getpgid(0)))
+
+    monkeypatch.setattr("ditto.builders.workers.with_jemalloc", lambda environment: {**environment, "MARK": "jemalloc"})
+    with listening(AtStart(look)):
+        model.with_jobs(2).build_all(tmp_path / "tree")
+    assert seen == [(True, True, True)] * 2
+
+
 def test_an_error_is_the_one_of_a_single_process(model, tmp_path):
     """Whichever engine fails first."""
     nothing = TensorRTConfig(builder_config=TensorRTBuilderConfig(workspace_bytes=0))
