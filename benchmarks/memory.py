@@ -34,8 +34,8 @@ def peak_bytes() -> int:
 
 @frozen
 class Measured:
-    """A command's wall and processor time, and the most memory that it had resident: of its own, and with mapped
-    files."""
+    """A command's wall and processor time, and the most memory that it and the processes that it began had resident: of
+    their own, and with mapped files, where what they share counts for each."""
 
     seconds: float
     processor: float
@@ -58,14 +58,20 @@ def measured(command: Sequence[str]) -> Measured:
     anonymous = resident = 0
     while process.poll() is None:
         try:
-            anonymous = max(anonymous, _status("RssAnon", process.pid))
-            resident = max(resident, _status("VmHWM", process.pid))
-        except (OSError, LookupError):  # it has ended
-            break
+            family = _with_children(process.pid)
+            anonymous = max(anonymous, sum(_status("RssAnon", each) for each in family))
+            resident = max(resident, sum(_status("VmHWM", each) for each in family))
+        except (OSError, LookupError):  # one has ended
+            pass
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     code = process.wait()
     used = [now - earlier for now, earlier in zip(_children_seconds(), before, strict=True)]
     return Measured(time.perf_counter() - start, sum(used), anonymous, resident, code)
+
+
+def _with_children(process: int) -> list[int]:
+    lines = [path.read_text() for path in Path(f"/proc/{process}/task").glob("*/children")]
+    return [process, *(found for line in lines for child in line.split() for found in _with_children(int(child)))]
 
 
 def _children_seconds() -> tuple[float, float]:

@@ -13,7 +13,7 @@
     │   ├── UnsupportedOperator
     │   └── UnsupportedFact
     ├── ShapeError             1   shapes or dtypes that do not fit together while a network is described
-    └── BuildError             1   TensorRT refused the network or the build
+    └── BuildError             1   TensorRT refused the network or the build, or the process that compiled was killed
 
 Exit code 2 is for what the caller can put right on the command line, 1 for a failure while working.
 """
@@ -144,7 +144,7 @@ class ShapeError(DittoError):
 
 
 class BuildError(DittoError):
-    """TensorRT refused the network or the build."""
+    """TensorRT refused the network or the build, or the process that compiled was killed."""
 
 
 @contextmanager

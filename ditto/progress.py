@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 from collections.abc import Generator
@@ -16,20 +17,22 @@ from loguru import logger
 
 @frozen
 class StageRecord:
-    """A finished stage. `seconds`: wall time; `peak_bytes`: the process's peak resident memory up to its end."""
+    """A finished stage. `seconds`: wall time; `peak_bytes`: up to its end, the peak resident memory of the process,
+    whose number is `process`."""
 
     name: str
     detail: str
     seconds: float
     peak_bytes: int
+    process: int
 
 
 class Listener(Protocol):
-    """Whoever wants to know of stages as they happen."""
+    """Whoever wants to know of stages as they happen. Stages lie in one another, or run side by side."""
 
     def started(self, name: str, detail: str) -> None: ...
 
-    def advanced(self, fraction: float) -> None: ...
+    def advanced(self, name: str, detail: str, fraction: float) -> None: ...
 
     def finished(self, record: StageRecord) -> None: ...
 
@@ -43,7 +46,7 @@ class Recorder:
     def started(self, name: str, detail: str) -> None:
         """Nothing to keep yet."""
 
-    def advanced(self, fraction: float) -> None:
+    def advanced(self, name: str, detail: str, fraction: float) -> None:
         """Nothing to keep yet."""
 
     def finished(self, record: StageRecord) -> None:
@@ -51,6 +54,7 @@ class Recorder:
 
 
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("ditto_listeners", default=())
+_running: ContextVar[tuple[str, str]] = ContextVar("ditto_stage", default=("", ""))
 
 
 @contextmanager
@@ -71,6 +75,33 @@ def recording() -> Generator[list[StageRecord]]:
         yield recorder.records
 
 
+@frozen
+class Listeners:
+    """Several as one."""
+
+    each: tuple[Listener, ...]
+
+    def started(self, name: str, detail: str) -> None:
+        """Pass it on."""
+        for listener in self.each:
+            listener.started(name, detail)
+
+    def advanced(self, name: str, detail: str, fraction: float) -> None:
+        """Pass it on."""
+        for listener in self.each:
+            listener.advanced(name, detail, fraction)
+
+    def finished(self, record: StageRecord) -> None:
+        """Pass it on."""
+        for listener in self.each:
+            listener.finished(record)
+
+
+def listening_now() -> Listeners:
+    """Whoever listens here: for stages of another process."""
+    return Listeners(_listeners.get())
+
+
 def peak_resident_bytes() -> int:
     """Peak resident memory of this process so far, in bytes."""
     try:  # getrusage, on Linux, also counts the process that this one was started from
@@ -83,17 +114,19 @@ def peak_resident_bytes() -> int:
 @contextmanager
 def stage(name: str, detail: str = "") -> Generator[None]:
     """Mark long work: listeners learn of its start and, if it succeeds, of its seconds and peak memory."""
-    for listener in _listeners.get():
-        listener.started(name, detail)
+    listeners = listening_now()
+    listeners.started(name, detail)
+    token = _running.set((name, detail))
     start = time.perf_counter()
-    yield
-    record = StageRecord(name, detail, time.perf_counter() - start, peak_resident_bytes())
+    try:
+        yield
+    finally:
+        _running.reset(token)
+    record = StageRecord(name, detail, time.perf_counter() - start, peak_resident_bytes(), os.getpid())
     logger.debug("{} {}: {:.2f} s", name, detail, record.seconds)
-    for listener in _listeners.get():
-        listener.finished(record)
+    listeners.finished(record)
 
 
 def advance(fraction: float) -> None:
     """Tell listeners how much of the running stage is done, from 0 to 1."""
-    for listener in _listeners.get():
-        listener.advanced(fraction)
+    listening_now().advanced(*_running.get(), fraction)

@@ -17,8 +17,8 @@ class Ear:
     def started(self, name, detail):
         self.heard.append(("started", name, detail))
 
-    def advanced(self, fraction):
-        self.heard.append(("advanced", fraction))
+    def advanced(self, name, detail, fraction):
+        self.heard.append(("advanced", name, detail, fraction))
 
     def finished(self, record):
         self.heard.append(("finished", record.name))
@@ -28,7 +28,17 @@ def test_listeners_hear_a_stage_from_start_to_end():
     ear = Ear()
     with listening(ear), stage("export", "vision"):
         advance(0.5)
-    assert ear.heard == [("started", "export", "vision"), ("advanced", 0.5), ("finished", "export")]
+    assert ear.heard == [("started", "export", "vision"), ("advanced", "export", "vision", 0.5), ("finished", "export")]
+
+
+def test_progress_is_that_of_the_innermost_stage():
+    ear = Ear()
+    with listening(ear), stage("export", "vision"):
+        with stage("trace"):
+            advance(0.25)
+        advance(0.5)
+    told = [event[1:] for event in ear.heard if event[0] == "advanced"]
+    assert told == [("trace", "", 0.25), ("export", "vision", 0.5)]
 
 
 def test_a_listener_hears_nothing_afterwards():

@@ -1,4 +1,4 @@
-"""The story of a build: capture, rewrite, lower, compile, write down."""
+"""The story of a build: capture, rewrite, lower, write down, compile."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import nn
 from ditto.arguments import TensorTypeHint
 from ditto.builders.reuse import Reuse
 from ditto.capture import export
+from ditto.checkpoint import CheckpointReader
 from ditto.configs import TensorRTConfig
 from ditto.dumps import dump, dumping_part
 from ditto.engine import ENGINE_FILES, Component
@@ -27,6 +28,7 @@ from ditto.progress import stage
 from ditto.rewrite import rewrite
 from ditto.targets import Profile, Target
 from ditto.targets.emit import without_collection
+from ditto.targets.order import Order
 
 
 @frozen(kw_only=True)
@@ -81,6 +83,28 @@ class Built:
     library: str | None
 
 
+@frozen(kw_only=True)
+class Written:
+    """A component in its folder, with an engine only if an old tree had it.
+
+    Args:
+        built: its record.
+        order: of the engine.
+        network: what TensorRT is given.
+        source: who has the checkpoint's numbers.
+    """
+
+    built: Built
+    order: Order
+    network: Network
+    source: TensorSource
+
+    def with_engine(self, library: str) -> Built:
+        """What it is once `library` has compiled it."""
+        component = evolve(self.built.component, engine=Path(self.order.engine).name)
+        return evolve(self.built, component=component, library=library)
+
+
 def describe(job: Job) -> Network:
     """From the wrapper to the network, without the engines beside it.
 
@@ -108,7 +132,7 @@ def describe_all(job: Job) -> dict[str, tuple[Job, Network]]:
     return described
 
 
-def build(
+def write(
     job: Job,
     network: Network,
     target: Target,
@@ -117,8 +141,8 @@ def build(
     folder: Path,
     root: Path,
     reuse: Reuse,
-) -> Built:
-    """Write an engine, its config.json and its network into `folder`, which is `root` or below it.
+) -> Written:
+    """Write config.json and network into `folder`, which is `root` or below it, and the engine if an old tree has it.
 
     Args:
         network: what `describe` made of the job.
@@ -136,12 +160,10 @@ def build(
         with stage("save weights", job.name):
             save_file({name: job.tensors.tensor(name).contiguous() for name in used}, folder / "weights.safetensors")
     path = folder / ENGINE_FILES[job.name]
-    whole, outside = with_weights_outside(network) if job.weights_outside else (network, {})
+    given, outside = with_weights_outside(network) if job.weights_outside else (network, {})
     settings = (target, tensorrt, tuple(capabilities), job.dtype, job.profiles, job.weights_outside)
     made_from = reuse.made_from(folder / "network.json", settings)
     library = reuse.take(job.name, made_from, path)
-    if library is None and target.cannot_compile is None:
-        library = target.compile(whole, job.profiles, job.tensors, tensorrt, capabilities, path)
     component = Component(
         folder=folder.relative_to(root).as_posix(),
         engine=path.name if library is not None else None,
@@ -155,7 +177,24 @@ def build(
         outside=outside,
         made_from=made_from,
     )
-    return Built(component, used, library)
+    order = Order(
+        component=job.name,
+        target=target.name,
+        network=str(folder),
+        outside=job.weights_outside,
+        checkpoint=str(job.tensors.index.folder) if isinstance(job.tensors, CheckpointReader) else None,
+        profiles=job.profiles,
+        tensorrt=tensorrt,
+        capabilities=tuple(capabilities),
+        engine=str(path),
+        work=work(job, network),
+    )
+    return Written(built=Built(component, used, library), order=order, network=given, source=job.tensors)
+
+
+def work(job: Job, network: Network) -> int:
+    """What compiling takes, as far as it can be told before: TensorRT goes through all layers for each profile."""
+    return len(network.nodes) * len(job.profiles)
 
 
 def profile_record(profiles: Sequence[Profile]) -> dict[str, dict[str, list[int]]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 from loguru import logger
 
+from ditto.builders.compiling import WORKER_MEMORY, engines_at_a_time
 from ditto.builders.outline import Outline
 from ditto.builders.pipeline import Job, describe_all, layer_counts, profile_record
 from ditto.builders.room import check_room, size_text
@@ -143,7 +144,8 @@ def plan(builders: Mapping[str, EngineBuilder]) -> Plan:
             described.update(describe_all(job))
         except ModelError as error:
             described[name], refused[name] = (job, None), _refusals(error)
-    return plan_of(source, first.model_type, target, described, refused)
+    at_a_time = engines_at_a_time(described, target, first.jobs)
+    return plan_of(source, first.model_type, target, described, refused, at_a_time)
 
 
 def plan_of(
@@ -152,8 +154,13 @@ def plan_of(
     target: Target,
     described: Mapping[str, tuple[Job, Network | None]],
     refused: Mapping[str, list[Refusal]] | None = None,
+    at_a_time: int = 1,
 ) -> Plan:
-    """The plan of engines that are described already: each with its network, None where it is refused."""
+    """The plan of engines that are described already: each with its network, None where it is refused.
+
+    Args:
+        at_a_time: how many are compiled at a time.
+    """
     compiled = target.cannot_compile is None
     engines = {
         name: _engine_plan(job, network, compiled, (refused or {}).get(name, []))
@@ -175,7 +182,7 @@ def plan_of(
         parameters=_count(tensors.values()),
         unused=source.unused(frozenset(tensors)) if len(networks) == len(described) else [],
         disk=sum(engine.engine for engine in engines.values()) + (max(computed, default=0) if compiled else 0),
-        memory=max(engine.memory for engine in engines.values()),
+        memory=max(engine.memory for engine in engines.values()) + (WORKER_MEMORY * at_a_time if at_a_time > 1 else 0),
     )
 
 

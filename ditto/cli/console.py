@@ -36,7 +36,7 @@ class StageLines:
     def started(self, name: str, detail: str) -> None:
         """A line comes at the end."""
 
-    def advanced(self, fraction: float) -> None:
+    def advanced(self, name: str, detail: str, fraction: float) -> None:
         """A line comes at the end."""
 
     def finished(self, record: StageRecord) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
-from ditto.cli.allocator import jemalloc
+from ditto.allocator import jemalloc
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -65,7 +66,7 @@ def abilities() -> list[tuple[str, bool, str]]:
         except MissingLibraryError as error:
             title, able = f"{error.cause} ({error.remedy})", False
         found.append((f"compile for {name}", able, title))
-    allocator = jemalloc()
+    allocator = jemalloc(os.environ)
     found.append(("compile sooner", allocator is not None, allocator or "without jemalloc (apt install libjemalloc2)"))
     missing = target("trtllm").cannot_compile
     found.append(("compile for trtllm", missing is None, missing or f"TensorRT-LLM {version_of('tensorrt_llm')}"))

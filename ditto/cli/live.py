@@ -1,4 +1,4 @@
-"""Stages on a terminal: a line for each that is done, and a bar for the one that runs."""
+"""Stages on a terminal: a line for each that is done, and a bar for each that runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LiveStages:
         self._console, self._line = console, line
         # stdout is left alone: redirecting it would send results here.
         self._progress = Progress(*columns, console=console, transient=True, redirect_stdout=False)
-        self._running: list[TaskID] = []
+        self._running: dict[tuple[str, str], TaskID] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -41,17 +41,17 @@ class LiveStages:
 
     def started(self, name: str, detail: str) -> None:
         """Draw a bar; drawing goes on while stages run, and not between them, where results are printed."""
-        self._running.append(self._progress.add_task(f"{name} {detail}".strip(), total=None))
+        self._running[name, detail] = self._progress.add_task(f"{name} {detail}".strip(), total=None)
         self._progress.start()
 
-    def advanced(self, fraction: float) -> None:
-        """Fill the bar of the innermost stage."""
-        if self._running:
-            self._progress.update(self._running[-1], total=1.0, completed=fraction)
+    def advanced(self, name: str, detail: str, fraction: float) -> None:
+        """Fill the stage's bar."""
+        if (name, detail) in self._running:
+            self._progress.update(self._running[name, detail], total=1.0, completed=fraction)
 
     def finished(self, record: StageRecord) -> None:
         """Put a line in the bar's place."""
-        self._progress.remove_task(self._running.pop())
+        self._progress.remove_task(self._running.pop((record.name, record.detail)))
         if not self._running:
             self._progress.stop()
         self._console.print(self._line(record), markup=False, highlight=False)

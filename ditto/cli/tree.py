@@ -48,15 +48,18 @@ def fact_text(value: Any) -> str:
     return ", ".join(f"{count} x {item}" for item, count in counts.items())
 
 
-def build_record(tree: EngineTree, out: Path) -> dict[str, Any]:
-    """What a build did, for `--json`. Sizes are in bytes."""
+def build_record(tree: EngineTree, out: Path, seconds: float) -> dict[str, Any]:
+    """What a build did, for `--json`. Sizes are in bytes; the peak is the sum of all processes' own."""
     manifest = tree.manifest
+    peaks: dict[int, int] = {}
+    for stage in manifest.stages:
+        peaks[stage["process"]] = max(peaks.get(stage["process"], 0), stage["peak_bytes"])
     return {
         "tree": str(out),
         "target": manifest.target,
         "library": manifest.library,
-        "seconds": sum(stage["seconds"] for stage in manifest.stages),
-        "peak_bytes": max((stage["peak_bytes"] for stage in manifest.stages), default=0),
+        "seconds": seconds,
+        "peak_bytes": sum(peaks.values()),
         "reused": [stage["detail"] for stage in manifest.stages if stage["name"] == "reuse"],
         "engines": {name: component.engine for name, component in manifest.components.items()},
         "stages": manifest.stages,

@@ -1,5 +1,6 @@
 """Engine trees on disk."""
 
+from ditto.engine.lock import held_locks
 from ditto.engine.manifest import Checkpoint, Component, Manifest, Tokens, write_manifest
 from ditto.engine.staging import staged
 from ditto.engine.tree import ENGINE_FILES, EngineTree, record_files, version_of, versions
@@ -11,6 +12,7 @@ __all__ = [
     "EngineTree",
     "Manifest",
     "Tokens",
+    "held_locks",
     "record_files",
     "staged",
     "version_of",

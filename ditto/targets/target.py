@@ -162,6 +162,11 @@ class Target(ABC):
         return {}
 
     @property
+    def compiles_side_by_side(self) -> bool:
+        """Whether engines can be compiled at the same time: not where kernels are timed on a GPU."""
+        return False
+
+    @property
     @abstractmethod
     def cannot_compile(self) -> str | None:
         """Why this machine cannot compile engines of this target, so that `compile` is not to be called; None where

@@ -11,7 +11,7 @@ from rich.console import Console
 from ditto.cli import console as module
 from ditto.cli.console import showing, stage_line
 from ditto.cli.live import LiveStages
-from ditto.progress import advance, listening, stage
+from ditto.progress import StageRecord, advance, listening, stage
 
 
 @pytest.fixture
@@ -30,6 +30,24 @@ def test_the_running_stage_has_a_bar_and_the_finished_one_a_line(screen):
         assert "compile llm" in screen.file.getvalue().rpartition("\u2501")[2]
         assert "peak" in screen.file.getvalue()
         assert not live._progress.live.is_started
+
+
+def test_stages_that_run_side_by_side_have_a_bar_each(screen):
+    with LiveStages(screen, stage_line) as live:
+        live.started("compile", "decode")
+        live.started("compile", "llm")
+        live.advanced("compile", "decode", 0.25)
+        live.advanced("compile", "llm", 0.75)
+        assert [(task.description, task.completed) for task in live._progress.tasks] == [
+            ("compile decode", 0.25),
+            ("compile llm", 0.75),
+        ]
+        live.finished(StageRecord("compile", "decode", 1.0, 2**30, 7))
+        assert [task.description for task in live._progress.tasks] == ["compile llm"]
+        assert live._progress.live.is_started
+        live.finished(StageRecord("compile", "llm", 1.5, 2**30, 8))
+        assert not live._progress.live.is_started
+    assert screen.file.getvalue().count("peak   1.0 GiB") == 2
 
 
 def test_results_stay_on_stdout(screen, capsys):

@@ -103,7 +103,7 @@ def test_progress_goes_from_nothing_to_all(network, tmp_path):
         def started(self, name, detail):
             heard.append((name, detail))
 
-        def advanced(self, fraction):
+        def advanced(self, name, detail, fraction):
             heard.append(fraction)
 
         def finished(self, record):

@@ -68,6 +68,11 @@ class NativeTarget(Target):
 
     library: Library
 
+    @property
+    @override
+    def compiles_side_by_side(self) -> bool:
+        return self.library == "tensorrt_rtx"
+
     @override
     def check(self, config: TensorRTConfig, capabilities: Sequence[str]) -> None:
         check_settings(load_native(self.library), config, capabilities)
