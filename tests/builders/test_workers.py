@@ -29,7 +29,7 @@ from tests.support.models import llava
 def saved(tmp_path_factory):
     """A tiny LLaVA on disk."""
     folder = tmp_path_factory.mktemp("workers") / "model"
-    llava().save_pretrained(folder)
+    llava(text={"intermediate_size": 512}).save_pretrained(folder)
     return folder
 
 
@@ -98,6 +98,7 @@ def test_the_tree_is_the_one_that_a_single_process_builds(model, alone, tmp_path
         tree = model.with_jobs(3).build_all(tmp_path / "tree")
     tree.check()
     assert tree.manifest.components == alone.manifest.components
+    assert tree.component("decode").outside
     assert tree.manifest.library == alone.manifest.library
     assert tree.manifest.settings == alone.manifest.settings
     for name, record in tree.manifest.files.items():
