@@ -113,8 +113,9 @@ def _with_copies(net: Lowering, x: Value, weight: Weight) -> Value:
 
 def _parts(columns: int, inner: int) -> int:
     """In how many parts a product with few columns is computed: what each streaming processor of a GPU gets of its
-    matrix at a time is too little to keep the memory busy."""
-    if columns > inner:
+    matrix at a time is too little to keep the memory busy. Measured on an H200, two and four rows: 40 us of
+    11008 x 4096 become 29, and their sum takes 3. Each such product makes the engine compile later."""
+    if 2 * columns > inner:
         return 1
     fitting = (parts for parts in _PARTS if inner % (parts * _ALIGNED) == 0 and inner // parts >= _SHORTEST_PART)
     return next(fitting, 1)
