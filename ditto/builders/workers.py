@@ -19,7 +19,7 @@ from typing import IO, Any
 from attrs import define
 from loguru import logger
 
-from ditto.allocator import with_jemalloc
+from ditto.allocator import with_allocator
 from ditto.engine import held_locks
 from ditto.errors import BuildError
 from ditto.progress import StageRecord, listening_now
@@ -120,7 +120,7 @@ def _workers(count: int, log: bool) -> Generator[Sequence[Worker]]:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,
-                env=with_jemalloc(os.environ),
+                env=with_allocator(os.environ),
                 pass_fds=held_locks(),
                 start_new_session=True,  # Ctrl-C goes to this process alone
             )

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from ditto.cli import bench, build, compiling, doctor, inspect, plan, run, verify
-from ditto.cli.allocator import take_jemalloc
 from ditto.cli.console import show_error, showing
 from ditto.errors import DittoError
 
@@ -32,7 +31,6 @@ def parser() -> argparse.ArgumentParser:
 def program() -> NoReturn:
     """The command line as a process of its own, which searches for garbage seldom: most of what a command makes, from
     its imports on, stays until it ends. With Python's own threshold the searches take a fifth of a plan's time."""
-    take_jemalloc()
     gc.set_threshold(100_000)
     code = main()
     gc.freeze()  # what is left goes with the process

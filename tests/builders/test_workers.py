@@ -145,10 +145,12 @@ def test_processes_hold_the_lock_have_an_allocator_and_hear_no_ctrl_c(model, tmp
     def look():
         for child in workers():
             files = [os.readlink(entry) for entry in Path("/proc", str(child), "fd").iterdir()]
-            allocator = b"MARK=jemalloc" in Path("/proc", str(child), "environ").read_bytes().split(b"\0")
+            allocator = b"MARK=allocator" in Path("/proc", str(child), "environ").read_bytes().split(b"\0")
             seen.append((str(tmp_path / ".tree.lock") in files, allocator, os.getpgid(child) != os.getpgid(0)))
 
-    monkeypatch.setattr("ditto.builders.workers.with_jemalloc", lambda environment: {**environment, "MARK": "jemalloc"})
+    monkeypatch.setattr(
+        "ditto.builders.workers.with_allocator", lambda environment: {**environment, "MARK": "allocator"}
+    )
     with listening(AtStart(look)):
         model.with_jobs(2).build_all(tmp_path / "tree")
     assert seen == [(True, True, True)] * 2
