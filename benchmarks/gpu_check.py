@@ -174,7 +174,7 @@ class Checks:
 
     def graphs(self) -> tuple[bool, str]:
         """Whether decoding was recorded, and usual prompts where there are profiles for them."""
-        runner = self.session.start(1)
+        runner = self.session.start(ROWS)
         try:
             usual = any(name.startswith("prefill-") for name in self.tree.component("llm").profiles)
             told = f"decode: {runner.is_recorded}, prompts: {runner.has_recorded_prompts}"
