@@ -35,7 +35,8 @@ def saved(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(saved):
-    return LlavaModel.from_pretrained(str(saved)).with_batch(2).with_target("tensorrt-rtx").with_weights("outside")
+    made = LlavaModel.from_pretrained(str(saved)).with_batch(2).with_target("tensorrt-rtx").with_weights("outside")
+    return made.with_opt_input_len(0)  # decode takes longest, then the tower
 
 
 @pytest.fixture(scope="module")
@@ -230,10 +231,16 @@ def command(saved, out):
     return [*line, "--weights", "outside", "--jobs", "2"]
 
 
+def _hears_ctrl_c():
+    """Begin as from a terminal: what a shell begins in the background ignores the signal, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def building(saved, tmp_path):
     """A build whose engines are being compiled, and the processes that do."""
-    build = subprocess.Popen(command(saved, tmp_path / "tree"), stderr=subprocess.PIPE, text=True)
+    line = command(saved, tmp_path / "tree")
+    build = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, preexec_fn=_hears_ctrl_c)
     found = within(60, lambda: len(workers(build.pid)) == 2 and workers(build.pid))
     assert found
     yield build, found
