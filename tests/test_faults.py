@@ -11,6 +11,7 @@ import signal
 import struct
 import subprocess
 import time
+from functools import partial
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from ditto import EngineTree
 from ditto.cli.main import main
 from ditto.engine import staged
+from tests.support.forks import in_child
 from tests.support.models import llama
 
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -277,21 +279,10 @@ def test_paths_may_hold_anything_and_out_may_be_a_link(saved, tmp_path):
     assert [entry.name for entry in real.parent.iterdir()] == [real.name]
 
 
-def in_child(arguments, kill_after=None):
-    """Run a command in a fork of this process, which has everything imported; kill -9 after some seconds."""
-    child = os.fork()
-    if child == 0:
-        code = 70
-        try:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            code = run(arguments)
-        finally:
-            os._exit(code)
-    if kill_after is not None:
-        time.sleep(kill_after)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
+def quietly(arguments):
+    """A command, to be run in a fork."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    return run(arguments)
 
 
 @pytest.mark.slow
@@ -302,20 +293,21 @@ def test_kill_9_at_twenty_random_moments(saved, built, tmp_path, old):
     print(f"seed {seed}")
     chance = random.Random(seed)
     start = time.perf_counter()
-    assert in_child([*build_command(saved, tmp_path / "timed")]) == 0
+    assert in_child(partial(quietly, build_command(saved, tmp_path / "timed"))) == 0
     seconds = time.perf_counter() - start
     for number in range(20):
         out = tmp_path / str(number) / "tree"
         out.parent.mkdir()
         if old:
             shutil.copytree(built, out)
-        code = in_child(build_command(saved, out, "--batch", "2"), kill_after=chance.uniform(0, 1.1 * seconds))
+        other = partial(quietly, build_command(saved, out, "--batch", "2"))
+        code = in_child(other, kill_after=chance.uniform(0, 1.1 * seconds))
         assert code in (-signal.SIGKILL, 0)
         if old or out.exists():
             tree = EngineTree.open(out)
             tree.check()
             assert tree.config("llm")["build_config"]["max_batch_size"] in (1, 2)
-        assert in_child(build_command(saved, out)) == 0
+        assert in_child(partial(quietly, build_command(saved, out))) == 0
         EngineTree.open(out).check()
         assert list(out.parent.iterdir()) == [out]
         shutil.rmtree(out.parent)

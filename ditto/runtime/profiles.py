@@ -53,8 +53,13 @@ def prefill_profile(tree: EngineTree, rows: int, length: int) -> Prompts:
         fixed = ranges["sequence"][0]
         if name.startswith("prefill-") and ranges["batch"][0] == rows and length <= fixed <= length * _MOST_PADDING:
             return Prompts(index, fixed, is_fixed=True)
-    longest = tree.config("llm")["build_config"]["max_input_len"]
-    return Prompts(list(profiles).index("prefill"), padded_length(length, longest), is_fixed=False)
+    *_, longest = profiles["prefill"]["sequence"]
+    return Prompts(profile_for_all_prompts(tree), padded_length(length, longest), is_fixed=False)
+
+
+def profile_for_all_prompts(tree: EngineTree) -> int:
+    """The index of the profile that runs prompts of any batch and length."""
+    return list(tree.component("llm").profiles).index("prefill")
 
 
 def padded_length(length: int, longest: int) -> int:

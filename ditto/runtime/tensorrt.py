@@ -28,7 +28,14 @@ from ditto.runtime.graphs import Repeated
 from ditto.runtime.kernels import cache_folder
 from ditto.runtime.memory import MemoryPlan
 from ditto.runtime.padded import PaddedRunner
-from ditto.runtime.profiles import decode_profile, decoder, live_slots, prefill_profile, profile_for
+from ditto.runtime.profiles import (
+    decode_profile,
+    decoder,
+    live_slots,
+    prefill_profile,
+    profile_for,
+    profile_for_all_prompts,
+)
 from ditto.runtime.session import LlmRunner, Session
 from ditto.runtime.weights import bound_weights, shared_weights
 
@@ -71,7 +78,7 @@ class TensorRTSession(Session):
     def prefill(self) -> Execution:
         """How prompts of any batch and length are run."""
         # The kernels for each length may come later.
-        return self.loaded.execution("llm", prefill_profile(self.tree, 1, 1).profile, eager=False)
+        return self.loaded.execution("llm", profile_for_all_prompts(self.tree), eager=False)
 
     @override
     def features_at_once(self, pixels: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from ditto.builders.workers import compile_side_by_side
 from ditto.configs import TensorRTBuilderConfig, TensorRTConfig
 from ditto.errors import BuildError, OutputError
 from ditto.progress import listening, recording
+from tests.support.forks import in_child
 from tests.support.models import llava
 
 
@@ -280,21 +281,8 @@ def test_processes_end_with_the_one_they_work_for(building, saved, tmp_path, bus
     assert [entry.name for entry in tmp_path.iterdir()] == ["tree"]
 
 
-def in_child(work, kill_after=None):
-    """Work in a fork of this process, which has everything imported; kill -9 after some seconds."""
-    child = os.fork()
-    if child == 0:
-        code = 70
-        try:
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    if kill_after is not None:
-        time.sleep(kill_after)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
+def build(model, out):
+    model.with_jobs(2).build_all(out)
 
 
 @pytest.mark.slow
@@ -304,17 +292,17 @@ def test_kill_9_at_random_moments(model, alone, tmp_path):
     print(f"seed {seed}")
     chance = random.Random(seed)
     start = time.perf_counter()
-    assert in_child(lambda: model.with_jobs(2).build_all(tmp_path / "timed")) == 0
+    assert in_child(partial(build, model, tmp_path / "timed")) == 0
     seconds = time.perf_counter() - start
     for number in range(8):
         out = tmp_path / str(number) / "tree"
         shutil.copytree(alone.root, out)
-        other = model.with_max_seq_len(32).with_jobs(2)
-        code = in_child(partial(other.build_all, out), kill_after=chance.uniform(0.1, 1.1) * seconds)
+        other = model.with_max_seq_len(32)
+        code = in_child(partial(build, other, out), kill_after=chance.uniform(0.1, 1.1) * seconds)
         assert code in (-signal.SIGKILL, 0)
         tree = EngineTree.open(out)
         tree.check()
         assert tree.config("llm")["build_config"]["max_seq_len"] in (32, 64)
-        assert in_child(partial(model.with_jobs(2).build_all, out)) == 0
+        assert in_child(partial(build, model, out)) == 0
         EngineTree.open(out).check()
         assert list(out.parent.iterdir()) == [out]

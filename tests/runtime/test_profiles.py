@@ -14,6 +14,7 @@ from ditto.runtime.profiles import (
     padded_length,
     prefill_profile,
     profile_for,
+    profile_for_all_prompts,
 )
 
 
@@ -90,3 +91,10 @@ def test_usual_prompts_take_the_profile_of_their_batch_and_a_length_little_above
     llm = evolve(llama_tree.component("llm"), profiles={"prefill": anything, **fixed})
     tree = evolve(llama_tree, manifest=evolve(llama_tree.manifest, components={"llm": llm}))
     assert prefill_profile(tree, rows, length) == wanted
+
+
+def test_a_usual_prompt_of_one_token_leaves_the_profile_for_all_to_the_others(llama_tree):
+    fixed = {"prefill-1x1": {"batch": [1] * 3, "sequence": [1] * 3}, "prefill": {"sequence": [1, 16, 32]}}
+    llm = evolve(llama_tree.component("llm"), profiles=fixed)
+    tree = evolve(llama_tree, manifest=evolve(llama_tree.manifest, components={"llm": llm}))
+    assert profile_for_all_prompts(tree) == 1
