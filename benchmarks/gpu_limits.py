@@ -29,6 +29,7 @@ from benchmarks.llava_7b_gpu import WANTED
 from ditto.arguments import DynamicDimension
 from ditto.bench.clock import milliseconds
 from ditto.bindings import TensorRT
+from ditto.builders.pipeline import profile_record
 from ditto.configs import TensorRTConfig
 from ditto.engine import EngineTree
 from ditto.network import Network, Spec
@@ -36,13 +37,15 @@ from ditto.network.dims import DimExpr, evaluate
 from ditto.network.graph import Value
 from ditto.network.layer import Layer
 from ditto.network.layers import Attention, Constant, MatrixMultiply, Shuffle
+from ditto.network.parts import whole
 from ditto.runtime.device import library_for, this_gpu
-from ditto.runtime.engine import Engine, Execution
+from ditto.runtime.engine import Engine
+from ditto.runtime.execution import Execution, Parts
 from ditto.runtime.graphs import capture
 from ditto.runtime.profiles import decode_profile, decoder, prefill_profile, profile_for
 from ditto.runtime.weights import network_of
 from ditto.targets import Profile
-from ditto.targets.compile import compile_network
+from ditto.targets.compile import compile_networks
 
 _RUNS_PER_GRAPH = 24
 _MOST_COPIES = 24
@@ -140,8 +143,8 @@ class Bench:
         made = network.add(part.layer, *inputs)
         network.output("y", made)
         path = self._folder / "part.engine"
-        compile_network(network, [profile], NoTensors(), self._trt, TensorRTConfig(), (), path)
-        engine = Engine(self._trt, path)
+        compile_networks([network], [profile], NoTensors(), self._trt, TensorRTConfig(), (), [path])
+        engine = Parts([Engine(self._trt, path)], whole(network).calls, network.inputs, profile_record([profile]))
         given = self._tensors(part, sizes)
         shape = [evaluate(dim, sizes) for dim in made.spec.shape]
         scratch = torch.empty(max(engine.scratch_bytes, 1), dtype=torch.uint8, device=self._device)

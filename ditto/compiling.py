@@ -17,6 +17,7 @@ from ditto.configs import TensorRTConfig, TrtllmConfig
 from ditto.engine import ENGINE_FILES, Component, EngineTree, record_files, staged, write_manifest
 from ditto.engine.manifest import NAME
 from ditto.errors import MissingLibraryError, TreeError
+from ditto.network.parts import whole
 from ditto.progress import recording
 from ditto.runtime.weights import network_of, weights_of
 from ditto.targets import Profile, Target, target
@@ -51,7 +52,7 @@ def compile_tree(root: str | Path, checkpoint: str | Path | None = None) -> Engi
 
 def _check(tree: EngineTree) -> Target:
     """The tree's target, if this machine can compile for it."""
-    compiled = [name for name, component in tree.manifest.components.items() if component.engine is not None]
+    compiled = [name for name, component in tree.manifest.components.items() if component.engines]
     if len(compiled) == len(tree.manifest.components):
         raise TreeError("the engines of this tree are compiled already", where=str(tree.root))
     if compiled:
@@ -85,12 +86,14 @@ def _compile(tree: EngineTree, checkpoint: Path | None) -> None:
         libraries: set[str] = set()
         for name, component in manifest.components.items():
             engine = folder / component.folder / ENGINE_FILES[name]
+            parts = whole(network_of(tree, name))
             profiles = tuple(_profile(*ranges) for ranges in component.profiles.items())
             capabilities = manifest.settings[name]["compute_capabilities"]
             source = weights_of(tree, name)
-            made = chosen.compile(network_of(tree, name), profiles, source, _tensorrt(tree, name), capabilities, engine)
+            tensorrt = _tensorrt(tree, name)
+            made = chosen.compile(parts.networks, profiles, source, tensorrt, capabilities, [engine])
             libraries.add(made)
-            components[name] = evolve(component, engine=engine.name)
+            components[name] = evolve(component, engines=[engine.name])
         finished = evolve(
             manifest,
             library=", ".join(sorted(libraries)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import time
 from collections.abc import Generator
@@ -17,18 +16,16 @@ from loguru import logger
 
 @frozen
 class StageRecord:
-    """A finished stage. `seconds`: wall time; `peak_bytes`: up to its end, the peak resident memory of the process,
-    whose number is `process`."""
+    """A finished stage. `seconds`: wall time; `peak_bytes`: the process's peak resident memory up to its end."""
 
     name: str
     detail: str
     seconds: float
     peak_bytes: int
-    process: int
 
 
 class Listener(Protocol):
-    """Whoever wants to know of stages as they happen. Stages lie in one another, or run side by side."""
+    """Whoever wants to know of stages as they happen. Stages lie in one another."""
 
     def started(self, name: str, detail: str) -> None: ...
 
@@ -75,33 +72,6 @@ def recording() -> Generator[list[StageRecord]]:
         yield recorder.records
 
 
-@frozen
-class Listeners:
-    """Several as one."""
-
-    each: tuple[Listener, ...]
-
-    def started(self, name: str, detail: str) -> None:
-        """Pass it on."""
-        for listener in self.each:
-            listener.started(name, detail)
-
-    def advanced(self, name: str, detail: str, fraction: float) -> None:
-        """Pass it on."""
-        for listener in self.each:
-            listener.advanced(name, detail, fraction)
-
-    def finished(self, record: StageRecord) -> None:
-        """Pass it on."""
-        for listener in self.each:
-            listener.finished(record)
-
-
-def listening_now() -> Listeners:
-    """Whoever listens here: for stages of another process."""
-    return Listeners(_listeners.get())
-
-
 def peak_resident_bytes() -> int:
     """Peak resident memory of this process so far, in bytes."""
     try:  # getrusage, on Linux, also counts the process that this one was started from
@@ -114,19 +84,21 @@ def peak_resident_bytes() -> int:
 @contextmanager
 def stage(name: str, detail: str = "") -> Generator[None]:
     """Mark long work: listeners learn of its start and, if it succeeds, of its seconds and peak memory."""
-    listeners = listening_now()
-    listeners.started(name, detail)
+    for listener in _listeners.get():
+        listener.started(name, detail)
     token = _running.set((name, detail))
     start = time.perf_counter()
     try:
         yield
     finally:
         _running.reset(token)
-    record = StageRecord(name, detail, time.perf_counter() - start, peak_resident_bytes(), os.getpid())
+    record = StageRecord(name, detail, time.perf_counter() - start, peak_resident_bytes())
     logger.debug("{} {}: {:.2f} s", name, detail, record.seconds)
-    listeners.finished(record)
+    for listener in _listeners.get():
+        listener.finished(record)
 
 
 def advance(fraction: float) -> None:
     """Tell listeners how much of the running stage is done, from 0 to 1."""
-    listening_now().advanced(*_running.get(), fraction)
+    for listener in _listeners.get():
+        listener.advanced(*_running.get(), fraction)

@@ -11,8 +11,7 @@ import torch
 from attrs import asdict, evolve, frozen
 from typing_extensions import Self
 
-from ditto.builders.compiling import Jobs, compile_all, engines_at_a_time
-from ditto.builders.pipeline import Built, Job, Written, describe_all, write
+from ditto.builders.pipeline import Built, Job, build, describe_all
 from ditto.builders.plan import announce, plan_of
 from ditto.builders.reuse import Reuse
 from ditto.builders.source import DTYPES, ModelSource
@@ -54,7 +53,6 @@ class EngineBuilder(ABC):
             checkpoint.
         tensorrt: TensorRT's own settings.
         trtllm: choices of TensorRT-LLM engines, for the target `trtllm`.
-        jobs: engines of a tree compiled at a time, at most, or `auto`; see `with_jobs`.
     """
 
     name: ClassVar[str]
@@ -67,7 +65,6 @@ class EngineBuilder(ABC):
     weights: WeightPlace = "inside"
     tensorrt: TensorRTConfig = TensorRTConfig()
     trtllm: TrtllmConfig = TrtllmConfig()
-    jobs: Jobs = "auto"
 
     def with_source(self, source: ModelSource) -> Self:
         """Take the model from `source`."""
@@ -100,12 +97,6 @@ class EngineBuilder(ABC):
     def with_trtllm(self, config: TrtllmConfig) -> Self:
         """For the target `trtllm`: TensorRT-LLM's version and choices `config`."""
         return evolve(self, trtllm=config)
-
-    def with_jobs(self, maximum: Jobs) -> Self:
-        """Compile up to `maximum` engines of a tree at a time, each in a process of its own; 1: one after the other, in
-        this process; `auto`: several where they take long and there are cores and memory. Engines with weights inside,
-        of a model in memory or of a target that needs a GPU are compiled one after the other."""
-        return evolve(self, jobs="auto" if maximum == "auto" else positive("the number of jobs", maximum))
 
     def resolved_target(self) -> Target:
         """The target, its library and settings checked.
@@ -172,11 +163,10 @@ class EngineBuilder(ABC):
         chosen = self.resolved_target()
         with recording() as stages, staged(Path(out)) as folder:
             described = self.described(chosen)
-            at_a_time = engines_at_a_time(described, chosen, self.jobs)
-            announce(plan_of(self.source, self.model_type, chosen, described, at_a_time=at_a_time), folder)
-            reuse = Reuse.from_tree(Path(out), self.source.state, force)
-            written = self.write_into(chosen, described, folder, folder, reuse)
-            built = compile_all(written, chosen, at_a_time)
+            announce(plan_of(self.source, self.model_type, chosen, described), folder)
+            built = self.build_into(
+                chosen, described, folder, folder, Reuse.from_tree(Path(out), self.source.state, force)
+            )
             self.source.copy_processor(folder / "processor")
             settings = {self.name: self.settings()}
             finish(folder, self.source, self.model_type, chosen, built, settings, self.tokens(), stages)
@@ -191,16 +181,16 @@ class EngineBuilder(ABC):
         """
         return describe_all(self.job(target))
 
-    def write_into(
+    def build_into(
         self, target: Target, described: Described, folder: Path, root: Path, reuse: Reuse
-    ) -> dict[str, Written]:
-        """Write this engine, `described` before, into `folder`, a part of the tree at `root`; still to be compiled.
+    ) -> dict[str, Built]:
+        """Build this engine, `described` before, into `folder`, a part of the tree at `root`.
 
         Raises:
             DittoError: it failed.
         """
         return {
-            name: write(
+            name: build(
                 job,
                 network,
                 target,

@@ -15,20 +15,19 @@ from torch import nn
 from ditto.arguments import TensorTypeHint
 from ditto.builders.reuse import Reuse
 from ditto.capture import export
-from ditto.checkpoint import CheckpointReader
 from ditto.configs import TensorRTConfig
 from ditto.dumps import dump, dumping_part
-from ditto.engine import ENGINE_FILES, Component
+from ditto.engine import Component, engine_files
 from ditto.engine.config import LlmConfig, VisionConfig, write_config
 from ditto.network import Network, check, network_text, save
-from ditto.network.outside import with_weights_outside
+from ditto.network.calls import save_calls
+from ditto.network.parts import in_parts, whole
 from ditto.network.weight import TensorSource, stored_names
 from ditto.program import Program, program_text
 from ditto.progress import stage
 from ditto.rewrite import rewrite
 from ditto.targets import Profile, Target
 from ditto.targets.emit import without_collection
-from ditto.targets.order import Order
 
 
 @frozen(kw_only=True)
@@ -83,28 +82,6 @@ class Built:
     library: str | None
 
 
-@frozen(kw_only=True)
-class Written:
-    """A component in its folder, with an engine only if an old tree had it.
-
-    Args:
-        built: its record.
-        order: of the engine.
-        network: what TensorRT is given.
-        source: who has the checkpoint's numbers.
-    """
-
-    built: Built
-    order: Order
-    network: Network
-    source: TensorSource
-
-    def with_engine(self, library: str) -> Built:
-        """What it is once `library` has compiled it."""
-        component = evolve(self.built.component, engine=Path(self.order.engine).name)
-        return evolve(self.built, component=component, library=library)
-
-
 def describe(job: Job) -> Network:
     """From the wrapper to the network, without the engines beside it.
 
@@ -132,7 +109,7 @@ def describe_all(job: Job) -> dict[str, tuple[Job, Network]]:
     return described
 
 
-def write(
+def build(
     job: Job,
     network: Network,
     target: Target,
@@ -141,8 +118,9 @@ def write(
     folder: Path,
     root: Path,
     reuse: Reuse,
-) -> Written:
-    """Write config.json and network into `folder`, which is `root` or below it, and the engine if an old tree has it.
+) -> Built:
+    """Write config.json, network and engine into `folder`, which is `root` or below it. The engine of a network in
+    parts is several files.
 
     Args:
         network: what `describe` made of the job.
@@ -159,14 +137,18 @@ def write(
     if job.keep_weights and not job.beside:
         with stage("save weights", job.name):
             save_file({name: job.tensors.tensor(name).contiguous() for name in used}, folder / "weights.safetensors")
-    path = folder / ENGINE_FILES[job.name]
-    given, outside = with_weights_outside(network) if job.weights_outside else (network, {})
+    parts = in_parts(network) if job.weights_outside else whole(network)
+    if job.weights_outside:
+        save_calls(parts.calls, folder / "calls.json")
     settings = (target, tensorrt, tuple(capabilities), job.dtype, job.profiles, job.weights_outside)
     made_from = reuse.made_from(folder / "network.json", settings)
-    library = reuse.take(job.name, made_from, path)
+    paths = [folder / name for name in engine_files(job.name, len(parts.networks))]
+    library = reuse.take(job.name, made_from, paths)
+    if library is None and target.cannot_compile is None:
+        library = target.compile(parts.networks, job.profiles, job.tensors, tensorrt, capabilities, paths)
     component = Component(
         folder=folder.relative_to(root).as_posix(),
-        engine=path.name if library is not None else None,
+        engines=[path.name for path in paths] if library is not None else [],
         dtype=str(job.dtype).removeprefix("torch."),
         inputs={name: str(spec) for name, spec in network.inputs.items()},
         outputs={name: str(network.value(value).spec) for name, value in network.outputs.items()},
@@ -174,27 +156,10 @@ def write(
         profiles=profile_record(job.profiles),
         layers=layer_counts(network),
         weights=("../" if job.beside else "") + "weights.safetensors" if job.keep_weights else "checkpoint",
-        outside=outside,
+        outside=parts.outside,
         made_from=made_from,
     )
-    order = Order(
-        component=job.name,
-        target=target.name,
-        network=str(folder),
-        outside=job.weights_outside,
-        checkpoint=str(job.tensors.index.folder) if isinstance(job.tensors, CheckpointReader) else None,
-        profiles=job.profiles,
-        tensorrt=tensorrt,
-        capabilities=tuple(capabilities),
-        engine=str(path),
-        work=work(job, network),
-    )
-    return Written(built=Built(component, used, library), order=order, network=given, source=job.tensors)
-
-
-def work(job: Job, network: Network) -> int:
-    """What compiling takes, as far as it can be told before: TensorRT goes through all layers for each profile."""
-    return len(network.nodes) * len(job.profiles)
+    return Built(component, used, library)
 
 
 def profile_record(profiles: Sequence[Profile]) -> dict[str, dict[str, list[int]]]:

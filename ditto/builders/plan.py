@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 from loguru import logger
 
-from ditto.builders.compiling import WORKER_MEMORY, engines_at_a_time
 from ditto.builders.outline import Outline
 from ditto.builders.pipeline import Job, describe_all, layer_counts, profile_record
 from ditto.builders.room import check_room, size_text
 from ditto.builders.source import ModelSource, Pretrained
 from ditto.errors import ModelError, UnsupportedOperator
 from ditto.network import Network
-from ditto.network.outside import with_weights_outside
+from ditto.network.parts import in_parts, whole
 from ditto.network.weight import Stored, Weight, is_view, leaves
 from ditto.targets import Target
 
@@ -145,8 +144,7 @@ def plan(builders: Mapping[str, EngineBuilder]) -> Plan:
             described.update(describe_all(job))
         except ModelError as error:
             described[name], refused[name] = (job, None), _refusals(error)
-    at_a_time = engines_at_a_time(described, target, first.jobs)
-    return plan_of(source, first.model_type, target, described, refused, at_a_time)
+    return plan_of(source, first.model_type, target, described, refused)
 
 
 def plan_of(
@@ -155,13 +153,8 @@ def plan_of(
     target: Target,
     described: Mapping[str, tuple[Job, Network | None]],
     refused: Mapping[str, list[Refusal]] | None = None,
-    at_a_time: int = 1,
 ) -> Plan:
-    """The plan of engines that are described already: each with its network, None where it is refused.
-
-    Args:
-        at_a_time: how many are compiled at a time.
-    """
+    """The plan of engines that are described already: each with its network, None where it is refused."""
     compiled = target.cannot_compile is None
     engines = {
         name: _engine_plan(job, network, compiled, (refused or {}).get(name, []))
@@ -170,7 +163,7 @@ def plan_of(
     job = next(iter(described.values()))[0]
     networks = [network for _, network in described.values() if network is not None]
     tensors = _stored(constant.weight for network in networks for constant in network.constants())
-    computed = [_computed_bytes(_emitted(job, network)) for job, network in described.values() if network is not None]
+    emitted = [_emitted(job, network) for job, network in described.values() if network is not None]
     return Plan(
         model=source.name,
         model_type=model_type,
@@ -182,8 +175,8 @@ def plan_of(
         engines=engines,
         parameters=_count(tensors.values()),
         unused=source.unused(frozenset(tensors)) if len(networks) == len(described) else [],
-        disk=sum(engine.engine for engine in engines.values()) + (max(computed, default=0) if compiled else 0),
-        memory=max(engine.memory for engine in engines.values()) + (WORKER_MEMORY * at_a_time if at_a_time > 1 else 0),
+        disk=sum(engine.engine for engine in engines.values()) + (_computed_bytes(emitted) if compiled else 0),
+        memory=max(engine.memory for engine in engines.values()),
     )
 
 
@@ -219,15 +212,15 @@ def _engine_plan(job: Job, network: Network | None, compiled: bool, refused: lis
             memory=_BASE_MEMORY,
             refused=refused,
         )
-    inside = _bytes(_emitted(job, network))
-    layers = layer_counts(network)
+    parts = _emitted(job, network)
+    inside = sum(map(_bytes, parts))
     per_layer = _ENGINE_PER_LAYER + _ENGINE_PER_PROFILE * (len(profiles) - 1)
-    code = _ENGINE_BASE + per_layer * sum(layers.values())
+    code = _ENGINE_BASE * len(parts) + per_layer * sum(len(part.nodes) for part in parts)
     return EnginePlan(
         inputs={name: str(spec) for name, spec in network.inputs.items()},
         outputs={name: str(network.value(value).spec) for name, value in network.outputs.items()},
         profiles=profiles,
-        layers=layers,
+        layers=layer_counts(network),
         parameters=_count(_stored(constant.weight for constant in network.constants()).values()),
         weights=0 if job.beside else _bytes(network),
         cache=cache,
@@ -237,9 +230,9 @@ def _engine_plan(job: Job, network: Network | None, compiled: bool, refused: lis
     )
 
 
-def _emitted(job: Job, network: Network) -> Network:
+def _emitted(job: Job, network: Network) -> tuple[Network, ...]:
     """What TensorRT is given."""
-    return with_weights_outside(network)[0] if job.weights_outside else network
+    return (in_parts(network) if job.weights_outside else whole(network)).networks
 
 
 def _refusals(error: ModelError) -> list[Refusal]:
@@ -271,6 +264,8 @@ def _weight_bytes(weight: Weight) -> int:
     return math.prod(weight.shape) * weight.dtype.itemsize
 
 
-def _computed_bytes(network: Network) -> int:
-    """Bytes of constants that are computed, and lie on disk until the engine is written."""
-    return sum(_weight_bytes(each.weight) for each in network.constants() if not is_view(each.weight))
+def _computed_bytes(engines: Iterable[Iterable[Network]]) -> int:
+    """Bytes of constants that are computed, and lie on disk until the engine is written: one after the other."""
+    networks = (network for parts in engines for network in parts)
+    computed = ([each.weight for each in network.constants() if not is_view(each.weight)] for network in networks)
+    return max((sum(map(_weight_bytes, weights)) for weights in computed), default=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -59,13 +60,13 @@ class Reuse:
             **_library_versions(),
         }
 
-    def take(self, name: str, made_from: dict[str, str], path: Path) -> str | None:
-        """Put the old engine of a component at `path`; returns the library that compiled it, None if it is not to be
-        used. Its content is checked first."""
+    def take(self, name: str, made_from: dict[str, str], paths: Sequence[Path]) -> str | None:
+        """Put the old engine of a component at `paths`, its files; returns the library that compiled it, None if it is
+        not to be used. Its content is checked first."""
         if self.old is None or self.old.manifest.library is None or name not in self.old.manifest.components:
             return None
         component = self.old.component(name)
-        if component.engine is None:
+        if not component.engines:
             return None
         known = component.made_from
         changed = [key for key in {**known, **made_from} if known.get(key) != made_from.get(key)]
@@ -75,7 +76,9 @@ class Reuse:
             return None
         try:
             with stage("reuse", name):
-                _link(self.old.checked(name, component.engine), path)
+                old = [self.old.checked(name, file) for file in component.engines]
+                for source, path in zip(old, paths, strict=True):
+                    _link(source, path)
         except TreeError as error:
             logger.info("the {} engine is built anew: {}", name, error.cause)
             return None

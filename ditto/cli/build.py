@@ -22,12 +22,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("-o", "--output", metavar="OUT", required=True, type=Path, help="the folder to become the tree")
     add_settings(parser)
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        metavar="N",
-        help="engines compiled at a time, at most, where weights are outside (default: as many as is worth it)",
-    )
     parser.add_argument("--force", action="store_true", help="build engines even if the tree there has the same")
     parser.add_argument("--dump", type=Path, metavar="DIR", help="write the graph after every stage into a new folder")
     parser.add_argument("--json", action="store_true", help="print one object: files, sizes, seconds, what was reused")
@@ -78,7 +72,6 @@ def run(options: argparse.Namespace) -> int:
     from ditto.families import MultimodalModel
 
     builder = configured(options)
-    builder = builder if options.jobs is None else builder.with_jobs(options.jobs)
     build = builder.build_all if isinstance(builder, MultimodalModel) else builder.build
     start = time.perf_counter()
     with dumping(options.dump):

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
-
-from ditto.allocator import allocator
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -66,10 +63,6 @@ def abilities() -> list[tuple[str, bool, str]]:
         except MissingLibraryError as error:
             title, able = f"{error.cause} ({error.remedy})", False
         found.append((f"compile for {name}", able, title))
-    sooner = allocator(os.environ) is not None
-    found.append(
-        ("compile sooner", sooner, "oneTBB's allocator" if sooner else "without its allocator (pip install tbb)")
-    )
     missing = target("trtllm").cannot_compile
     found.append(("compile for trtllm", missing is None, missing or f"TensorRT-LLM {version_of('tensorrt_llm')}"))
     found.append(("run trees in PyTorch (reference)", True, "on the CPU"))

@@ -82,7 +82,7 @@ def _engine_lines(engine: EngineReport) -> list[str]:
     from ditto.cli.plan import listed, together
 
     record = engine.record
-    size = size_text(engine.engine_bytes) if record.engine else "still to be compiled"
+    size = size_text(engine.engine_bytes) if record.engines else "still to be compiled"
     lines = [f"  engine      {size}, {record.dtype}; weights {size_text(engine.constant_bytes)} from {record.weights}"]
     for title, specs in (("inputs", record.inputs), ("outputs", record.outputs)):
         lines += listed(title, together(specs))

@@ -75,7 +75,7 @@ def _engine(name: str, engine: EngineReport) -> str:
 
     record = engine.record
     facts = {
-        "engine": size_text(engine.engine_bytes) if record.engine else "still to be compiled",
+        "engine": size_text(engine.engine_bytes) if record.engines else "still to be compiled",
         "dtype": record.dtype,
         "weights": f"{size_text(engine.constant_bytes)}, from {record.weights}",
         "outside": f"{len(record.outside)} weights are inputs" if record.outside else "",

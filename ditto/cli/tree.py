@@ -49,19 +49,16 @@ def fact_text(value: Any) -> str:
 
 
 def build_record(tree: EngineTree, out: Path, seconds: float) -> dict[str, Any]:
-    """What a build did, for `--json`. Sizes are in bytes; the peak is the sum of all processes' own."""
+    """What a build did, for `--json`. Sizes are in bytes."""
     manifest = tree.manifest
-    peaks: dict[int, int] = {}
-    for stage in manifest.stages:
-        peaks[stage["process"]] = max(peaks.get(stage["process"], 0), stage["peak_bytes"])
     return {
         "tree": str(out),
         "target": manifest.target,
         "library": manifest.library,
         "seconds": seconds,
-        "peak_bytes": sum(peaks.values()),
+        "peak_bytes": max((stage["peak_bytes"] for stage in manifest.stages), default=0),
         "reused": [stage["detail"] for stage in manifest.stages if stage["name"] == "reuse"],
-        "engines": {name: component.engine for name, component in manifest.components.items()},
+        "engines": {name: component.engines for name, component in manifest.components.items()},
         "stages": manifest.stages,
         "files": {name: record.bytes for name, record in manifest.files.items()},
         "unused": manifest.unused,
@@ -72,7 +69,7 @@ def build_record(tree: EngineTree, out: Path, seconds: float) -> dict[str, Any]:
 def next_command(tree: EngineTree, out: Path) -> str:
     """What to do with a new tree."""
     place, components = shlex.quote(str(out)), tree.manifest.components
-    if any(component.engine is None for component in components.values()):
+    if any(not component.engines for component in components.values()):
         return f"ditto compile {place}   (where the target's library is)"
     if "llm" not in components:
         return f"ditto inspect {place}"

@@ -1,9 +1,8 @@
 """Engine trees on disk."""
 
-from ditto.engine.lock import held_locks
 from ditto.engine.manifest import Checkpoint, Component, Manifest, Tokens, write_manifest
 from ditto.engine.staging import staged
-from ditto.engine.tree import ENGINE_FILES, EngineTree, record_files, version_of, versions
+from ditto.engine.tree import ENGINE_FILES, EngineTree, engine_files, record_files, version_of, versions
 
 __all__ = [
     "ENGINE_FILES",
@@ -12,7 +11,7 @@ __all__ = [
     "EngineTree",
     "Manifest",
     "Tokens",
-    "held_locks",
+    "engine_files",
     "record_files",
     "staged",
     "version_of",

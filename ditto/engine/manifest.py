@@ -25,7 +25,7 @@ class Component:
 
     Args:
         folder: relative to the tree, `.` if the tree is this one engine.
-        engine: the engine's file name, None while it is still to be compiled.
+        engines: the engine's file names, of a network in parts one for each; none while they are still to be compiled.
         dtype: the model's dtype in this engine, e.g. `float16`.
         inputs, outputs: specs by name, e.g. `float16[batch, 3, 336, 336]`.
         shared: outputs that use the memory of an input.
@@ -37,7 +37,7 @@ class Component:
     """
 
     folder: str
-    engine: str | None
+    engines: list[str]
     dtype: str
     inputs: dict[str, str]
     outputs: dict[str, str]

@@ -30,6 +30,12 @@ from ditto.errors import TreeError
 ENGINE_FILES = {"vision": "model.engine", "llm": "rank0.engine", "decode": "decode.engine"}
 
 
+def engine_files(component: str, parts: int) -> list[str]:
+    """The engine files of a component whose network is in `parts`: `rank0.engine`, `rank0.1.engine`, ..."""
+    stem, suffix = ENGINE_FILES[component].split(".")
+    return [f"{stem}.{number}.{suffix}" if number else f"{stem}.{suffix}" for number in range(parts)]
+
+
 @frozen
 class EngineTree:
     """A tree and its manifest."""
@@ -59,9 +65,9 @@ class EngineTree:
                 problem = "is missing" if not path.is_file() else f"is not {record.bytes} bytes long"
                 raise TreeError(f"{name} {problem}", where=str(root), remedy="build the tree again")
         for component, part in manifest.components.items():
-            for name in ("config.json" if component != "decode" else None, part.engine):  # it shares the LLM's
-                record = manifest.files.get(PurePosixPath(part.folder, name).as_posix()) if name else None
-                if name and (record is None or not record.bytes):
+            for name in (*(["config.json"] if component != "decode" else []), *part.engines):  # it shares the LLM's
+                record = manifest.files.get(PurePosixPath(part.folder, name).as_posix())
+                if record is None or not record.bytes:
                     raise TreeError(f"{part.folder}/{name} is empty", where=str(root), remedy="build the tree again")
         tree.check(name for name, record in manifest.files.items() if record.bytes <= PIECE_BYTES)
         return tree

@@ -13,9 +13,8 @@ from typing_extensions import Self
 
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.builders import EngineBuilder, InMemory, LlmBuilder, ModelSource, Pretrained, VisionBuilder
-from ditto.builders.compiling import Jobs, compile_all, engines_at_a_time
 from ditto.builders.engine import finish
-from ditto.builders.pipeline import Written
+from ditto.builders.pipeline import Built
 from ditto.builders.plan import announce, plan_of
 from ditto.builders.reuse import Reuse
 from ditto.configs import TensorRTConfig, TrtllmConfig
@@ -132,10 +131,6 @@ class MultimodalModel(ABC):
         """For the target `trtllm`: TensorRT-LLM's version and choices `config`."""
         return evolve(self, llm=self.llm.with_trtllm(config), vision=self.vision.with_trtllm(config))
 
-    def with_jobs(self, maximum: Jobs) -> Self:
-        """Compile up to `maximum` engines at a time, each in a process of its own; see `EngineBuilder.with_jobs`."""
-        return evolve(self, llm=self.llm.with_jobs(maximum), vision=self.vision.with_jobs(maximum))
-
     def with_max_input_len(self, maximum: int) -> Self:
         """Accept prompts of up to `maximum` tokens, pictures included."""
         return evolve(self, llm=self.llm.with_max_input_len(maximum))
@@ -184,13 +179,11 @@ class MultimodalModel(ABC):
             described = {name: builder.described(target) for name, builder in self.builders.items()}
             engines = {name: engine for part in described.values() for name, engine in part.items()}
             self._check_rows(engines["vision"][1])
-            at_a_time = engines_at_a_time(engines, target, self.llm.jobs)
-            announce(plan_of(source, self.model_type, target, engines, at_a_time=at_a_time), root)
+            announce(plan_of(source, self.model_type, target, engines), root)
             reuse = Reuse.from_tree(Path(out), source.state, force)
-            written: dict[str, Written] = {}
+            built: dict[str, Built] = {}
             for name, builder in self.builders.items():
-                written.update(builder.write_into(target, described[name], root / name, root, reuse))
-            built = compile_all(written, target, at_a_time)
+                built.update(builder.build_into(target, described[name], root / name, root, reuse))
             source.copy_processor(root / "processor")
             settings = {name: builder.settings() for name, builder in self.builders.items()}
             finish(root, source, self.model_type, target, built, settings, self.llm.tokens(), stages)

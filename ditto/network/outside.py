@@ -1,11 +1,9 @@
-"""Weights that stay outside an engine: large constants as inputs of the network, bound when the engine is loaded."""
+"""Weights that stay outside an engine: which, and what they are called as inputs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-
-from attrs import evolve
+from collections.abc import Container, Sequence
 
 from ditto.network.graph import Network
 from ditto.network.layers import Constant, Convolution
@@ -15,39 +13,43 @@ from ditto.network.weight import Stored, Weight, leaves
 LEAST_BYTES = 64 * 1024
 
 
-def with_weights_outside(network: Network, least_bytes: int = LEAST_BYTES) -> tuple[Network, dict[str, str]]:
-    """A network that takes its large weights as inputs.
+class Outside:
+    """The constants of a network that are bound when its engine is loaded, each under a name of its own.
 
-    Constants of `least_bytes` or more that are made of checkpoint tensors go outside, each under the name that
-    `input_name` gives it. Kernels of convolutions stay: TensorRT lays them out while it builds.
-
-    Args:
-        network: left as it is.
-    Returns:
-        The new network, and for each input that is a weight, the name of the constant in `network` whose numbers are
-        to be bound to it.
+    Those of `least_bytes` or more that are made of checkpoint tensors should be there, smaller ones may. Kernels of
+    convolutions stay inside: TensorRT lays them out while it builds.
     """
-    stay = {name for node in network.nodes if isinstance(node.layer, Convolution) for name in node.inputs}
-    stay.update(network.outputs.values())
-    taken = {*network.inputs, *network.outputs, *(name for node in network.nodes for name in node.outputs)}
-    renamed: dict[str, str] = {}
-    for node in network.nodes:
-        (value, *_), layer = node.outputs, node.layer
-        if isinstance(layer, Constant) and value not in stay and _stored_bytes(layer.weight) >= least_bytes:
-            renamed[value] = _free(input_name(layer.weight), taken)
-            taken.add(renamed[value])
-    made = Network(network.name, literals=network.literals)
-    for name, spec in network.inputs.items():
-        made.input(name, spec)
-    for value, name in renamed.items():
-        made.input(name, network.value(value).spec)
-    for node in network.nodes:
-        if node.outputs[0] not in renamed:
-            inputs = tuple(renamed.get(name, name) for name in node.inputs)
-            made.append(evolve(node, inputs=inputs), tuple(network.value(name).spec for name in node.outputs))
-    made.outputs.update(network.outputs)
-    made.shared.update(network.shared)
-    return made, {name: value for value, name in renamed.items()}
+
+    def __init__(self, network: Network, least_bytes: int = LEAST_BYTES) -> None:
+        self._least_bytes = least_bytes
+        self._weights = {
+            node.outputs[0]: node.layer.weight for node in network.nodes if isinstance(node.layer, Constant)
+        }
+        self._stay = {name for node in network.nodes if isinstance(node.layer, Convolution) for name in node.inputs}
+        self._stay.update(network.outputs.values())
+        self._taken = {*network.inputs, *network.outputs, *(name for node in network.nodes for name in node.outputs)}
+        self.names: dict[str, str] = {}
+
+    def may(self, value: str) -> bool:
+        """Whether a constant can be outside."""
+        stored = any(isinstance(leaf, Stored) for leaf in leaves(self._weights[value]))
+        return stored and value not in self._stay
+
+    def should(self, value: str) -> bool:
+        """Whether a constant is large enough to be wanted outside."""
+        weight = self._weights[value]
+        return self.may(value) and math.prod(weight.shape) * weight.dtype.itemsize >= self._least_bytes
+
+    def weight(self, value: str) -> Weight:
+        """A constant's weight."""
+        return self._weights[value]
+
+    def name(self, value: str) -> str:
+        """Put a constant outside, if it is not there yet; its name as an input."""
+        if value not in self.names:
+            self.names[value] = free_name(input_name(self._weights[value]), self._taken)
+            self._taken.add(self.names[value])
+        return self.names[value]
 
 
 def input_name(weight: Weight) -> str:
@@ -70,14 +72,8 @@ def _alike(paths: Sequence[Sequence[str]]) -> int:
     return next(differ, min(len(path) for path in paths))
 
 
-def _stored_bytes(weight: Weight) -> int:
-    """Bytes of a weight that is made of checkpoint tensors, 0 of one that is not."""
-    if not any(isinstance(leaf, Stored) for leaf in leaves(weight)):
-        return 0
-    return math.prod(weight.shape) * weight.dtype.itemsize
-
-
-def _free(name: str, taken: set[str]) -> str:
+def free_name(name: str, taken: Container[str]) -> str:
+    """`name`, with a number behind it if it is taken."""
     number, free = 1, name
     while free in taken:  # a tensor that is used in two forms, e.g. as it is and transposed
         number += 1

@@ -1,10 +1,9 @@
-"""A compiled engine on the GPU: read from its file, bound to tensors by address, run in torch's current stream."""
+"""A compiled engine on the GPU: read from its file, run in torch's current stream."""
 
 from __future__ import annotations
 
 import mmap
 import weakref
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,22 +46,23 @@ class Engine:
             )
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Inputs and outputs, in the engine's order."""
-        return tuple(self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors))
+    def inputs(self) -> tuple[str, ...]:
+        """Names of its inputs, in the engine's order."""
+        mode = self._trt.module.TensorIOMode.INPUT
+        names = (self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors))
+        return tuple(name for name in names if self._engine.get_tensor_mode(name) == mode)
 
     @property
     def scratch_bytes(self) -> int:
         """Memory that the largest of its profiles works in."""
         return int(self._engine.device_memory_size_v2)
 
-    def execution(self, profile: int, scratch: Tensor, eager: bool) -> Execution:
-        """A way to run the engine. A CUDA graph holds for the execution that it was recorded from only as long as
-        nothing else is bound to that, so each graph has its own.
+    def context(self, profile: int, scratch: Tensor, eager: bool) -> Context:
+        """A way to run the engine.
 
         Args:
             profile: index of the optimisation profile.
-            scratch: memory to work in, of `scratch_bytes`; executions that never run at the same time may share it.
+            scratch: memory to work in, of `scratch_bytes`; contexts that never run at the same time may share it.
             eager: compile kernels for new shapes at once rather than in the background (TensorRT-RTX). What is
                 recorded in a CUDA graph must be compiled by then.
         Raises:
@@ -78,16 +78,16 @@ class Engine:
                 self._kernels = Kernels(config.create_runtime_cache(), self._kernels_path)
                 # What was compiled in the background after `keep_kernels` is kept at the end.
                 weakref.finalize(self, self._kernels.save)
-            config.set_runtime_cache(self._kernels.cache)  # what one execution compiled, the others have
+            config.set_runtime_cache(self._kernels.cache)  # what one context compiled, the others have
         context = self._engine.create_execution_context(config)
         stream = torch.cuda.current_stream().cuda_stream
         if context is None or not context.set_optimization_profile_async(profile, stream):
             raise self.refusal("cannot be run")
         context.set_device_memory(scratch.data_ptr(), scratch.numel())
-        return Execution(self, context, scratch)
+        return Context(self, context, scratch)
 
     def meets(self, name: str, shape: tuple[int, ...]) -> None:
-        """An execution takes a shape: for one that no execution took before, kernels may be compiled."""
+        """A context takes a shape: for one that no context took before, kernels may be compiled."""
         if (name, shape) not in self._met:
             self._met.add((name, shape))
             self._has_new_kernels = True
@@ -102,33 +102,37 @@ class Engine:
         """TensorRT's last message as an error."""
         return DeviceError(f"the engine {what}: {self._messages.last()}", where=str(self._path))
 
-    def is_input(self, name: str) -> bool:
-        """Whether a tensor goes in."""
-        return bool(self._engine.get_tensor_mode(name) == self._trt.module.TensorIOMode.INPUT)
 
-
-class Execution:
-    """An engine on one profile, with tensors bound to its inputs and outputs."""
+class Context:
+    """An engine on one profile; it keeps shapes and addresses from one run to the next."""
 
     def __init__(self, engine: Engine, context: Any, scratch: Tensor) -> None:
         self._engine, self._context, self._scratch = engine, context, scratch
-        self._bound: dict[str, Tensor] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._addresses: dict[str, int] = {}
 
-    def bind(self, tensors: Mapping[str, Tensor]) -> None:
-        """Read inputs from, and write outputs to, these contiguous tensors on the GPU.
+    def take(self, name: str, shape: tuple[int, ...]) -> None:
+        """Read an input of this shape.
 
         Raises:
-            DeviceError: a shape that the profile does not take.
+            DeviceError: the profile does not take it.
         """
-        for name, tensor in tensors.items():
-            if self._bound.get(name) is tensor:
-                continue
-            assert tensor.is_cuda and tensor.is_contiguous(), name
-            fits = not self._engine.is_input(name) or self._context.set_input_shape(name, tuple(tensor.shape))
-            if not fits or not self._context.set_tensor_address(name, tensor.data_ptr()):
-                raise self._engine.refusal(f"does not take {name} as {list(tensor.shape)}")
-            self._bound[name] = tensor
-            self._engine.meets(name, tuple(tensor.shape))
+        if self._shapes.get(name) != shape:
+            if not self._context.set_input_shape(name, shape):
+                raise self._engine.refusal(f"does not take {name} as {list(shape)}")
+            self._shapes[name] = shape
+            self._engine.meets(name, shape)
+
+    def place(self, name: str, address: int) -> None:
+        """Read an input from, or write an output to, this address on the GPU.
+
+        Raises:
+            DeviceError: TensorRT refuses.
+        """
+        if self._addresses.get(name) != address:
+            if not self._context.set_tensor_address(name, address):
+                raise self._engine.refusal(f"does not take an address for {name}")
+            self._addresses[name] = address
 
     def enqueue(self) -> None:
         """Run, after the work that is in torch's current stream.

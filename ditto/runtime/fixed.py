@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ditto.runtime.engine import Execution
+from ditto.runtime.execution import Execution
 from ditto.runtime.graphs import Repeated
 
 

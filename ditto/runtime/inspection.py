@@ -12,6 +12,7 @@ from ditto.engine import Component, EngineTree, Manifest
 from ditto.network import Network
 from ditto.network.layers import Constant
 from ditto.network.text import layer_text
+from ditto.runtime.memory import engine_bytes
 from ditto.runtime.weights import network_of
 
 # What a model's configuration says that changes numbers, or sizes; shown where it is stated.
@@ -69,7 +70,7 @@ class EngineReport:
 
     Args:
         record: the manifest's.
-        engine_bytes: of the engine file, 0 while it is to be compiled.
+        engine_bytes: of the engine files, 0 while they are to be compiled.
         constant_bytes: of its weights, inside or outside.
         layers: all but constants, in the order in which they run.
         build: `build_config` or `builder_config` of its config.json; an engine that shares another's has none.
@@ -107,10 +108,9 @@ def _engine(tree: EngineTree, name: str) -> EngineReport:
         import ditto.targets.trtllm.plugins  # noqa: F401 - its layers become known to network files
     record, network = tree.component(name), network_of(tree, name)
     config = tree.config(name) if (tree.folder(name) / "config.json").is_file() else {}
-    path = tree.folder(name) / (record.engine or "")
     return EngineReport(
         record=record,
-        engine_bytes=path.stat().st_size if record.engine else 0,
+        engine_bytes=engine_bytes(tree, name),
         constant_bytes=sum(
             math.prod(constant.weight.shape) * constant.weight.dtype.itemsize for constant in network.constants()
         ),

@@ -34,10 +34,9 @@ class MemoryPlan:
     @staticmethod
     def of(tree: EngineTree, rows: int = 1) -> MemoryPlan:
         """The plan of a tree before it is loaded; what its engines work in is not known yet."""
-        files = tree.manifest.files
         weights = 0
-        for name, component in tree.manifest.components.items():
-            weights += files[tree.listed(name, str(component.engine))].bytes
+        for name in tree.manifest.components:
+            weights += engine_bytes(tree, name)
             if name != "decode":  # it is bound to the LLM's
                 weights += outside_bytes(tree, name)
         return MemoryPlan(weights=weights, scratch=0, cache_row=cache_row_bytes(tree), rows=rows)
@@ -78,6 +77,11 @@ class MemoryPlan:
             f"{_gib(total)} free",
             remedy=remedy,
         )
+
+
+def engine_bytes(tree: EngineTree, name: str) -> int:
+    """Bytes of a component's engine files, 0 while they are to be compiled."""
+    return sum(tree.manifest.files[tree.listed(name, file)].bytes for file in tree.component(name).engines)
 
 
 def outside_bytes(tree: EngineTree, name: str) -> int:

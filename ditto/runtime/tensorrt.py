@@ -6,12 +6,10 @@ B rows of a batch, S new tokens of each.
 from __future__ import annotations
 
 import gc
-import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -22,10 +20,10 @@ from ditto.engine import EngineTree
 from ditto.errors import DeviceError
 from ditto.network import Spec
 from ditto.network.dims import evaluate
-from ditto.runtime.engine import Engine, Execution
+from ditto.network.weight import Weight
+from ditto.runtime.execution import Execution, Parts
 from ditto.runtime.fixed import FixedCall
 from ditto.runtime.graphs import Repeated
-from ditto.runtime.kernels import cache_folder
 from ditto.runtime.memory import MemoryPlan
 from ditto.runtime.padded import PaddedRunner
 from ditto.runtime.profiles import (
@@ -37,7 +35,7 @@ from ditto.runtime.profiles import (
     profile_for_all_prompts,
 )
 from ditto.runtime.session import LlmRunner, Session
-from ditto.runtime.weights import bound_weights, shared_weights
+from ditto.runtime.weights import bound_weights
 
 
 class TensorRTSession(Session):
@@ -127,17 +125,9 @@ class Loaded:
 
     def __init__(self, tree: EngineTree, trt: TensorRT, device: torch.device, stream: torch.cuda.Stream) -> None:
         with torch.cuda.device(device), torch.cuda.stream(stream):
-            self._engines = {
-                name: Engine(trt, tree.checked(name, str(component.engine)), _kernels(tree, name, device))
-                for name, component in tree.manifest.components.items()
-            }
-            self._weights = {
-                name: dict(bound_weights(tree, name, device)) for name in self._engines if name != "decode"
-            }
-            if "decode" in self._engines:
-                self._weights["decode"] = {
-                    key: self._weights["llm"][other] for key, other in shared_weights(tree, "decode", "llm").items()
-                }
+            self._engines = {name: Parts.of(tree, name, trt, device) for name in tree.manifest.components}
+            held: dict[Weight, Tensor] = {}  # decode takes the same as the LLM's other engine
+            self._weights = {name: dict(bound_weights(tree, name, device, held)) for name in self._engines}
             size = max(engine.scratch_bytes for engine in self._engines.values())
             self.scratch = torch.empty(max(size, 1), dtype=torch.uint8, device=device)
 
@@ -359,14 +349,6 @@ class _VisionCall:
         """Features of the pictures, in memory of their own."""
         self._call({self._source: pixels})
         return self._features[: self._count].clone()
-
-
-def _kernels(tree: EngineTree, name: str, device: torch.device) -> Path | None:
-    """Where an engine's kernels are kept: under the digest of the engine and the name of the GPU."""
-    folder = cache_folder()
-    record = tree.manifest.files[tree.listed(name, str(tree.component(name).engine))]
-    gpu = re.sub(r"\W+", "-", torch.cuda.get_device_name(device))
-    return folder / "kernels" / f"{record.sha256[:32]}-{gpu}.bin" if folder else None
 
 
 def _shape(spec: Spec, **sizes: int) -> tuple[int, ...]:

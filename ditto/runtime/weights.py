@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -50,13 +50,17 @@ class _OnDevice:
         self.source.release()
 
 
-def bound_weights(tree: EngineTree, name: str, device: torch.device | None = None) -> Iterator[tuple[str, Tensor]]:
+def bound_weights(
+    tree: EngineTree, name: str, device: torch.device | None = None, held: MutableMapping[Weight, Tensor] | None = None
+) -> Iterator[tuple[str, Tensor]]:
     """The weights that a component's engine takes as inputs, one at a time: input name, numbers on `device`
     (the CPU).
 
     On the CPU, what the checkpoint holds as it is comes as a view of the memory-mapped file, not to be written to; what
     is folded (q/k/v in one, another dtype) is computed here, and can be let go of before the next.
 
+    Args:
+        held: numbers that are there already, of another component over the same checkpoint; gets those that are not.
     Raises:
         TreeError, CheckpointError: the network or the checkpoint cannot be read, or is another one.
     """
@@ -66,33 +70,19 @@ def bound_weights(tree: EngineTree, name: str, device: torch.device | None = Non
     source, literals = weights_of(tree, name), network_of(tree, name).literals
     there = source if device is None else _OnDevice(source, _copier(device))
     for input_name, weight in wanted.items():
-        if any(isinstance(leaf, Literal) for leaf in leaves(weight)):  # literals are on the CPU
-            yield input_name, resolve(weight, source, literals).to(device or "cpu")
+        if held is not None and weight in held:
+            numbers = held[weight]
+        elif any(isinstance(leaf, Literal) for leaf in leaves(weight)):  # literals are on the CPU
+            numbers = resolve(weight, source, literals).to(device or "cpu")
         else:
-            yield input_name, resolve(weight, there, literals)
+            numbers = resolve(weight, there, literals)
+        if held is not None:
+            held[weight] = numbers
+        yield input_name, numbers
 
 
 def _copier(device: torch.device) -> Callable[[Tensor], Tensor]:
     return Upload(device) if device.type == "cuda" else lambda tensor: tensor.to(device)
-
-
-def shared_weights(tree: EngineTree, name: str, other: str) -> dict[str, str]:
-    """The weights that a component's engine takes as inputs, each with the input of another component's that takes the
-    same numbers.
-
-    Raises:
-        TreeError: the networks cannot be read, or the other has not all of them.
-    """
-    wanted, held = (_outside(tree, component) for component in (name, other))
-    inputs = {weight: input_name for input_name, weight in held.items()}
-    missing = [input_name for input_name, weight in wanted.items() if weight not in inputs]
-    if missing:
-        raise TreeError(
-            f"the {name} engine takes {missing[0]} as an input, which the {other} engine has not",
-            where=str(tree.root),
-            remedy="build the tree again",
-        )
-    return {input_name: inputs[weight] for input_name, weight in wanted.items()}
 
 
 def _outside(tree: EngineTree, name: str) -> dict[str, Weight]:

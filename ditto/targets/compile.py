@@ -91,7 +91,35 @@ def check_settings(trt: TensorRT, config: TensorRTConfig, capabilities: Sequence
         logger.info("{} builds strongly typed networks only: precision is stated explicitly", trt.title)
 
 
-def compile_network(
+def compile_networks(
+    parts: Sequence[Network],
+    profiles: Sequence[Profile],
+    source: TensorSource,
+    trt: TensorRT,
+    config: TensorRTConfig,
+    capabilities: Sequence[str],
+    paths: Sequence[Path],
+) -> int:
+    """Build an engine, each part of its network into a file.
+
+    Args:
+        capabilities: compute capabilities to build for; none for a portable engine (TensorRT-RTX) or the GPU present.
+        paths: of the files, written as streams.
+    Returns:
+        The engine's size in bytes.
+    Raises:
+        BuildError: TensorRT refuses the network, or fails.
+        ConfigError: a setting that the library does not have.
+    """
+    with stage("compile", parts[0].name), without_collection():
+        sizes = [
+            _compile(network, profiles, source, trt, config, capabilities, path, (number, len(parts)))
+            for number, (network, path) in enumerate(zip(parts, paths, strict=True))
+        ]
+        return sum(sizes)
+
+
+def _compile(
     network: Network,
     profiles: Sequence[Profile],
     source: TensorSource,
@@ -99,41 +127,29 @@ def compile_network(
     config: TensorRTConfig,
     capabilities: Sequence[str],
     path: Path,
+    turn: tuple[int, int],
 ) -> int:
-    """Build an engine into a file.
-
-    Args:
-        capabilities: compute capabilities to build for; none for a portable engine (TensorRT-RTX) or the GPU present.
-        path: of the engine file, written as a stream.
-    Returns:
-        The engine's size in bytes.
-    Raises:
-        BuildError: TensorRT refuses the network, or fails.
-        ConfigError: a setting that the library does not have.
-    """
-    with stage("compile", network.name), without_collection():
-        messages = Messages(trt.module)
-        builder = trt.module.Builder(messages.log)
-        definition = builder.create_network(_network_flags(trt, config))
-        spool = Spool(path.parent)
-        emission = Emission(trt, definition, source, messages, spool.empty)
-        emission.emit(network)
-        builder_config = _builder_config(trt, builder, config, capabilities)
-        for profile in profiles:
-            made = builder.create_optimization_profile()
-            for name in network.inputs:
-                made.set_shape(name, *profile.shapes(network, name))
-            builder_config.add_optimization_profile(made)
-        cancelled = threading.Event()
-        builder_config.progress_monitor = _progress_monitor(trt.module, cancelled)
-        with _letting_go(source, spool):
-            size = _in_background(lambda: _build(trt.module, builder, definition, builder_config, path), cancelled)
-        if not size:
-            raise BuildError(
-                f"{trt.title} could not build the {network.name} engine: {messages.last()}",
-                remedy=_remedy(network),
-            )
-        return size
+    messages = Messages(trt.module)
+    builder = trt.module.Builder(messages.log)
+    definition = builder.create_network(_network_flags(trt, config))
+    spool = Spool(path.parent)
+    emission = Emission(trt, definition, source, messages, spool.empty)
+    emission.emit(network)
+    builder_config = _builder_config(trt, builder, config, capabilities)
+    for profile in profiles:
+        made = builder.create_optimization_profile()
+        for name in network.inputs:
+            made.set_shape(name, *profile.shapes(network, name))
+        builder_config.add_optimization_profile(made)
+    cancelled = threading.Event()
+    builder_config.progress_monitor = _progress_monitor(trt.module, cancelled, turn)
+    with _letting_go(source, spool):
+        size = _in_background(lambda: _build(trt.module, builder, definition, builder_config, path), cancelled)
+    if not size:
+        raise BuildError(
+            f"{trt.title} could not build the {network.name} engine: {messages.last()}", remedy=_remedy(network)
+        )
+    return size
 
 
 def _remedy(network: Network) -> str:
@@ -216,8 +232,10 @@ def _builder_config(trt: TensorRT, builder: Any, config: TensorRTConfig, capabil
     return made
 
 
-def _progress_monitor(module: Any, cancelled: threading.Event) -> Any:
-    """Passes the outermost phase's steps on to whoever listens, and tells TensorRT to stop once that is wanted."""
+def _progress_monitor(module: Any, cancelled: threading.Event, turn: tuple[int, int]) -> Any:
+    """Passes the outermost phase's steps on to whoever listens, as one turn of several, and tells TensorRT to stop once
+    that is wanted."""
+    before, turns = turn
 
     class Monitor(module.IProgressMonitor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -230,12 +248,12 @@ def _progress_monitor(module: Any, cancelled: threading.Event) -> Any:
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             if phase_name in self._steps:
-                progress.advance((step + 1) / self._steps[phase_name])
+                progress.advance((before + (step + 1) / self._steps[phase_name]) / turns)
             return not cancelled.is_set()
 
         def phase_finish(self, phase_name: str) -> None:
             if self._steps.pop(phase_name, None):
-                progress.advance(1.0)
+                progress.advance((before + 1) / turns)
 
     return Monitor()
 

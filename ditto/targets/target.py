@@ -162,11 +162,6 @@ class Target(ABC):
         return {}
 
     @property
-    def compiles_side_by_side(self) -> bool:
-        """Whether engines can be compiled at the same time: not where kernels are timed on a GPU."""
-        return False
-
-    @property
     @abstractmethod
     def cannot_compile(self) -> str | None:
         """Why this machine cannot compile engines of this target, so that `compile` is not to be called; None where
@@ -175,14 +170,14 @@ class Target(ABC):
     @abstractmethod
     def compile(
         self,
-        network: Network,
+        parts: Sequence[Network],
         profiles: Sequence[Profile],
         source: TensorSource,
         config: TensorRTConfig,
         capabilities: Sequence[str],
-        path: Path,
+        paths: Sequence[Path],
     ) -> str:
-        """Build an engine into a file; returns the library that did, and its version.
+        """Build an engine, each part of its network into a file; returns the library that did, and its version.
 
         Raises:
             BuildError: the build failed.

@@ -101,8 +101,8 @@ class KVCacheUpdate(Layer):
 class RotaryEmbedding(Layer):
     """Rotary position embedding of the first `width` columns of each head.
 
-    Inputs x [B, H, S, D], cos and sin [positions, width / 2] of x's dtype, position_ids integer [B, S]. Pair j of a
-    row at position p becomes (a cos[p, j] - b sin[p, j], b cos[p, j] + a sin[p, j]). Output like x.
+    Inputs x [B, H, S, D], cos and sin [B, S, width / 2] of x's dtype. Pair j of a token becomes
+    (a cos[j] - b sin[j], b cos[j] + a sin[j]). Output like x.
 
     Args:
         interleaved: pairs are columns (2j, 2j + 1); else (j, j + width / 2).
@@ -115,20 +115,18 @@ class RotaryEmbedding(Layer):
     width: int
 
     @override
-    def infer(self, x: Spec, cos: Spec, sin: Spec, position_ids: Spec) -> Spec:
+    def infer(self, x: Spec, cos: Spec, sin: Spec) -> Spec:
         same_dtype(x.floating().of_rank(4), cos, sin)
         head = x.shape[3]
         if self.width % 2 or not isinstance(head, int) or self.width > head:
             raise ShapeError(f"cannot rotate {self.width} columns of {x}")
-        if cos.rank != 2 or cos.shape[1] != self.width // 2 or sin != cos:
-            raise ShapeError(f"tables {cos} and {sin} do not fit {self.width} columns")
-        if position_ids.integral().shape != (x.shape[0], x.shape[2]):
-            raise ShapeError(f"position ids {position_ids} do not fit {x}")
+        if cos.shape != (x.shape[0], x.shape[2], self.width // 2) or sin != cos:
+            raise ShapeError(f"cosines {cos} and sines {sin} do not fit {self.width} columns of {x}")
         return x
 
     @override
-    def reference(self, x: Tensor, cos: Tensor, sin: Tensor, position_ids: Tensor) -> Tensor:
-        c, s = (table[position_ids.long()].unsqueeze(1) for table in (cos, sin))
+    def reference(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        c, s = cos.unsqueeze(1), sin.unsqueeze(1)
         turned, rest = x[..., : self.width], x[..., self.width :]
         if self.interleaved:
             a, b = turned[..., 0::2], turned[..., 1::2]
@@ -139,7 +137,5 @@ class RotaryEmbedding(Layer):
         return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
 
     @override
-    def emit(self, to: Emitter, x: Any, cos: Any, sin: Any, position_ids: Any) -> Any:
-        made = to.made(to.net.add_rotary_embedding(x, cos, sin, self.interleaved, self.width))
-        made.set_input(3, position_ids)
-        return made.get_output(0)
+    def emit(self, to: Emitter, x: Any, cos: Any, sin: Any) -> Any:
+        return to.made(to.net.add_rotary_embedding(x, cos, sin, self.interleaved, self.width)).get_output(0)

@@ -211,14 +211,14 @@ class Decoder:
 
 
 def rope(net: Lowering, x: Operand, cos: Any, sin: Any, positions: Operand, interleaved: bool) -> Value:
-    """Rotary embedding of whole heads by table."""
+    """Rotary embedding of whole heads by table. What positions have in the table is looked up once for all layers."""
     value = net.value(x)
     ids = net.value(positions)
     if ids.spec.shape[0] != value.spec.shape[0]:
         wanted = (value.spec.shape[0], *ids.spec.shape[1:])
         ids = net.box(ids, (0, 0), wanted, (0, 1))
     layer = RotaryEmbedding(interleaved, int(value.spec.shape[3]))  # type: ignore[arg-type]
-    return net.add(layer, value, net.value(cos), net.value(sin), ids)
+    return net.add(layer, value, *(net.add(Gather(axis=0), net.value(table), ids) for table in (cos, sin)))
 
 
 def prompt_rows(net: Lowering, ids: Operand, table: Operand, vocab_size: int) -> Value:

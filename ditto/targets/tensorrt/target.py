@@ -19,7 +19,7 @@ from ditto.lowering.registry import LoweringFunction
 from ditto.network.graph import Network
 from ditto.network.weight import TensorSource
 from ditto.program import Program
-from ditto.targets.compile import Profile, check_settings, compile_network
+from ditto.targets.compile import Profile, check_settings, compile_networks
 from ditto.targets.target import LlmEngine, LlmFacts, Target, WeightOf
 from ditto.targets.tensorrt.apart import LIVE, Decode, Prefill
 from ditto.targets.tensorrt.lowering import Decoder, attention
@@ -67,11 +67,6 @@ class NativeTarget(Target):
     """
 
     library: Library
-
-    @property
-    @override
-    def compiles_side_by_side(self) -> bool:
-        return self.library == "tensorrt_rtx"
 
     @override
     def check(self, config: TensorRTConfig, capabilities: Sequence[str]) -> None:
@@ -204,13 +199,13 @@ class NativeTarget(Target):
     @override
     def compile(
         self,
-        network: Network,
+        parts: Sequence[Network],
         profiles: Sequence[Profile],
         source: TensorSource,
         config: TensorRTConfig,
         capabilities: Sequence[str],
-        path: Path,
+        paths: Sequence[Path],
     ) -> str:
         trt = load_native(self.library)
-        compile_network(network, profiles, source, trt, config, capabilities, path)
+        compile_networks(parts, profiles, source, trt, config, capabilities, paths)
         return f"{self.library} {trt.version}"

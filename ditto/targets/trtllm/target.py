@@ -19,7 +19,7 @@ from ditto.lowering import Lowering, lower, table
 from ditto.network.graph import Network
 from ditto.network.weight import TensorSource
 from ditto.program import Program
-from ditto.targets.compile import Profile, compile_network
+from ditto.targets.compile import Profile, compile_networks
 from ditto.targets.target import LlmFacts, Target, WeightOf
 from ditto.targets.trtllm import config as files
 from ditto.targets.trtllm.contract import LAST_TOKENS, PROMPT_ROWS, TOKENS, ranges
@@ -167,14 +167,14 @@ class TrtllmTarget(Target):
     @override
     def compile(
         self,
-        network: Network,
+        parts: Sequence[Network],
         profiles: Sequence[Profile],
         source: TensorSource,
         config: TensorRTConfig,
         capabilities: Sequence[str],
-        path: Path,
+        paths: Sequence[Path],
     ) -> str:
         trt = load_plugins()
         strongly = TensorRTConfig(builder_config=evolve(config.builder_config, fp16=False, bf16=False))
-        compile_network(network, profiles, source, trt, strongly, (), path)
+        compile_networks(parts, profiles, source, trt, strongly, (), paths)
         return f"tensorrt {trt.version}, tensorrt_llm {plugins_version()}"

@@ -1,0 +1,87 @@
+"""How the parts of a network follow each other, and `calls.json`, which says it beside the engines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from attrs import frozen
+from cattrs import Converter, transform_error
+from cattrs.errors import BaseValidationError
+
+from ditto.errors import TreeError
+from ditto.network.spec import Spec
+
+FORMAT = 1
+
+
+@frozen
+class Call:
+    """One run of a part.
+
+    Args:
+        part: its index.
+        tensors: for each of its inputs and outputs, the tensor of the whole network that it is this time.
+    """
+
+    part: int
+    tensors: Mapping[str, str]
+
+
+@frozen
+class Calls:
+    """Runs of parts, one after the other. The tensors of the whole network are its inputs, its outputs, its weights,
+    and what calls hand on.
+
+    Args:
+        calls: in order.
+        between: specs of what they hand on.
+    """
+
+    calls: tuple[Call, ...]
+    between: Mapping[str, Spec]
+
+
+@frozen
+class _CallsFile:
+    format: int
+    between: dict[str, Spec]
+    calls: tuple[Call, ...]
+
+
+@cache
+def _converter() -> Converter:
+    converter = Converter(forbid_extra_keys=True)
+    converter.register_unstructure_hook(Spec, str)
+    converter.register_structure_hook(Spec, lambda text, _: Spec.parse(str(text)))
+    return converter
+
+
+def save_calls(calls: Calls, path: Path) -> None:
+    """Write `calls.json`."""
+    data = _converter().unstructure(_CallsFile(FORMAT, dict(calls.between), calls.calls))
+    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_calls(path: Path) -> Calls:
+    """Read `calls.json`.
+
+    Raises:
+        TreeError: it is missing, damaged or of another format.
+    """
+    remedy = "build the tree again"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TreeError(f"cannot read the calls: {error}", where=str(path), remedy=remedy) from error
+    found = data.get("format") if isinstance(data, dict) else None
+    if found != FORMAT:
+        raise TreeError(f"the calls have format {found}, not {FORMAT}", where=str(path), remedy=remedy)
+    try:
+        content = _converter().structure(data, _CallsFile)
+    except BaseValidationError as error:
+        faults = "; ".join(transform_error(error)[:5])
+        raise TreeError(f"the file of calls is damaged: {faults}", where=str(path), remedy=remedy) from error
+    return Calls(content.calls, content.between)

@@ -1,0 +1,264 @@
+"""A network in parts that are compiled once and run many times: the blocks of a transformer are the same network with
+other weights."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+import torch
+from attrs import evolve, frozen
+
+from ditto.network.calls import Call, Calls
+from ditto.network.graph import Network, Node
+from ditto.network.layers import Constant, Shape
+from ditto.network.outside import LEAST_BYTES, Outside, free_name
+
+# Of a network's periods, those that are tried: the shortest distance between likes within a block may be more frequent.
+_MOST_PERIODS = 64
+
+
+@frozen
+class Parts:
+    """A network as calls of smaller ones.
+
+    Args:
+        networks: the parts.
+        calls: of them.
+        outside: for each tensor that is a weight, the constant of the whole network whose numbers are bound to it.
+    """
+
+    networks: tuple[Network, ...]
+    calls: Calls
+    outside: dict[str, str]
+
+
+def whole(network: Network) -> Parts:
+    """A network with its weights inside, as one part."""
+    names = {name: name for name in (*network.inputs, *network.outputs)}
+    return Parts((network,), Calls((Call(0, names),), {}), {})
+
+
+def in_parts(network: Network, least_bytes: int = LEAST_BYTES) -> Parts:
+    """A network with its large weights as inputs, in up to three parts: what comes before its repeated blocks, a block,
+    what comes after. What differs between blocks is an input, too. A network that repeats nothing is one part.
+
+    Args:
+        network: left as it is.
+        least_bytes: of a large weight.
+    """
+    return _Division(network, least_bytes).parts()
+
+
+@frozen
+class _Run:
+    """Blocks in a row: the first one's first node, how many nodes each has, how many there are."""
+
+    start: int
+    period: int
+    count: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.period * self.count
+
+    @property
+    def firsts(self) -> range:
+        return range(self.start, self.stop, self.period)
+
+
+class _Division:
+    """Constants, and sizes computed from shapes, go into each part that reads them. All other nodes, in order, are the
+    body, which is cut."""
+
+    def __init__(self, network: Network, least_bytes: int) -> None:
+        self._network, self._outside = network, Outside(network, least_bytes)
+        constants = (node for node in network.nodes if isinstance(node.layer, Constant))
+        given = set(network.outputs.values())
+        self._constants = {node.outputs[0]: node for node in constants if node.outputs[0] not in given}
+        self._sizes = self._size_nodes()
+        self._body = self._in_order()
+        self._made_by = {name: index for index, node in enumerate(self._body) for name in node.outputs}
+        self._readers: dict[str, list[int]] = defaultdict(list)
+        for index, node in enumerate(self._body):
+            for name in node.inputs:
+                self._readers[name].append(index)
+        self._known_as = {value: name for name, value in network.outputs.items()}
+
+    def parts(self) -> Parts:
+        """The network in parts."""
+        run = self._blocks()
+        if run is None:
+            runs = [_Run(0, len(self._body), 1)]
+        else:
+            runs = [_Run(0, run.start, 1), run, _Run(run.stop, len(self._body) - run.stop, 1)]
+        networks: list[Network] = []
+        calls: list[Call] = []
+        for each in runs:
+            if each.period:
+                made, tensors = self._part(each)
+                calls.extend(Call(len(networks), names) for names in tensors)
+                networks.append(made)
+        used = {name for call in calls for name in call.tensors.values()}
+        between = {name: self._network.value(name).spec for name in self._made_by if name in used}
+        outside = {name: value for value, name in self._outside.names.items()}
+        return Parts(tuple(networks), Calls(tuple(calls), between), outside)
+
+    def _size_nodes(self) -> dict[str, Node]:
+        found: dict[str, Node] = {}
+        for node in self._network.nodes:
+            if isinstance(node.layer, Shape):
+                is_size = node.inputs[0] in self._network.inputs
+            else:
+                spec = self._network.value(node.outputs[0]).spec
+                known = (name in found or name in self._constants for name in node.inputs)
+                is_size = bool(node.inputs) and spec.dtype == torch.int64 and all(known)
+            if is_size:
+                found[node.outputs[0]] = node
+        return found
+
+    def _in_order(self) -> list[Node]:
+        """All other nodes; first those that no weight takes part in, such as masks, which the first block that needs
+        one has made for all."""
+        plain = {*self._network.inputs, *self._sizes} - {*self._network.shared.values()}
+        plain.update(name for name in self._constants if not self._outside.may(name))
+        first: list[Node] = []
+        then: list[Node] = []
+        for node in self._network.nodes:
+            if node.outputs[0] in self._constants or node.outputs[0] in self._sizes:
+                continue
+            is_plain = all(name in plain for name in node.inputs)
+            (first if is_plain else then).append(node)
+            if is_plain:
+                plain.update(node.outputs)
+        return first + then
+
+    def _blocks(self) -> _Run | None:
+        """The repetition that spares the most nodes."""
+        signatures = self._signatures()
+        best: _Run | None = None
+        for period in _periods(signatures):
+            for start, stop in _repeats(signatures, period):
+                if best is None or stop - start > best.period * (best.count - 1):
+                    best = self._cut(start, stop + period, period) or best
+        return best
+
+    def _cut(self, start: int, stop: int, period: int) -> _Run | None:
+        """Where to cut a stretch that repeats: where a block hands on the fewest values."""
+        runs = (_Run(first, period, (stop - first) // period) for first in range(start, start + period))
+        fitting = [run for run in runs if run.count > 1 and self._is_alike(run)]
+        return min(fitting, key=lambda run: (self._handed_on(run), -run.count), default=None)
+
+    def _handed_on(self, run: _Run) -> int:
+        end = run.start + run.period
+        made = (name for node in self._body[run.start : end] for name in node.outputs)
+        return sum(any(reader >= end for reader in self._readers[name]) for name in made)
+
+    def _is_alike(self, run: _Run) -> bool:
+        """Whether the same nodes read each other in all blocks."""
+        for offset in range(run.period):
+            for position in range(len(self._body[run.start + offset].inputs)):
+                names = [self._body[first + offset].inputs[position] for first in run.firsts]
+                made = (self._made_by.get(name, -1) - first for name, first in zip(names, run.firsts))
+                if len({max(distance, -1) for distance in made}) > 1:
+                    return False
+        return True
+
+    def _signatures(self) -> list[int]:
+        """Numbers, equal where nodes can stand for each other as far as they themselves say."""
+        known: dict[object, int] = {}
+        return [known.setdefault(self._signature(node), len(known)) for node in self._body]
+
+    def _signature(self, node: Node) -> object:
+        inputs = tuple(self._like(name) for name in node.inputs)
+        return node.layer, inputs, tuple(self._network.value(name).spec for name in node.outputs)
+
+    def _like(self, name: str) -> object:
+        if name in self._sizes or (name in self._constants and not self._outside.may(name)):
+            return name
+        return self._network.value(name).spec
+
+    def _part(self, run: _Run) -> tuple[Network, list[dict[str, str]]]:
+        """The first of a run's blocks as a network, and what its tensors are in each of them."""
+        made = Network(self._network.name, literals=self._network.literals)
+        nodes = self._body[run.start : run.start + run.period]
+        within = {name for node in nodes for name in node.outputs}
+        inside: list[Node] = []
+        inputs: dict[tuple[str, ...], str] = {}
+
+        def taken(names: tuple[str, ...]) -> str:
+            """What the network calls a value of its first block; `names` in all blocks."""
+            first = names[0]
+            if first in within:
+                return first
+            if first in self._sizes or (first in self._constants and not self._goes_outside(names)):
+                take_in(first)
+                return first
+            if names not in inputs:
+                given = [self._outside.name(name) if name in self._constants else self._whole(name) for name in names]
+                inputs[names] = free_name(given[0], made.inputs)
+                made.input(inputs[names], self._network.value(first).spec)
+                for tensors, name in zip(calls, given):
+                    tensors[inputs[names]] = name
+            return inputs[names]
+
+        def take_in(name: str) -> None:
+            node = self._constants.get(name) or self._sizes[name]
+            if node not in inside:
+                read = tuple(taken((each,) * run.count) for each in node.inputs)
+                inside.append(evolve(node, inputs=read))
+
+        calls: list[dict[str, str]] = [{} for _ in run.firsts]
+        body: list[Node] = []
+        for offset, node in enumerate(nodes):
+            alike = [self._body[first + offset].inputs for first in run.firsts]
+            body.append(evolve(node, inputs=tuple(taken(names) for names in zip(*alike))))
+        for node in (*inside, *body):
+            made.append(node, tuple(self._network.value(name).spec for name in node.outputs))
+        for offset in range(run.period):
+            for names in zip(*(self._body[first + offset].outputs for first in run.firsts)):
+                if any(self._leaves(name, first, run.period) for name, first in zip(names, run.firsts)):
+                    given = [self._whole(name) for name in names]
+                    made.output(given[0], made.value(names[0]), inputs.get(self._shared(given)))
+                    for tensors, name in zip(calls, given):
+                        tensors[given[0]] = name
+        return made, calls
+
+    def _goes_outside(self, names: Sequence[str]) -> bool:
+        """Whether a constant of each block is bound when the engine is loaded."""
+        differs = any(self._outside.weight(name) != self._outside.weight(names[0]) for name in names)
+        return differs or self._outside.should(names[0])
+
+    def _leaves(self, name: str, first: int, period: int) -> bool:
+        """Whether a value is read outside the block that makes it."""
+        return name in self._known_as or any(not first <= reader < first + period for reader in self._readers[name])
+
+    def _whole(self, name: str) -> str:
+        """The name that a value has as a tensor of the whole network."""
+        return self._known_as.get(name, name)
+
+    def _shared(self, outputs: Sequence[str]) -> tuple[str, ...]:
+        """The inputs whose memory outputs use; of an output that uses none, its own name."""
+        return tuple(self._network.shared.get(name, name) for name in outputs)
+
+
+def _periods(signatures: Sequence[int]) -> list[int]:
+    """Distances between nodes and their next likes, the most frequent first."""
+    last: dict[int, int] = {}
+    found: Counter[int] = Counter()
+    for index, signature in enumerate(signatures):
+        if signature in last:
+            found[index - last[signature]] += 1
+        last[signature] = index
+    return [period for period, _ in found.most_common(_MOST_PERIODS)]
+
+
+def _repeats(signatures: Sequence[int], period: int) -> Iterator[tuple[int, int]]:
+    """The stretches, of a period at least, in which each node has its like a period later."""
+    start = 0
+    for index in range(len(signatures) - period + 1):
+        ends = index == len(signatures) - period or signatures[index] != signatures[index + period]
+        if ends:
+            if index - start >= period:
+                yield start, index
+            start = index + 1

@@ -1,0 +1,166 @@
+"""A component on the GPU: the calls of its engines, with tensors bound to them by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from ditto.bindings import TensorRT
+from ditto.engine import EngineTree
+from ditto.network import Spec
+from ditto.network.calls import Call, Calls, load_calls
+from ditto.network.dims import symbol
+from ditto.runtime.between import Between, aligned
+from ditto.runtime.engine import Context, Engine
+from ditto.runtime.kernels import cache_folder
+
+
+class Parts:
+    """A component's engines, one for each part of its network.
+
+    Args:
+        engines: loaded.
+        calls: of them.
+        inputs: specs of the whole component's.
+        profiles: for each optimisation profile, [min, opt, max] of each named dimension.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        calls: Calls,
+        inputs: Mapping[str, Spec],
+        profiles: Mapping[str, Mapping[str, Sequence[int]]],
+    ) -> None:
+        self._engines, self._calls, self._inputs, self._between = engines, calls, inputs, Between(calls)
+        largest = ({name: sizes[-1] for name, sizes in profile.items()} for profile in profiles.values())
+        self._work_bytes = aligned(max(engine.scratch_bytes for engine in engines))
+        self._between_bytes = max(self._between.laid_out(sizes)[1] for sizes in largest)
+
+    @staticmethod
+    def of(tree: EngineTree, name: str, trt: TensorRT, device: torch.device) -> Parts:
+        """A component of a tree, loaded onto the current GPU.
+
+        Raises:
+            DeviceError: TensorRT does not load it here.
+            TreeError: a file of it is damaged.
+        """
+        component = tree.component(name)
+        files = component.engines
+        engines = [Engine(trt, tree.checked(name, file), _kernels(tree, name, file, device)) for file in files]
+        inputs = {key: Spec.parse(text) for key, text in component.inputs.items()}
+        return Parts(engines, _calls(tree, name), inputs, component.profiles)
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Memory that the largest profile works in."""
+        return self._work_bytes + self._between_bytes
+
+    def execution(self, profile: int, scratch: Tensor, eager: bool) -> Execution:
+        """A way to run the component. A CUDA graph holds for the execution that it was recorded from only as long as
+        nothing else is bound to that, so each graph has its own.
+
+        Args:
+            profile: index of the optimisation profile.
+            scratch: memory to work in, of `scratch_bytes`; executions that never run at the same time may share it.
+            eager: compile kernels for new shapes at once rather than in the background (TensorRT-RTX). What is
+                recorded in a CUDA graph must be compiled by then.
+        Raises:
+            DeviceError: TensorRT refuses.
+        """
+        work, between = scratch[: self._work_bytes], scratch[self._work_bytes :]
+        parts = [_Part(engine.context(profile, work, eager), frozenset(engine.inputs)) for engine in self._engines]
+        return Execution(parts, self._calls.calls, self._inputs, self._between, between)
+
+    def keep_kernels(self) -> None:
+        """Keep what was compiled so far for the next process."""
+        for engine in self._engines:
+            engine.keep_kernels()
+
+
+@frozen
+class _Part:
+    context: Context
+    inputs: frozenset[str]
+
+
+class Execution:
+    """A component on one profile, with tensors bound to its inputs and outputs."""
+
+    def __init__(
+        self,
+        parts: Sequence[_Part],
+        calls: Sequence[Call],
+        inputs: Mapping[str, Spec],
+        between: Between,
+        memory: Tensor,
+    ) -> None:
+        self._runs = [(parts[call.part].context, tuple(call.tensors.items())) for call in calls]
+        self._inputs, self._between, self._memory = inputs, between, memory
+        self._readers: dict[str, set[tuple[Context, str]]] = {}
+        for call in calls:
+            for name, tensor in call.tensors.items():
+                if name in parts[call.part].inputs:
+                    self._readers.setdefault(tensor, set()).add((parts[call.part].context, name))
+        self._bound: dict[str, Tensor] = {}
+        self._addresses: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
+        self._is_laid_out = False
+
+    def bind(self, tensors: Mapping[str, Tensor]) -> None:
+        """Read inputs from, and write outputs to, these contiguous tensors on the GPU.
+
+        Raises:
+            DeviceError: a shape that the profile does not take.
+        """
+        for name, tensor in tensors.items():
+            if self._bound.get(name) is tensor:
+                continue
+            assert tensor.is_cuda and tensor.is_contiguous(), name
+            self._take(name, tuple(tensor.shape))
+            self._bound[name], self._addresses[name] = tensor, tensor.data_ptr()
+            for size, dim in zip(tensor.shape, self._inputs[name].shape if name in self._inputs else ()):
+                if dim == symbol(str(dim)) and self._sizes.get(str(dim)) != size:
+                    self._sizes[str(dim)], self._is_laid_out = size, False
+
+    def enqueue(self) -> None:
+        """Run, after the work that is in torch's current stream.
+
+        Raises:
+            DeviceError: TensorRT refuses.
+        """
+        if not self._is_laid_out:
+            places, _ = self._between.laid_out(self._sizes)
+            for name, (offset, shape) in places.items():
+                self._take(name, shape)
+                self._addresses[name] = self._memory.data_ptr() + offset
+            self._is_laid_out = True
+        for context, tensors in self._runs:
+            for name, tensor in tensors:
+                context.place(name, self._addresses[tensor])
+            context.enqueue()
+
+    def _take(self, name: str, shape: tuple[int, ...]) -> None:
+        for context, known_as in self._readers.get(name, ()):
+            context.take(known_as, shape)
+
+
+def _calls(tree: EngineTree, name: str) -> Calls:
+    """How a component's engines follow each other; one is called once."""
+    component = tree.component(name)
+    if tree.listed(name, "calls.json") in tree.manifest.files:
+        return load_calls(tree.checked(name, "calls.json"))
+    return Calls((Call(0, {tensor: tensor for tensor in (*component.inputs, *component.outputs)}),), {})
+
+
+def _kernels(tree: EngineTree, name: str, file: str, device: torch.device) -> Path | None:
+    """Where an engine's kernels are kept: under the digest of the engine and the name of the GPU."""
+    folder = cache_folder()
+    record = tree.manifest.files[tree.listed(name, file)]
+    gpu = re.sub(r"\W+", "-", torch.cuda.get_device_name(device))
+    return folder / "kernels" / f"{record.sha256[:32]}-{gpu}.bin" if folder else None
