@@ -5,9 +5,8 @@ from __future__ import annotations
 from attrs import frozen
 
 from ditto.engine import Component, EngineTree
+from ditto.targets.tensorrt.apart import LIVE, LIVE_STEP
 
-# Slots of the KV cache that decode looks at are rounded up to a multiple of this: each size is a CUDA graph of its own.
-LIVE_STEP = 256
 # Prompts are padded to a multiple of this: TensorRT-RTX compiles kernels for each new length.
 _LENGTH_STEP = 64
 # With static shapes a prompt runs faster by about as much as this makes it longer, at least.
@@ -72,9 +71,18 @@ def decoder(tree: EngineTree) -> str:
     return "decode" if "decode" in tree.manifest.components else "llm"
 
 
-def decode_profile(tree: EngineTree, batch: int) -> tuple[int, int]:
-    """The decoder's profile that runs single tokens of `batch` rows, and how many rows it runs."""
-    return profile_for(tree.component(decoder(tree)), "batch", batch, name="decode")
+def decode_profile(tree: EngineTree, batch: int, live: int | None = None) -> tuple[int, int]:
+    """The decoder's profile that runs single tokens of `batch` rows, and how many rows it runs.
+
+    Args:
+        live: slots of the cache that are looked at: a profile for just as many is preferred.
+    """
+    component = tree.component(decoder(tree))
+    index, rows = profile_for(component, "batch", batch, name="decode")
+    for special, ranges in enumerate(component.profiles.values()):
+        if ranges["batch"][0] == rows and ranges.get(LIVE) == [live] * 3:
+            return special, rows
+    return index, rows
 
 
 def live_slots(count: int, capacity: int) -> int:

@@ -190,7 +190,7 @@ class TensorRTRunner(PaddedRunner):
         self._session, self._cache = session, cache
         self._inputs = session.tree.component("llm").inputs
         self._prompts: dict[tuple[int, int], FixedCall] = {}
-        self._profile, self._rows = decode_profile(session.tree, batch)
+        _, self._rows = decode_profile(session.tree, batch)
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.int32, device=self.device)
@@ -296,7 +296,8 @@ class TensorRTRunner(PaddedRunner):
         component = self._session.tree.component(name)
         key = live if "cache_slots" in component.inputs else len(self._slots)
         if key not in self._steps:
-            execution = self._session.loaded.execution(name, self._profile)
+            profile, _ = decode_profile(self._session.tree, self._batch, key)
+            execution = self._session.loaded.execution(name, profile)
             bound = {**self._bound, "cache_slots": self._slots[:live]}
             known = {name: tensor for name, tensor in bound.items() if name in {*component.inputs, *component.outputs}}
 

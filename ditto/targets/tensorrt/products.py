@@ -1,4 +1,5 @@
-"""Products of a linear layer in the forms for which TensorRT-RTX has fast kernels, where shapes are static.
+"""Products of a linear layer in the forms for which TensorRT-RTX has fast kernels, where shapes are static; those of
+prompts are in `prompts`.
 
 B batch, S rows, K inner size, N columns.
 """
@@ -22,9 +23,7 @@ _aten = torch.ops.aten
 _SHORTEST_PART = 2048
 _PARTS = (4, 2)
 # Kernels read as many numbers at once.
-_ALIGNED = 8
-# The least columns of a block.
-_BLOCK = 4096
+ALIGNED = 8
 
 
 def linear_in_halves(net: Lowering, x: Operand, weight: Operand, bias: Operand | None = None) -> Value:
@@ -48,42 +47,6 @@ def linear_in_halves(net: Lowering, x: Operand, weight: Operand, bias: Operand |
         for start in (0, half)
     ]
     return net.add(Concatenation(axis), *halves)
-
-
-def linear_of_prompts(net: Lowering, x: Operand, weight: Operand, bias: Operand | None = None) -> Value:
-    """A linear layer of [B, S, K], with many columns in blocks of them: TensorRT-RTX goes through each block in turn,
-    so that what it reads again is still in the cache. Measured on an H200, 640 rows, static shapes: 326 us of
-    4096 x 22016 become 250 in four blocks, 151 of 4096 x 12288 become 115 in three; dynamic shapes: the same.
-    """
-    value = net.value(x)
-    is_matrix = isinstance(weight, (Stored, Literal, Folded)) and len(weight.shape) == 2
-    if not is_matrix or value.rank != 3:
-        return linear(net, x, weight, bias)
-    if value.spec.shape[1] == 1:
-        return linear_of_few_rows(net, x, weight, bias)
-    blocks = _blocks(weight.shape[0])
-    if blocks == 1:
-        return linear(net, x, weight, bias)
-    made = _in_blocks(net, value, weight, blocks)
-    return made if bias is None else binary(net, "SUM", made, bias, made.spec.dtype)
-
-
-def _blocks(columns: int) -> int:
-    """Into how many blocks columns are cut, each of at least `_BLOCK`."""
-    return next(
-        blocks
-        for blocks in range(max(columns // _BLOCK, 1), 0, -1)
-        if columns % (blocks * _ALIGNED) == 0 or blocks == 1
-    )
-
-
-def _in_blocks(net: Lowering, x: Value, weight: Weight, blocks: int) -> Value:
-    batch, length, inner = x.spec.shape
-    width = weight.shape[0] // blocks
-    rows = net.reshape(x, (1, multiply(batch, length), inner))
-    matrices = net.reshape(net.operand(weight, x.spec.dtype, 3), (blocks, width, inner))
-    made = net.permute(net.add(MatrixMultiply(transpose_y=True), rows, matrices), (1, 0, 2))
-    return net.reshape(made, (batch, length, blocks * width))
 
 
 def linear_of_few_rows(net: Lowering, x: Operand, weight: Operand, bias: Operand | None = None) -> Value:
@@ -117,7 +80,7 @@ def _parts(columns: int, inner: int) -> int:
     11008 x 4096 become 29, and their sum takes 3. Each such product makes the engine compile later."""
     if 2 * columns > inner:
         return 1
-    fitting = (parts for parts in _PARTS if inner % (parts * _ALIGNED) == 0 and inner // parts >= _SHORTEST_PART)
+    fitting = (parts for parts in _PARTS if inner % (parts * ALIGNED) == 0 and inner // parts >= _SHORTEST_PART)
     return next(fitting, 1)
 
 

@@ -21,9 +21,10 @@ from ditto.network.weight import TensorSource
 from ditto.program import Program
 from ditto.targets.compile import Profile, check_settings, compile_networks
 from ditto.targets.target import LlmEngine, LlmFacts, Target, WeightOf
-from ditto.targets.tensorrt.apart import LIVE, Decode, Prefill
+from ditto.targets.tensorrt.apart import LIVE, LIVE_STEP, Decode, Prefill
 from ditto.targets.tensorrt.lowering import Decoder, attention
-from ditto.targets.tensorrt.products import linear_in_halves, linear_of_few_rows, linear_of_prompts
+from ditto.targets.tensorrt.products import linear_in_halves, linear_of_few_rows
+from ditto.targets.tensorrt.prompts import PromptProducts
 
 
 def buckets(maximum: int) -> tuple[int, ...]:
@@ -48,6 +49,17 @@ def _usual_prompts(limits: Limits) -> Iterator[Profile]:
     for rows in buckets(limits.max_batch_size) if length else ():
         fixed = {name: _fixed(name, size) for name, size in (("batch", rows), ("sequence", length))}
         yield Profile(f"prefill-{rows}x{length}", {**_common(limits), **fixed})
+
+
+def _live_slots(limits: Limits) -> Iterator[tuple[str, DynamicDimension]]:
+    """Ranges of the slots that decode looks at, each with what it adds to a profile's name: any, and those after a
+    usual prompt, static. Measured on an H200 after 600 tokens, a layer of Llama-7B: 162 us instead of 165 for one row,
+    183 instead of 190 for four."""
+    yield "", DynamicDimension.up_to(LIVE, limits.max_seq_len)
+    if limits.opt_input_len:
+        first = limits.opt_input_len // LIVE_STEP + 1
+        for slots in dict.fromkeys(min(LIVE_STEP * step, limits.max_seq_len) for step in (first, first + 1)):
+            yield f"x{slots}", _fixed(LIVE, slots)
 
 
 def _fixed(name: str, size: int) -> DynamicDimension:
@@ -136,7 +148,8 @@ class NativeTarget(Target):
     def apart(self, limits: Limits) -> tuple[LlmEngine, LlmEngine]:
         def prefill(program: Program, weight_of: WeightOf) -> Network:
             net = Lowering(Network("llm"), program, weight_of)
-            lowerings = {**Prefill(net, limits.max_seq_len).table(), **self._linear(linear_of_prompts)}
+            prompts = Prefill(net, limits.max_seq_len, settles_keys=self.library == "tensorrt_rtx")
+            lowerings = {**prompts.table(), **self._linear(PromptProducts().linear)}
             return lower(program, lowerings, weight_of, "llm", net)
 
         def decode(program: Program, weight_of: WeightOf) -> Network:
@@ -148,10 +161,10 @@ class NativeTarget(Target):
             return network
 
         common = _common(limits)
-        live = DynamicDimension.up_to(LIVE, limits.max_seq_len)
         steps = (
-            Profile(f"decode-{rows}", {**common, LIVE: live, "batch": _fixed("batch", rows)})
+            Profile(f"decode-{rows}{name}", {**common, LIVE: live, "batch": _fixed("batch", rows)})
             for rows in buckets(limits.max_batch_size)
+            for name, live in _live_slots(limits)
         )
         prompts = (*self.llm_profiles(limits)[:1], *_usual_prompts(limits))
         return LlmEngine(prefill, prompts), LlmEngine(decode, tuple(steps))

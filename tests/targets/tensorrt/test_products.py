@@ -10,7 +10,7 @@ from ditto.lowering import table
 from ditto.network.layers import Concatenation, ElementWise, MatrixMultiply
 from ditto.network.weight import stored_names
 from ditto.targets.tensorrt import products
-from ditto.targets.tensorrt.products import linear_in_halves, linear_of_few_rows, linear_of_prompts
+from ditto.targets.tensorrt.products import linear_in_halves, linear_of_few_rows
 from tests.lowering.test_lower import Tensors, check_meaning, lowered
 from tests.support.layers import emitted
 from tests.test_program import FLOATS
@@ -85,8 +85,7 @@ def test_few_columns_or_many_rows_are_multiplied_once(columns, rows):
 def small(monkeypatch):
     """Sizes at which tiny layers are large."""
     monkeypatch.setattr(products, "_SHORTEST_PART", 1)
-    monkeypatch.setattr(products, "_ALIGNED", 1)
-    monkeypatch.setattr(products, "_BLOCK", 2)
+    monkeypatch.setattr(products, "ALIGNED", 1)
 
 
 def factors(network):
@@ -111,31 +110,11 @@ def test_parts_are_long_and_aligned_and_for_few_columns(columns, inner, wanted):
     assert products._parts(columns, inner) == wanted
 
 
-@pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("bias", [True, False])
-def test_many_columns_of_prompts_are_multiplied_in_blocks(dtype, bias):
-    network = check(nn.Linear(4, 6, bias=bias), 5, linear_of_prompts, dtype)
-    assert factors(network) == [["1", "5*batch", "4"], ["3", "2", "4"]]
-
-
-@pytest.mark.usefixtures("small")
-def test_the_last_tokens_of_prompts_are_few_rows():
-    network = check(nn.Linear(4, 8), 1, linear_of_prompts)
-    assert factors(network)[0] == ["batch", "2", "4"]
-
-
-@pytest.mark.parametrize(("columns", "wanted"), [(22016, 4), (12288, 3), (8191, 1), (4096, 1), (3, 1), (15360, 3)])
-def test_blocks_are_large_and_equal(columns, wanted):
-    assert products._blocks(columns) == wanted
-
-
-@pytest.mark.parametrize("form", [linear_of_few_rows, linear_of_prompts])
-def test_a_weight_that_is_computed_is_taken_as_it_is(form):
+def test_a_weight_that_is_computed_is_taken_as_it_is():
     class Computed(nn.Module):
         def forward(self, x):
             return nn.functional.linear(x, x[0, :1].expand(9, 4))
 
-    lowerings = {**table(), torch.ops.aten.linear.default: form}
+    lowerings = {**table(), torch.ops.aten.linear.default: linear_of_few_rows}
     x = torch.randn(BATCH, 1, 4)
     check_meaning(lowered(Computed(), {"x": x}, None, lowerings), Computed(), {"x": x})

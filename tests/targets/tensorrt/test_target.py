@@ -46,7 +46,11 @@ def test_prefill_and_decode_have_a_profile_each():
 def test_usual_prompts_have_profiles_with_static_shapes_beside_the_one_for_all():
     prefill, decode = RTX.apart(evolve(LIMITS, opt_input_len=24))
     assert [profile.name for profile in prefill.profiles] == ["prefill", "prefill-1x24", "prefill-2x24", "prefill-4x24"]
-    assert [profile.name for profile in decode.profiles] == ["decode-1", "decode-2", "decode-4"]
+    assert [profile.name for profile in decode.profiles if "x" not in profile.name] == [
+        "decode-1",
+        "decode-2",
+        "decode-4",
+    ]
     for rows, profile in zip((1, 2, 4), prefill.profiles[1:], strict=True):
         fixed = {name: (range_.min, range_.opt, range_.max) for name, range_ in profile.ranges.items()}
         assert fixed == {"batch": (rows,) * 3, "sequence": (24,) * 3, "prompt_rows": (1, 8, 16)}
