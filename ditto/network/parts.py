@@ -16,6 +16,8 @@ from ditto.network.outside import LEAST_BYTES, Outside, free_name
 
 # Of a network's periods, those that are tried: the shortest distance between likes within a block may be more frequent.
 _MOST_PERIODS = 64
+# A repetition that spares less than this share of the nodes is not worth a cut: likes within a block, say.
+_LEAST_SPARED = 1 / 6
 
 
 @frozen
@@ -136,11 +138,13 @@ class _Division:
     def _blocks(self) -> _Run | None:
         """The repetition that spares the most nodes."""
         signatures = self._signatures()
-        best: _Run | None = None
+        best, spared = None, _LEAST_SPARED * len(self._body)
         for period in _periods(signatures):
             for start, stop in _repeats(signatures, period):
-                if best is None or stop - start > best.period * (best.count - 1):
-                    best = self._cut(start, stop + period, period) or best
+                if stop - start > spared:
+                    run = self._cut(start, stop + period, period)
+                    if run is not None and run.period * (run.count - 1) > spared:
+                        best, spared = run, run.period * (run.count - 1)
         return best
 
     def _cut(self, start: int, stop: int, period: int) -> _Run | None:
@@ -176,7 +180,7 @@ class _Division:
     def _like(self, name: str) -> object:
         if name in self._sizes or (name in self._constants and not self._outside.may(name)):
             return name
-        return self._network.value(name).spec
+        return name in self._constants, self._network.value(name).spec
 
     def _part(self, run: _Run) -> tuple[Network, list[dict[str, str]]]:
         """The first of a run's blocks as a network, and what its tensors are in each of them."""
