@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -53,13 +54,14 @@ class Start:
         """Here."""
         return cls(time.perf_counter(), time.process_time(), resident_bytes())
 
-    def report(self, engine: Path, *packages: str) -> Report:
-        """What has been taken since; `packages` are those whose versions matter beside TensorRT-RTX's."""
+    def report(self, engines: Sequence[Path], *packages: str) -> Report:
+        """What has been taken since; `engines` are the engine's files, `packages` those whose versions matter beside
+        TensorRT-RTX's."""
         return Report(
             time.perf_counter() - self.seconds,
             time.process_time() - self.processor,
             self.imported,
             peak_bytes(),
-            engine.stat().st_size,
+            sum(engine.stat().st_size for engine in engines),
             {**{package: version(package) for package in packages}, "tensorrt_rtx": tensorrt_rtx.__version__},
         )

@@ -42,7 +42,7 @@ def forget(root, *names):
     components = dict(read_manifest(root).components)
     for name in names:
         (root / components[name].folder / ENGINE_FILES[name]).unlink()
-        components[name] = evolve(components[name], engine=None)
+        components[name] = evolve(components[name], engines=[])
     edit(root, components=components, library=None)
 
 
@@ -64,7 +64,7 @@ def packed(tmp_path_factory):
 
 def test_compiling_later_gives_the_tree_that_a_build_gives(described, llava_tree):
     tree = compile_tree(described)
-    assert all(part.engine == ENGINE_FILES[name] for name, part in tree.manifest.components.items())
+    assert all(part.engines == [ENGINE_FILES[name]] for name, part in tree.manifest.components.items())
     assert tree.manifest.library == llava_tree.manifest.library
     assert [stage["name"] for stage in tree.manifest.stages][-2:] == ["compile", "compile"]
     assert set(tree.manifest.files) == set(llava_tree.manifest.files)
@@ -77,7 +77,7 @@ def test_engines_built_one_at_a_time_are_compiled_one_after_the_other(described,
     shutil.copytree(llama_tree.root, root / "llm")
     forget(root / "llm", "llm")
     tree = compile_tree(root)
-    assert tree.component("llm").engine == "rank0.engine"
+    assert tree.component("llm").engines == ["rank0.engine"]
     assert (root / "llm" / "rank0.engine").stat().st_size > 0
 
 
@@ -85,7 +85,7 @@ def test_the_light_core_compiles_without_transformers(described):
     code = f"{WITHOUT_TRANSFORMERS}\nfrom ditto.cli.main import main\nsys.exit(main(['compile', {str(described)!r}]))"
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
-    assert EngineTree.open(described).component("llm").engine == "rank0.engine"
+    assert EngineTree.open(described).component("llm").engines == ["rank0.engine"]
 
 
 def test_a_compiled_tree_is_left_alone(llava_tree):
@@ -147,4 +147,4 @@ def test_the_tree_remembers_what_it_is_for(packed):
         "gemm_plugin": True,
         "use_paged_context_fmha": True,
     }
-    assert packed.component("llm").engine is None and packed.manifest.library is None
+    assert packed.component("llm").engines == [] and packed.manifest.library is None

@@ -155,7 +155,7 @@ def main() -> None:
     register()
     start = Start.now()
     engine = build(options.checkpoint, options.out, options.weights)
-    start.report(engine, "tensorrt-edgellm").write(options.report)
+    start.report([engine], "tensorrt-edgellm").write(options.report)
 
 
 if __name__ == "__main__":

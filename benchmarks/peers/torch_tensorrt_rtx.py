@@ -99,7 +99,7 @@ def main() -> None:
     with without_gpu() as torch_tensorrt:
         start = Start.now()
         engine = build(torch_tensorrt, options.checkpoint, options.out)
-        report = start.report(engine, "torch-tensorrt-rtx", "torch", "transformers")
+        report = start.report([engine], "torch-tensorrt-rtx", "torch", "transformers")
     report.write(options.report)
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from ditto import LlmBuilder
 from ditto.network import load, network_text
+from ditto.network.calls import load_calls
+from tests.support.models import llama
 
 
 @pytest.mark.parametrize("name", ["vision", "llm"])
@@ -33,3 +36,25 @@ def test_profiles_are_recorded_for_every_dimension(llava_tree):
 
 def test_logits_are_float32_and_of_the_last_tokens_only(llava_tree):
     assert llava_tree.component("llm").outputs["logits"] == "float32[batch, 128]"
+
+
+def test_with_weights_outside_each_part_has_an_engine_and_calls_say_how_they_follow(tmp_path):
+    builder = LlmBuilder.from_model(llama(num_hidden_layers=4)).with_target("tensorrt-rtx").with_weights("outside")
+    tree = builder.build(tmp_path / "tree")
+    for name, order, stem in (("llm", [0, 1, 1, 1, 2], "rank0"), ("decode", [0, 1, 1, 1, 1, 2], "decode")):
+        component, folder = tree.component(name), tree.folder(name)
+        assert component.engines == [f"{stem}.engine", f"{stem}.1.engine", f"{stem}.2.engine"]
+        assert all((folder / file).stat().st_size > 1000 for file in component.engines)
+        calls = load_calls(folder / "calls.json")
+        assert [call.part for call in calls.calls] == order
+        tensors = {tensor for call in calls.calls for tensor in call.tensors.values()}
+        assert tensors == {*component.inputs, *component.outputs, *component.outside, *calls.between}
+        assert not component.outside.keys() & calls.between.keys()
+
+
+def test_with_weights_inside_there_are_no_calls(llava_tree):
+    assert not list(llava_tree.root.rglob("calls.json"))
+    assert {name: part.engines for name, part in llava_tree.manifest.components.items()} == {
+        "vision": ["model.engine"],
+        "llm": ["rank0.engine"],
+    }

@@ -42,6 +42,40 @@ def test_an_unchanged_engine_is_taken_over(model, tmp_path):
     assert (out / "rank0.engine").stat().st_ino != made.st_ino
 
 
+def outside(builder):
+    return builder.with_weights("outside")
+
+
+def test_an_unchanged_engine_in_parts_is_taken_over_whole(model, tmp_path):
+    out = tmp_path / "tree"
+    assert stages(model, out, change=outside).count("compile") == 2
+    first = EngineTree.open(out).manifest
+    files = [out / component.folder / name for component in first.components.values() for name in component.engines]
+    assert [file.name for file in files] == [
+        *("rank0.engine", "rank0.1.engine", "rank0.2.engine"),
+        *("decode.engine", "decode.1.engine", "decode.2.engine"),
+    ]
+    made = [file.stat().st_ino for file in files]
+    again = stages(model, out, change=outside)
+    assert again.count("reuse") == 2 and "compile" not in again
+    second = EngineTree.open(out)
+    second.check()
+    assert [file.stat().st_ino for file in files] == made
+    assert (second.manifest.files, second.manifest.components) == (first.files, first.components)
+
+
+@pytest.mark.parametrize("name", ["decode/decode.2.engine", "calls.json"])
+def test_of_a_tree_with_a_damaged_part_nothing_is_taken_over(model, tmp_path, name):
+    out = tmp_path / "tree"
+    stages(model, out, change=outside)
+    damaged = (out / name).read_bytes()[::-1]
+    (out / name).write_bytes(damaged)
+    again = stages(model, out, change=outside)
+    assert again.count("compile") == 2 and "reuse" not in again
+    EngineTree.open(out).check()
+    assert (out / name).read_bytes() != damaged
+
+
 def edit_a_row(model):
     path = model / "model.safetensors"
     tensors = load_file(path)

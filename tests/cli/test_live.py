@@ -42,10 +42,10 @@ def test_stages_that_run_side_by_side_have_a_bar_each(screen):
             ("compile decode", 0.25),
             ("compile llm", 0.75),
         ]
-        live.finished(StageRecord("compile", "decode", 1.0, 2**30, 7))
+        live.finished(StageRecord("compile", "decode", 1.0, 2**30))
         assert [task.description for task in live._progress.tasks] == ["compile llm"]
         assert live._progress.live.is_started
-        live.finished(StageRecord("compile", "llm", 1.5, 2**30, 8))
+        live.finished(StageRecord("compile", "llm", 1.5, 2**30))
         assert not live._progress.live.is_started
     assert screen.file.getvalue().count("peak   1.0 GiB") == 2
 

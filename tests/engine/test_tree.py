@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from ditto import EngineTree
+from ditto.engine import engine_files
 from ditto.errors import TreeError
 
 
@@ -62,6 +63,19 @@ def test_engines_built_one_at_a_time_open_as_one_tree(copy, llama_tree, tmp_path
     tree = EngineTree.open(tmp_path / "joined")
     assert tree.folder("llm") == tmp_path / "joined" / "llm"
     assert "llm/rank0.engine" in tree.manifest.files
+
+
+@pytest.mark.parametrize(
+    ("component", "parts", "wanted"),
+    [
+        ("llm", 1, ["rank0.engine"]),
+        ("llm", 3, ["rank0.engine", "rank0.1.engine", "rank0.2.engine"]),
+        ("vision", 2, ["model.engine", "model.1.engine"]),
+        ("decode", 3, ["decode.engine", "decode.1.engine", "decode.2.engine"]),
+    ],
+)
+def test_each_part_of_an_engine_has_a_file(component, parts, wanted):
+    assert engine_files(component, parts) == wanted
 
 
 def test_a_component_that_is_not_there_is_named(llama_tree):

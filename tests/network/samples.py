@@ -119,7 +119,8 @@ def whole() -> tuple[Network, dict[str, Tensor], Tensors]:
         )
         columns = literal(torch.tensor([0, 2]))  # the tables are of four columns, two are wanted
         cos, sin = (net.add(Gather(1), table, columns) for table in (cos, sin))
-        query, key = (net.add(RotaryEmbedding(False, 4), x, cos, sin, positions) for x in (query, key))
+        cos, sin = (net.add(Gather(0), table, positions) for table in (cos, sin))
+        query, key = (net.add(RotaryEmbedding(False, 4), x, cos, sin) for x in (query, key))
         updated = net.add(KVCacheUpdate(), cache, key, start)
         slots = net.add(Fill(8, 0, 1, torch.int32), literal(torch.tensor([8])))
         slots = net.add(Shuffle(reshape=(1, 1, 1, 8)), slots)

@@ -21,7 +21,7 @@ from ditto.runtime.profiles import (
 def component(**profiles: tuple[int, int, int]) -> Component:
     return Component(
         folder=".",
-        engine="an.engine",
+        engines=["an.engine"],
         dtype="float16",
         inputs={},
         outputs={},
@@ -61,6 +61,22 @@ def test_one_engine_runs_prompts_and_tokens_on_profiles_of_its_own(llama_tree):
     prefill, decode = llama_tree.component("llm").profiles
     assert (prefill, decode) == ("prefill", "decode")
     assert (prefill_profile(llama_tree, 1, 5).profile, decode_profile(llama_tree, 1)) == (0, (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("rows", "live", "wanted"),
+    [(1, 256, (0, 1)), (1, 512, (1, 1)), (2, 512, (3, 2)), (2, 768, (2, 2)), (3, 512, (4, 4)), (2, None, (2, 2))],
+)
+def test_decode_over_as_many_slots_as_a_profile_is_for_takes_that(llama_tree, rows, live, wanted):
+    profiles = {}
+    for batch in (1, 2, 4):
+        profiles[f"decode-{batch}"] = {"batch": [batch] * 3, "live": [1, 512, 1024]}
+        if batch < 4:
+            profiles[f"decode-{batch}x512"] = {"batch": [batch] * 3, "live": [512] * 3}
+    decode = evolve(llama_tree.component("llm"), profiles=profiles)
+    components = {**llama_tree.manifest.components, "decode": decode}
+    tree = evolve(llama_tree, manifest=evolve(llama_tree.manifest, components=components))
+    assert decode_profile(tree, rows, live) == wanted
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""The property of drawn configurations: each is built and equals Hugging Face, or is refused with the reason."""
+"""The property of drawn configurations: each is built and equals Hugging Face, or is refused with the reason. Engines
+whose weights are outside are computed in their parts."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from torch import Tensor
 
 from ditto import EngineTree, LlavaModel, LlmBuilder
 from ditto.errors import DittoError
-from ditto.reference import RELATIVE_ERROR, relative_error
+from ditto.network.parts import in_parts
+from ditto.reference import RELATIVE_ERROR, relative_error, run
 from ditto.runtime import Session, generate, open_session
 from ditto.runtime.session import Turn
 from ditto.runtime.weights import network_of, weights_of
@@ -33,6 +35,7 @@ from tests.support.decoding import eager, in_dtype
 from tests.support.drawn import Drawn, Llava
 from tests.support.layers import emitted
 from tests.support.models import image_features
+from tests.support.parts import run_in_parts
 from tests.support.refusals import the_reason
 
 SEED = "DITTO_PROPERTY_SEED"
@@ -104,7 +107,9 @@ def hold(drawn: Drawn, folder: Path) -> Outcome:
     except DittoError as error:
         return Outcome(f"refused for {the_reason(drawn, error).name}", by_hugging_face=not runs(drawn, stored))
     exact = eager(in_dtype(stored, torch.float32))
-    compare(drawn, tree, exact, [eager(nudged(exact, drawn.build.dtype, seed)) for seed in range(3)])
+    own = [eager(nudged(exact, drawn.build.dtype, seed)) for seed in range(3)]
+    with patch("ditto.runtime.reference.run", run_in_parts if drawn.build.weights == "outside" else run):
+        compare(drawn, tree, exact, own)
     return BUILT
 
 
@@ -156,7 +161,9 @@ def built(drawn: Drawn, model: Any, folder: Path) -> EngineTree:
         tree = build(folder / "tree")
     if asked.target == "tensorrt-rtx":
         for name in tree.manifest.components:
-            emitted(network_of(tree, name), weights_of(tree, name))
+            network = network_of(tree, name)
+            for part in in_parts(network).networks if asked.weights == "outside" else [network]:
+                emitted(part, weights_of(tree, name))
     return tree
 
 

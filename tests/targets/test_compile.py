@@ -14,7 +14,7 @@ from ditto.network import Network, Spec, symbol
 from ditto.network.layers import Activation, ElementWise
 from ditto.progress import listening, recording
 from ditto.targets import Profile
-from ditto.targets.compile import check_settings, compile_network, compute_capability
+from ditto.targets.compile import check_settings, compile_networks, compute_capability
 from tests.support.layers import NoTensors, network_of
 from tests.support.models import llama
 
@@ -35,9 +35,11 @@ class Tensors(NoTensors):
         """Nothing."""
 
 
-def build(network, path, profiles=None, config=None, capabilities=()):
-    profiles = profiles or [Profile("only", {"batch": DynamicDimension("batch", 1, 2, 4)})]
-    return compile_network(network, profiles, Tensors(), TRT, config or TensorRTConfig(), capabilities, path)
+PROFILES = (Profile("only", {"batch": DynamicDimension("batch", 1, 2, 4)}),)
+
+
+def build(network, path, profiles=PROFILES, config=None, capabilities=()):
+    return compile_networks([network], profiles, Tensors(), TRT, config or TensorRTConfig(), capabilities, [path])
 
 
 def test_a_profile_gives_every_inputs_shapes():
@@ -50,6 +52,16 @@ def test_the_engine_is_in_the_file_and_nothing_else_is(network, tmp_path):
     size = build(network, tmp_path / "model.engine")
     assert (tmp_path / "model.engine").stat().st_size == size > 1000
     assert [path.name for path in tmp_path.iterdir()] == ["model.engine"]
+
+
+def test_parts_are_in_files_of_their_own(network, tmp_path):
+    other = network_of(Activation("RELU"), [Spec((BATCH, 300), torch.float32)])
+    paths = [tmp_path / name for name in ("one", "two", "three")]
+    size = compile_networks([network, other, network], PROFILES, Tensors(), TRT, TensorRTConfig(), (), paths)
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+    assert sum(path.stat().st_size for path in paths) == size
+    alone = [build(each, tmp_path / "alone") for each in (network, other)]
+    assert [path.stat().st_size for path in paths] == pytest.approx([alone[0], alone[1], alone[0]], rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -96,23 +108,32 @@ def test_half_precision_with_heads_that_tensorrt_cannot_is_named(dtype, tmp_path
     builder.with_dtype("float32").build(tmp_path / "whole")
 
 
-def test_progress_goes_from_nothing_to_all(network, tmp_path):
-    heard = []
+class Ear:
+    """What is told of a build."""
 
-    class Ear:
-        def started(self, name, detail):
-            heard.append((name, detail))
+    def __init__(self):
+        self.heard = []
 
-        def advanced(self, name, detail, fraction):
-            heard.append(fraction)
+    def started(self, name, detail):
+        self.heard.append((name, detail))
 
-        def finished(self, record):
-            heard.append(record.name)
+    def advanced(self, name, detail, fraction):
+        self.heard.append(fraction)
 
-    with listening(Ear()), recording() as records:
-        build(network, tmp_path / "model.engine")
-    fractions = [entry for entry in heard if isinstance(entry, float)]
+    def finished(self, record):
+        self.heard.append(record.name)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_progress_goes_from_nothing_to_all(network, tmp_path, parts):
+    ear, paths = Ear(), [tmp_path / str(number) for number in range(parts)]
+    with listening(ear), recording() as records:
+        compile_networks([network] * parts, PROFILES, Tensors(), TRT, TensorRTConfig(), (), paths)
+    fractions = [entry for entry in ear.heard if isinstance(entry, float)]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
-    assert (heard[0], heard[-1]) == (("compile", "gelu"), "compile")
+    for part in range(parts):
+        steps = [fraction for fraction in fractions if part / parts < fraction <= (part + 1) / parts]
+        assert len(steps) > 1 and steps[-1] == pytest.approx((part + 1) / parts)
+    assert (ear.heard[0], ear.heard[-1]) == (("compile", "gelu"), "compile")
     assert [record.name for record in records] == ["compile"]

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from attrs import frozen
 from torch import Tensor
 from typing_extensions import override
 
 from ditto.builders import EngineBuilder, LlmBuilder
 from ditto.builders.pipeline import describe, describe_all
-from ditto.network import Network, resolve
-from ditto.network.layers import Constant
-from ditto.network.outside import with_weights_outside
-from ditto.network.weight import TensorSource
+from ditto.network import Network, Spec, TensorSource, resolve
+from ditto.network.parts import in_parts
 from ditto.reference import RELATIVE_ERROR, relative_error
 from tests.support.layers import emitted
+from tests.support.parts import by_calls, weights_by_value
 from tests.support.witness import replay
 from tests.support.witness.reading import DTYPES
 
@@ -35,23 +35,44 @@ def definition_of(builder: EngineBuilder, capacity: int = 48) -> Any:
     return emitted(*described(builder, capacity))
 
 
-def definition_with_weights_outside(builder: EngineBuilder, capacity: int = 48) -> tuple[Any, dict[str, Tensor]]:
-    """The definition of a builder that takes every weight it can as an input, and the numbers of those."""
-    return _with_weights_outside(*described(builder, capacity))
+@frozen
+class Computed:
+    """A language model as a function.
+
+    Args:
+        run: from the inputs to the outputs.
+        caches: specs of the KV caches among the inputs, by name.
+    """
+
+    run: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+    caches: Mapping[str, Spec]
 
 
-def definitions_apart(builder: LlmBuilder, capacity: int = 48) -> dict[str, tuple[Any, dict[str, Tensor]]]:
-    """The definitions for prompts and for steps of one token, and the numbers of the weights that they take."""
+def replayed(kept: Any) -> Computed:
+    """A definition."""
+    inputs = [kept.definition.get_input(index) for index in range(kept.definition.num_inputs)]
+    caches = {x.name: Spec(tuple(x.shape), DTYPES[x.dtype]) for x in inputs if x.name.startswith("past_")}
+    return Computed(lambda given: replay(kept.definition, given), caches)
+
+
+def replayed_in_parts(network: Network, source: TensorSource) -> Computed:
+    """The definitions of a network's parts, by their calls; they take every weight that they can as an input."""
+    parts, stored = in_parts(network, least_bytes=1), weights_by_value(network)
+    definitions = [emitted(part, source) for part in parts.networks]
+    weights = {name: resolve(stored[value], source, network.literals) for name, value in parts.outside.items()}
+
+    def run(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        made = by_calls(parts, {**given, **weights}, lambda part, taken: replay(definitions[part].definition, taken))
+        return {name: made[name] for name in network.outputs}
+
+    return Computed(run, {name: spec for name, spec in network.inputs.items() if name.startswith("past_")})
+
+
+def described_apart(builder: LlmBuilder, capacity: int = 48) -> dict[str, tuple[Network, TensorSource]]:
+    """The networks for prompts and for steps of one token, and who has their weights."""
     builder = builder.with_batch(2).with_target("tensorrt-rtx").with_weights("outside")
     job = builder.with_max_seq_len(capacity).with_max_input_len(capacity - 1).job(builder.resolved_target())
-    return {name: _with_weights_outside(network, part.tensors) for name, (part, network) in describe_all(job).items()}
-
-
-def _with_weights_outside(network: Network, source: TensorSource) -> tuple[Any, dict[str, Tensor]]:
-    made, outside = with_weights_outside(network, least_bytes=1)
-    constants = {node.outputs[0]: node.layer for node in network.nodes if isinstance(node.layer, Constant)}
-    numbers = {name: resolve(constants[value].weight, source, network.literals) for name, value in outside.items()}
-    return emitted(made, source), numbers
+    return {name: (network, part.tensors) for name, (part, network) in describe_all(job).items()}
 
 
 def eager(model: Any) -> Any:
@@ -64,17 +85,15 @@ def eager(model: Any) -> Any:
 
 
 class Decoder:
-    """A decoder's definition and its KV caches, which begin as noise: unwritten slots must not matter."""
+    """A decoder and its KV caches, which begin as noise: unwritten slots must not matter."""
 
-    def __init__(self, kept: Any, table: Tensor | None = None, weights: Mapping[str, Tensor] | None = None) -> None:
-        self._kept = kept
-        self._extra = {**(weights or {}), **({} if table is None else {"prompt_embedding_table": table})}
-        inputs = [kept.definition.get_input(index) for index in range(kept.definition.num_inputs)]
+    def __init__(self, computed: Computed, table: Tensor | None = None) -> None:
+        self._computed = computed
+        self._extra = {} if table is None else {"prompt_embedding_table": table}
         noise = torch.Generator().manual_seed(7)
         self._caches = {
-            handle.name: torch.randn(2, *tuple(handle.shape)[1:], generator=noise).to(DTYPES[handle.dtype])
-            for handle in inputs
-            if handle.name.startswith("past_")
+            name: torch.randn([2, *map(int, spec.shape[1:])], generator=noise).to(spec.dtype)  # type: ignore[arg-type]
+            for name, spec in computed.caches.items()
         }
         self._lengths = torch.zeros(2, dtype=torch.int32)
 
@@ -87,7 +106,7 @@ class Decoder:
             "last_token_ids": given - 1,
             "write_indices": self._lengths,
         }
-        return self._advanced(replay(self._kept.definition, {**inputs, **self._caches, **self._extra}), given)
+        return self._advanced(self._computed.run({**inputs, **self._caches, **self._extra}), given)
 
     def _advanced(self, outputs: dict[str, Tensor], given: Tensor | int) -> Tensor:
         """The logits; everything else goes into the caches."""
@@ -98,25 +117,23 @@ class Decoder:
 
 
 class ApartDecoder(Decoder):
-    """Two definitions that share KV caches: one for the prompts, one for every token after them."""
+    """Two networks that share KV caches: one for the prompts, one for every token after them."""
 
-    def __init__(self, parts: Mapping[str, tuple[Any, dict[str, Tensor]]], table: Tensor | None = None) -> None:
-        super().__init__(parts["llm"][0], table, parts["llm"][1])
-        self._parts, self._table = parts, table
+    def __init__(self, prompts: Computed, steps: Computed, table: Tensor | None = None) -> None:
+        super().__init__(prompts, table)
+        self._steps = steps
 
     @override
     def step(self, rows: Sequence[Tensor]) -> Tensor:
         if not self._lengths.any():
             return super().step(rows)
-        kept, weights = self._parts["decode"]
         inputs = {
             "input_ids": torch.stack(list(rows)).int(),
             "position_ids": self._lengths[:, None],
             "write_indices": self._lengths,
             "cache_slots": torch.arange(int(self._lengths.max()) + 3, dtype=torch.int32),
-            **({} if self._table is None else {"prompt_embedding_table": self._table}),
         }
-        return self._advanced(replay(kept.definition, {**inputs, **self._caches, **weights}), 1)
+        return self._advanced(self._steps.run({**inputs, **self._caches, **self._extra}), 1)
 
 
 def logits(model: Any, rows: Sequence[Tensor], table: Tensor | None = None) -> list[Tensor]:
@@ -136,14 +153,10 @@ def logits(model: Any, rows: Sequence[Tensor], table: Tensor | None = None) -> l
 
 
 def decoder_errors(
-    kept: Any,
-    rows: Sequence[Tensor],
-    wanted: Sequence[Tensor],
-    table: Tensor | None = None,
-    weights: Mapping[str, Tensor] | None = None,
+    kept: Any, rows: Sequence[Tensor], wanted: Sequence[Tensor], table: Tensor | None = None
 ) -> list[float]:
     """Relative errors of prefill (all tokens but the last of each row) and of one step of decoding (the last)."""
-    return step_errors(Decoder(kept, table, weights), rows, wanted)
+    return step_errors(Decoder(replayed(kept), table), rows, wanted)
 
 
 def step_errors(decoder: Decoder, rows: Sequence[Tensor], wanted: Sequence[Tensor]) -> list[float]:

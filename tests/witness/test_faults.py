@@ -172,7 +172,7 @@ def cosine_and_sine_change_places(net):
 @fault("llama", refused="takes 0 to 127 out of 48")
 def positions_are_token_ids(net):
     inputs = {net.get_input(index).name: net.get_input(index) for index in range(net.num_inputs)}
-    every(net, trt.IRotaryEmbeddingLayer)[0].set_input(3, inputs["input_ids"])
+    replace(net, inputs["position_ids"], inputs["input_ids"])
 
 
 @fault("llama")

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoTokenizer, CLIPImageProcessor, LlavaForConditionalGeneration
+from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionConfig, LlavaForConditionalGeneration
 
 from ditto.builders import LlmBuilder
 from ditto.families import LlavaModel
+from ditto.network.parts import in_parts
 from ditto.reference import RELATIVE_ERROR, relative_error
-from tests.support.models import LLAVA_MODELS, TEXT_MODELS, image_features
+from tests.support.models import LLAVA_MODELS, TEXT_MODELS, VISION, image_features, llama, llava
 from tests.support.witness import replay
 from tests.witness.comparison import (
     ApartDecoder,
@@ -21,10 +22,12 @@ from tests.witness.comparison import (
     allowed,
     decoder_errors,
     definition_of,
-    definition_with_weights_outside,
-    definitions_apart,
+    described,
+    described_apart,
     eager,
     logits,
+    replayed,
+    replayed_in_parts,
     step_errors,
 )
 
@@ -81,28 +84,49 @@ def test_a_vision_tower_loses_to_rounding_no_more_than_hugging_face(name, dtype)
 
 
 @pytest.mark.parametrize("name", ["llama", "llama with tied embeddings", "gemma2 with soft-caps and windows", "qwen2"])
-def test_a_decoder_with_its_weights_outside_computes_what_hugging_face_computes(name):
+def test_a_decoder_in_parts_computes_what_hugging_face_computes(name):
     model, rows = TEXT_MODELS[name](), _rows(3, 128)
-    kept, weights = definition_with_weights_outside(LlmBuilder.from_model(model))
-    assert "model.layers.0.mlp.down_proj.weight" in weights
-    wanted = logits(eager(model), rows)
-    assert max(decoder_errors(kept, rows, wanted, weights=weights)) <= RELATIVE_ERROR[FLOAT]
+    decoder = Decoder(replayed_in_parts(*described(LlmBuilder.from_model(model))))
+    assert max(step_errors(decoder, rows, logits(eager(model), rows))) <= RELATIVE_ERROR[FLOAT]
+
+
+def _apart(builder: LlmBuilder, table: torch.Tensor | None = None) -> ApartDecoder:
+    made = {name: replayed_in_parts(*network) for name, network in described_apart(builder).items()}
+    return ApartDecoder(made["llm"], made["decode"], table)
 
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_prefill_and_decode_apart_compute_what_hugging_face_computes(name):
     model, rows = TEXT_MODELS[name](), _rows(3, 128)
-    decoder = ApartDecoder(definitions_apart(LlmBuilder.from_model(model)))
+    decoder = _apart(LlmBuilder.from_model(model))
     assert max(step_errors(decoder, rows, logits(eager(model), rows))) <= RELATIVE_ERROR[FLOAT]
 
 
-@pytest.mark.parametrize("name", LLAVA_MODELS)
-def test_a_vision_tower_with_its_weights_outside_computes_what_hugging_face_computes(name):
-    model = LLAVA_MODELS[name]()
-    kept, weights = definition_with_weights_outside(LlavaModel.from_model(model).vision)
-    assert weights
+def test_a_deep_decoder_calls_one_block_for_each_layer():
+    model, rows = llama(num_hidden_layers=5), _rows(3, 128)
+    networks = described_apart(LlmBuilder.from_model(model))
+    times = {name: len(in_parts(network, 1).calls.calls) for name, (network, _) in networks.items()}
+    assert times == {"llm": 1 + 4 + 1, "decode": 1 + 5 + 1}  # of a prompt's last layer only the last tokens are wanted
+    made = {name: replayed_in_parts(*network) for name, network in networks.items()}
+    errors = step_errors(ApartDecoder(made["llm"], made["decode"]), rows, logits(eager(model), rows))
+    assert max(errors) <= RELATIVE_ERROR[FLOAT]
+
+
+def test_a_deep_tower_calls_one_block_for_each_layer():
+    model = llava(CLIPVisionConfig(**{**VISION, "num_hidden_layers": 6}), vision_feature_layer=[-6, -3, -1])
     pixels = _pixels(model)
-    found = replay(kept.definition, {"input": pixels, **weights})["encoder_output"]
+    network, source = described(LlavaModel.from_model(model).with_weights("outside").vision)
+    assert len(in_parts(network, 1).calls.calls) == 1 + 6 + 1
+    found = replayed_in_parts(network, source).run({"input": pixels})["encoder_output"]
+    assert relative_error(found, image_features(eager(model), pixels)) <= RELATIVE_ERROR[FLOAT]
+
+
+@pytest.mark.parametrize("name", LLAVA_MODELS)
+def test_a_vision_tower_in_parts_computes_what_hugging_face_computes(name):
+    model = LLAVA_MODELS[name]()
+    pixels = _pixels(model)
+    tower = replayed_in_parts(*described(LlavaModel.from_model(model).with_weights("outside").vision))
+    found = tower.run({"input": pixels})["encoder_output"]
     assert relative_error(found, image_features(eager(model), pixels)) <= RELATIVE_ERROR[FLOAT]
 
 
@@ -113,7 +137,7 @@ def test_ids_past_the_vocabulary_take_rows_of_the_prompt_table():
     builder, wanted = LlavaModel.from_model(model).llm, logits(eager(model), rows, table)
     assert max(decoder_errors(definition_of(builder), rows, wanted, table)) <= RELATIVE_ERROR[FLOAT]
     rows[1][-1] = 17  # what the model itself chooses is never a row of the table
-    apart, wanted = ApartDecoder(definitions_apart(builder), table), logits(model, rows, table)
+    apart, wanted = _apart(builder, table), logits(model, rows, table)
     assert max(step_errors(apart, rows, wanted)) <= RELATIVE_ERROR[FLOAT]
 
 
@@ -133,7 +157,7 @@ def test_the_bundled_model_answers_about_pictures_as_in_hugging_face(bundled, sh
     assert relative_error(features, image_features(bundled, pixels)) <= RELATIVE_ERROR[dtype]
 
     image, vocab_size = bundled.config.image_token_index, bundled.config.text_config.vocab_size
-    decoder, prompts, mine = Decoder(llm, features.flatten(0, 1)), [], []
+    decoder, prompts, mine = Decoder(replayed(llm), features.flatten(0, 1)), [], []
     for index, question in enumerate(("How many shapes are there?", "Which?")):
         before, after = (tokenizer(text)["input_ids"] for text in ("USER: ", f"\n{question} ASSISTANT:"))
         prompts.append(torch.tensor(before + [image] * 64 + after))

@@ -167,59 +167,53 @@ def turn(x, angles, interleaved):
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("interleaved", [True, False])
 @pytest.mark.parametrize("width", [4, 8])
-@pytest.mark.parametrize("ids", [torch.int32, torch.int64])
-def test_rotation_is_complex_multiplication(interleaved, width, ids, dtype):
+def test_rotation_is_complex_multiplication(interleaved, width, dtype):
     x = (torch.rand(2, 3, 4, 8) * 2 - 1).to(dtype)
-    positions = torch.randint(0, 16, (2, 4), dtype=ids)
-    angles = torch.arange(16.0).double()[:, None] * 10.0 ** -torch.arange(width // 2)
+    angles = torch.randint(0, 16, (2, 4, 1)).double() * 10.0 ** -torch.arange(width // 2)
     wanted = x.clone()
-    wanted[..., :width] = turn(x[..., :width].double(), angles[positions.long()][:, None], interleaved)
-    inputs = [x, angles.cos().to(dtype), angles.sin().to(dtype), positions]
-    check_layer(RotaryEmbedding(interleaved, width), inputs, wanted)
+    wanted[..., :width] = turn(x[..., :width].double(), angles[:, None], interleaved)
+    check_layer(RotaryEmbedding(interleaved, width), [x, angles.cos().to(dtype), angles.sin().to(dtype)], wanted)
 
 
 def test_batch_and_sequence_of_rotation_may_be_named():
-    x, table = spec("float16[batch, 4, sequence, 8]"), spec("float16[16, 2]")
-    network = network_of(RotaryEmbedding(False, 4), [x, table, table, spec("int32[batch, sequence]")])
+    x, turns = spec("float16[batch, 4, sequence, 8]"), spec("float16[batch, sequence, 2]")
+    network = network_of(RotaryEmbedding(False, 4), [x, turns, turns])
     assert network.value(network.outputs["result"]).spec == x
     emitted(network)
 
 
+X = "float32[2, 3, 5, 8]"
+
+
 @pytest.mark.parametrize(
-    ("width", "specs", "message"),
+    ("width", "cos", "sin", "message"),
     [
         (
             4,
-            ["float32[2, 3, 5, 8]", "float16[9, 2]", "float32[9, 2]", "int32[2, 5]"],
-            "needs equal dtypes, got float32[2, 3, 5, 8] and float16[9, 2] and float32[9, 2]",
+            "float16[2, 5, 2]",
+            "float32[2, 5, 2]",
+            f"needs equal dtypes, got {X} and float16[2, 5, 2] and float32[2, 5, 2]",
         ),
+        (3, *["float32[2, 5, 1]"] * 2, f"cannot rotate 3 columns of {X}"),
+        (10, *["float32[2, 5, 5]"] * 2, f"cannot rotate 10 columns of {X}"),
         (
-            3,
-            ["float32[2, 3, 5, 8]", *["float32[9, 1]"] * 2, "int32[2, 5]"],
-            "cannot rotate 3 columns of float32[2, 3, 5, 8]",
-        ),
-        (
-            10,
-            ["float32[2, 3, 5, 8]", *["float32[9, 5]"] * 2, "int32[2, 5]"],
-            "cannot rotate 10 columns of float32[2, 3, 5, 8]",
+            4,
+            *["float32[2, 5, 4]"] * 2,
+            f"cosines float32[2, 5, 4] and sines float32[2, 5, 4] do not fit 4 columns of {X}",
         ),
         (
             4,
-            ["float32[2, 3, 5, 8]", *["float32[9, 4]"] * 2, "int32[2, 5]"],
-            "tables float32[9, 4] and float32[9, 4] do not fit 4 columns",
+            "float32[2, 5, 2]",
+            "float32[1, 5, 2]",
+            f"cosines float32[2, 5, 2] and sines float32[1, 5, 2] do not fit 4 columns of {X}",
         ),
+        (4, *["float32[5, 2]"] * 2, f"cosines float32[5, 2] and sines float32[5, 2] do not fit 4 columns of {X}"),
         (
             4,
-            ["float32[2, 3, 5, 8]", "float32[9, 2]", "float32[8, 2]", "int32[2, 5]"],
-            "tables float32[9, 2] and float32[8, 2] do not fit 4 columns",
+            *["float32[2, 3, 2]"] * 2,
+            f"cosines float32[2, 3, 2] and sines float32[2, 3, 2] do not fit 4 columns of {X}",
         ),
-        (
-            4,
-            ["float32[2, 3, 5, 8]", *["float32[9, 2]"] * 2, "int32[5]"],
-            "position ids int32[5] do not fit float32[2, 3, 5, 8]",
-        ),
-        (4, ["float32[2, 3, 5, 8]", *["float32[9, 2]"] * 2, "int8[2, 5]"], "needs an integer dtype, got int8[2, 5]"),
     ],
 )
-def test_rotation_refuses_what_does_not_fit(width, specs, message):
-    assert refusal(RotaryEmbedding(False, width), *specs) == message
+def test_rotation_refuses_what_does_not_fit(width, cos, sin, message):
+    assert refusal(RotaryEmbedding(False, width), X, cos, sin) == message

@@ -12,7 +12,7 @@ from ditto.arguments import DynamicDimension
 from ditto.configs import TensorRTConfig
 from ditto.network import Network
 from ditto.network.weight import Stored, leaves
-from ditto.targets.compile import Profile, compile_network
+from ditto.targets.compile import Profile, compile_networks
 from ditto.targets.emit import Emission, Messages
 from tests.support.recorder.definition import Definition
 from tests.support.recorder.module import recording_tensorrt
@@ -63,6 +63,6 @@ def compiled(
         Profile(title, {name: DynamicDimension(name, *sizes) for name, sizes in ranges.items()})
         for title, ranges in profiles.items()
     ]
-    compile_network(network, made, source or Zeros(network), trt, TensorRTConfig(), (), path)
+    compile_networks([network], made, source or Zeros(network), trt, TensorRTConfig(), (), [path])
     ((definition, config),) = trt.module.built
     return definition, config

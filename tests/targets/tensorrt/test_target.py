@@ -12,6 +12,7 @@ from ditto.configs import Limits, TensorRTBuilderConfig, TensorRTConfig, TensorR
 from ditto.errors import MissingLibraryError
 from ditto.network.layers import Concatenation
 from ditto.network.weight import Stored
+from ditto.runtime.profiles import live_slots
 from ditto.targets import target
 from tests.test_program import captured
 
@@ -44,21 +45,34 @@ def test_prefill_and_decode_have_a_profile_each():
 
 
 def test_usual_prompts_have_profiles_with_static_shapes_beside_the_one_for_all():
-    prefill, decode = RTX.apart(evolve(LIMITS, opt_input_len=24))
+    prefill, _ = RTX.apart(evolve(LIMITS, opt_input_len=24))
     assert [profile.name for profile in prefill.profiles] == ["prefill", "prefill-1x24", "prefill-2x24", "prefill-4x24"]
-    assert [profile.name for profile in decode.profiles if "x" not in profile.name] == [
-        "decode-1",
-        "decode-2",
-        "decode-4",
-    ]
     for rows, profile in zip((1, 2, 4), prefill.profiles[1:], strict=True):
         fixed = {name: (range_.min, range_.opt, range_.max) for name, range_ in profile.ranges.items()}
         assert fixed == {"batch": (rows,) * 3, "sequence": (24,) * 3, "prompt_rows": (1, 8, 16)}
 
 
 def test_without_a_usual_prompt_there_is_one_profile_for_all():
-    prefill, _ = RTX.apart(LIMITS)
+    prefill, decode = RTX.apart(LIMITS)
     assert [profile.name for profile in prefill.profiles] == ["prefill"]
+    assert [profile.name for profile in decode.profiles] == ["decode-1", "decode-2", "decode-4"]
+
+
+@pytest.mark.parametrize(
+    ("usual", "longest", "slots"),
+    [(640, 4096, (768, 1024)), (767, 4096, (768, 1024)), (768, 4096, (1024, 1280)), (600, 700, (700,))],
+)
+def test_decode_has_static_shapes_for_the_slots_behind_a_usual_prompt(usual, longest, slots):
+    limits = evolve(LIMITS, max_batch_size=2, max_input_len=usual, opt_input_len=usual, max_seq_len=longest)
+    _, decode = RTX.apart(limits)
+    names = [f"decode-{rows}{name}" for rows in (1, 2) for name in ("", *(f"x{count}" for count in slots))]
+    assert [profile.name for profile in decode.profiles] == names
+    ranges = {profile.name: profile.ranges["live"] for profile in decode.profiles}
+    assert (ranges["decode-2"].min, ranges["decode-2"].max) == (1, longest)
+    for count in slots:
+        found = ranges[f"decode-2x{count}"]
+        assert (found.min, found.opt, found.max) == (count,) * 3
+    assert live_slots(usual + 1, longest) == slots[0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,364 @@
+"""Parts of a network, run by their calls, compute what PyTorch computes, whatever repeats or does not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from ditto.network import check
+from ditto.network.layers import Constant, Convolution
+from ditto.network.parts import in_parts, whole
+from ditto.reference import Constants
+from tests.lowering.test_lower import Tensors, lowered
+from tests.network import samples
+from tests.support.parts import run_in_parts, weights_by_value
+
+WIDTH = 4
+X = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(1))
+
+
+class Block(nn.Module):
+    """What a transformer's block looks like from afar: a product, a vector of its own, a number, a residual."""
+
+    def __init__(self, factor=2.0, width=WIDTH):
+        super().__init__()
+        self.linear = nn.Linear(width, width, bias=False)
+        self.scale = nn.Parameter(torch.rand(width) + 0.5)
+        self.factor = factor
+
+    def forward(self, x):
+        return x + torch.tanh(self.linear(x) * self.scale) * self.factor
+
+
+class Chain(nn.Module):
+    """Blocks between two layers of other widths."""
+
+    def __init__(self, *blocks):
+        super().__init__()
+        self.first, self.last = nn.Linear(WIDTH, WIDTH + 1), nn.Linear(WIDTH + 1, 2)
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x):
+        x = self.first(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.last(x)
+
+
+def blocks(*factors):
+    return [Block(factor, WIDTH + 1) for factor in factors]
+
+
+def network_of(module, outputs=("result",), x=X):
+    return lowered(module, {"x": x}, outputs=outputs)
+
+
+def runs(network, least_bytes=1):
+    """How many nodes each part has that is no constant, and how often it is called."""
+    parts = in_parts(network, least_bytes)
+    times = Counter(call.part for call in parts.calls.calls)
+    return [
+        (sum(not isinstance(node.layer, Constant) for node in part.nodes), times[number])
+        for number, part in enumerate(parts.networks)
+    ]
+
+
+def check_parts(module, outputs=("result",), least_bytes=1, x=X):
+    """Hold the parts of a module against the module; returns its network."""
+    network = network_of(module, outputs, x)
+    found = run_in_parts(network, {"x": x}, Constants(network, Tensors(module)), least_bytes)
+    with torch.no_grad():
+        wanted = module(x)
+    wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+    for name, tensor in zip(outputs, wanted, strict=True):
+        assert_close(found[name], tensor, msg=lambda text, name=name: f"{name}: {text}")
+    return network
+
+
+def test_a_block_is_one_part_and_called_for_each():
+    network = check_parts(Chain(*blocks(2.0, 2.0, 2.0, 2.0, 2.0)))
+    assert runs(network) == [(2, 1), (5, 5), (2, 1)]
+
+
+def test_what_repeats_nothing_is_one_part():
+    network = check_parts(Chain(*blocks(2.0)))
+    assert runs(network) == [(9, 1)]
+
+
+class Formed(nn.Module):
+    """A block of one form or the other, whose weights are alike."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.linear, self.form = nn.Linear(WIDTH + 1, WIDTH + 1, bias=False), form
+
+    def forward(self, x):
+        return self.form(x + torch.tanh(self.linear(x)))
+
+
+@pytest.mark.parametrize(
+    ("forms", "block"),
+    [
+        ([torch.sigmoid] * 3, (4, 3)),
+        ([torch.exp, torch.sigmoid, torch.exp, torch.sigmoid], (8, 2)),
+        ([torch.exp, torch.sigmoid, torch.sin], None),
+    ],
+)
+def test_blocks_of_another_form_are_no_likes(forms, block):
+    assert runs(check_parts(Chain(*map(Formed, forms))))[1:2] == ([block] if block else [])
+
+
+class Likes(nn.Module):
+    """Much that is no like of anything, and in it, two times, a few of a kind."""
+
+    def __init__(self, widths):
+        super().__init__()
+        self.widths = nn.ModuleList(nn.Linear(*pair, bias=False) for pair in pairwise([WIDTH, *widths, WIDTH]))
+
+    def forward(self, x):
+        for linear in self.widths:
+            x = torch.tanh(linear(x))
+        return torch.exp(torch.sigmoid(torch.exp(torch.sigmoid(x))))
+
+
+@pytest.mark.parametrize(("widths", "parts"), [(range(5, 9), 1), (range(5, 25), 1), ([], 2)])
+def test_a_few_likes_are_not_worth_a_cut(widths, parts):
+    assert len(runs(check_parts(Likes(widths)))) == parts
+
+
+def test_there_may_be_nothing_before_or_after_the_blocks():
+    network = check_parts(nn.Sequential(*(Block() for _ in range(3))))
+    assert runs(network) == [(5, 3)]
+
+
+def test_each_call_takes_its_own_blocks_weights_and_hands_on_one_value():
+    parts = in_parts(network_of(Chain(*blocks(2.0, 2.0, 2.0))), 1)
+    handed = None
+    for number, call in enumerate(parts.calls.calls[1:-1]):
+        taken = {call.tensors[name] for name in parts.networks[1].inputs}
+        own = {f"blocks.{number}.linear.weight", f"blocks.{number}.scale"}
+        assert taken & set(parts.outside) == own
+        assert handed is None or handed in taken
+        (handed,) = (call.tensors[name] for name in parts.networks[1].outputs)
+        assert handed in parts.calls.between
+    assert handed in parts.calls.calls[-1].tensors.values()
+
+
+def test_the_network_is_left_as_it_is():
+    network = network_of(Chain(*blocks(2.0, 2.0, 2.0)))
+    nodes, inputs, outputs = list(network.nodes), dict(network.inputs), dict(network.outputs)
+    in_parts(network, 1)
+    assert (network.nodes, network.inputs, network.outputs) == (nodes, inputs, outputs)
+
+
+def test_weights_that_differ_between_blocks_are_outside_even_if_they_are_small():
+    network = check_parts(Chain(*blocks(2.0, 2.0)), least_bytes=1 << 20)
+    wanted = {f"blocks.{number}.{name}" for number in (0, 1) for name in ("linear.weight", "scale")}
+    assert set(in_parts(network, 1 << 20).outside) == wanted
+
+
+class Shared(Chain):
+    """Blocks that multiply by one vector and one matrix that all have."""
+
+    def __init__(self, *blocks):
+        super().__init__(*blocks)
+        self.vector = nn.Parameter(torch.rand(WIDTH + 1))
+        self.matrix = nn.Linear(WIDTH + 1, WIDTH + 1, bias=False)
+
+    def forward(self, x):
+        x = self.first(x)
+        for block in self.blocks:
+            x = block(self.matrix(x) * self.vector)
+        return self.last(x)
+
+
+def test_weights_that_blocks_have_in_common_are_inside_if_they_are_small():
+    large = (WIDTH + 1) ** 2 * 4
+    network = check_parts(Shared(*blocks(2.0, 2.0, 2.0)), least_bytes=large)
+    parts = in_parts(network, large)
+    assert len(parts.networks) == 3
+    assert "matrix.weight" in parts.outside and "vector" not in parts.outside
+    assert {str(constant.weight) for constant in parts.networks[1].constants()} >= {"reshape(vector, [1, 5])"}
+    taken = [call.tensors["matrix.weight"] for call in parts.calls.calls if call.part == 1]
+    assert taken == ["matrix.weight"] * 3
+
+
+def test_what_is_bound_is_named_after_the_constant_that_has_the_numbers():
+    network = network_of(Chain(*blocks(2.0, 2.0)))
+    stored = weights_by_value(network)
+    for name, value in in_parts(network, 1).outside.items():
+        assert name in str(stored[value])
+
+
+@pytest.mark.parametrize(
+    ("factors", "block"),
+    [
+        ((2.0, 2.0, 3.0, 2.0, 2.0), (5, 2)),
+        ((3.0, 2.0, 2.0, 2.0), (5, 3)),
+        ((2.0, 3.0, 2.0, 3.0), (10, 2)),
+        ((2.0, 3.0, 4.0), None),
+    ],
+)
+def test_blocks_with_another_number_are_no_likes(factors, block):
+    made = runs(check_parts(Chain(*blocks(*factors))))
+    assert made[1:2] == ([block] if block else [])
+
+
+class Wired(Chain):
+    """Blocks of two residuals, of which each says what it reads the second time: the value of `back` blocks before,
+    that of the block's middle for 0, the chain's very first for None."""
+
+    def __init__(self, *backs):
+        super().__init__(*blocks(*[2.0] * len(backs)))
+        self.backs = backs
+
+    def forward(self, x):
+        first = self.first(x)
+        made = [first] * 3
+        for block, back in zip(self.blocks, self.backs):
+            middle = block(made[-1])
+            read = middle if back == 0 else first if back is None else made[-back]
+            made.append(torch.sigmoid(middle) * read)
+        return self.last(made[-1])
+
+
+@pytest.mark.parametrize(
+    "backs",
+    [
+        (1, 1, 1, 1),
+        (0, 0, 0, 0),
+        (1, 1, 2, 1),
+        (2, 2, 2, 2),
+        (1, 0, 1, 0),
+        (0, 1, 1, 1),
+        (1, 1, 1, 0),
+        (None, None, None),
+        (1, None, 2, None),
+        (3, 2, 1, 0, None, 1, 1),
+    ],
+    ids=str,
+)
+def test_blocks_read_what_their_own_wires_lead_to(backs):
+    check_parts(Wired(*backs))
+
+
+def test_blocks_that_read_one_value_in_two_places_are_not_those_that_read_two():
+    """Blocks 0 and 2 take the same value twice, block 1 two different ones."""
+    check_parts(Wired(1, 2, 1, 2, 2))
+
+
+class Towered(Chain):
+    """A tower whose features are those of several of its blocks."""
+
+    def __init__(self, chosen, *blocks):
+        super().__init__(*blocks)
+        self.chosen = chosen
+
+    def forward(self, x):
+        states = [self.first(x)]
+        for block in self.blocks:
+            states.append(block(states[-1]))
+        return self.last(torch.cat([states[index] for index in self.chosen]))
+
+
+@pytest.mark.parametrize("chosen", [(-1,), (-2,), (0, -1), (1, 3), (3, 2, 1), (0, 1, 2, 3, 4, 5)], ids=str)
+def test_values_of_blocks_that_are_read_later_come_out_right(chosen):
+    network = check_parts(Towered(chosen, *blocks(*[2.0] * 5)))
+    count = max(index % 6 for index in chosen)
+    assert runs(network)[1] == (5, count)
+
+
+class Open(Chain):
+    """A tower whose outputs are its blocks' values, of which some are read again, and what blocks have inside."""
+
+    def forward(self, x):
+        x = first = self.first(x)
+        made = []
+        for block in self.blocks:
+            inner = torch.tanh(block.linear(x))
+            x = block(x)
+            made += [inner, x]
+        return first, *made, self.last(x), self.last.weight, self.first.bias
+
+
+def test_values_inside_blocks_and_constants_that_are_outputs_come_out_right():
+    outputs = ("first", *(f"{kind} {index}" for index in range(4) for kind in ("inner", "state")), "y", "w", "b")
+    network = check_parts(Open(*blocks(2.0, 2.0, 2.0, 2.0)), outputs)
+    assert runs(network)[1][1] == 4
+    parts = in_parts(network, 1)
+    made = [call.tensors[name] for call in parts.calls.calls for name in parts.networks[call.part].outputs]
+    assert set(made) >= set(outputs)
+    assert not set(outputs) & set(parts.calls.between)
+    assert "last.weight" not in parts.outside
+
+
+class Convolved(nn.Module):
+    """Convolutions in a row, or blocks behind one."""
+
+    def __init__(self, convolutions, *blocks):
+        super().__init__()
+        self.convolutions = nn.ModuleList(nn.Conv2d(2, 2, 3, padding=1) for _ in range(convolutions))
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x):
+        for convolution in self.convolutions:
+            x = torch.tanh(convolution(x))
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+@pytest.mark.parametrize("least_bytes", [1, 1 << 20])
+@pytest.mark.parametrize(("convolutions", "count"), [(4, 0), (1, 3)])
+def test_kernels_stay_inside(convolutions, count, least_bytes):
+    module, x = Convolved(convolutions, *(Block() for _ in range(count))), torch.randn(1, 2, 3, WIDTH)
+    network = check_parts(module, least_bytes=least_bytes, x=x)
+    parts = in_parts(network, least_bytes)
+    assert not any("convolutions" in name and "weight" in name for name in parts.outside)
+    kernels = [node.inputs[1] for part in parts.networks for node in part.nodes if isinstance(node.layer, Convolution)]
+    assert len(kernels) == convolutions
+    inside = {name for part in parts.networks for name in weights_by_value(part)}
+    assert inside >= set(kernels)
+
+
+class Started(nn.Module):
+    """Blocks that add to what they read a weight in one case, a computed value in the other."""
+
+    def __init__(self, *is_weight):
+        super().__init__()
+        self.is_weight = is_weight
+        self.start = nn.Parameter(torch.randn(3, WIDTH))
+        self.blocks = nn.ModuleList(Block() for _ in is_weight)
+
+    def forward(self, x):
+        computed = torch.exp(x)
+        for block, is_weight in zip(self.blocks, self.is_weight):
+            x = block(x * (self.start if is_weight else computed))
+        return x
+
+
+@pytest.mark.parametrize("is_weight", [(False, True, False), (True, False, True), (True, False, False)], ids=str)
+def test_what_is_a_weight_in_one_block_may_be_computed_in_another(is_weight):
+    check_parts(Started(*is_weight))
+
+
+def test_every_kind_of_layer_is_in_a_part():
+    network, inputs, source = samples.whole()
+    before = run_in_parts(network, inputs, Constants(network, source), 1 << 30)
+    assert_close(run_in_parts(network, inputs, Constants(network, source)), before)
+    kinds = {type(node.layer) for part in in_parts(network).networks for node in part.nodes}
+    assert kinds == {type(node.layer) for node in network.nodes}
+
+
+def test_a_network_with_its_weights_inside_is_one_part_with_its_own_names():
+    network = network_of(Chain(*blocks(2.0, 2.0)))
+    parts = whole(network)
+    assert parts.networks == (network,) and parts.outside == {} and parts.calls.between == {}
+    (call,) = parts.calls.calls
+    assert (call.part, call.tensors) == (0, {"x": "x", "result": "result"})
+    check(network)

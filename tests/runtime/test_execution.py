@@ -1,0 +1,256 @@
+"""The calls of an execution compute what PyTorch computes, in memory that later calls use again."""
+
+from __future__ import annotations
+
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+from attrs import evolve, frozen
+from torch import nn
+from torch.testing import assert_close
+
+from ditto import EngineTree, LlmBuilder
+from ditto.engine import record_files, write_manifest
+from ditto.errors import DeviceError, TreeError
+from ditto.network import Network
+from ditto.network.parts import in_parts, whole
+from ditto.reference import Constants
+from ditto.runtime import execution
+from ditto.runtime.between import ALIGNMENT, aligned
+from ditto.runtime.execution import Parts
+from tests.lowering.test_lower import Tensors, lowered
+from tests.network.test_parts import WIDTH, Block, Chain, Towered, blocks
+from tests.support.engines import CpuContext, CpuEngine
+from tests.support.models import llama
+from tests.support.parts import weights_by_value
+
+PROFILES = {"few": {"batch": [1, 2, 4]}, "many": {"batch": [4, 8, 64]}}
+WORK = 1000
+
+
+@pytest.fixture(autouse=True)
+def a_gpu(monkeypatch):
+    """Memory counts as a GPU's; numbers are the same in every run."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True, raising=False)
+
+
+@frozen
+class Loaded:
+    """A module's network on engines of the CPU."""
+
+    module: nn.Module
+    network: Network
+    parts: Parts
+    calls: object
+    weights: dict[str, torch.Tensor]
+    log: list[CpuContext]
+
+    def execution(self, profile=0, scratch=None):
+        """A way to run it, its weights bound."""
+        scratch = torch.empty(self.parts.scratch_bytes, dtype=torch.uint8) if scratch is None else scratch
+        made = self.parts.execution(profile, scratch, eager=True)
+        made.bind(self.weights)
+        return made
+
+
+def loaded(module, divide=lambda network: in_parts(network, 1), scratch=(WORK, 10, 500)):
+    """A module of x [batch, WIDTH]."""
+    network = lowered(module, {"x": torch.randn(3, WIDTH)}, {"x": "batch"})
+    made, stored, constants = divide(network), weights_by_value(network), Constants(network, Tensors(module))
+    log: list[CpuContext] = []
+    engines = [
+        CpuEngine(part, constants, PROFILES, bytes_, log) for part, bytes_ in zip(made.networks, scratch, strict=False)
+    ]
+    weights = {name: constants[stored[value]].clone() for name, value in made.outside.items()}
+    return Loaded(module, network, Parts(engines, made.calls, network.inputs, PROFILES), made.calls, weights, log)
+
+
+@pytest.fixture
+def chain():
+    """A chain of four blocks, in three parts."""
+    return loaded(Chain(*blocks(2.0, 2.0, 2.0, 2.0)))
+
+
+def run(made, x, out=None):
+    """What an execution makes of x, in new memory."""
+    out = torch.full((len(x), 2), float("nan")) if out is None else out
+    made.bind({"x": x, "result": out})
+    made.enqueue()
+    return out
+
+
+def wanted(module, x):
+    """What PyTorch makes of x."""
+    with torch.no_grad():
+        return module(x)
+
+
+MODULES = {
+    "blocks": lambda: Chain(*blocks(2.0, 2.0, 2.0, 2.0)),
+    "nothing but blocks": lambda: nn.Sequential(*(Block() for _ in range(3))),
+    "features of the first block, too": lambda: Towered((-1, 1), *blocks(2.0, 2.0, 2.0)),
+    "blocks of two by turns": lambda: Chain(*blocks(2.0, 3.0, 2.0, 3.0)),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("divide", [lambda network: in_parts(network, 1), whole], ids=["in parts", "whole"])
+def test_calls_compute_what_pytorch_computes(name, divide):
+    made = loaded(MODULES[name](), divide)
+    x = torch.randn(3, WIDTH)
+    found = torch.full(tuple(wanted(made.module, x).shape), float("nan"))
+    assert_close(run(made.execution(), x, found), wanted(made.module, x))
+
+
+def test_a_new_batch_is_laid_out_anew(chain):
+    made = chain.execution()
+    for rows in (2, 2, 4, 1, 3, 4):
+        x = torch.randn(rows, WIDTH)
+        assert_close(run(made, x), wanted(chain.module, x))
+
+
+def test_calls_run_in_order_with_the_shapes_of_the_batch(chain):
+    run(chain.execution(), torch.randn(3, WIDTH))
+    assert [list(chain.parts._engines).index(done.engine) for done in chain.log] == [0, 1, 1, 1, 1, 2]
+    for call, done in zip(chain.calls.calls, chain.log, strict=True):
+        state = [name for name, known in call.tensors.items() if known in {"x", *chain.calls.between}]
+        assert {done.shapes[name] for name in state if name in done.shapes} <= {(3, WIDTH), (3, WIDTH + 1)}
+        assert any(name in done.shapes for name in state)
+
+
+def test_each_call_has_the_weights_of_its_own_block(chain):
+    run(chain.execution(), torch.randn(3, WIDTH))
+    for number, done in enumerate(chain.log[1:-1]):
+        for name in ("linear.weight", "scale"):
+            weight = chain.weights[f"blocks.{number}.{name}"]
+            assert done.addresses[f"blocks.0.{name}"] == weight.data_ptr()
+            assert done.shapes[f"blocks.0.{name}"] == tuple(weight.shape)
+
+
+def test_what_is_handed_on_lies_behind_what_engines_work_in(chain):
+    scratch = torch.empty(chain.parts.scratch_bytes, dtype=torch.uint8)
+    run(chain.execution(0, scratch), torch.randn(3, WIDTH))
+    start, stop = scratch.data_ptr() + aligned(WORK), scratch.data_ptr() + scratch.numel()
+    for call, done in zip(chain.calls.calls, chain.log, strict=True):
+        handed = [done.addresses[name] for name, whole in call.tensors.items() if whole in chain.calls.between]
+        assert handed
+        assert all(start <= place < stop and (place - start) % ALIGNMENT == 0 for place in handed)
+        assert (done.scratch.data_ptr(), done.scratch.numel()) == (scratch.data_ptr(), aligned(WORK))
+
+
+def test_memory_is_that_of_the_hungriest_engine_and_the_largest_batch(chain):
+    state = 64 * (WIDTH + 1) * 4
+    assert chain.parts.scratch_bytes == aligned(WORK) + 2 * aligned(state)
+    assert loaded(chain.module, whole, scratch=[WORK]).parts.scratch_bytes == aligned(WORK)
+
+
+def test_executions_that_take_turns_share_memory(chain):
+    scratch = torch.empty(chain.parts.scratch_bytes, dtype=torch.uint8)
+    few, many = (chain.execution(profile, scratch) for profile in (0, 1))
+    for _ in range(2):
+        for made, rows in ((few, 2), (many, 64)):
+            x = torch.randn(rows, WIDTH)
+            assert_close(run(made, x), wanted(chain.module, x))
+    assert [done.profile for done in chain.log] == [*["few"] * 6, *["many"] * 6] * 2
+
+
+def test_what_is_bound_stays_until_something_else_is(chain):
+    made, x, out = chain.execution(), torch.randn(2, WIDTH), torch.empty(2, 2)
+    run(made, x, out)
+    out.fill_(float("nan"))
+    x.copy_(torch.randn(2, WIDTH))
+    made.enqueue()
+    assert_close(out, wanted(chain.module, x))
+    other = {**chain.weights, "blocks.2.scale": chain.weights["blocks.2.scale"] * 3}
+    made.bind(other)
+    made.enqueue()
+    with torch.no_grad():
+        chain.module.blocks[2].scale.mul_(3)
+    assert_close(out, wanted(chain.module, x))
+
+
+def test_a_shape_that_the_profile_does_not_take_is_an_error(chain):
+    with pytest.raises(DeviceError, match=r"profile few takes x from \[1, 4\] to \[4, 4\], not \[5, 4\]"):
+        chain.execution(0).bind({"x": torch.randn(5, WIDTH)})
+
+
+def test_only_contiguous_memory_on_the_gpu_is_bound(chain, monkeypatch):
+    made = chain.execution()
+    with pytest.raises(AssertionError, match="x"):
+        made.bind({"x": torch.randn(WIDTH, 3).T})
+    monkeypatch.setattr(torch.Tensor, "is_cuda", False, raising=False)
+    with pytest.raises(AssertionError, match="x"):
+        made.bind({"x": torch.randn(3, WIDTH)})
+
+
+@pytest.fixture(scope="module")
+def outside_tree(tmp_path_factory):
+    """A tree whose engines take their weights as inputs; not to be changed."""
+    builder = LlmBuilder.from_model(llama(num_hidden_layers=3)).with_target("tensorrt-rtx").with_weights("outside")
+    return builder.build(tmp_path_factory.mktemp("execution") / "tree")
+
+
+@pytest.fixture
+def opened(monkeypatch, tmp_path):
+    """Engine files, and where their kernels are kept, in the order in which they are loaded."""
+    asked = []
+
+    def engine(trt, path, kernels):
+        asked.append((path.name, kernels))
+        return SimpleNamespace(inputs=(), scratch_bytes=1, keep_kernels=lambda: asked.append(("kept", path.name)))
+
+    monkeypatch.setattr(execution, "Engine", engine)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A GPU (80 GB)")
+    monkeypatch.setenv("DITTO_CACHE", str(tmp_path / "cache"))
+    return asked
+
+
+def test_every_part_is_loaded_with_kernels_of_its_own(outside_tree, opened, tmp_path):
+    parts = Parts.of(outside_tree, "decode", SimpleNamespace(), torch.device("cpu"))
+    names, kernels = zip(*opened, strict=True)
+    assert names == ("decode.engine", "decode.1.engine", "decode.2.engine")
+    digests = [outside_tree.manifest.files[f"decode/{name}"].sha256[:32] for name in names]
+    assert [path.name for path in kernels] == [f"{digest}-A-GPU-80-GB-.bin" for digest in digests]
+    assert [call.part for call in parts._calls.calls] == [0, 1, 1, 1, 2]
+    parts.keep_kernels()
+    assert opened[3:] == [("kept", name) for name in names]
+
+
+def test_an_engine_with_its_weights_inside_is_called_once_with_its_own_names(llama_tree, opened):
+    parts = Parts.of(llama_tree, "llm", SimpleNamespace(), torch.device("cpu"))
+    component = llama_tree.component("llm")
+    (call,) = parts._calls.calls
+    assert call.tensors == {name: name for name in (*component.inputs, *component.outputs)}
+    assert [name for name, _ in opened] == ["rank0.engine"]
+
+
+@pytest.fixture
+def copied(outside_tree, tmp_path):
+    """The tree, free to be changed."""
+    shutil.copytree(outside_tree.root, tmp_path / "tree")
+    return EngineTree.open(tmp_path / "tree")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "decode/calls.json is missing"),
+        (lambda path: path.write_text("{}"), r"decode/calls.json is not \d+ bytes long"),
+        (lambda path: path.write_text(path.read_text()[::-1]), "decode/calls.json has changed since it was built"),
+    ],
+    ids=["missing", "cut", "changed"],
+)
+def test_a_tree_whose_calls_are_not_those_that_were_built_is_refused(copied, damage, message):
+    damage(copied.root / "decode" / "calls.json")
+    with pytest.raises(TreeError, match=message):
+        EngineTree.open(copied.root)
+
+
+def test_calls_that_are_none_are_named(copied, opened):
+    (copied.root / "decode" / "calls.json").write_text('{"format": 1, "between": {}, "calls": [{"part": 0}]}')
+    write_manifest(evolve(copied.manifest, files=record_files(copied.root)), copied.root)
+    with pytest.raises(TreeError, match=r"the file of calls is damaged: required field missing @ \$\.calls\[0\]"):
+        Parts.of(EngineTree.open(copied.root), "decode", SimpleNamespace(), torch.device("cpu"))
