@@ -80,10 +80,12 @@ def stage_lines(report: TreeReport) -> list[str]:
 def _engine_lines(engine: EngineReport) -> list[str]:
     from ditto.builders.room import size_text
     from ditto.cli.plan import listed, together
+    from ditto.cli.tree import engine_text
 
     record = engine.record
-    size = size_text(engine.engine_bytes) if record.engines else "still to be compiled"
-    lines = [f"  engine      {size}, {record.dtype}; weights {size_text(engine.constant_bytes)} from {record.weights}"]
+    lines = [
+        f"  engine      {engine_text(engine)}, {record.dtype}; weights {size_text(engine.constant_bytes)} from {record.weights}"
+    ]
     for title, specs in (("inputs", record.inputs), ("outputs", record.outputs)):
         lines += listed(title, together(specs))
     if record.outside:

@@ -72,10 +72,11 @@ def page(report: TreeReport) -> str:
 def _engine(name: str, engine: EngineReport) -> str:
     from ditto.builders.room import size_text
     from ditto.cli.plan import grouped
+    from ditto.cli.tree import engine_text
 
     record = engine.record
     facts = {
-        "engine": size_text(engine.engine_bytes) if record.engines else "still to be compiled",
+        "engine": engine_text(engine),
         "dtype": record.dtype,
         "weights": f"{size_text(engine.constant_bytes)}, from {record.weights}",
         "outside": f"{len(record.outside)} weights are inputs" if record.outside else "",

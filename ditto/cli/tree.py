@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ditto.builders.room import size_text
 from ditto.engine import EngineTree, Manifest
+
+if TYPE_CHECKING:
+    from ditto.runtime.inspection import EngineReport
 
 
 def tree_text(tree: EngineTree) -> str:
@@ -46,6 +49,14 @@ def fact_text(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
     counts = {str(item): value.count(item) for item in value}
     return ", ".join(f"{count} x {item}" for item, count in counts.items())
+
+
+def engine_text(engine: EngineReport) -> str:
+    """An engine's size, and in how many parts it is."""
+    count = len(engine.record.engines)
+    if not count:
+        return "still to be compiled"
+    return size_text(engine.engine_bytes) + (f" in {count} parts" if count > 1 else "")
 
 
 def build_record(tree: EngineTree, out: Path, seconds: float) -> dict[str, Any]:

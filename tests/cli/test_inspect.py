@@ -8,7 +8,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from ditto import LlmBuilder
 from ditto.cli.main import main
+from tests.support.models import llama
 
 
 def test_text_says_what_the_tree_holds(llava_tree, capsys):
@@ -17,6 +19,13 @@ def test_text_says_what_the_tree_holds(llava_tree, capsys):
     for wanted in ("llm/rank0.engine", "tensorrt_rtx", "past_key_#", "prefill: ", "num_key_value_heads", "compile llm"):
         assert wanted in shown
     assert "self_attn" not in shown
+
+
+def test_text_says_in_how_many_parts_an_engine_is(tmp_path, capsys):
+    model = LlmBuilder.from_model(llama()).with_target("tensorrt-rtx").with_weights("outside")
+    model.build(tmp_path / "tree")
+    assert main(["inspect", str(tmp_path / "tree")]) == 0
+    assert re.search(r"engine +[\d.]+ MB in 3 parts, float32", capsys.readouterr().out)
 
 
 def test_layers_come_with_their_modules(llava_tree, capsys):
