@@ -83,9 +83,8 @@ def _engine_lines(engine: EngineReport) -> list[str]:
     from ditto.cli.tree import engine_text
 
     record = engine.record
-    lines = [
-        f"  engine      {engine_text(engine)}, {record.dtype}; weights {size_text(engine.constant_bytes)} from {record.weights}"
-    ]
+    weights = f"{size_text(engine.constant_bytes)} from {record.weights}"
+    lines = [f"  engine      {engine_text(engine)}, {record.dtype}; weights {weights}"]
     for title, specs in (("inputs", record.inputs), ("outputs", record.outputs)):
         lines += listed(title, together(specs))
     if record.outside:

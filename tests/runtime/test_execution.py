@@ -48,10 +48,13 @@ class Loaded:
     weights: dict[str, torch.Tensor]
     log: list[CpuContext]
 
+    def memory(self):
+        """As much as it works in, with room behind that is not to be used."""
+        return torch.zeros(self.parts.scratch_bytes + (1 << 16), dtype=torch.uint8)[: self.parts.scratch_bytes]
+
     def execution(self, profile=0, scratch=None):
         """A way to run it, its weights bound."""
-        scratch = torch.empty(self.parts.scratch_bytes, dtype=torch.uint8) if scratch is None else scratch
-        made = self.parts.execution(profile, scratch, eager=True)
+        made = self.parts.execution(profile, self.memory() if scratch is None else scratch, eager=True)
         made.bind(self.weights)
         return made
 
@@ -131,7 +134,7 @@ def test_each_call_has_the_weights_of_its_own_block(chain):
 
 
 def test_what_is_handed_on_lies_behind_what_engines_work_in(chain):
-    scratch = torch.empty(chain.parts.scratch_bytes, dtype=torch.uint8)
+    scratch = chain.memory()
     run(chain.execution(0, scratch), torch.randn(3, WIDTH))
     start, stop = scratch.data_ptr() + aligned(WORK), scratch.data_ptr() + scratch.numel()
     for call, done in zip(chain.calls.calls, chain.log, strict=True):
@@ -147,8 +150,14 @@ def test_memory_is_that_of_the_hungriest_engine_and_the_largest_batch(chain):
     assert loaded(chain.module, whole, scratch=[WORK]).parts.scratch_bytes == aligned(WORK)
 
 
+def test_nothing_is_written_behind_the_memory(chain):
+    scratch = chain.memory()
+    run(chain.execution(1, scratch), torch.randn(64, WIDTH))
+    assert scratch._base[len(scratch) :].count_nonzero() == 0
+
+
 def test_executions_that_take_turns_share_memory(chain):
-    scratch = torch.empty(chain.parts.scratch_bytes, dtype=torch.uint8)
+    scratch = chain.memory()
     few, many = (chain.execution(profile, scratch) for profile in (0, 1))
     for _ in range(2):
         for made, rows in ((few, 2), (many, 64)):
