@@ -16,7 +16,7 @@ from tests.support.models import llama
 
 @pytest.fixture
 def model(tmp_path):
-    llama().save_pretrained(tmp_path / "model")
+    llama(num_hidden_layers=3).save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from ditto import LlmBuilder
 from ditto.runtime.inspection import inspect
-from tests.support.models import TEXT_MODELS
+from tests.support.models import TEXT_MODELS, llama
 
 
 @pytest.mark.parametrize("name", ["vision", "llm"])
@@ -43,7 +43,7 @@ def test_windows_soft_caps_and_rope_are_among_the_facts(tmp_path):
 
 
 def test_engines_beside_one_another_are_reported_each(tmp_path):
-    builder = LlmBuilder.from_model(TEXT_MODELS["llama"]()).with_target("tensorrt-rtx").with_weights("outside")
+    builder = LlmBuilder.from_model(llama(num_hidden_layers=3)).with_target("tensorrt-rtx").with_weights("outside")
     tree = builder.build(tmp_path / "tree")
     report = inspect(tree)
     assert set(report.engines) == set(tree.manifest.components) == {"llm", "decode"}

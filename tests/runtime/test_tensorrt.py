@@ -22,7 +22,12 @@ NOTHING = torch.zeros(2, dtype=torch.int64)
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    builder = LlavaModel.from_model(llava()).with_batch(2).with_target("tensorrt-rtx").with_weights("outside")
+    builder = (
+        LlavaModel.from_model(llava(text={"num_hidden_layers": 3}))
+        .with_batch(2)
+        .with_target("tensorrt-rtx")
+        .with_weights("outside")
+    )
     return builder.with_opt_input_len(USUAL).build_all(tmp_path_factory.mktemp("usual") / "tree")
 
 

@@ -114,7 +114,7 @@ class CpuEngines:
     def execution(self, name: str, profile: int, eager: bool = True) -> Execution:
         """A new way to run a component on a profile, its weights bound."""
         parts = self._component(name)
-        scratch = torch.empty(parts.scratch_bytes, dtype=torch.uint8)
+        scratch = torch.empty(parts.scratch_bytes + (1 << 20), dtype=torch.uint8)[: parts.scratch_bytes]
         execution = parts.execution(profile, scratch, eager)
         execution.bind(dict(bound_weights(self.tree, name)))
         self.made.append(list(self.tree.component(name).profiles)[profile])
