@@ -21,7 +21,7 @@ from ditto.engine import Component, engine_files
 from ditto.engine.config import LlmConfig, VisionConfig, write_config
 from ditto.network import Network, check, network_text, save
 from ditto.network.calls import save_calls
-from ditto.network.parts import in_parts, whole
+from ditto.network.parts import Parts, in_parts, whole
 from ditto.network.weight import TensorSource, stored_names
 from ditto.program import Program, program_text
 from ditto.progress import stage
@@ -137,7 +137,7 @@ def build(
     if job.keep_weights and not job.beside:
         with stage("save weights", job.name):
             save_file({name: job.tensors.tensor(name).contiguous() for name in used}, folder / "weights.safetensors")
-    parts = in_parts(network) if job.weights_outside else whole(network)
+    parts = emitted(job, network)
     if job.weights_outside:
         save_calls(parts.calls, folder / "calls.json")
     settings = (target, tensorrt, tuple(capabilities), job.dtype, job.profiles, job.weights_outside)
@@ -160,6 +160,11 @@ def build(
         made_from=made_from,
     )
     return Built(component, used, library)
+
+
+def emitted(job: Job, network: Network) -> Parts:
+    """What TensorRT is given of a job's network."""
+    return in_parts(network) if job.weights_outside else whole(network)
 
 
 def profile_record(profiles: Sequence[Profile]) -> dict[str, dict[str, list[int]]]:

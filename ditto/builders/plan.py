@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +11,11 @@ from attrs import frozen
 from loguru import logger
 
 from ditto.builders.outline import Outline
-from ditto.builders.pipeline import Job, describe_all, layer_counts, profile_record
+from ditto.builders.pipeline import Job, describe_all, emitted, layer_counts, profile_record
 from ditto.builders.room import check_room, size_text
 from ditto.builders.source import ModelSource, Pretrained
 from ditto.errors import ModelError, UnsupportedOperator
 from ditto.network import Network
-from ditto.network.parts import in_parts, whole
 from ditto.network.weight import Stored, Weight, is_view, leaves
 from ditto.targets import Target
 
@@ -27,9 +26,9 @@ if TYPE_CHECKING:
 _BASE_MEMORY = 1_200_000_000
 # TensorRT-RTX 1.6 with weights inside an engine, measured: bytes of memory for each byte of weights.
 _MEMORY_PER_WEIGHT = 1.3
-# An engine without weights: code, so much for each layer, and for each layer in each profile but the first. Of 7B's
-# prompt engine a profile for all takes 16 kB a layer, one with static shapes 7 to 10.
-_ENGINE_BASE, _ENGINE_PER_LAYER, _ENGINE_PER_PROFILE = 3_000_000, 20_000, 12_000
+# An engine file without weights: code, so much for each layer, and for each layer in each profile but the first.
+# Measured where no layer is like another, as in the parts of a network; likes share some of it.
+_ENGINE_BASE, _ENGINE_PER_LAYER, _ENGINE_PER_PROFILE = 500_000, 52_000, 14_000
 
 
 @frozen(kw_only=True)
@@ -156,14 +155,16 @@ def plan_of(
 ) -> Plan:
     """The plan of engines that are described already: each with its network, None where it is refused."""
     compiled = target.cannot_compile is None
+    parts = {
+        name: () if network is None else emitted(job, network).networks for name, (job, network) in described.items()
+    }
     engines = {
-        name: _engine_plan(job, network, compiled, (refused or {}).get(name, []))
+        name: _engine_plan(job, network, parts[name], compiled, (refused or {}).get(name, []))
         for name, (job, network) in described.items()
     }
     job = next(iter(described.values()))[0]
     networks = [network for _, network in described.values() if network is not None]
     tensors = _stored(constant.weight for network in networks for constant in network.constants())
-    emitted = [_emitted(job, network) for job, network in described.values() if network is not None]
     return Plan(
         model=source.name,
         model_type=model_type,
@@ -175,7 +176,7 @@ def plan_of(
         engines=engines,
         parameters=_count(tensors.values()),
         unused=source.unused(frozenset(tensors)) if len(networks) == len(described) else [],
-        disk=sum(engine.engine for engine in engines.values()) + (_computed_bytes(emitted) if compiled else 0),
+        disk=sum(engine.engine for engine in engines.values()) + (_computed_bytes(parts.values()) if compiled else 0),
         memory=max(engine.memory for engine in engines.values()),
     )
 
@@ -196,7 +197,9 @@ def _readable(source: ModelSource) -> ModelSource:
     return Outline(source) if isinstance(source, Pretrained) and not source.has_weights else source
 
 
-def _engine_plan(job: Job, network: Network | None, compiled: bool, refused: list[Refusal]) -> EnginePlan:
+def _engine_plan(
+    job: Job, network: Network | None, parts: Sequence[Network], compiled: bool, refused: list[Refusal]
+) -> EnginePlan:
     cache, profiles = job.cache_bytes, profile_record(job.profiles)
     if network is None:
         parameters = {id(part): part for part in job.wrapper.parameters()}.values()
@@ -212,7 +215,6 @@ def _engine_plan(job: Job, network: Network | None, compiled: bool, refused: lis
             memory=_BASE_MEMORY,
             refused=refused,
         )
-    parts = _emitted(job, network)
     inside = sum(map(_bytes, parts))
     per_layer = _ENGINE_PER_LAYER + _ENGINE_PER_PROFILE * (len(profiles) - 1)
     code = _ENGINE_BASE * len(parts) + per_layer * sum(len(part.nodes) for part in parts)
@@ -228,11 +230,6 @@ def _engine_plan(job: Job, network: Network | None, compiled: bool, refused: lis
         memory=_BASE_MEMORY + (int(inside * _MEMORY_PER_WEIGHT) if compiled else 0),
         refused=[],
     )
-
-
-def _emitted(job: Job, network: Network) -> tuple[Network, ...]:
-    """What TensorRT is given."""
-    return (in_parts(network) if job.weights_outside else whole(network)).networks
 
 
 def _refusals(error: ModelError) -> list[Refusal]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -42,6 +42,11 @@ class Calls:
 
     calls: tuple[Call, ...]
     between: Mapping[str, Spec]
+
+    @staticmethod
+    def once(names: Iterable[str]) -> Calls:
+        """One part, with all of these tensors, run once."""
+        return Calls((Call(0, {name: name for name in names}),), {})
 
 
 @frozen

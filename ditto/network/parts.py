@@ -37,8 +37,7 @@ class Parts:
 
 def whole(network: Network) -> Parts:
     """A network with its weights inside, as one part."""
-    names = {name: name for name in (*network.inputs, *network.outputs)}
-    return Parts((network,), Calls((Call(0, names),), {}), {})
+    return Parts((network,), Calls.once((*network.inputs, *network.outputs)), {})
 
 
 def in_parts(network: Network, least_bytes: int = LEAST_BYTES) -> Parts:
@@ -75,9 +74,9 @@ class _Division:
 
     def __init__(self, network: Network, least_bytes: int) -> None:
         self._network, self._outside = network, Outside(network, least_bytes)
+        self._known_as = {value: name for name, value in network.outputs.items()}
         constants = (node for node in network.nodes if isinstance(node.layer, Constant))
-        given = set(network.outputs.values())
-        self._constants = {node.outputs[0]: node for node in constants if node.outputs[0] not in given}
+        self._constants = {node.outputs[0]: node for node in constants if node.outputs[0] not in self._known_as}
         self._sizes = self._size_nodes()
         self._body = self._in_order()
         self._made_by = {name: index for index, node in enumerate(self._body) for name in node.outputs}
@@ -85,7 +84,6 @@ class _Division:
         for index, node in enumerate(self._body):
             for name in node.inputs:
                 self._readers[name].append(index)
-        self._known_as = {value: name for name, value in network.outputs.items()}
 
     def parts(self) -> Parts:
         """The network in parts."""
@@ -115,7 +113,7 @@ class _Division:
                 spec = self._network.value(node.outputs[0]).spec
                 known = (name in found or name in self._constants for name in node.inputs)
                 is_size = bool(node.inputs) and spec.dtype == torch.int64 and all(known)
-            if is_size:
+            if is_size and node.outputs[0] not in self._known_as:
                 found[node.outputs[0]] = node
         return found
 

@@ -66,10 +66,7 @@ class Parts:
         nothing else is bound to that, so each graph has its own.
 
         Args:
-            profile: index of the optimisation profile.
-            scratch: memory to work in, of `scratch_bytes`; executions that never run at the same time may share it.
-            eager: compile kernels for new shapes at once rather than in the background (TensorRT-RTX). What is
-                recorded in a CUDA graph must be compiled by then.
+            profile, scratch, eager: as `Engine.context` takes them; `scratch` of `scratch_bytes` here.
         Raises:
             DeviceError: TensorRT refuses.
         """
@@ -155,7 +152,7 @@ def _calls(tree: EngineTree, name: str) -> Calls:
     component = tree.component(name)
     if tree.listed(name, "calls.json") in tree.manifest.files:
         return load_calls(tree.checked(name, "calls.json"))
-    return Calls((Call(0, {tensor: tensor for tensor in (*component.inputs, *component.outputs)}),), {})
+    return Calls.once((*component.inputs, *component.outputs))
 
 
 def _kernels(tree: EngineTree, name: str, file: str, device: torch.device) -> Path | None:

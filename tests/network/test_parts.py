@@ -11,7 +11,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from ditto.network import check
-from ditto.network.layers import Constant, Convolution
+from ditto.network.layers import Constant, Convolution, Shape
 from ditto.network.parts import in_parts, whole
 from ditto.reference import Constants
 from tests.lowering.test_lower import Tensors, lowered
@@ -365,3 +365,11 @@ def test_a_network_with_its_weights_inside_is_one_part_with_its_own_names():
     (call,) = parts.calls.calls
     assert (call.part, call.tensors) == (0, {"x": "x", "result": "result"})
     check(network)
+
+
+def test_a_size_that_is_an_output_is_made():
+    module = Chain(*blocks(2.0, 2.0, 2.0))
+    network = network_of(module)
+    network.output("sizes", network.add(Shape(), network.value("x")))
+    found = run_in_parts(network, {"x": X}, Constants(network, Tensors(module)))
+    assert found["sizes"].tolist() == list(X.shape)

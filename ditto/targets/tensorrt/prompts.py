@@ -37,7 +37,7 @@ _BY_ELEMENT = (ElementWise, Activation, Unary, Cast)
 class PromptProducts:
     """Lowerings of linear layers of one network, which remember what they made the other way round."""
 
-    _turned: dict[str, Value] = field(factory=dict)
+    _turned: dict[str, Value | None] = field(factory=dict)
 
     def table(self) -> Table:
         """By operator."""
@@ -79,25 +79,27 @@ class PromptProducts:
 
     def _turned_of(self, net: Lowering, value: Value) -> Value | None:
         """A value [B, S, N] as [1, N, M], if it comes of nothing but such products, element by element."""
-        if value.name in self._turned:
-            return self._turned[value.name]
+        if value.name not in self._turned:
+            self._turned[value.name] = self._turn(net, value)
+        return self._turned[value.name]
+
+    def _turn(self, net: Lowering, value: Value) -> Value | None:
         made = net.network.producer(value)
         if made is None or value.rank != 3:
             return None
-        inputs = [self._turned_of(net, net.network.value(name)) for name in made.inputs[: _operands(made)]]
         if isinstance(made.layer, Constant):
-            found = _constant_turned(net, made.layer.weight)
-        elif not inputs or any(each is None for each in inputs):
+            return _constant_turned(net, made.layer.weight)
+        if not isinstance(made.layer, (Slice, *_BY_ELEMENT)):
             return None
-        elif isinstance(made.layer, Slice):
-            found = _slice_turned(net, made.layer, inputs[0])
-        elif isinstance(made.layer, _BY_ELEMENT):
-            found = net.add(made.layer, *[each for each in inputs if each is not None])
-        else:
-            return None
-        if found is not None:
-            self._turned[value.name] = found
-        return found
+        inputs: list[Value] = []
+        for name in made.inputs[: _operands(made)]:
+            turned = self._turned_of(net, net.network.value(name))
+            if turned is None:
+                return None
+            inputs.append(turned)
+        return (
+            _slice_turned(net, made.layer, *inputs) if isinstance(made.layer, Slice) else net.add(made.layer, *inputs)
+        )
 
 
 def _operands(node: Node) -> int:
@@ -112,9 +114,8 @@ def _constant_turned(net: Lowering, weight: Weight) -> Value | None:
     return net.value(weight if weight.shape[2] == 1 else fold("reshape", weight, (1, weight.shape[2], 1)))
 
 
-def _slice_turned(net: Lowering, layer: Slice, turned: Value | None) -> Value | None:
+def _slice_turned(net: Lowering, layer: Slice, turned: Value) -> Value | None:
     """Neighbouring columns."""
-    assert turned is not None
     size = layer.size[2]
     if layer.start[:2] != (0, 0) or layer.stride != (1, 1, 1) or not isinstance(size, int):
         return None
