@@ -106,7 +106,7 @@ class EngineBuilder(ABC):
         """
         chosen = target(self.target, self.trtllm)
         chosen.check(self.tensorrt, self.compute_capabilities)
-        if self.weights == "outside" and not chosen.takes_weights_as_inputs:
+        if self.weights == "outside" and not chosen.has_own_session:
             raise ConfigError(
                 f"target {chosen.name} has weights inside its engines only",
                 remedy="leave --weights out, or build for a target without plugins",

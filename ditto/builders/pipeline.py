@@ -21,7 +21,7 @@ from ditto.engine import Component, engine_files
 from ditto.engine.config import LlmConfig, VisionConfig, write_config
 from ditto.network import Network, check, network_text, save
 from ditto.network.calls import save_calls
-from ditto.network.parts import Parts, in_parts, whole
+from ditto.network.parts import Parts, in_blocks, in_parts, whole
 from ditto.network.weight import TensorSource, stored_names
 from ditto.program import Program, program_text
 from ditto.progress import stage
@@ -48,6 +48,7 @@ class Job:
         tensors: who has the checkpoint's numbers.
         keep_weights: also write the weights beside the engine: for a model that is on no disk.
         weights_outside: the engine takes its large weights as inputs.
+        takes_parts: whoever runs the engine runs its network in parts.
         cache_bytes: of the KV cache at the chosen limits.
         more: engines of the same program, made beside this one over the same weights.
         beside: this is such an engine; config.json and kept weights are in the folder above its own.
@@ -68,6 +69,7 @@ class Job:
     tensors: TensorSource
     keep_weights: bool = False
     weights_outside: bool = False
+    takes_parts: bool
     cache_bytes: int = 0
     more: tuple[Job, ...] = ()
     beside: bool = False
@@ -138,7 +140,7 @@ def build(
         with stage("save weights", job.name):
             save_file({name: job.tensors.tensor(name).contiguous() for name in used}, folder / "weights.safetensors")
     parts = emitted(job, network)
-    if job.weights_outside:
+    if job.takes_parts:
         save_calls(parts.calls, folder / "calls.json")
     settings = (target, tensorrt, tuple(capabilities), job.dtype, job.profiles, job.weights_outside)
     made_from = reuse.made_from(folder / "network.json", settings)
@@ -164,7 +166,9 @@ def build(
 
 def emitted(job: Job, network: Network) -> Parts:
     """What TensorRT is given of a job's network."""
-    return in_parts(network) if job.weights_outside else whole(network)
+    if not job.takes_parts:
+        return whole(network)
+    return in_parts(network) if job.weights_outside else in_blocks(network)
 
 
 def profile_record(profiles: Sequence[Profile]) -> dict[str, dict[str, list[int]]]:

@@ -18,14 +18,15 @@ from ditto.errors import ModelError, UnsupportedOperator
 from ditto.network import Network
 from ditto.network.weight import Stored, Weight, is_view, leaves
 from ditto.targets import Target
+from ditto.targets.compile import at_once
 
 if TYPE_CHECKING:
     from ditto.builders.engine import EngineBuilder
 
 # What a process takes that describes models and compiles without weights (benchmarks/README.md).
 _BASE_MEMORY = 1_200_000_000
-# TensorRT-RTX 1.6 with weights inside an engine, measured: bytes of memory for each byte of weights.
-_MEMORY_PER_WEIGHT = 1.3
+# TensorRT-RTX 1.6 with weights inside, measured: bytes of memory for each byte of the weights of parts in the making.
+_MEMORY_PER_WEIGHT = 2.2
 # An engine file without weights: code, so much for each layer, and for each layer in each profile but the first.
 # Measured where no layer is like another, as in the parts of a network; likes share some of it.
 _ENGINE_BASE, _ENGINE_PER_LAYER, _ENGINE_PER_PROFILE = 500_000, 52_000, 14_000
@@ -224,10 +225,10 @@ def _engine_plan(
         profiles=profiles,
         layers=layer_counts(network),
         parameters=_count(_stored(constant.weight for constant in network.constants()).values()),
-        weights=0 if job.beside else _bytes(network),
+        weights=0 if job.beside else max(_bytes(network), inside),  # parts may have some in common
         cache=cache,
         engine=code + inside if compiled else 0,
-        memory=_BASE_MEMORY + (int(inside * _MEMORY_PER_WEIGHT) if compiled else 0),
+        memory=_BASE_MEMORY + (int(_at_once(map(_bytes, parts)) * _MEMORY_PER_WEIGHT) if compiled else 0),
         refused=[],
     )
 
@@ -262,7 +263,15 @@ def _weight_bytes(weight: Weight) -> int:
 
 
 def _computed_bytes(engines: Iterable[Iterable[Network]]) -> int:
-    """Bytes of constants that are computed, and lie on disk until the engine is written: one after the other."""
-    networks = (network for parts in engines for network in parts)
-    computed = ([each.weight for each in network.constants() if not is_view(each.weight)] for network in networks)
-    return max((sum(map(_weight_bytes, weights)) for weights in computed), default=0)
+    """Bytes of constants that are computed, and lie on disk until the part that they are in is written."""
+
+    def computed(network: Network) -> int:
+        return sum(_weight_bytes(each.weight) for each in network.constants() if not is_view(each.weight))
+
+    return max((_at_once(map(computed, parts)) for parts in engines), default=0)
+
+
+def _at_once(sizes: Iterable[int]) -> int:
+    """What those parts of an engine take together that are compiled at the same time, at most."""
+    largest = sorted(sizes, reverse=True)
+    return sum(largest[: at_once(len(largest))])

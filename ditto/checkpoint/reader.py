@@ -45,7 +45,7 @@ class CheckpointReader:
 
     def release(self) -> None:
         """Take the shards' pages out of this process; they come back from the files when used again."""
-        for file in self._files.values():
+        for file in tuple(self._files.values()):  # another thread may be asking for tensors
             file.release()
 
     def unused(self) -> Collection[str]:

@@ -15,14 +15,19 @@ if TYPE_CHECKING:
 
 
 def tree_text(tree: EngineTree) -> str:
-    """The tree's files with their sizes, one a line, and what it was made from."""
+    """The tree's files with their sizes, one a line, those of an engine in one, and what it was made from."""
     manifest = tree.manifest
     lines = [f"{tree.root}/   {manifest.model_type}, target {manifest.target}, {manifest.library or 'not compiled'}"]
     for name, component in manifest.components.items():
         layers = sum(component.layers.values())
         lines.append(f"  {name}: {component.dtype}, {layers} layers, profiles {', '.join(component.profiles)}")
-    width = max((len(name) for name in manifest.files), default=0)
-    lines += [f"    {name:<{width}}  {size_text(record.bytes):>9}" for name, record in manifest.files.items()]
+    sizes = {name: record.bytes for name, record in manifest.files.items()}
+    for name, component in manifest.components.items():
+        files = [tree.listed(name, file) for file in component.engines]
+        if len(files) > 1:
+            sizes[f"{files[0]} and {len(files) - 1} more"] = sum(sizes.pop(file) for file in files)
+    width = max(map(len, sizes), default=0)
+    lines += [f"    {name:<{width}}  {size_text(size):>9}" for name, size in sorted(sizes.items())]
     return "\n".join(lines)
 
 

@@ -20,7 +20,7 @@ class Outside:
     convolutions stay inside: TensorRT lays them out while it builds.
     """
 
-    def __init__(self, network: Network, least_bytes: int = LEAST_BYTES) -> None:
+    def __init__(self, network: Network, least_bytes: float = LEAST_BYTES) -> None:
         self._least_bytes = least_bytes
         self._weights = {
             node.outputs[0]: node.layer.weight for node in network.nodes if isinstance(node.layer, Constant)

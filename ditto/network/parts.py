@@ -1,8 +1,10 @@
-"""A network in parts that are compiled once and run many times: the blocks of a transformer are the same network with
-other weights."""
+"""A network in parts: the blocks of a transformer are the same network with other weights. A block that takes its
+weights as inputs is compiled once and run many times; blocks with weights inside are compiled one by one, in the memory
+that one takes."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -36,7 +38,7 @@ class Parts:
 
 
 def whole(network: Network) -> Parts:
-    """A network with its weights inside, as one part."""
+    """A network as one part."""
     return Parts((network,), Calls.once((*network.inputs, *network.outputs)), {})
 
 
@@ -48,7 +50,18 @@ def in_parts(network: Network, least_bytes: int = LEAST_BYTES) -> Parts:
         network: left as it is.
         least_bytes: of a large weight.
     """
-    return _Division(network, least_bytes).parts()
+    division = _Division(network, least_bytes)
+    return division.parts(division.runs())
+
+
+def in_blocks(network: Network) -> Parts:
+    """A network with its weights inside, cut as `in_parts` cuts it, each block a part of its own.
+
+    Args:
+        network: left as it is.
+    """
+    division = _Division(network, math.inf)
+    return division.parts([_Run(first, run.period, 1) for run in division.runs() for first in run.firsts])
 
 
 @frozen
@@ -72,7 +85,7 @@ class _Division:
     """Constants, and sizes computed from shapes, go into each part that reads them. All other nodes, in order, are the
     body, which is cut."""
 
-    def __init__(self, network: Network, least_bytes: int) -> None:
+    def __init__(self, network: Network, least_bytes: float) -> None:
         self._network, self._outside = network, Outside(network, least_bytes)
         self._known_as = {value: name for name, value in network.outputs.items()}
         constants = (node for node in network.nodes if isinstance(node.layer, Constant))
@@ -85,20 +98,22 @@ class _Division:
             for name in node.inputs:
                 self._readers[name].append(index)
 
-    def parts(self) -> Parts:
-        """The network in parts."""
+    def runs(self) -> list[_Run]:
+        """What comes before the repeated blocks, these, what comes after; all, where nothing repeats."""
         run = self._blocks()
         if run is None:
-            runs = [_Run(0, len(self._body), 1)]
-        else:
-            runs = [_Run(0, run.start, 1), run, _Run(run.stop, len(self._body) - run.stop, 1)]
+            return [_Run(0, len(self._body), 1)]
+        around = _Run(0, run.start, 1), run, _Run(run.stop, len(self._body) - run.stop, 1)
+        return [each for each in around if each.period]
+
+    def parts(self, runs: Sequence[_Run]) -> Parts:
+        """The network in parts, one for each run."""
         networks: list[Network] = []
         calls: list[Call] = []
-        for each in runs:
-            if each.period:
-                made, tensors = self._part(each)
-                calls.extend(Call(len(networks), names) for names in tensors)
-                networks.append(made)
+        for run in runs:
+            made, tensors = self._part(run)
+            calls.extend(Call(len(networks), names) for names in tensors)
+            networks.append(made)
         used = {name for call in calls for name in call.tensors.values()}
         between = {name: self._network.value(name).spec for name in self._made_by if name in used}
         outside = {name: value for value, name in self._outside.names.items()}

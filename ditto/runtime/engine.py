@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import weakref
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +21,15 @@ class Engine:
     Args:
         trt: the library that built it.
         path: of the file; mapped, so that TensorRT reads it from the page cache without a copy.
-        kernels: the file that keeps what TensorRT-RTX compiles for it; None to keep nothing.
+        kernels: what TensorRT-RTX compiles for it and its like.
     Raises:
         DeviceError: TensorRT does not load it here; the message is TensorRT's.
     """
 
-    def __init__(self, trt: TensorRT, path: Path, kernels: Path | None = None) -> None:
+    def __init__(self, trt: TensorRT, path: Path, kernels: Kernels) -> None:
         self._trt, self._path, self._messages = trt, path, Messages(trt.module)
         self._runtime = trt.module.Runtime(self._messages.log)
-        self._kernels: Kernels | None = None
-        self._kernels_path = kernels
-        self._met: set[tuple[str, tuple[int, ...]]] = set()
-        self._has_new_kernels = False
+        self._kernels = kernels
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             content.madvise(mmap.MADV_SEQUENTIAL)
             content.madvise(mmap.MADV_WILLNEED)
@@ -74,11 +70,7 @@ class Engine:
         if hasattr(module, "DynamicShapesKernelSpecializationStrategy"):
             strategies = module.DynamicShapesKernelSpecializationStrategy
             config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER if eager else strategies.LAZY
-            if self._kernels is None:
-                self._kernels = Kernels(config.create_runtime_cache(), self._kernels_path)
-                # What was compiled in the background after `keep_kernels` is kept at the end.
-                weakref.finalize(self, self._kernels.save)
-            config.set_runtime_cache(self._kernels.cache)  # what one context compiled, the others have
+            self._kernels.give(config)
         context = self._engine.create_execution_context(config)
         stream = torch.cuda.current_stream().cuda_stream
         if context is None or not context.set_optimization_profile_async(profile, stream):
@@ -87,16 +79,8 @@ class Engine:
         return Context(self, context, scratch)
 
     def meets(self, name: str, shape: tuple[int, ...]) -> None:
-        """A context takes a shape: for one that no context took before, kernels may be compiled."""
-        if (name, shape) not in self._met:
-            self._met.add((name, shape))
-            self._has_new_kernels = True
-
-    def keep_kernels(self) -> None:
-        """Keep what was compiled since the last call for the next process, however this one ends."""
-        if self._has_new_kernels and self._kernels is not None:
-            self._kernels.save()
-            self._has_new_kernels = False
+        """A context takes a shape."""
+        self._kernels.meets((self._path, name, shape))
 
     def refusal(self, what: str) -> DeviceError:
         """TensorRT's last message as an error."""

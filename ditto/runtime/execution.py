@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from ditto.network.calls import Call, Calls, load_calls
 from ditto.network.dims import symbol
 from ditto.runtime.between import Between, aligned
 from ditto.runtime.engine import Context, Engine
-from ditto.runtime.kernels import cache_folder
+from ditto.runtime.kernels import Kernels, cache_folder
 
 
 class Parts:
@@ -28,6 +30,7 @@ class Parts:
         calls: of them.
         inputs: specs of the whole component's.
         profiles: for each optimisation profile, [min, opt, max] of each named dimension.
+        kernels: those that the engines were loaded with.
     """
 
     def __init__(
@@ -36,8 +39,11 @@ class Parts:
         calls: Calls,
         inputs: Mapping[str, Spec],
         profiles: Mapping[str, Mapping[str, Sequence[int]]],
+        kernels: Kernels,
     ) -> None:
         self._engines, self._calls, self._inputs, self._between = engines, calls, inputs, Between(calls)
+        self._kernels = kernels
+        weakref.finalize(self, kernels.save)  # what is compiled in the background after `keep_kernels`
         largest = ({name: sizes[-1] for name, sizes in profile.items()} for profile in profiles.values())
         self._work_bytes = aligned(max(engine.scratch_bytes for engine in engines))
         self._between_bytes = max(self._between.laid_out(sizes)[1] for sizes in largest)
@@ -51,10 +57,11 @@ class Parts:
             TreeError: a file of it is damaged.
         """
         component = tree.component(name)
-        files = component.engines
-        engines = [Engine(trt, tree.checked(name, file), _kernels(tree, name, file, device)) for file in files]
+        kernels = Kernels(_kernels_file(tree, name, device))
+        engines = [Engine(trt, tree.checked(name, file), kernels) for file in component.engines]
         inputs = {key: Spec.parse(text) for key, text in component.inputs.items()}
-        return Parts(engines, _calls(tree, name), inputs, component.profiles)
+        calls = load_calls(tree.checked(name, "calls.json"))
+        return Parts(engines, calls, inputs, component.profiles, kernels)
 
     @property
     def scratch_bytes(self) -> int:
@@ -76,8 +83,7 @@ class Parts:
 
     def keep_kernels(self) -> None:
         """Keep what was compiled so far for the next process."""
-        for engine in self._engines:
-            engine.keep_kernels()
+        self._kernels.keep()
 
 
 @frozen
@@ -147,17 +153,10 @@ class Execution:
             context.take(known_as, shape)
 
 
-def _calls(tree: EngineTree, name: str) -> Calls:
-    """How a component's engines follow each other; one is called once."""
-    component = tree.component(name)
-    if tree.listed(name, "calls.json") in tree.manifest.files:
-        return load_calls(tree.checked(name, "calls.json"))
-    return Calls.once((*component.inputs, *component.outputs))
-
-
-def _kernels(tree: EngineTree, name: str, file: str, device: torch.device) -> Path | None:
-    """Where an engine's kernels are kept: under the digest of the engine and the name of the GPU."""
+def _kernels_file(tree: EngineTree, name: str, device: torch.device) -> Path | None:
+    """Where a component's kernels are kept: under the digest of its engines and the name of the GPU."""
     folder = cache_folder()
-    record = tree.manifest.files[tree.listed(name, file)]
+    files = [tree.manifest.files[tree.listed(name, file)] for file in tree.component(name).engines]
+    digest = hashlib.sha256(" ".join(file.sha256 for file in files).encode()).hexdigest()
     gpu = re.sub(r"\W+", "-", torch.cuda.get_device_name(device))
-    return folder / "kernels" / f"{record.sha256[:32]}-{gpu}.bin" if folder else None
+    return folder / "kernels" / f"{digest[:32]}-{gpu}.bin" if folder else None

@@ -24,32 +24,56 @@ def cache_folder() -> Path | None:
 
 
 class Kernels:
-    """The kernels of one engine on one kind of GPU.
+    """The kernels of a component's engines on one kind of GPU: what is compiled for one of them, those like it have.
 
     Args:
-        cache: TensorRT-RTX's `IRuntimeCache`, filled from the file if there is one.
-        path: of the file; None keeps nothing.
+        path: of the file that keeps them; None to keep nothing.
     """
 
-    def __init__(self, cache: Any, path: Path | None) -> None:
-        self.cache, self._path = cache, path
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._cache: Any = None
         self._kept = 0
-        if path is None:
+        self._met: set[object] = set()
+        self._has_new = False
+
+    def give(self, config: Any) -> None:
+        """Let contexts that are made with an `IRuntimeConfig` have them, those of the file too, and add to them."""
+        if self._cache is None:
+            self._cache = config.create_runtime_cache()
+            self._read()
+        config.set_runtime_cache(self._cache)
+
+    def meets(self, shape: object) -> None:
+        """An engine takes a shape: for a new one kernels may be compiled."""
+        if shape not in self._met:
+            self._met.add(shape)
+            self._has_new = True
+
+    def keep(self) -> None:
+        """Keep what was compiled since the last call for the next process, however this one ends."""
+        if self._has_new:
+            self.save()
+            self._has_new = False
+
+    def _read(self) -> None:
+        if self._path is None:
             return
         try:
-            content = path.read_bytes()
+            content = self._path.read_bytes()
         except OSError:  # nothing is kept yet
             return
-        if cache.deserialize(content):
+        if self._cache.deserialize(content):
             self._kept = len(content)
         else:
-            logger.info("the kernels in {} are of another GPU, driver or TensorRT: they are compiled again", path)
+            where = self._path
+            logger.info("the kernels in {} are of another GPU, driver or TensorRT: they are compiled again", where)
 
     def save(self) -> None:
         """Write the file if there are new kernels. That it cannot be written costs time in the next process only."""
-        if self._path is None:
+        if self._path is None or self._cache is None:
             return
-        content = memoryview(self.cache.serialize())
+        content = memoryview(self._cache.serialize())
         if content.nbytes <= self._kept:
             return
         try:

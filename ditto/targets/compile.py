@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import itertools
 import os
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, BinaryIO
 
 import torch
@@ -30,17 +30,19 @@ from ditto.network.weight import TensorSource
 from ditto.progress import stage
 from ditto.targets.emit import Emission, Messages, without_collection
 
-_RELEASE_SECONDS = 0.0015
+# Each takes memory for its weights.
+_MOST_AT_ONCE = 4
+_RELEASE_SECONDS = 0.03
 # Linux takes pieces of this size several times as fast as TensorRT's, of 64 MiB.
 _WRITE_BYTES = 1 << 20
-_TICKS_PER_TRIM = 33
 # glibc's; other allocators give memory back by themselves, or not at all.
 _libc = ctypes.CDLL(None)
 _trim: Callable[[int], int] = getattr(_libc, "malloc_trim", lambda keep: keep)
 _mallopt: Callable[[int, int], int] = getattr(_libc, "mallopt", lambda parameter, value: value)
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_LARGE_BLOCK = 4 << 20
-_LARGEST_BLOCK = 32 << 20  # glibc raises its threshold to this, as such blocks are freed, and trims at twice that
+# malloc.h: when to give memory at its end back, how many blocks come from the system one by one, how many arenas.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+_MALLOC_KEEPING = {_M_TRIM_THRESHOLD: (1 << 31) - 1, _M_MMAP_MAX: 0, _M_ARENA_MAX: 1}
+_MALLOC_DEFAULT = {_M_TRIM_THRESHOLD: 64 << 20, _M_MMAP_MAX: 65536, _M_ARENA_MAX: 0}
 
 
 @frozen
@@ -112,44 +114,135 @@ def compile_networks(
         ConfigError: a setting that the library does not have.
     """
     with stage("compile", parts[0].name), without_collection():
-        sizes = [
-            _compile(network, profiles, source, trt, config, capabilities, path, (number, len(parts)))
-            for number, (network, path) in enumerate(zip(parts, paths, strict=True))
-        ]
-        return sum(sizes)
+        return _Compilation(profiles, source, trt, config, capabilities).run(parts, paths)
 
 
-def _compile(
-    network: Network,
-    profiles: Sequence[Profile],
-    source: TensorSource,
-    trt: TensorRT,
-    config: TensorRTConfig,
-    capabilities: Sequence[str],
-    path: Path,
-    turn: tuple[int, int],
-) -> int:
-    messages = Messages(trt.module)
-    builder = trt.module.Builder(messages.log)
-    definition = builder.create_network(_network_flags(trt, config))
-    spool = Spool(path.parent)
-    emission = Emission(trt, definition, source, messages, spool.empty)
-    emission.emit(network)
-    builder_config = _builder_config(trt, builder, config, capabilities)
-    for profile in profiles:
-        made = builder.create_optimization_profile()
-        for name in network.inputs:
-            made.set_shape(name, *profile.shapes(network, name))
-        builder_config.add_optimization_profile(made)
-    cancelled = threading.Event()
-    builder_config.progress_monitor = _progress_monitor(trt.module, cancelled, turn)
-    with _letting_go(source, spool):
-        size = _in_background(lambda: _build(trt.module, builder, definition, builder_config, path), cancelled)
-    if not size:
-        raise BuildError(
-            f"{trt.title} could not build the {network.name} engine: {messages.last()}", remedy=_remedy(network)
-        )
-    return size
+class _Compilation:
+    """Parts are compiled side by side, as many as there are cores, for TensorRT's work on one is a thread's."""
+
+    def __init__(
+        self,
+        profiles: Sequence[Profile],
+        source: TensorSource,
+        trt: TensorRT,
+        config: TensorRTConfig,
+        capabilities: Sequence[str],
+    ) -> None:
+        self._profiles, self._source, self._trt = profiles, source, trt
+        self._config, self._capabilities = config, capabilities
+        self._builders: SimpleQueue[_Builder] = SimpleQueue()
+        self._emitting = threading.Lock()  # sources of tensors are for one thread
+        self._cancelled = threading.Event()
+        self._spools: list[Spool] = []
+
+    def run(self, parts: Sequence[Network], paths: Sequence[Path]) -> int:
+        """Compile all; the size in bytes.
+
+        TensorRT runs in threads of its own. Signals are answered in the main thread, which waits here: an exception of
+        theirs must not meet one of TensorRT's callbacks, through which none can pass. TensorRT then stops at its next
+        step.
+        """
+        done = _Fractions(len(parts))
+        # TensorRT, unlike TensorRT-RTX, times its kernels on the GPU, and undisturbed.
+        count = at_once(len(parts)) if self._trt.library == "tensorrt_rtx" else 1
+        builders = [_Builder(self._trt) for _ in range(count)]
+        for builder in builders:
+            self._builders.put(builder)
+        with self._letting_go(), ThreadPoolExecutor(count) as pool:
+            try:
+                running = [
+                    # A context each: whoever listens to stages.
+                    pool.submit(copy_context().run, self._compile, network, path, done.of(number))
+                    for number, (network, path) in enumerate(zip(parts, paths, strict=True))
+                ]
+                return sum(future.result() for future in wait(running, return_when=FIRST_EXCEPTION).done)
+            finally:
+                self._cancelled.set()
+                pool.shutdown(cancel_futures=True)
+
+    def _compile(self, network: Network, path: Path, advance: Callable[[float], None]) -> int:
+        spool = Spool(path.parent)
+        self._spools.append(spool)
+        builder = self._builders.get()
+        try:
+            with self._emitting:
+                definition = builder.trt.create_network(_network_flags(self._trt, self._config))
+                emission = Emission(self._trt, definition, self._source, builder.messages, spool.empty)
+                emission.emit(network)
+            settings = _builder_config(self._trt, builder.trt, self._config, self._capabilities)
+            for profile in self._profiles:
+                made = builder.trt.create_optimization_profile()
+                for name in network.inputs:
+                    made.set_shape(name, *profile.shapes(network, name))
+                settings.add_optimization_profile(made)
+            settings.progress_monitor = _progress_monitor(self._trt.module, self._cancelled, advance)
+            size = _build(self._trt.module, builder.trt, definition, settings, path)
+            if not size:
+                raise BuildError(
+                    f"{self._trt.title} could not build the {network.name} engine: {builder.messages.last()}",
+                    remedy=_remedy(network),
+                )
+            return size
+        finally:
+            self._spools.remove(spool)
+            self._builders.put(builder)
+
+    @contextmanager
+    def _letting_go(self) -> Generator[None]:
+        """Keep resident memory low while TensorRT builds: it copies each mapped weight once, in its own time. What it
+        frees is for the next part: from the system such blocks come as pages that are cleared one at a time, which
+        takes as long as the rest of the work."""
+        done = threading.Event()
+        for parameter, value in _MALLOC_KEEPING.items():
+            _mallopt(parameter, value)
+
+        def release() -> None:
+            while not done.wait(_RELEASE_SECONDS):
+                for source in (self._source, *self._spools):
+                    source.release()
+
+        thread = threading.Thread(target=release, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            for parameter, value in _MALLOC_DEFAULT.items():
+                _mallopt(parameter, value)
+            _trim(0)
+
+
+class _Builder:
+    """TensorRT's builder, for one network after the other. None is made or freed while another builds: TensorRT holds
+    a lock for that, and for its calls back into Python, so that a thread that has Python's lock and wants that one
+    would stop both for ever (seen with TensorRT-RTX 1.6.1)."""
+
+    def __init__(self, trt: TensorRT) -> None:
+        self.messages = Messages(trt.module)
+        self.trt = trt.module.Builder(self.messages.log)
+
+
+class _Fractions:
+    """How much of each of several tasks is done, told as one."""
+
+    def __init__(self, tasks: int) -> None:
+        self._done, self._lock = [0.0] * tasks, threading.Lock()
+
+    def of(self, task: int) -> Callable[[float], None]:
+        """Takes how much of a task is done, from 0 to 1."""
+
+        def advance(fraction: float) -> None:
+            with self._lock:
+                self._done[task] = max(self._done[task], fraction)
+                progress.advance(sum(self._done) / len(self._done))
+
+        return advance
+
+
+def at_once(parts: int) -> int:
+    """How many parts of an engine are compiled at the same time, at most."""
+    return min(parts, len(os.sched_getaffinity(0)), _MOST_AT_ONCE)
 
 
 def _remedy(network: Network) -> str:
@@ -160,46 +253,6 @@ def _remedy(network: Network) -> str:
     odd = sorted(str(width) for width in widths if isinstance(width, int) and width % 8)
     log = "run again with -vv for TensorRT's whole log"
     return f"heads are {', '.join(odd)} wide, no multiple of 8: build in float32; or {log}" if odd else log
-
-
-@contextmanager
-def _letting_go(*sources: TensorSource | Spool) -> Generator[None]:
-    """Keep resident memory low while TensorRT builds: it copies each mapped weight once, in its own time, and what it
-    took for one step would stay with the allocator in the next."""
-    done = threading.Event()
-    _mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)  # blocks from here on go back to the system when they are freed
-    _mallopt(_M_TRIM_THRESHOLD, _LARGE_BLOCK)
-
-    def release() -> None:
-        for tick in itertools.count():
-            if done.wait(_RELEASE_SECONDS):
-                return
-            for source in sources:
-                source.release()
-            if not tick % _TICKS_PER_TRIM:
-                _trim(0)
-
-    thread = threading.Thread(target=release, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        _mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
-        _mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST_BLOCK)
-
-
-def _in_background(work: Callable[[], int], cancelled: threading.Event) -> int:
-    """Run TensorRT in a thread of its own. Signals are answered in the main thread, which waits here: an exception of
-    theirs must not meet one of TensorRT's callbacks, through which none can pass. TensorRT then stops at its next step.
-    """
-    context = copy_context()  # whoever listens to stages
-    with ThreadPoolExecutor(1) as pool:
-        try:
-            return pool.submit(context.run, work).result()
-        finally:
-            cancelled.set()
 
 
 def _network_flags(trt: TensorRT, config: TensorRTConfig) -> int:
@@ -232,10 +285,8 @@ def _builder_config(trt: TensorRT, builder: Any, config: TensorRTConfig, capabil
     return made
 
 
-def _progress_monitor(module: Any, cancelled: threading.Event, turn: tuple[int, int]) -> Any:
-    """Passes the outermost phase's steps on to whoever listens, as one turn of several, and tells TensorRT to stop once
-    that is wanted."""
-    before, turns = turn
+def _progress_monitor(module: Any, cancelled: threading.Event, advance: Callable[[float], None]) -> Any:
+    """Passes the outermost phase's steps on, and tells TensorRT to stop once that is wanted."""
 
     class Monitor(module.IProgressMonitor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -248,12 +299,12 @@ def _progress_monitor(module: Any, cancelled: threading.Event, turn: tuple[int, 
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             if phase_name in self._steps:
-                progress.advance((before + (step + 1) / self._steps[phase_name]) / turns)
+                advance((step + 1) / self._steps[phase_name])
             return not cancelled.is_set()
 
         def phase_finish(self, phase_name: str) -> None:
             if self._steps.pop(phase_name, None):
-                progress.advance((before + 1) / turns)
+                advance(1.0)
 
     return Monitor()
 

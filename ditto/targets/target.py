@@ -63,8 +63,8 @@ class Target(ABC):
         name: as on the command line.
     """
 
-    takes_weights_as_inputs: ClassVar[bool] = True
-    """Whether whoever runs the engines can bind weights to inputs."""
+    has_own_session: ClassVar[bool] = True
+    """Whether Ditto's session runs the engines: it binds weights to inputs, and runs networks in parts."""
 
     packs_tokens: ClassVar[bool] = False
     """Whether language models take the tokens of all sequences one after another, not a row for each."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ditto import LlmBuilder
+from ditto.builders.pipeline import describe, emitted
 from ditto.network import load, network_text
 from ditto.network.calls import load_calls
 from tests.support.models import llama
@@ -52,9 +53,23 @@ def test_with_weights_outside_each_part_has_an_engine_and_calls_say_how_they_fol
         assert not component.outside.keys() & calls.between.keys()
 
 
-def test_with_weights_inside_there_are_no_calls(llava_tree):
-    assert not list(llava_tree.root.rglob("calls.json"))
-    assert {name: part.engines for name, part in llava_tree.manifest.components.items()} == {
-        "vision": ["model.engine"],
-        "llm": ["rank0.engine"],
-    }
+def test_with_weights_inside_each_block_has_an_engine_with_its_own(tmp_path):
+    builder = LlmBuilder.from_model(llama(num_hidden_layers=4)).with_target("tensorrt-rtx")
+    tree = builder.build(tmp_path / "tree")
+    component, folder = tree.component("llm"), tree.folder("llm")
+    assert component.engines == ["rank0.engine", *(f"rank0.{number}.engine" for number in range(1, 5))]
+    assert not component.outside
+    calls = load_calls(folder / "calls.json")
+    assert [call.part for call in calls.calls] == list(range(5))
+    tensors = {tensor for call in calls.calls for tensor in call.tensors.values()}
+    assert tensors == {*component.inputs, *component.outputs, *calls.between}
+    blocks = [(folder / file).stat().st_size for file in component.engines[1:4]]
+    assert max(blocks) < 1.01 * min(blocks)
+
+
+def test_a_tree_for_tensorrt_llm_has_whole_networks_and_no_calls(tmp_path):
+    tree = LlmBuilder.from_model(llama(num_hidden_layers=4)).with_target("trtllm").build(tmp_path / "tree")
+    assert not list(tree.root.rglob("calls.json"))
+    job = LlmBuilder.from_model(llama(num_hidden_layers=4)).with_target("trtllm")
+    job = job.job(job.resolved_target())
+    assert len(emitted(job, describe(job)).networks) == 1

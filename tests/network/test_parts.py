@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -12,11 +13,12 @@ from torch.testing import assert_close
 
 from ditto.network import check
 from ditto.network.layers import Constant, Convolution, Shape
-from ditto.network.parts import in_parts, whole
+from ditto.network.parts import in_blocks, in_parts, whole
+from ditto.network.weight import stored_names
 from ditto.reference import Constants
 from tests.lowering.test_lower import Tensors, lowered
 from tests.network import samples
-from tests.support.parts import run_in_parts, weights_by_value
+from tests.support.parts import DIVISIONS, run_in_parts, weights_by_value
 
 WIDTH = 4
 X = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(1))
@@ -71,12 +73,13 @@ def runs(network, least_bytes=1):
 def check_parts(module, outputs=("result",), least_bytes=1, x=X):
     """Hold the parts of a module against the module; returns its network."""
     network = network_of(module, outputs, x)
-    found = run_in_parts(network, {"x": x}, Constants(network, Tensors(module)), least_bytes)
     with torch.no_grad():
         wanted = module(x)
     wanted = wanted if isinstance(wanted, tuple) else (wanted,)
-    for name, tensor in zip(outputs, wanted, strict=True):
-        assert_close(found[name], tensor, msg=lambda text, name=name: f"{name}: {text}")
+    for divide in (partial(in_parts, least_bytes=least_bytes), in_blocks):
+        found = run_in_parts(network, {"x": x}, Constants(network, Tensors(module)), divide)
+        for name, tensor in zip(outputs, wanted, strict=True):
+            assert_close(found[name], tensor, msg=lambda text, name=name: f"{name}: {text}")
     return network
 
 
@@ -352,8 +355,9 @@ def test_what_is_a_weight_in_one_block_may_be_computed_in_another(is_weight):
 
 def test_every_kind_of_layer_is_in_a_part():
     network, inputs, source = samples.whole()
-    before = run_in_parts(network, inputs, Constants(network, source), 1 << 30)
-    assert_close(run_in_parts(network, inputs, Constants(network, source)), before)
+    before = run_in_parts(network, inputs, Constants(network, source), whole)
+    for divide in DIVISIONS.values():
+        assert_close(run_in_parts(network, inputs, Constants(network, source), divide), before)
     kinds = {type(node.layer) for part in in_parts(network).networks for node in part.nodes}
     assert kinds == {type(node.layer) for node in network.nodes}
 
@@ -373,3 +377,31 @@ def test_a_size_that_is_an_output_is_made():
     network.output("sizes", network.add(Shape(), network.value("x")))
     found = run_in_parts(network, {"x": X}, Constants(network, Tensors(module)))
     assert found["sizes"].tolist() == list(X.shape)
+
+
+def test_with_weights_inside_each_block_is_a_part_of_its_own():
+    network = network_of(Chain(*blocks(2.0, 2.0, 2.0, 2.0)))
+    parts, cut = in_blocks(network), in_parts(network, 1)
+    assert not parts.outside
+    assert [call.part for call in parts.calls.calls] == list(range(1 + 4 + 1))
+    assert parts.calls.between == cut.calls.between
+    held = Counter(name for part in parts.networks for name in _stored(part))
+    assert set(held.values()) == {1} and held.keys() == _stored(network)
+
+
+def _stored(network):
+    """The checkpoint's tensors in a network."""
+    return {name for constant in network.constants() for name in stored_names(constant.weight)}
+
+
+def test_with_weights_inside_blocks_that_share_a_weight_have_it_each():
+    network = check_parts(Shared(*blocks(2.0, 2.0, 2.0)))
+    parts = in_blocks(network)
+    holders = [any("matrix.weight" in str(each.weight) for each in part.constants()) for part in parts.networks]
+    assert holders == [False, True, True, True, False]
+
+
+def test_what_repeats_nothing_is_one_part_with_weights_inside():
+    network = check_parts(Chain(*blocks(2.0)))
+    parts = in_blocks(network)
+    assert len(parts.networks) == len(parts.calls.calls) == 1

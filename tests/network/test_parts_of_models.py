@@ -13,11 +13,10 @@ from ditto.builders import LlmBuilder
 from ditto.builders.pipeline import describe
 from ditto.families import LlavaModel
 from ditto.network.layers import Fill, Gather, KVCacheUpdate, Shape
-from ditto.network.outside import LEAST_BYTES
 from ditto.network.parts import in_parts
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error
 from tests.support.models import GEMMA2, TEXT, TEXT_MODELS, VISION, image_features, llama, llava, made, rope
-from tests.support.parts import run_in_parts
+from tests.support.parts import DIVISIONS, run_in_parts
 from tests.witness.comparison import ApartDecoder, Computed, described_apart, eager, logits, step_errors
 
 LAYERS = 5
@@ -62,13 +61,13 @@ def block_of(network, least_bytes=1):
     return parts, parts.networks[1]
 
 
-@pytest.mark.parametrize("least_bytes", [1, LEAST_BYTES])
-def test_a_prompt_and_a_step_compute_what_hugging_face_computes(text, least_bytes):
+@pytest.mark.parametrize("weights", DIVISIONS)
+def test_a_prompt_and_a_step_compute_what_hugging_face_computes(text, weights):
     model, networks, _ = text
     rows = [torch.randint(3, 128, (length,), generator=torch.Generator().manual_seed(6)) for length in (12, 8)]
     computed = {
         name: Computed(
-            partial(run_in_parts, network, constants=Constants(network, source), least_bytes=least_bytes),
+            partial(run_in_parts, network, constants=Constants(network, source), divide=DIVISIONS[weights]),
             {past: network.inputs[past] for past in network.shared.values()},
         )
         for name, (network, source) in networks.items()
@@ -162,11 +161,12 @@ def tower(request):
     return model, describe(job), job.tensors, deepest
 
 
-@pytest.mark.parametrize("least_bytes", [1, LEAST_BYTES])
-def test_a_tower_computes_what_hugging_face_computes(tower, least_bytes):
+@pytest.mark.parametrize("weights", DIVISIONS)
+def test_a_tower_computes_what_hugging_face_computes(tower, weights):
     model, network, source, _ = tower
     pixels = torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(3))
-    found = run_in_parts(network, {"input": pixels}, Constants(network, source), least_bytes)["encoder_output"]
+    constants = Constants(network, source)
+    found = run_in_parts(network, {"input": pixels}, constants, DIVISIONS[weights])["encoder_output"]
     assert relative_error(found, image_features(eager(model), pixels)) <= RELATIVE_ERROR[torch.float32]
 
 

@@ -11,13 +11,14 @@ import torch
 from ditto.bindings import TensorRT, load_native
 from ditto.errors import DeviceError
 from ditto.runtime.engine import Engine
+from ditto.runtime.kernels import Kernels
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the engine loads")
 def test_without_a_gpu_the_message_is_that_of_tensorrt(llama_tree):
     path = llama_tree.root / "rank0.engine"
     with pytest.raises(DeviceError, match=r"TensorRT-RTX [\d.]+ does not load the engine on this GPU: .") as caught:
-        Engine(load_native("tensorrt_rtx"), path)
+        Engine(load_native("tensorrt_rtx"), path, Kernels(None))
     assert caught.value.where == str(path)
     assert "--compute-capability" in str(caught.value.remedy)
 
@@ -46,32 +47,32 @@ class Compiling:
 
 
 def loaded(monkeypatch, tmp_path, runtime):
-    """An engine of a stand-in for TensorRT-RTX whose kernels are kept in a file, and that file."""
+    """An engine of a stand-in for TensorRT-RTX, and its kernels."""
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
     (tmp_path / "engine").write_bytes(b"engine")
     module = MagicMock()
     module.Runtime.return_value = runtime
     module.TensorIOMode.INPUT = "input"
     module.ILogger = load_native("tensorrt_rtx").module.ILogger
-    engine = Engine(TensorRT("tensorrt_rtx", module, "1.6.1"), tmp_path / "engine", tmp_path / "kernels" / "engine.bin")
-    return engine, tmp_path / "kernels" / "engine.bin"
+    kernels = Kernels(tmp_path / "kernels" / "engine.bin")
+    return Engine(TensorRT("tensorrt_rtx", module, "1.6.1"), tmp_path / "engine", kernels), kernels
 
 
 def test_kernels_are_kept_when_there_are_new_shapes(monkeypatch, tmp_path):
-    engine, file = loaded(monkeypatch, tmp_path, Compiling())
-    engine.keep_kernels()
+    (engine, kernels), file = loaded(monkeypatch, tmp_path, Compiling()), tmp_path / "kernels" / "engine.bin"
+    kernels.keep()
     assert not file.exists()
     context = engine.context(0, SCRATCH, eager=True)
     context.take("x", (1, 4))
-    engine.keep_kernels()
+    kernels.keep()
     assert file.read_bytes() == b"k"
     asked = Compiling.asked
     context.take("x", (1, 4))
     engine.context(0, SCRATCH, eager=True).take("x", (1, 4))
-    engine.keep_kernels()
+    kernels.keep()
     assert Compiling.asked == asked, "asked for without need"
     context.take("x", (2, 4))
-    engine.keep_kernels()
+    kernels.keep()
     assert file.read_bytes() == b"kk"
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -15,11 +18,12 @@ from ditto import EngineTree, LlmBuilder
 from ditto.engine import record_files, write_manifest
 from ditto.errors import DeviceError, TreeError
 from ditto.network import Network
-from ditto.network.parts import in_parts, whole
+from ditto.network.parts import in_blocks, in_parts, whole
 from ditto.reference import Constants
 from ditto.runtime import execution
 from ditto.runtime.between import ALIGNMENT, aligned
 from ditto.runtime.execution import Parts
+from ditto.runtime.kernels import Kernels
 from tests.lowering.test_lower import Tensors, lowered
 from tests.network.test_parts import WIDTH, Block, Chain, Towered, blocks
 from tests.support.engines import CpuContext, CpuEngine
@@ -65,10 +69,12 @@ def loaded(module, divide=lambda network: in_parts(network, 1), scratch=(WORK, 1
     made, stored, constants = divide(network), weights_by_value(network), Constants(network, Tensors(module))
     log: list[CpuContext] = []
     engines = [
-        CpuEngine(part, constants, PROFILES, bytes_, log) for part, bytes_ in zip(made.networks, scratch, strict=False)
+        CpuEngine(part, constants, PROFILES, bytes_, log)
+        for part, bytes_ in zip(made.networks, itertools.cycle(scratch), strict=False)
     ]
     weights = {name: constants[stored[value]].clone() for name, value in made.outside.items()}
-    return Loaded(module, network, Parts(engines, made.calls, network.inputs, PROFILES), made.calls, weights, log)
+    parts = Parts(engines, made.calls, network.inputs, PROFILES, Kernels(None))
+    return Loaded(module, network, parts, made.calls, weights, log)
 
 
 @pytest.fixture
@@ -100,7 +106,9 @@ MODULES = {
 
 
 @pytest.mark.parametrize("name", MODULES)
-@pytest.mark.parametrize("divide", [lambda network: in_parts(network, 1), whole], ids=["in parts", "whole"])
+@pytest.mark.parametrize(
+    "divide", [lambda network: in_parts(network, 1), in_blocks, whole], ids=["in parts", "in blocks", "whole"]
+)
 def test_calls_compute_what_pytorch_computes(name, divide):
     made = loaded(MODULES[name](), divide)
     x = torch.randn(3, WIDTH)
@@ -204,12 +212,12 @@ def outside_tree(tmp_path_factory):
 
 @pytest.fixture
 def opened(monkeypatch, tmp_path):
-    """Engine files, and where their kernels are kept, in the order in which they are loaded."""
+    """Engine files and their kernels, in the order in which they are loaded."""
     asked = []
 
     def engine(trt, path, kernels):
         asked.append((path.name, kernels))
-        return SimpleNamespace(inputs=(), scratch_bytes=1, keep_kernels=lambda: asked.append(("kept", path.name)))
+        return SimpleNamespace(inputs=(), scratch_bytes=1)
 
     monkeypatch.setattr(execution, "Engine", engine)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A GPU (80 GB)")
@@ -217,23 +225,38 @@ def opened(monkeypatch, tmp_path):
     return asked
 
 
-def test_every_part_is_loaded_with_kernels_of_its_own(outside_tree, opened, tmp_path):
+def test_every_part_is_loaded_with_the_same_kernels(outside_tree, opened, tmp_path):
     parts = Parts.of(outside_tree, "decode", SimpleNamespace(), torch.device("cpu"))
     names, kernels = zip(*opened, strict=True)
     assert names == ("decode.engine", "decode.1.engine", "decode.2.engine")
-    digests = [outside_tree.manifest.files[f"decode/{name}"].sha256[:32] for name in names]
-    assert [path.name for path in kernels] == [f"{digest}-A-GPU-80-GB-.bin" for digest in digests]
+    assert len({id(each) for each in kernels}) == 1
     assert [call.part for call in parts._calls.calls] == [0, 1, 1, 1, 2]
+    cache = SimpleNamespace(serialize=lambda: b"compiled", deserialize=lambda content: True)
+    kernels[0].give(SimpleNamespace(create_runtime_cache=lambda: cache, set_runtime_cache=lambda cache: None))
+    kernels[0].meets("a shape")
     parts.keep_kernels()
-    assert opened[3:] == [("kept", name) for name in names]
+    (file,) = (tmp_path / "cache" / "kernels").iterdir()
+    assert file.read_bytes() == b"compiled"
+    assert re.fullmatch(r"[0-9a-f]{32}-A-GPU-80-GB-\.bin", file.name)
+    Parts.of(outside_tree, "llm", SimpleNamespace(), torch.device("cpu"))
+    assert opened[-1][1]._path != file, "another component's kernels are others"
 
 
-def test_an_engine_with_its_weights_inside_is_called_once_with_its_own_names(llama_tree, opened):
-    parts = Parts.of(llama_tree, "llm", SimpleNamespace(), torch.device("cpu"))
-    component = llama_tree.component("llm")
-    (call,) = parts._calls.calls
-    assert call.tensors == {name: name for name in (*component.inputs, *component.outputs)}
-    assert [name for name, _ in opened] == ["rank0.engine"]
+def test_what_is_compiled_after_the_last_batch_is_kept_at_the_end(outside_tree, opened, tmp_path):
+    parts = Parts.of(outside_tree, "decode", SimpleNamespace(), torch.device("cpu"))
+    cache = SimpleNamespace(serialize=lambda: b"compiled", deserialize=lambda content: True)
+    opened[0][1].give(SimpleNamespace(create_runtime_cache=lambda: cache, set_runtime_cache=lambda cache: None))
+    del parts
+    gc.collect()
+    assert [file.read_bytes() for file in (tmp_path / "cache" / "kernels").iterdir()] == [b"compiled"]
+
+
+def test_with_weights_inside_every_block_is_loaded_and_called_once(opened, tmp_path):
+    tree = LlmBuilder.from_model(llama(num_hidden_layers=4)).with_target("tensorrt-rtx").build(tmp_path / "tree")
+    parts = Parts.of(tree, "llm", SimpleNamespace(), torch.device("cpu"))
+    names = [name for name, _ in opened]
+    assert names == ["rank0.engine", *(f"rank0.{number}.engine" for number in range(1, 5))]
+    assert [call.part for call in parts._calls.calls] == list(range(5))
 
 
 @pytest.fixture

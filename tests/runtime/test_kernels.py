@@ -10,10 +10,18 @@ from ditto.runtime.kernels import Kernels, cache_folder
 
 
 class Cache:
-    """Stands in for `IRuntimeCache`: content, and whether it is taken for this machine's."""
+    """Stands in for `IRuntimeCache`: content, and whether it is taken for this machine's. It is its own
+    `IRuntimeConfig`, which says what it was given."""
 
     def __init__(self, content=b"", fits=True):
         self.content, self.fits = content, fits
+        self.given = None
+
+    def create_runtime_cache(self):
+        return self
+
+    def set_runtime_cache(self, cache):
+        self.given = cache
 
     def serialize(self):
         return self.content
@@ -24,11 +32,25 @@ class Cache:
         return self.fits
 
 
+def kernels_with(cache, path):
+    """Kernels of which an engine's configuration has been given."""
+    made = Kernels(path)
+    made.give(cache)
+    return made
+
+
+def test_all_engines_have_the_same(tmp_path):
+    first, second = Cache(), Cache()
+    made = kernels_with(first, tmp_path / "engine.bin")
+    made.give(second)
+    assert first.given is second.given is first
+
+
 def test_what_one_process_compiled_the_next_one_has(tmp_path):
     path = tmp_path / "not yet" / "engine.bin"
-    Kernels(Cache(b"compiled"), path).save()
+    kernels_with(Cache(b"compiled"), path).save()
     cache = Cache()
-    Kernels(cache, path)
+    kernels_with(cache, path)
     assert cache.content == b"compiled"
     assert [file.name for file in path.parent.iterdir()] == ["engine.bin"]
 
@@ -36,7 +58,7 @@ def test_what_one_process_compiled_the_next_one_has(tmp_path):
 def test_kernels_of_another_gpu_are_replaced(tmp_path):
     path = tmp_path / "engine.bin"
     path.write_bytes(b"those of another GPU")
-    kernels = Kernels(Cache(b"ours", fits=False), path)
+    kernels = kernels_with(Cache(b"ours", fits=False), path)
     kernels.save()
     assert path.read_bytes() == b"ours"
 
@@ -44,31 +66,55 @@ def test_kernels_of_another_gpu_are_replaced(tmp_path):
 def test_a_file_is_written_only_for_new_kernels(tmp_path):
     path = tmp_path / "engine.bin"
     path.write_bytes(b"known")
-    kernels = Kernels(Cache(), path)
+    cache = Cache()
+    kernels = kernels_with(cache, path)
     path.unlink()
     kernels.save()
     assert not path.exists()
-    kernels.cache.content = b"known and new"
+    cache.content = b"known and new"
     kernels.save()
     assert path.read_bytes() == b"known and new"
 
 
+def test_they_are_kept_when_a_shape_is_new(tmp_path):
+    cache, path = Cache(), tmp_path / "engine.bin"
+    kernels = kernels_with(cache, path)
+    cache.content = b"one"
+    kernels.keep()
+    assert not path.exists()
+    kernels.meets(("x", (1, 4)))
+    kernels.keep()
+    assert path.read_bytes() == b"one"
+    cache.content = b"more"
+    kernels.meets(("x", (1, 4)))
+    kernels.keep()
+    assert path.read_bytes() == b"one"
+    kernels.meets(("x", (2, 4)))
+    kernels.keep()
+    assert path.read_bytes() == b"more"
+
+
+def test_before_any_engine_there_is_nothing_to_keep(tmp_path):
+    Kernels(tmp_path / "engine.bin").save()
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_a_place_nothing_is_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Kernels(Cache(b"compiled"), None).save()
+    kernels_with(Cache(b"compiled"), None).save()
     assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_cannot_take_its_place_leaves_nothing_behind(tmp_path):
     path = tmp_path / "engine.bin"
     path.mkdir()
-    Kernels(Cache(b"compiled"), path).save()
+    kernels_with(Cache(b"compiled"), path).save()
     assert [file.name for file in tmp_path.iterdir()] == ["engine.bin"]
 
 
 def test_a_place_that_cannot_be_written_is_no_failure(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    Kernels(Cache(b"compiled"), tmp_path / "file" / "engine.bin").save()
+    kernels_with(Cache(b"compiled"), tmp_path / "file" / "engine.bin").save()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from ditto.network.dims import evaluate
 from ditto.network.parts import in_parts
 from ditto.reference import Constants, run
 from ditto.runtime.execution import Execution, Parts
+from ditto.runtime.kernels import Kernels
 from ditto.runtime.weights import bound_weights, network_of, weights_of
 
 Profiles = Mapping[str, Mapping[str, Sequence[int]]]
@@ -47,9 +48,6 @@ class CpuEngine:
         """A way to run it."""
         assert scratch.numel() >= self.scratch_bytes
         return CpuContext(self, list(self.profiles)[profile], scratch, eager)
-
-    def keep_kernels(self) -> None:
-        """There are none."""
 
 
 @define(eq=False)
@@ -129,7 +127,7 @@ class CpuEngines:
             engines = [CpuEngine(part, constants, component.profiles) for part in networks]
             inputs = {key: Spec.parse(text) for key, text in component.inputs.items()}
             calls = load_calls(self.tree.checked(name, "calls.json"))
-            self._parts[name] = Parts(engines, calls, inputs, component.profiles)  # type: ignore[arg-type]
+            self._parts[name] = Parts(engines, calls, inputs, component.profiles, Kernels(None))  # type: ignore[arg-type]
         return self._parts[name]
 
 

@@ -1,5 +1,5 @@
-"""The property of drawn configurations: each is built and equals Hugging Face, or is refused with the reason. Engines
-whose weights are outside are computed in their parts."""
+"""The property of drawn configurations: each is built and equals Hugging Face, or is refused with the reason. Networks
+are computed in the parts that their engines have."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,8 +24,8 @@ from torch import Tensor
 
 from ditto import EngineTree, LlavaModel, LlmBuilder
 from ditto.errors import DittoError
-from ditto.network.parts import in_parts
-from ditto.reference import RELATIVE_ERROR, relative_error, run
+from ditto.network.parts import whole
+from ditto.reference import RELATIVE_ERROR, relative_error
 from ditto.runtime import Session, generate, open_session
 from ditto.runtime.session import Turn
 from ditto.runtime.weights import network_of, weights_of
@@ -35,9 +36,11 @@ from tests.support.decoding import eager, in_dtype
 from tests.support.drawn import Drawn, Llava
 from tests.support.layers import emitted
 from tests.support.models import image_features
-from tests.support.parts import run_in_parts
+from tests.support.parts import DIVISIONS, run_in_parts
 from tests.support.refusals import the_reason
 
+# How networks are divided when they are computed here, where hardly a weight is large, by where weights are.
+_COMPUTED = {"outside": DIVISIONS["all outside"], "inside": DIVISIONS["inside"]}
 SEED = "DITTO_PROPERTY_SEED"
 PROPERTY = "random configurations"
 NEW_TOKENS = 4
@@ -108,7 +111,8 @@ def hold(drawn: Drawn, folder: Path) -> Outcome:
         return Outcome(f"refused for {the_reason(drawn, error).name}", by_hugging_face=not runs(drawn, stored))
     exact = eager(in_dtype(stored, torch.float32))
     own = [eager(nudged(exact, drawn.build.dtype, seed)) for seed in range(3)]
-    with patch("ditto.runtime.reference.run", run_in_parts if drawn.build.weights == "outside" else run):
+    divide = _COMPUTED[drawn.build.weights] if drawn.build.target == "tensorrt-rtx" else whole
+    with patch("ditto.runtime.reference.run", partial(run_in_parts, divide=divide)):
         compare(drawn, tree, exact, own)
     return BUILT
 
@@ -162,7 +166,7 @@ def built(drawn: Drawn, model: Any, folder: Path) -> EngineTree:
     if asked.target == "tensorrt-rtx":
         for name in tree.manifest.components:
             network = network_of(tree, name)
-            for part in in_parts(network).networks if asked.weights == "outside" else [network]:
+            for part in DIVISIONS[asked.weights](network).networks:
                 emitted(part, weights_of(tree, name))
     return tree
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from torch import Tensor
 
 from ditto.network import Network, Spec, check
 from ditto.network.layers import Constant
-from ditto.network.parts import Parts, in_parts
+from ditto.network.parts import Parts, in_blocks, in_parts
 from ditto.network.weight import Weight
 from ditto.reference import Constants, run
+
+Divide = Callable[[Network], Parts]
+# Ways to divide a network, by where its weights are.
+DIVISIONS: dict[str, Divide] = {
+    "all outside": partial(in_parts, least_bytes=1),
+    "outside": in_parts,
+    "inside": in_blocks,
+}
 
 RunPart = Callable[[int, dict[str, Tensor]], dict[str, Tensor]]
 
@@ -49,14 +58,10 @@ def weights_by_value(network: Network) -> dict[str, Weight]:
 
 
 def run_in_parts(
-    network: Network, inputs: Mapping[str, Tensor], constants: Constants, least_bytes: int = 1
+    network: Network, inputs: Mapping[str, Tensor], constants: Constants, divide: Divide = DIVISIONS["all outside"]
 ) -> dict[str, Tensor]:
-    """What `ditto.reference.run` computes, by the calls of the network's parts.
-
-    Args:
-        least_bytes: of a weight that is bound from outside.
-    """
-    parts, stored = in_parts(network, least_bytes), weights_by_value(network)
+    """What `ditto.reference.run` computes, by the calls of the network's parts."""
+    parts, stored = divide(network), weights_by_value(network)
     for part in parts.networks:
         check(part)
     weights = {name: constants[stored[value]] for name, value in parts.outside.items()}

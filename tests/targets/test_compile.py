@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import threading
+import weakref
+
 import pytest
 import torch
+from attrs import evolve
 
 from ditto import LlmBuilder
 from ditto.arguments import DynamicDimension
@@ -14,6 +20,7 @@ from ditto.network import Network, Spec, symbol
 from ditto.network.layers import Activation, ElementWise
 from ditto.progress import listening, recording
 from ditto.targets import Profile
+from ditto.targets import compile as compiling
 from ditto.targets.compile import check_settings, compile_networks, compute_capability
 from tests.support.layers import NoTensors, network_of
 from tests.support.models import llama
@@ -133,7 +140,102 @@ def test_progress_goes_from_nothing_to_all(network, tmp_path, parts):
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
     for part in range(parts):
-        steps = [fraction for fraction in fractions if part / parts < fraction <= (part + 1) / parts]
-        assert len(steps) > 1 and steps[-1] == pytest.approx((part + 1) / parts)
+        assert sum(part / parts < fraction <= (part + 1) / parts for fraction in fractions) > 1
     assert (ear.heard[0], ear.heard[-1]) == (("compile", "gelu"), "compile")
     assert [record.name for record in records] == ["compile"]
+
+
+@pytest.fixture
+def many(tmp_path):
+    """Parts, more than are compiled at once, and their files."""
+    widths = range(8, 24)
+    parts = [network_of(Activation("RELU"), [Spec((BATCH, width), torch.float32)]) for width in widths]
+    return parts, [tmp_path / str(width) for width in widths]
+
+
+def test_parts_are_compiled_at_the_same_time_as_many_as_the_machine_can(many, monkeypatch):
+    """All that are to be at work at once wait for each other."""
+    monkeypatch.setattr(compiling, "at_once", lambda parts: 2)
+    meeting = threading.Barrier(2, timeout=60)
+    build_one = compiling._build
+
+    def build(*arguments):
+        meeting.wait()
+        return build_one(*arguments)
+
+    monkeypatch.setattr(compiling, "_build", build)
+    parts, paths = many
+    assert compile_networks(parts, PROFILES, Tensors(), TRT, TensorRTConfig(), (), paths) > 0
+    assert all(path.stat().st_size > 1000 for path in paths)
+
+
+def test_no_builder_is_made_or_freed_while_another_is_at_work(many, monkeypatch):
+    """Making one and freeing one would wait for TensorRT while TensorRT waits for Python."""
+    monkeypatch.setattr(compiling, "at_once", lambda parts: 2)
+    events, alive, build_one = [], weakref.WeakSet(), compiling._build
+
+    class Builder(compiling._Builder):
+        def __init__(self, trt):
+            super().__init__(trt)
+            events.append("made")
+            alive.add(self)
+            weakref.finalize(self, events.append, "freed")
+
+    def build(*arguments):
+        events.append("begins")
+        try:
+            return build_one(*arguments)
+        finally:
+            events.append("ends")
+
+    monkeypatch.setattr(compiling, "_Builder", Builder)
+    monkeypatch.setattr(compiling, "_build", build)
+    parts, paths = many
+    compile_networks(parts, PROFILES, Tensors(), TRT, TensorRTConfig(), (), paths)
+    gc.collect()
+    assert [event for event in events if event in ("made", "freed")] == ["made", "made", "freed", "freed"]
+    work = [index for index, event in enumerate(events) if event in ("begins", "ends")]
+    assert work == list(range(2, 2 + 2 * len(parts)))
+    assert not alive
+
+
+def test_a_part_that_fails_ends_the_others(many, monkeypatch):
+    monkeypatch.setattr(compiling, "at_once", lambda parts: 2)
+    begun, build_one = [], compiling._build
+
+    def build(module, builder, definition, config, path):
+        begun.append(path)
+        if len(begun) == 3:
+            return 0
+        return build_one(module, builder, definition, config, path)
+
+    monkeypatch.setattr(compiling, "_build", build)
+    parts, paths = many
+    with pytest.raises(BuildError, match="could not build the test engine"):
+        compile_networks(parts, PROFILES, Tensors(), TRT, TensorRTConfig(), (), paths)
+    assert len(begun) < len(parts)
+
+
+def test_tensorrt_itself_compiles_one_part_at_a_time(many, monkeypatch):
+    """It times its kernels on the GPU."""
+    at_work, most, build_one = [], [], compiling._build
+
+    def build(*arguments):
+        at_work.append(1)
+        most.append(len(at_work))
+        try:
+            return build_one(*arguments)
+        finally:
+            at_work.pop()
+
+    monkeypatch.setattr(compiling, "_build", build)
+    parts, paths = many
+    trt = evolve(TRT, library="tensorrt")
+    compile_networks(parts[:6], PROFILES, Tensors(), trt, TensorRTConfig(), (), paths[:6])
+    assert set(most) == {1}
+
+
+@pytest.mark.parametrize(("parts", "cores", "wanted"), [(1, 8, 1), (3, 2, 2), (34, 2, 2), (34, 64, 4)])
+def test_how_many_parts_are_compiled_at_once(monkeypatch, parts, cores, wanted):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    assert compiling.at_once(parts) == wanted

@@ -59,7 +59,7 @@ class TrtllmTarget(Target):
         options: its version, and choices that do not follow from the model.
     """
 
-    takes_weights_as_inputs: ClassVar[bool] = False
+    has_own_session: ClassVar[bool] = False
     packs_tokens: ClassVar[bool] = True
 
     options: TrtllmConfig
