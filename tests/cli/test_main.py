@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from ditto.bindings import is_installed
+from ditto.builders.room import size_text
 from ditto.cli.main import main, parser, program
 from ditto.engine import EngineTree
 from ditto.errors import DittoError
@@ -31,8 +33,10 @@ def test_build_prints_the_tree(shapes_checkpoint, tmp_path, capsys):
     arguments = ["build", str(shapes_checkpoint), "-o", str(out), "--dtype", "float32", "--max-seq-len", "128"]
     assert main([*arguments, "--target", "tensorrt-rtx", "--compute-capability", "8.9", "12.0"]) == 0
     shown = capsys.readouterr()
-    assert "llm/rank0.engine" in shown.out
-    assert "vision/model.engine" in shown.out
+    assert "llm/rank0.engine and 4 more" in shown.out and "rank0.1.engine" not in shown.out
+    assert "vision/model.engine and 5 more" in shown.out
+    size = sum(path.stat().st_size for path in (out / "llm").glob("*.engine"))
+    assert re.search(rf"rank0\.engine and 4 more +{re.escape(size_text(size))}$", shown.out, re.MULTILINE)
     assert "tensorrt_rtx" in shown.out
     assert "export LlmWrapper" in shown.err
     config = json.loads((out / "llm" / "config.json").read_text())
