@@ -1,12 +1,13 @@
-"""What TensorRT's own kernels take of a tree's time: its products and attention, each alone in an engine.
+"""What TensorRT takes of a tree's time, layer by layer: its products and attention alone, and the rest in pieces.
 
     python -m benchmarks.gpu_limits TREE [--bench FILE] [--context 600] [--json FILE]
 
-For each task (vision, prefill, decode), each kind of product and attention layer in the tree's network gets an engine
-that holds nothing else, on the profile that the session uses. It runs under a CUDA graph, over as many copies of its
-weights as keep them out of the L2 cache; the same by PyTorch stands beside. Times as often as the network has the
-layer, they add up to what a network without any other work would take: where that is more than is wanted, the kernels
-are the limit. FILE is what `ditto bench --json` wrote of the whole; what is left of it is the network's share.
+For each task (vision, prefill, decode) the tree's network is cut (`benchmarks.pieces`) at its products and attention
+layers. Each kind of these, and each kind of piece between them, gets an engine that holds nothing else, on the profile
+that the session uses. It runs under a CUDA graph, over as many copies of its weights and caches as keep them out of the
+L2 cache; products and attention by PyTorch stand beside. Times as often as the network has it, products and attention
+add up to what a network without any other work would take: where that is more than is wanted, the kernels are the
+limit. Pieces say where the rest goes. FILE is what `ditto bench --json` wrote of the whole.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,31 +24,35 @@ import torch
 from attrs import asdict, frozen
 from torch import Tensor
 
-from benchmarks.described import NoTensors
 from benchmarks.llava_7b_gpu import WANTED
+from benchmarks.pieces import Piece, cut, kinds
 from ditto.arguments import DynamicDimension
 from ditto.bench.clock import milliseconds
 from ditto.bindings import TensorRT
 from ditto.builders.pipeline import profile_record
 from ditto.configs import TensorRTConfig
-from ditto.engine import EngineTree
+from ditto.engine import Component, EngineTree
 from ditto.network import Network, Spec
-from ditto.network.dims import DimExpr, evaluate
-from ditto.network.graph import Value
-from ditto.network.layer import Layer
-from ditto.network.layers import Attention, Constant, MatrixMultiply, Shuffle
+from ditto.network.dims import evaluate
+from ditto.network.layers import Constant
 from ditto.network.parts import whole
+from ditto.network.weight import Stored, leaves
 from ditto.runtime.device import library_for, this_gpu
 from ditto.runtime.engine import Engine
 from ditto.runtime.execution import Execution, Parts
 from ditto.runtime.graphs import capture
-from ditto.runtime.profiles import decode_profile, decoder, prefill_profile, profile_for
+from ditto.runtime.kernels import Kernels
+from ditto.runtime.profiles import decode_profile, decoder, live_slots, prefill_profile, profile_for
+from ditto.runtime.session import RequestLimits
 from ditto.runtime.weights import network_of
 from ditto.targets import Profile
 from ditto.targets.compile import compile_networks
+from ditto.targets.tensorrt.apart import LIVE
 
 _RUNS_PER_GRAPH = 24
 _MOST_COPIES = 24
+# Of the tokens that the bench decodes, half.
+_NEW_TOKENS = 64
 
 
 @frozen
@@ -58,6 +62,7 @@ class Task:
     Args:
         component, profile: whose network, and the index of the profile that runs it.
         sizes: of named dimensions.
+        cached: tokens that rows hold already.
     """
 
     kind: str
@@ -65,30 +70,37 @@ class Task:
     component: str
     profile: int
     sizes: Mapping[str, int]
-
-
-@frozen
-class Part:
-    """A layer that may occur many times: its inputs' specs, and which of them are weights."""
-
-    layer: Layer
-    specs: tuple[Spec, ...]
-    fixed: tuple[bool, ...]
-
-    def title(self, sizes: Mapping[str, int]) -> str:
-        """Its kind and its inputs' shapes."""
-        shapes = ("x".join(str(evaluate(dim, sizes)) for dim in spec.shape) for spec in self.specs)
-        return f"{type(self.layer).__name__} {', '.join(shapes)}"
+    cached: int = 0
 
 
 @frozen
 class Found:
-    """A part's time on the GPU, milliseconds of one run."""
+    """The time of a kind of piece on the GPU, milliseconds of one run; PyTorch's of products and attention alone."""
 
     part: str
+    is_kernel: bool
     times: int
     tensorrt_ms: float
-    torch_ms: float
+    torch_ms: float | None
+
+    @property
+    def all_ms(self) -> float:
+        return self.times * self.tensorrt_ms
+
+
+class Drawn:
+    """Random numbers for those of a network's weights that stay in its engine."""
+
+    def __init__(self, network: Network) -> None:
+        constants = (node.layer.weight for node in network.nodes if isinstance(node.layer, Constant))
+        self._stored = {leaf.name: leaf for weight in constants for leaf in leaves(weight) if isinstance(leaf, Stored)}
+
+    def tensor(self, name: str) -> Tensor:
+        """Of the shape and dtype of the weight of that name."""
+        return torch.randn(self._stored[name].shape).div(8).to(self._stored[name].dtype)
+
+    def release(self) -> None:
+        """There is nothing to let go of."""
 
 
 def tasks(tree: EngineTree, batches: Sequence[int], context: int) -> list[Task]:
@@ -99,78 +111,99 @@ def tasks(tree: EngineTree, batches: Sequence[int], context: int) -> list[Task]:
         made.append(Task("vision", batch, "vision", profile, {"batch": rows}))
     for batch in batches:
         prompts = prefill_profile(tree, batch, context)
-        made.append(Task("prefill", batch, "llm", prompts.profile, {"batch": batch, "sequence": prompts.length}))
+        table = _prompt_rows(tree.component("llm"), prompts.profile, -1)
+        sizes = {"batch": batch, "sequence": prompts.length, **table}
+        made.append(Task("prefill", batch, "llm", prompts.profile, sizes))
     for batch in batches:
-        profile, rows = decode_profile(tree, batch)
-        made.append(Task("decode", batch, decoder(tree), profile, {"batch": rows, "sequence": 1}))
+        component = tree.component(decoder(tree))
+        capacity = RequestLimits.of(tree).max_seq_len
+        live = live_slots(context + _NEW_TOKENS, capacity) if "cache_slots" in component.inputs else capacity
+        profile, rows = decode_profile(tree, batch, live)
+        sizes = {"batch": rows, "sequence": 1, LIVE: live, **_prompt_rows(component, profile, 0)}
+        made.append(Task("decode", batch, decoder(tree), profile, sizes, min(context, live - 1)))
     return made
 
 
-def parts(network: Network, sizes: Mapping[str, int]) -> Counter[Part]:
-    """Products and attention, and how often each occurs. What the session's sizes do not say (the slots that decode
-    looks at) is none of theirs."""
-    found: Counter[Part] = Counter()
-    for node in network.nodes:
-        if not isinstance(node.layer, (MatrixMultiply, Attention)):
-            continue
-        values = [network.value(name) for name in node.inputs]
-        named = [dim for value in values for dim in value.spec.shape if isinstance(dim, DimExpr)]
-        if all(dim.names <= sizes.keys() for dim in named):
-            fixed = tuple(_is_weight(network, value) for value in values)
-            found[Part(node.layer, tuple(value.spec for value in values), fixed)] += 1
+def _prompt_rows(component: Component, profile: int, end: int) -> dict[str, int]:
+    """The rows of the table of picture features: with prompts the most, the fewest without."""
+    ranges = list(component.profiles.values())[profile]
+    return {name: sizes[end] for name, sizes in ranges.items() if name == "prompt_rows"}
+
+
+def operands(piece: Piece, task: Task, device: torch.device, names: Sequence[str] | None = None) -> dict[str, Tensor]:
+    """Tensors for a piece's inputs, or for those of `names`: random numbers, and indices that exist."""
+
+    def draw(name: str, spec: Spec) -> Tensor:
+        shape = [evaluate(dim, task.sizes) for dim in spec.shape]
+        if name == "cache_slots":
+            return torch.arange(shape[0], dtype=spec.dtype, device=device)
+        if name in ("write_indices", "position_ids"):
+            return torch.full(shape, task.cached, dtype=spec.dtype, device=device)
+        if spec.dtype == torch.bool:
+            return torch.ones(shape, dtype=spec.dtype, device=device)
+        if not spec.dtype.is_floating_point:  # ids and rows: there is always a first
+            return torch.zeros(shape, dtype=spec.dtype, device=device)
+        return torch.randn(shape, dtype=torch.float32, device=device).div_(8).to(spec.dtype)
+
+    wanted = piece.network.inputs if names is None else names
+    return {name: draw(name, piece.network.inputs[name]) for name in wanted}
+
+
+def cold_bytes(piece: Piece, sizes: Mapping[str, int]) -> int:
+    """How many bytes of a run come from the GPU's memory: weights, and the slots of caches that are looked at."""
+    caches = {*piece.network.shared.values()}
+    found = 0
+    for name in (*piece.fixed, *caches):
+        spec = piece.network.inputs[name]
+        shape = [evaluate(dim, sizes) for dim in spec.shape]
+        if name in caches:
+            shape[2] = min(shape[2], sizes.get(LIVE, sizes["sequence"]))
+        found += torch.Size(shape).numel() * spec.dtype.itemsize
     return found
 
 
-def _is_weight(network: Network, value: Value) -> bool:
-    """Whether a value is a constant, or one in another shape."""
-    made = network.producer(value)
-    if made is not None and isinstance(made.layer, Shuffle):
-        return _is_weight(network, network.value(made.inputs[0]))
-    return made is not None and isinstance(made.layer, Constant)
-
-
 class Bench:
-    """Measures parts on this machine's GPU."""
+    """Measures pieces on this machine's GPU."""
 
     def __init__(self, trt: TensorRT, device: torch.device, folder: Path) -> None:
         self._trt, self._device, self._folder = trt, device, folder
         self._cache = torch.cuda.get_device_properties(device).L2_cache_size
 
-    def measure(self, part: Part, times: int, profile: Profile, sizes: Mapping[str, int]) -> Found:
-        """A part's time in TensorRT and in PyTorch."""
-        network = Network("part")
-        inputs = [network.input(f"x{index}", spec) for index, spec in enumerate(part.specs)]
-        made = network.add(part.layer, *inputs)
-        network.output("y", made)
-        path = self._folder / "part.engine"
-        compile_networks([network], [profile], NoTensors(), self._trt, TensorRTConfig(), (), [path])
-        engine = Parts([Engine(self._trt, path)], whole(network).calls, network.inputs, profile_record([profile]))
-        given = self._tensors(part, sizes)
-        shape = [evaluate(dim, sizes) for dim in made.spec.shape]
+    def measure(self, piece: Piece, times: int, profile: Profile, task: Task) -> Found:
+        """A piece's time in TensorRT; of a product or attention in PyTorch, too."""
+        network = piece.network
+        engine = engine_of(piece, profile, self._trt, self._folder / "piece.engine")
+        given = self._operands(piece, task)
         scratch = torch.empty(max(engine.scratch_bytes, 1), dtype=torch.uint8, device=self._device)
+        # Written to again and again, as the network's own memory for what layers hand on is.
+        outputs = {
+            name: self._empty(network.value(value).spec, task)
+            for name, value in network.outputs.items()
+            if name not in network.shared
+        }
         runs: list[Callable[[], object]] = []
-        for operands in given:
+        for tensors in given:
+            in_place = {present: tensors[past] for present, past in network.shared.items()}
             execution = engine.execution(0, scratch, eager=True)
-            out = torch.empty(shape, dtype=made.spec.dtype, device=self._device)
-            named = {f"x{index}": operand for index, operand in enumerate(operands)}
-            runs.append(partial(_run, execution, {**named, "y": out}))
-        # The same operands for both; their weights together do not fit into the cache, so neither finds them there.
-        by_torch = [partial(part.layer.reference, *operands) for operands in given]
-        return Found(part.title(sizes), times, self._ms(runs), self._ms(by_torch))
+            runs.append(partial(_run, execution, {**tensors, **outputs, **in_place}))
+        torch_ms = None
+        if piece.is_kernel:  # the same operands for both: neither finds its weights in the cache
+            node = piece.layers[0]
+            by_torch = [partial(node.layer.reference, *(tensors[name] for name in node.inputs)) for tensors in given]
+            torch_ms = self._ms(by_torch)
+        return Found(piece.title(task.sizes), piece.is_kernel, times, self._ms(runs), torch_ms)
 
-    def _tensors(self, part: Part, sizes: Mapping[str, int]) -> list[list[Tensor]]:
-        """Operands for each run: activations are the same ones, which the network's layer before has just written."""
-        shapes = [[evaluate(dim, sizes) for dim in spec.shape] for spec in part.specs]
+    def _operands(self, piece: Piece, task: Task) -> list[dict[str, Tensor]]:
+        """For each run: activations are the same ones, which the network's layer before has just written."""
+        once, cold = operands(piece, task, self._device), cold_bytes(piece, task.sizes)
+        copies = min(_MOST_COPIES, 1 + 3 * self._cache // cold) if cold else 1
+        apart = [*piece.fixed, *dict.fromkeys(piece.network.shared.values())]
+        more = (operands(piece, task, self._device, apart) for _ in range(copies - 1))
+        return [once, *({**once, **own} for own in more)]
 
-        def draw(index: int) -> Tensor:
-            return torch.randn(shapes[index], device=self._device).div(8).to(part.specs[index].dtype)
-
-        once = [draw(index) for index in range(len(shapes))]
-        weights = sum(tensor.nbytes for tensor, fixed in zip(once, part.fixed, strict=True) if fixed)
-        copies = min(_MOST_COPIES, 1 + 3 * self._cache // weights) if weights else 1
-        return [
-            [draw(index) if fixed else once[index] for index, fixed in enumerate(part.fixed)] for _ in range(copies)
-        ]
+    def _empty(self, spec: Spec, task: Task) -> Tensor:
+        shape = [evaluate(dim, task.sizes) for dim in spec.shape]
+        return torch.empty(shape, dtype=spec.dtype, device=self._device)
 
     def _ms(self, runs: Sequence[Callable[[], object]]) -> float:
         rounds = max(1, _RUNS_PER_GRAPH // len(runs))
@@ -187,6 +220,26 @@ class Bench:
             return milliseconds(replay, self._device, repeats=7, burst=True) / (rounds * len(runs))
 
 
+def engine_of(piece: Piece, profile: Profile, trt: TensorRT, path: Path) -> Parts:
+    """A piece in an engine of its own, loaded."""
+    compiled(piece, profile, trt, path)
+    kernels = Kernels(None)
+    calls, inputs = whole(piece.network).calls, piece.network.inputs
+    return Parts([Engine(trt, path, kernels)], calls, inputs, profile_record([profile]), kernels)
+
+
+def compiled(piece: Piece, profile: Profile, trt: TensorRT, path: Path) -> int:
+    """Compile a piece into a file; the engine's size in bytes."""
+    network = piece.network
+    return compile_networks([network], [profile], Drawn(network), trt, TensorRTConfig(), (), [path])
+
+
+def profile_of(component: Component, task: Task) -> Profile:
+    """The task's profile, for engines that have no other."""
+    ranges = list(component.profiles.values())[task.profile]
+    return Profile("piece", {name: DynamicDimension(name, *sizes) for name, sizes in ranges.items()})
+
+
 def _run(execution: Execution, bound: Mapping[str, Tensor]) -> None:
     execution.bind(bound)
     execution.enqueue()
@@ -201,49 +254,53 @@ def whole_ms(bench: Path | None) -> dict[tuple[str, int], float]:
     return {task: ms for task, ms in times.items() if ms is not None}
 
 
+def told(task: Task, found: Sequence[Found], of_whole: float | None) -> tuple[str, dict[str, Any]]:
+    """A task's row of the table, and its record."""
+    kernels = sum(each.all_ms for each in found if each.is_kernel)
+    by_torch = sum(each.times * each.torch_ms for each in found if each.torch_ms is not None)
+    rest = sum(each.all_ms for each in found if not each.is_kernel)
+    sums = {"kernels_ms": kernels, "torch_ms": by_torch, "rest_ms": rest, "all_ms": kernels + rest}
+    cells = [f"{task.kind}, batch {task.batch}", *(f"{ms:.2f} ms" for ms in sums.values())]
+    cells += ["" if of_whole is None else f"{of_whole:.2f} ms", str(WANTED.get((task.kind, task.batch), ""))]
+    record = {"task": asdict(task), **sums, "whole_ms": of_whole, "parts": [asdict(each) for each in found]}
+    return f"| {' | '.join(cells)} |", record
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tree", type=Path)
     parser.add_argument("--bench", type=Path)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--context", type=int, default=600)
+    parser.add_argument("--task", choices=("vision", "prefill", "decode"), nargs="+")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     tree, device = EngineTree.open(options.tree), this_gpu()
-    trt, whole = library_for(tree), whole_ms(options.bench)
+    trt, wholes = library_for(tree), whole_ms(options.bench)
     print(f"{torch.cuda.get_device_name(device)}, {trt.title}, torch {torch.__version__}")
-    record: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     lines = [
-        "| task | these kernels alone | the same by PyTorch | whole | the rest | wanted |",
-        "|---|---|---|---|---|---|",
+        "| task | products and attention alone | the same by PyTorch | the rest, piece by piece, alone "
+        "| all of it alone | whole | wanted |",
+        "|---|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(trt, device, Path(folder))
         for task in tasks(tree, options.batch, options.context):
-            network, component = network_of(tree, task.component), tree.component(task.component)
-            ranges = list(component.profiles.values())[task.profile]
-            profile = Profile("part", {dim: DynamicDimension(dim, *sizes) for dim, sizes in ranges.items()})
-            found = [
-                bench.measure(part, times, profile, task.sizes) for part, times in parts(network, task.sizes).items()
-            ]
-            for each in sorted(found, key=lambda each: -each.times * each.tensorrt_ms):
-                times = f"{each.tensorrt_ms * 1e3:8.1f} us, PyTorch {each.torch_ms * 1e3:8.1f} us"
-                print(f"  {task.kind} {task.batch}: {each.times:3} x {times}  {each.part}", flush=True)
-            alone, by_torch = (
-                sum(each.times * ms(each) for each in found)
-                for ms in (lambda each: each.tensorrt_ms, lambda each: each.torch_ms)
-            )
-            all_of_it = whole.get((task.kind, task.batch))
-            rest = "" if all_of_it is None else f"{all_of_it - alone:.2f} ms"
-            told = "" if all_of_it is None else f"{all_of_it:.2f} ms"
-            wanted = WANTED.get((task.kind, task.batch), "")
-            label = f"{task.kind}, batch {task.batch}"
-            lines.append(f"| {label} | {alone:.2f} ms | {by_torch:.2f} ms | {told} | {rest} | {wanted} |")
-            parted = [asdict(each) for each in found]
-            record.append({"task": asdict(task), "alone_ms": alone, "torch_ms": by_torch, "parts": parted})
+            if options.task and task.kind not in options.task:
+                continue
+            network, profile = network_of(tree, task.component), profile_of(tree.component(task.component), task)
+            found = [bench.measure(piece, times, profile, task) for piece, times in kinds(cut(network))]
+            for each in sorted(found, key=lambda each: -each.all_ms):
+                by_torch = "-" if each.torch_ms is None else f"{each.torch_ms * 1e3:.1f} us"
+                times = f"{each.times:3} x {each.tensorrt_ms * 1e3:8.1f} us, PyTorch {by_torch:>10}"
+                print(f"  {task.kind} {task.batch}: {times}  {each.part}", flush=True)
+            line, record = told(task, found, wholes.get((task.kind, task.batch)))
+            lines.append(line)
+            records.append(record)
+            if options.json:  # after each task: what was measured is not lost
+                options.json.write_text(json.dumps(records, indent=1))
     print("\n".join(["", *lines]))
-    if options.json:
-        options.json.write_text(json.dumps(record, indent=1))
 
 
 if __name__ == "__main__":
