@@ -39,10 +39,12 @@ _WRITE_BYTES = 1 << 20
 _libc = ctypes.CDLL(None)
 _trim: Callable[[int], int] = getattr(_libc, "malloc_trim", lambda keep: keep)
 _mallopt: Callable[[int, int], int] = getattr(_libc, "mallopt", lambda parameter, value: value)
-# malloc.h: when to give memory at its end back, how many blocks come from the system one by one, how many arenas.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
-_MALLOC_KEEPING = {_M_TRIM_THRESHOLD: (1 << 31) - 1, _M_MMAP_MAX: 0, _M_ARENA_MAX: 1}
-_MALLOC_DEFAULT = {_M_TRIM_THRESHOLD: 64 << 20, _M_MMAP_MAX: 65536, _M_ARENA_MAX: 0}
+# malloc.h: how much free memory at the end is given back, which blocks come from the system one by one and how many of
+# them, how many arenas there are.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
+_KEEPING = {_M_TRIM_THRESHOLD: (1 << 31) - 1, _M_MMAP_MAX: 0, _M_ARENA_MAX: 1}
+# glibc's own; thresholds as it raises them by itself when large blocks are freed, which it no longer does.
+_USUAL = {_M_TRIM_THRESHOLD: 64 << 20, _M_MMAP_THRESHOLD: 32 << 20, _M_MMAP_MAX: 65536, _M_ARENA_MAX: 0}
 
 
 @frozen
@@ -193,7 +195,7 @@ class _Compilation:
         frees is for the next part: from the system such blocks come as pages that are cleared one at a time, which
         takes as long as the rest of the work."""
         done = threading.Event()
-        for parameter, value in _MALLOC_KEEPING.items():
+        for parameter, value in _KEEPING.items():
             _mallopt(parameter, value)
 
         def release() -> None:
@@ -208,7 +210,7 @@ class _Compilation:
         finally:
             done.set()
             thread.join()
-            for parameter, value in _MALLOC_DEFAULT.items():
+            for parameter, value in _USUAL.items():
                 _mallopt(parameter, value)
             _trim(0)
 
