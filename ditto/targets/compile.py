@@ -147,9 +147,8 @@ class _Compilation:
         done = _Fractions(len(parts))
         # TensorRT, unlike TensorRT-RTX, times its kernels on the GPU, and undisturbed.
         count = at_once(len(parts)) if self._trt.library == "tensorrt_rtx" else 1
-        builders = [_Builder(self._trt) for _ in range(count)]
-        for builder in builders:
-            self._builders.put(builder)
+        for _ in range(count):
+            self._builders.put(_Builder(self._trt))
         with self._letting_go(), ThreadPoolExecutor(count) as pool:
             try:
                 running = [

@@ -68,8 +68,8 @@ def test_with_weights_inside_each_block_has_an_engine_with_its_own(tmp_path):
 
 
 def test_a_tree_for_tensorrt_llm_has_whole_networks_and_no_calls(tmp_path):
-    tree = LlmBuilder.from_model(llama(num_hidden_layers=4)).with_target("trtllm").build(tmp_path / "tree")
-    assert not list(tree.root.rglob("calls.json"))
-    job = LlmBuilder.from_model(llama(num_hidden_layers=4)).with_target("trtllm")
-    job = job.job(job.resolved_target())
-    assert len(emitted(job, describe(job)).networks) == 1
+    builder = LlmBuilder.from_model(llama(num_hidden_layers=4)).with_target("trtllm")
+    assert not list(builder.build(tmp_path / "tree").root.rglob("calls.json"))
+    job = builder.job(builder.resolved_target())
+    network = describe(job)
+    assert emitted(job, network).networks == (network,)

@@ -78,6 +78,31 @@ def test_weights_outside_need_less_memory_and_disk():
     assert outside.weights == pytest.approx(inside.weights, rel=0.01)  # both engines share them
 
 
+def _inside(model):
+    return plan({"llm": LlmBuilder.from_model(model).with_target("tensorrt-rtx")}).engines["llm"]
+
+
+def test_with_weights_inside_memory_is_that_of_the_parts_compiled_at_once(monkeypatch):
+    models = [llama(hidden_size=512, num_hidden_layers=count) for count in (4, 8)]
+    few, many = map(_inside, models)
+    assert many.engine > 1.5 * few.engine
+    assert many.memory == few.memory
+    monkeypatch.setattr("ditto.builders.plan.at_once", lambda parts: parts)
+    all_at_once = _inside(models[1])
+    monkeypatch.setattr("ditto.builders.plan.at_once", lambda parts: 1)
+    one = _inside(models[1])
+    assert one.memory < few.memory < all_at_once.memory
+
+
+def test_with_weights_inside_parts_have_what_they_share_each():
+    """The embedding is in the first part, and as the head in the last."""
+    tied, apart = (
+        _inside(llama(num_hidden_layers=4, vocab_size=4096, tie_word_embeddings=tie)) for tie in (True, False)
+    )
+    assert tied.parameters < apart.parameters
+    assert tied.weights == apart.weights
+
+
 class _Odd(nn.Module):
     """Two operators that no engine has, one of them in two places."""
 

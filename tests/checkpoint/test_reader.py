@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from ditto.checkpoint import CheckpointIndex, CheckpointReader
+from ditto.checkpoint.mapped import MappedFile
 from ditto.errors import CheckpointError
 
 
@@ -51,3 +52,14 @@ def test_a_tensor_that_is_not_there_is_named(reader):
 def test_what_nobody_asked_for_is_known(reader):
     reader.tensor("half")
     assert reader.unused() == ["brain", "empty", "scalar", "whole"]
+
+
+def test_tensors_can_be_asked_for_while_pages_are_let_go_of(tmp_path, monkeypatch):
+    """Another thread may be at it."""
+    for name in ("first", "second"):
+        save_file({name: torch.ones(2)}, tmp_path / f"{name}.safetensors")
+    files = [tmp_path / "first.safetensors", tmp_path / "second.safetensors"]
+    reader = CheckpointReader(CheckpointIndex.of_files(tmp_path, files))
+    reader.tensor("first")
+    monkeypatch.setattr(MappedFile, "release", lambda file: reader.tensor("second"))
+    reader.release()
