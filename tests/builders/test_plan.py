@@ -94,13 +94,12 @@ def test_with_weights_inside_memory_is_that_of_the_parts_compiled_at_once(monkey
     assert one.memory < few.memory < all_at_once.memory
 
 
-def test_with_weights_inside_parts_have_what_they_share_each():
-    """The embedding is in the first part, and as the head in the last."""
-    tied, apart = (
-        _inside(llama(num_hidden_layers=4, vocab_size=4096, tie_word_embeddings=tie)) for tie in (True, False)
-    )
-    assert tied.parameters < apart.parameters
-    assert tied.weights == apart.weights
+def test_with_weights_inside_blocks_have_what_they_share_each():
+    model, shared = llama(num_hidden_layers=5), llama(num_hidden_layers=5)
+    for layer in shared.model.layers:
+        layer.mlp = shared.model.layers[0].mlp
+    assert _inside(shared).parameters < _inside(model).parameters
+    assert _inside(shared).weights == _inside(model).weights
 
 
 class _Odd(nn.Module):
