@@ -13,14 +13,14 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-import torch
 from attrs import define, field, frozen
 
 from ditto.network import Network, Spec
 from ditto.network.dims import evaluate
 from ditto.network.graph import Node
-from ditto.network.layers import Attention, Constant, MatrixMultiply, Shape, Shuffle
+from ditto.network.layers import Attention, Constant, MatrixMultiply, Shuffle
 from ditto.network.outside import Outside
+from ditto.network.parts import size_nodes
 
 
 @frozen(eq=False)
@@ -96,7 +96,7 @@ class _Cut:
                 self._readers[name].add(node.outputs[0])
         self._weights: set[str] = set()
         self._constants: dict[str, Node] = {}  # that stay inside
-        self._sizes: dict[str, Node] = {}
+        self._sizes = size_nodes(network)
         self._levels: dict[str, int] = {}
         self._groups: list[_Group] = []
         once = _Group(-1)
@@ -128,17 +128,9 @@ class _Cut:
             self._weights.add(name)
         elif is_constant or (is_shuffle and reads[0] in self._constants):
             self._constants[name] = node
-        elif name not in self._known_as and self._is_size(node):
-            self._sizes[name] = node
         else:
-            return False
+            return name in self._sizes
         return True
-
-    def _is_size(self, node: Node) -> bool:
-        if isinstance(node.layer, Shape):
-            return node.inputs[0] in self._network.inputs
-        known = all(name in self._sizes or name in self._constants for name in node.inputs)
-        return bool(node.inputs) and known and self._spec(node.outputs[0]).dtype == torch.int64
 
     def _is_kernel(self, node: Node) -> bool:
         is_product = isinstance(node.layer, MatrixMultiply) and not self._weights.isdisjoint(node.inputs)

@@ -168,7 +168,6 @@ class LlmBuilder(EngineBuilder):
             tensors=loaded.tensors,
             keep_weights=self.source.checkpoint is None,
             weights_outside=self.weights == "outside",
-            takes_parts=target.has_own_session,
             cache_bytes=_cache_bytes(facts, limits, loaded.dtype.itemsize),
         )
         apart = target.apart(limits) if self.weights == "outside" else None

@@ -48,7 +48,6 @@ class Job:
         tensors: who has the checkpoint's numbers.
         keep_weights: also write the weights beside the engine: for a model that is on no disk.
         weights_outside: the engine takes its large weights as inputs.
-        takes_parts: whoever runs the engine runs its network in parts.
         cache_bytes: of the KV cache at the chosen limits.
         more: engines of the same program, made beside this one over the same weights.
         beside: this is such an engine; config.json and kept weights are in the folder above its own.
@@ -69,7 +68,6 @@ class Job:
     tensors: TensorSource
     keep_weights: bool = False
     weights_outside: bool = False
-    takes_parts: bool
     cache_bytes: int = 0
     more: tuple[Job, ...] = ()
     beside: bool = False
@@ -139,8 +137,8 @@ def build(
     if job.keep_weights and not job.beside:
         with stage("save weights", job.name):
             save_file({name: job.tensors.tensor(name).contiguous() for name in used}, folder / "weights.safetensors")
-    parts = emitted(job, network)
-    if job.takes_parts:
+    parts = emitted(job, network, target)
+    if target.has_own_session:
         save_calls(parts.calls, folder / "calls.json")
     settings = (target, tensorrt, tuple(capabilities), job.dtype, job.profiles, job.weights_outside)
     made_from = reuse.made_from(folder / "network.json", settings)
@@ -164,9 +162,9 @@ def build(
     return Built(component, used, library)
 
 
-def emitted(job: Job, network: Network) -> Parts:
+def emitted(job: Job, network: Network, target: Target) -> Parts:
     """What TensorRT is given of a job's network."""
-    if not job.takes_parts:
+    if not target.has_own_session:
         return whole(network)
     return in_parts(network) if job.weights_outside else in_blocks(network)
 

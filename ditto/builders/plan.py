@@ -157,7 +157,8 @@ def plan_of(
     """The plan of engines that are described already: each with its network, None where it is refused."""
     compiled = target.cannot_compile is None
     parts = {
-        name: () if network is None else emitted(job, network).networks for name, (job, network) in described.items()
+        name: () if network is None else emitted(job, network, target).networks
+        for name, (job, network) in described.items()
     }
     engines = {
         name: _engine_plan(job, network, parts[name], compiled, (refused or {}).get(name, []))

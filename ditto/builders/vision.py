@@ -82,7 +82,6 @@ class VisionBuilder(EngineBuilder):
             tensors=loaded.tensors,
             keep_weights=self.source.checkpoint is None,
             weights_outside=outside,
-            takes_parts=target.has_own_session,
         )
 
     @property

@@ -64,6 +64,23 @@ def in_blocks(network: Network) -> Parts:
     return division.parts([_Run(first, run.period, 1) for run in division.runs() for first in run.firsts])
 
 
+def size_nodes(network: Network) -> dict[str, Node]:
+    """Nodes that compute sizes from the shapes of inputs, by what they make; what the network gives is none."""
+    given = {*network.outputs.values()}
+    known = {node.outputs[0] for node in network.nodes if isinstance(node.layer, Constant)} - given
+    found: dict[str, Node] = {}
+    for node in network.nodes:
+        if isinstance(node.layer, Shape):
+            is_size = node.inputs[0] in network.inputs
+        else:
+            spec = network.value(node.outputs[0]).spec
+            is_size = bool(node.inputs) and spec.dtype == torch.int64 and known.issuperset(node.inputs)
+        if is_size and node.outputs[0] not in given:
+            found[node.outputs[0]] = node
+            known.add(node.outputs[0])
+    return found
+
+
 @frozen
 class _Run:
     """Blocks in a row: the first one's first node, how many nodes each has, how many there are."""
@@ -90,7 +107,7 @@ class _Division:
         self._known_as = {value: name for name, value in network.outputs.items()}
         constants = (node for node in network.nodes if isinstance(node.layer, Constant))
         self._constants = {node.outputs[0]: node for node in constants if node.outputs[0] not in self._known_as}
-        self._sizes = self._size_nodes()
+        self._sizes = size_nodes(network)
         self._body = self._in_order()
         self._made_by = {name: index for index, node in enumerate(self._body) for name in node.outputs}
         self._readers: dict[str, list[int]] = defaultdict(list)
@@ -118,19 +135,6 @@ class _Division:
         between = {name: self._network.value(name).spec for name in self._made_by if name in used}
         outside = {name: value for value, name in self._outside.names.items()}
         return Parts(tuple(networks), Calls(tuple(calls), between), outside)
-
-    def _size_nodes(self) -> dict[str, Node]:
-        found: dict[str, Node] = {}
-        for node in self._network.nodes:
-            if isinstance(node.layer, Shape):
-                is_size = node.inputs[0] in self._network.inputs
-            else:
-                spec = self._network.value(node.outputs[0]).spec
-                known = (name in found or name in self._constants for name in node.inputs)
-                is_size = bool(node.inputs) and spec.dtype == torch.int64 and all(known)
-            if is_size and node.outputs[0] not in self._known_as:
-                found[node.outputs[0]] = node
-        return found
 
     def _in_order(self) -> list[Node]:
         """All other nodes; first those that no weight takes part in, such as masks, which the first block that needs

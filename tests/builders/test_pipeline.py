@@ -70,6 +70,7 @@ def test_with_weights_inside_each_block_has_an_engine_with_its_own(tmp_path):
 def test_a_tree_for_tensorrt_llm_has_whole_networks_and_no_calls(tmp_path):
     builder = LlmBuilder.from_model(llama(num_hidden_layers=4)).with_target("trtllm")
     assert not list(builder.build(tmp_path / "tree").root.rglob("calls.json"))
-    job = builder.job(builder.resolved_target())
+    target = builder.resolved_target()
+    job = builder.job(target)
     network = describe(job)
-    assert emitted(job, network).networks == (network,)
+    assert emitted(job, network, target).networks == (network,)

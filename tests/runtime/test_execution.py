@@ -225,14 +225,19 @@ def opened(monkeypatch, tmp_path):
     return asked
 
 
+# Stands in for `IRuntimeConfig`: what is compiled with it is in its cache.
+COMPILED = SimpleNamespace(
+    create_runtime_cache=lambda: SimpleNamespace(serialize=lambda: b"compiled"), set_runtime_cache=lambda cache: None
+)
+
+
 def test_every_part_is_loaded_with_the_same_kernels(outside_tree, opened, tmp_path):
     parts = Parts.of(outside_tree, "decode", SimpleNamespace(), torch.device("cpu"))
     names, kernels = zip(*opened, strict=True)
     assert names == ("decode.engine", "decode.1.engine", "decode.2.engine")
     assert len({id(each) for each in kernels}) == 1
     assert [call.part for call in parts._calls.calls] == [0, 1, 1, 1, 2]
-    cache = SimpleNamespace(serialize=lambda: b"compiled", deserialize=lambda content: True)
-    kernels[0].give(SimpleNamespace(create_runtime_cache=lambda: cache, set_runtime_cache=lambda cache: None))
+    kernels[0].give(COMPILED)
     kernels[0].meets("a shape")
     parts.keep_kernels()
     (file,) = (tmp_path / "cache" / "kernels").iterdir()
@@ -244,8 +249,7 @@ def test_every_part_is_loaded_with_the_same_kernels(outside_tree, opened, tmp_pa
 
 def test_what_is_compiled_after_the_last_batch_is_kept_at_the_end(outside_tree, opened, tmp_path):
     parts = Parts.of(outside_tree, "decode", SimpleNamespace(), torch.device("cpu"))
-    cache = SimpleNamespace(serialize=lambda: b"compiled", deserialize=lambda content: True)
-    opened[0][1].give(SimpleNamespace(create_runtime_cache=lambda: cache, set_runtime_cache=lambda cache: None))
+    opened[0][1].give(COMPILED)
     del parts
     gc.collect()
     assert [file.read_bytes() for file in (tmp_path / "cache" / "kernels").iterdir()] == [b"compiled"]
