@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 
 from ditto.network.calls import Call, Calls
 from ditto.network.graph import Network, Node
-from ditto.network.layers import Constant, Shape
+from ditto.network.layers import Constant, MatrixMultiply, Shape, Shuffle
 from ditto.network.outside import LEAST_BYTES, Outside, free_name
 
 # Of a network's periods, those that are tried: the shortest distance between likes within a block may be more frequent.
@@ -165,10 +165,31 @@ class _Division:
         return best
 
     def _cut(self, start: int, stop: int, period: int) -> _Run | None:
-        """Where to cut a stretch that repeats: where a block hands on the fewest values."""
+        """Where to cut a stretch that repeats: before a product, whose operands TensorRT writes down anyway, so that
+        what it would put into one kernel (a sum and the norm behind it) stays in one part; of such places, or of all if
+        there is none, where a block hands on the fewest values."""
         runs = (_Run(first, period, (stop - first) // period) for first in range(start, start + period))
         fitting = [run for run in runs if run.count > 1 and self._is_alike(run)]
-        return min(fitting, key=lambda run: (self._handed_on(run), -run.count), default=None)
+        return min(
+            fitting,
+            key=lambda run: (not self._begins_with_product(run), self._handed_on(run), -run.count),
+            default=None,
+        )
+
+    def _begins_with_product(self, run: _Run) -> bool:
+        """Whether the first thing that a block computes is a product with a weight; both may change their shapes."""
+        seen: set[str] = set()
+        for node in self._body[run.start : run.start + run.period]:
+            weights = [name for name in node.inputs if name in seen or self._is_weight(name)]
+            if isinstance(node.layer, MatrixMultiply):
+                return bool(weights)
+            if not isinstance(node.layer, Shuffle):
+                return False
+            seen.update(node.outputs if weights else ())
+        return False
+
+    def _is_weight(self, name: str) -> bool:
+        return name in self._constants and self._outside.may(name)
 
     def _handed_on(self, run: _Run) -> int:
         end = run.start + run.period

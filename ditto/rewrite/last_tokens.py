@@ -65,11 +65,14 @@ def choose_last_tokens_early(program: Program) -> int:
             program.graph.erase_node(last)
         program.graph.erase_node(node)
         moved += 1
+    for choice in chosen.values():
+        if choice.users:  # else it has moved further up. As late as can be: not between a sum and the norm behind it
+            min(choice.users).prepend(choice)
     return moved
 
 
 def _choose(program: Program, part: fx.Node, last: fx.Node) -> fx.Node:
-    """The last tokens of `part`, chosen as `last` chooses them; placed where every later choice can use it."""
+    """The last tokens of `part`, chosen as `last` chooses them; placed where whatever may come to use it can."""
     with program.graph.inserting_after(part):
         made = program.graph.call_function(last.target, (part, last.args[1]))  # type: ignore[arg-type]
     made.meta.update(last.meta)

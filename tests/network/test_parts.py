@@ -12,7 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from ditto.network import check
-from ditto.network.layers import Constant, Convolution, Shape
+from ditto.network.layers import Constant, Convolution, MatrixMultiply, Normalization, Shape
 from ditto.network.parts import in_blocks, in_parts, whole
 from ditto.network.weight import stored_names
 from ditto.reference import Constants
@@ -140,6 +140,23 @@ def test_a_few_likes_are_not_worth_a_cut(widths, parts):
 def test_there_may_be_nothing_before_or_after_the_blocks():
     network = check_parts(nn.Sequential(*(Block() for _ in range(3))))
     assert runs(network) == [(5, 3)]
+
+
+class Normed(Block):
+    """A block as transformers have them: its norm comes first, and the last block's sum has none behind it."""
+
+    def forward(self, x):
+        return x + self.linear(nn.functional.layer_norm(x, x.shape[-1:], self.scale))
+
+
+@pytest.mark.parametrize("divide", [partial(in_parts, least_bytes=1), in_blocks])
+def test_a_cut_is_before_a_product_so_that_a_sum_and_the_norm_behind_it_are_in_one_part(divide):
+    network = network_of(Chain(*(Normed(width=WIDTH + 1) for _ in range(4))))
+    parts = divide(network)
+    assert len(parts.calls.calls) == 1 + 3 + 1
+    for part in (parts.networks[call.part] for call in parts.calls.calls[1:-1]):
+        kinds = [type(node.layer) for node in part.nodes if not isinstance(node.layer, Constant)]
+        assert kinds[0] == MatrixMultiply and kinds[-1] == Normalization
 
 
 def test_each_call_takes_its_own_blocks_weights_and_hands_on_one_value():

@@ -114,7 +114,7 @@ def test_masks_and_rotations_are_made_once_before_the_blocks(text):
             assert {call.tensors[mask] for call in parts.calls.calls[1:-1]} <= set(parts.networks[0].outputs)
 
 
-def test_weights_of_a_block_are_outside_and_each_call_has_its_layers(text):
+def test_weights_of_a_block_are_outside_and_each_call_has_its_layers_and_the_norm_behind(text):
     _, networks, wanted = text
     for name, (network, _) in networks.items():
         parts, block = block_of(network, 1 << 30)
@@ -122,9 +122,15 @@ def test_weights_of_a_block_are_outside_and_each_call_has_its_layers(text):
         layers = wanted[name][1]
         for number, call in enumerate(calls):
             names = [call.tensors[taken] for taken in block.inputs if call.tensors[taken] in parts.outside]
-            found = {weight.split(".")[2] for weight in names}
-            assert found == {str(layer) for layer in range(number * layers, (number + 1) * layers)}
-        assert all(weight.startswith("model.layers.") for weight in parts.outside)
+            behind = (number + 1) * layers
+            own = {f"model.layers.{layer}" for layer in range(number * layers, behind)}
+            norm = (
+                f"model.layers.{behind}.input_layernorm.weight"
+                if behind < len(network.shared) // 2
+                else "model.norm.weight"
+            )
+            assert norm in names and {".".join(weight.split(".")[:3]) for weight in names if weight != norm} == own
+        assert all(weight.startswith(("model.layers.", "model.norm.")) for weight in parts.outside)
 
 
 def test_an_embedding_that_is_the_heads_weight_too_is_bound_once():
@@ -170,15 +176,17 @@ def test_a_tower_computes_what_hugging_face_computes(tower, weights):
     assert relative_error(found, image_features(eager(model), pixels)) <= RELATIVE_ERROR[torch.float32]
 
 
-def test_a_towers_block_is_called_for_every_layer(tower):
+def test_a_towers_block_is_called_for_every_layer_that_a_norm_follows(tower):
     _, network, _, deepest = tower
     parts, _ = block_of(network)
-    assert len(parts.calls.calls) == 1 + deepest + 1
+    assert len(parts.calls.calls) == 1 + deepest - 1 + 1
     taken = [[name for name in call.tensors.values() if name in parts.outside] for call in parts.calls.calls]
     assert any("patch_embedding" in name for name in taken[0])
     assert any("multi_modal_projector" in name for name in taken[-1])
     for number, names in enumerate(taken[1:-1]):
-        assert names and all(f"layers.{number}." in name for name in names)
+        norm = f"layers.{number + 1}.layer_norm1."
+        assert any(norm in name for name in names)
+        assert all(f"layers.{number}." in name or norm in name for name in names)
 
 
 @pytest.mark.parametrize("name", TEXT_MODELS)

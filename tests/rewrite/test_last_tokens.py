@@ -131,6 +131,23 @@ class _Two(nn.Module):
         return ops.last_tokens(y, indices) + ops.last_tokens(y, others)
 
 
+def test_a_sum_and_the_norm_behind_it_stay_together():
+    def function(self, x):
+        total = x * 2
+        mixed = ops.rms_norm(total, self.n, 1e-3).cumsum(1)  # looks at other positions
+        return total + mixed
+
+    program = check_applies(choose_last_tokens_early, _Chain(function, WEIGHTS), INPUTS, 1)
+    assert operators(program) == [
+        aten.mul.Tensor,
+        torch.ops.ditto.rms_norm.default,
+        aten.cumsum.default,
+        _last,
+        _last,
+        aten.add.Tensor,
+    ]
+
+
 def test_choices_by_different_indices_stay():
     inputs = {"indices": INDICES, "others": torch.tensor([1, 1, 1], dtype=torch.int32), "x": X}
     check_misses(choose_last_tokens_early, _Two(), inputs)
