@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 
-from ditto.driver import start_driver
+from ditto.start import collect_seldom, start_driver
 
 FIRST_TOKEN = "first token:"
 _LONGEST_SECONDS = 240
@@ -45,8 +45,10 @@ def cold_seconds(*arguments: str) -> float:
 
 def main(kind: str, what: str, how: str) -> None:
     """Make a first token of a short prompt, with a picture where the model takes one; a tree as `ditto run` does."""
-    if kind == "tree" and how != "reference":
-        start_driver()
+    if kind == "tree":
+        collect_seldom()
+        if how != "reference":
+            start_driver()
     from ditto.bench.first import first_token, first_token_of_model, open_contender
     from ditto.engine import EngineTree
 

@@ -14,6 +14,7 @@ from typing import NoReturn
 from ditto.cli import bench, build, compiling, doctor, inspect, plan, run, verify
 from ditto.cli.console import show_error, showing
 from ditto.errors import DittoError
+from ditto.start import collect_seldom
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,9 +30,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def program() -> NoReturn:
-    """The command line as a process of its own, which searches for garbage seldom: most of what a command makes, from
-    its imports on, stays until it ends. With Python's own threshold the searches take a fifth of a plan's time."""
-    gc.set_threshold(100_000)
+    """The command line as a process of its own."""
+    collect_seldom()
     code = main()
     gc.freeze()  # what is left goes with the process
     sys.exit(code)

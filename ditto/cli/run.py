@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from ditto.driver import start_driver
+from ditto.start import start_driver
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -1,14 +1,15 @@
-"""The driver is started once, in a thread; without one nothing happens."""
+"""The driver is started once, in a thread; without one nothing happens. Garbage is searched for seldom."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import subprocess
 import sys
 
 import pytest
 
-from ditto.driver import start_driver
+from ditto.start import collect_seldom, start_driver
 
 
 class Driver:
@@ -49,5 +50,14 @@ def test_without_a_driver_nothing_happens(monkeypatch):
 
 
 def test_it_needs_no_torch():
-    code = "import sys, ditto.driver; print('torch' in sys.modules)"
+    code = "import sys, ditto.start; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_garbage_is_searched_for_seldom():
+    before = gc.get_threshold()
+    try:
+        collect_seldom()
+        assert gc.isenabled() and gc.get_threshold()[0] > 10 * before[0]
+    finally:
+        gc.set_threshold(*before)
