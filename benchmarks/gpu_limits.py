@@ -36,7 +36,7 @@ from ditto.network import Network, Spec
 from ditto.network.dims import evaluate
 from ditto.network.layers import Constant
 from ditto.network.parts import whole
-from ditto.network.weight import Stored, leaves
+from ditto.network.weight import Stored, TensorSource, leaves
 from ditto.runtime.device import library_for, this_gpu
 from ditto.runtime.engine import Engine
 from ditto.runtime.execution import Execution, Parts
@@ -172,7 +172,7 @@ class Bench:
     def measure(self, piece: Piece, times: int, profile: Profile, task: Task) -> Found:
         """A piece's time in TensorRT; of a product or attention in PyTorch, too."""
         network = piece.network
-        engine = engine_of(piece, profile, self._trt, self._folder / "piece.engine")
+        engine = engine_of(network, Drawn(network), profile, self._trt, self._folder / "piece.engine")
         given = self._operands(piece, task)
         scratch = torch.empty(max(engine.scratch_bytes, 1), dtype=torch.uint8, device=self._device)
         # Written to again and again, as the network's own memory for what layers hand on is.
@@ -185,13 +185,13 @@ class Bench:
         for tensors in given:
             in_place = {present: tensors[past] for present, past in network.shared.items()}
             execution = engine.execution(0, scratch, eager=True)
-            runs.append(partial(_run, execution, {**tensors, **outputs, **in_place}))
+            runs.append(partial(run_bound, execution, {**tensors, **outputs, **in_place}))
         torch_ms = None
         if piece.is_kernel:  # the same operands for both: neither finds its weights in the cache
             node = piece.layers[0]
             by_torch = [partial(node.layer.reference, *(tensors[name] for name in node.inputs)) for tensors in given]
-            torch_ms = self._ms(by_torch)
-        return Found(piece.title(task.sizes), piece.is_kernel, times, self._ms(runs), torch_ms)
+            torch_ms = each_ms(by_torch, self._device)
+        return Found(piece.title(task.sizes), piece.is_kernel, times, each_ms(runs, self._device), torch_ms)
 
     def _operands(self, piece: Piece, task: Task) -> list[dict[str, Tensor]]:
         """For each run: activations are the same ones, which the network's layer before has just written."""
@@ -205,33 +205,34 @@ class Bench:
         shape = [evaluate(dim, task.sizes) for dim in spec.shape]
         return torch.empty(shape, dtype=spec.dtype, device=self._device)
 
-    def _ms(self, runs: Sequence[Callable[[], object]]) -> float:
-        rounds = max(1, _RUNS_PER_GRAPH // len(runs))
 
-        def all_runs() -> None:
-            for _ in range(rounds):
-                for run in runs:
-                    run()
+def each_ms(runs: Sequence[Callable[[], object]], device: torch.device) -> float:
+    """The time of one of several runs, one after the other in a CUDA graph."""
+    rounds = max(1, _RUNS_PER_GRAPH // len(runs))
 
-        with torch.cuda.stream(torch.cuda.Stream(self._device)):
-            all_runs()
-            replay = capture(all_runs)
-            replay()
-            return milliseconds(replay, self._device, repeats=7, burst=True) / (rounds * len(runs))
+    def all_runs() -> None:
+        for _ in range(rounds):
+            for run in runs:
+                run()
+
+    with torch.cuda.stream(torch.cuda.Stream(device)):
+        all_runs()
+        replay = capture(all_runs)
+        replay()
+        return milliseconds(replay, device, repeats=7, burst=True) / (rounds * len(runs))
 
 
-def engine_of(piece: Piece, profile: Profile, trt: TensorRT, path: Path) -> Parts:
-    """A piece in an engine of its own, loaded."""
-    compiled(piece, profile, trt, path)
+def engine_of(network: Network, source: TensorSource, profile: Profile, trt: TensorRT, path: Path) -> Parts:
+    """A network in an engine of its own, loaded."""
+    compiled(network, source, profile, trt, path)
     kernels = Kernels(None)
-    calls, inputs = whole(piece.network).calls, piece.network.inputs
+    calls, inputs = whole(network).calls, network.inputs
     return Parts([Engine(trt, path, kernels)], calls, inputs, profile_record([profile]), kernels)
 
 
-def compiled(piece: Piece, profile: Profile, trt: TensorRT, path: Path) -> int:
-    """Compile a piece into a file; the engine's size in bytes."""
-    network = piece.network
-    return compile_networks([network], [profile], Drawn(network), trt, TensorRTConfig(), (), [path])
+def compiled(network: Network, source: TensorSource, profile: Profile, trt: TensorRT, path: Path) -> int:
+    """Compile a network into a file; the engine's size in bytes."""
+    return compile_networks([network], [profile], source, trt, TensorRTConfig(), (), [path])
 
 
 def profile_of(component: Component, task: Task) -> Profile:
@@ -240,7 +241,8 @@ def profile_of(component: Component, task: Task) -> Profile:
     return Profile("piece", {name: DynamicDimension(name, *sizes) for name, sizes in ranges.items()})
 
 
-def _run(execution: Execution, bound: Mapping[str, Tensor]) -> None:
+def run_bound(execution: Execution, bound: Mapping[str, Tensor]) -> None:
+    """Run once with these tensors."""
     execution.bind(bound)
     execution.enqueue()
 
