@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from ditto.engine import EngineTree
 from ditto.runtime import Request, Session, generate, open_session
-from ditto.verify.model import Prompts
+from ditto.verify.inputs import Prompts
 
 
 class Contender(ABC):

@@ -5,11 +5,9 @@ from __future__ import annotations
 import torch
 
 from ditto.bench.contender import Contender, TreeContender, open_endless
-from ditto.bench.rivals import EagerRival
 from ditto.engine import EngineTree
 from ditto.verify import inputs
-from ditto.verify.inputs import rows_per_picture
-from ditto.verify.model import Prompts, load
+from ditto.verify.inputs import Prompts, rows_per_picture
 
 _PROMPT = 16
 
@@ -29,6 +27,9 @@ def first_token(contender: Contender, tree: EngineTree) -> int:
 
 def first_token_of_model(model: str, dtype: str) -> int:
     """The same of a Hugging Face model, on the GPU if there is one."""
+    from ditto.bench.rivals import EagerRival  # a tree starts sooner without
+    from ditto.verify.model import load
+
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rival = EagerRival(load(model, getattr(torch, dtype), device), device)
     vision = getattr(rival.model.config, "vision_config", None)

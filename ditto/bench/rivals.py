@@ -14,7 +14,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from ditto.bench.contender import Contender
-from ditto.verify.model import Prompts, vision_of
+from ditto.verify.inputs import Prompts
+from ditto.verify.model import vision_of
 
 Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
 

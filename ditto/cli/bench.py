@@ -34,8 +34,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(options: argparse.Namespace) -> int:
     """Print the table; exit code 1 if something of the tree could not be measured."""
-    from ditto.bench import Plan, Report, bench
+    from ditto.bench.plan import Plan
     from ditto.bench.plot import plot, require
+    from ditto.bench.report import Report
+    from ditto.bench.suite import bench
     from ditto.engine import EngineTree
 
     def keep(report: Report) -> None:

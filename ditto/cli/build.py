@@ -12,7 +12,7 @@ from ditto.configs import AUTO, TARGETS, TrtllmConfig
 
 if TYPE_CHECKING:
     from ditto.builders import LlmBuilder
-    from ditto.families import MultimodalModel
+    from ditto.families.multimodal import MultimodalModel
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     from ditto.builders.room import size_text
     from ditto.cli.tree import build_record, next_command, tree_text
     from ditto.dumps import dumping
-    from ditto.families import MultimodalModel
+    from ditto.families.multimodal import MultimodalModel
 
     builder = configured(options)
     build = builder.build_all if isinstance(builder, MultimodalModel) else builder.build
@@ -92,7 +92,7 @@ def _reused(names: list[str]) -> str:
 
 def configured(options: argparse.Namespace) -> MultimodalModel | LlmBuilder:
     """The builders of the model, with the settings of the command line."""
-    from ditto.families import family_of
+    from ditto.families.registry import family_of
 
     builder: Any = family_of(options.model, options.revision, options.trust_remote_code).with_batch(options.batch)
     builder = builder.with_target(options.target).with_dtype(options.dtype)

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     from attrs import asdict
 
     from ditto.builders.plan import plan
-    from ditto.families import MultimodalModel
+    from ditto.families.multimodal import MultimodalModel
 
     builder = configured(options)
     made = plan(builder.builders if isinstance(builder, MultimodalModel) else {builder.name: builder})

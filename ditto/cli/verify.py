@@ -28,7 +28,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(options: argparse.Namespace) -> int:
     """Print a table, or one JSON object."""
     from ditto.engine import EngineTree
-    from ditto.verify import verify
+    from ditto.verify.check import verify
     from ditto.verify.inputs import about_pictures, mixed
 
     tree, count = EngineTree.open(options.tree), options.max_new_tokens

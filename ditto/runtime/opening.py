@@ -9,10 +9,7 @@ from loguru import logger
 from ditto.engine import EngineTree
 from ditto.errors import ConfigError, DeviceError, MissingLibraryError
 from ditto.runtime.device import library_for, this_gpu
-from ditto.runtime.packed import PackedSession
-from ditto.runtime.reference import ReferenceSession
 from ditto.runtime.session import Session
-from ditto.targets import target
 
 AUTO = "auto"
 
@@ -24,6 +21,10 @@ def _tensorrt(tree: EngineTree) -> Session:
 
 
 def _reference(tree: EngineTree) -> Session:
+    from ditto.runtime.packed import PackedSession
+    from ditto.runtime.reference import ReferenceSession
+    from ditto.targets import target
+
     return PackedSession(tree) if target(tree.manifest.target).packs_tokens else ReferenceSession(tree)
 
 

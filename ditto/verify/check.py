@@ -23,7 +23,8 @@ from ditto.runtime.reference import ReferenceSession
 from ditto.runtime.weights import network_of
 from ditto.verify.compare import Trio, difference, measure
 from ditto.verify.departure import Departures
-from ditto.verify.model import Prompts, checkpoint_of, load, rounded
+from ditto.verify.inputs import Prompts
+from ditto.verify.model import checkpoint_of, load, rounded
 from ditto.verify.report import Verification
 from ditto.verify.tree import answers, logits, request_of, steps
 from ditto.verify.yardstick import Yardstick, greedy, look, modules

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from attrs import frozen
 from torch import Tensor
 
 from ditto.engine import EngineTree
@@ -12,7 +13,19 @@ from ditto.errors import PromptError, TreeError
 from ditto.families.answering import load_picture, load_processor
 from ditto.network import Spec
 from ditto.runtime.session import RequestLimits
-from ditto.verify.model import Prompts
+
+
+@frozen(eq=False)
+class Prompts:
+    """Prompts of one length, as Hugging Face takes them. B prompts, S tokens.
+
+    Args:
+        ids: int64 [B, S] on the CPU; a picture is as many image tokens as it has rows of features.
+        pixels: float32 [pictures, channels, height, width], in the order of the image tokens, or None.
+    """
+
+    ids: Tensor
+    pixels: Tensor | None = None
 
 
 def pictures(tree: EngineTree, count: int, seed: int = 0) -> Tensor:

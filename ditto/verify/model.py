@@ -6,26 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import frozen
 from torch import Tensor, nn
 
 from ditto.builders import Pretrained
 from ditto.engine import EngineTree
 from ditto.errors import CheckpointError, TreeError
 from ditto.families.registry import FAMILIES
-
-
-@frozen(eq=False)
-class Prompts:
-    """Prompts of one length, as Hugging Face takes them. B prompts, S tokens.
-
-    Args:
-        ids: int64 [B, S] on the CPU; a picture is as many image tokens as it has rows of features.
-        pixels: float32 [pictures, channels, height, width], in the order of the image tokens, or None.
-    """
-
-    ids: Tensor
-    pixels: Tensor | None = None
 
 
 def checkpoint_of(tree: EngineTree, against: str | None = None) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ditto.runtime import Request, Session, generate
 from ditto.runtime.session import Turn
-from ditto.verify.model import Prompts
+from ditto.verify.inputs import Prompts
 
 
 def request_of(session: Session, prompt: Prompts, features: Tensor | None) -> Request:

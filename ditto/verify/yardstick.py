@@ -13,7 +13,8 @@ import torch
 from attrs import define, frozen
 from torch import Tensor, nn
 
-from ditto.verify.model import Prompts, image_features
+from ditto.verify.inputs import Prompts
+from ditto.verify.model import image_features
 
 
 @frozen(eq=False)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ditto.bench import Plan, bench
 from ditto.bench.contender import TreeContender
-from ditto.bench.plan import DECODE, VISION
+from ditto.bench.plan import DECODE, VISION, Plan
 from ditto.bench.rivals import EagerRival
+from ditto.bench.suite import bench
 from ditto.errors import TreeError
 
 PLAN = Plan(batches=(1, 2), contexts=(9,), new_tokens=3, repeats=1)

@@ -11,7 +11,7 @@ import torch
 from benchmarks.pieces import cut, kinds
 from ditto.builders import LlmBuilder
 from ditto.builders.pipeline import describe
-from ditto.families import LlavaModel
+from ditto.families.llava import LlavaModel
 from ditto.network import Network, Spec, check, symbol
 from ditto.network.dims import evaluate
 from ditto.network.layers import Activation, Attention, Constant, ElementWise, KVCacheUpdate, MatrixMultiply, Shuffle

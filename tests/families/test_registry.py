@@ -8,7 +8,7 @@ import pytest
 
 from ditto import LlavaModel, LlmBuilder
 from ditto.errors import ConfigError
-from ditto.families import family_of
+from ditto.families.registry import family_of
 from tests.support.models import llama
 
 

@@ -11,7 +11,7 @@ from transformers import CLIPVisionConfig, Gemma2Config, Gemma2ForCausalLM, Sigl
 
 from ditto.builders import LlmBuilder
 from ditto.builders.pipeline import describe
-from ditto.families import LlavaModel
+from ditto.families.llava import LlavaModel
 from ditto.network.layers import Fill, Gather, KVCacheUpdate, Shape
 from ditto.network.parts import in_parts
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error

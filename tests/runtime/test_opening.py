@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -26,3 +29,11 @@ def test_an_unknown_session_is_refused(llama_tree):
     with pytest.raises(ConfigError, match="there is no session 'onnx'") as caught:
         open_session(llama_tree, "onnx")
     assert "choose from auto, tensorrt, reference" in str(caught.value)
+
+
+def test_running_a_tree_loads_nothing_that_building_needs():
+    code = (
+        "import sys, ditto.families.answering, ditto.bench.first, ditto.runtime.tensorrt\n"
+        "print(sorted({'ditto.builders', 'ditto.capture', 'ditto.rewrite', 'transformers'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -30,7 +30,7 @@ from ditto.runtime import Session, generate, open_session
 from ditto.runtime.session import Turn
 from ditto.runtime.weights import network_of, weights_of
 from ditto.targets.tensorrt.target import NativeTarget
-from ditto.verify.model import Prompts
+from ditto.verify.inputs import Prompts
 from ditto.verify.tree import request_of
 from tests.support.decoding import eager, in_dtype
 from tests.support.drawn import Drawn, Llava

@@ -8,7 +8,7 @@ import torch
 from ditto import LlmBuilder
 from ditto.errors import ConfigError, TreeError
 from ditto.runtime.session import LlmRunner
-from ditto.verify import verify
+from ditto.verify.check import verify
 from ditto.verify.inputs import mixed
 from tests.support.faults import planted
 

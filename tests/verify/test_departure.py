@@ -8,7 +8,7 @@ from ditto.reference import watching
 from ditto.runtime import Request, open_session
 from ditto.runtime.weights import network_of
 from ditto.verify.departure import Departures
-from ditto.verify.model import Prompts
+from ditto.verify.inputs import Prompts
 from ditto.verify.tree import logits
 from ditto.verify.yardstick import modules
 from tests.support.decoding import eager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ditto.runtime import Request, open_session
-from ditto.verify.model import Prompts
+from ditto.verify.inputs import Prompts
 from ditto.verify.tree import answers, logits, request_of
 from tests.support.models import llama
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ditto.verify.model import Prompts
+from ditto.verify.inputs import Prompts
 from ditto.verify.yardstick import greedy, look, modules
 from tests.support.models import image_features, llama, llava
 

@@ -13,7 +13,7 @@ import torch
 from attrs import frozen
 
 from ditto.builders import LlmBuilder
-from ditto.families import LlavaModel
+from ditto.families.llava import LlavaModel
 from ditto.reference import RELATIVE_ERROR, relative_error
 from tests.support.layers import emitted
 from tests.support.models import LLAVA_MODELS, TEXT_MODELS, image_features
