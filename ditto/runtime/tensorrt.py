@@ -212,11 +212,6 @@ class TensorRTRunner(PaddedRunner):
         self._on_device: tuple[list[int], list[bool]] = ([], [])
         self._steps: dict[int, Repeated] = {}
 
-    @cached_property
-    def _reader(self) -> torch.cuda.Stream:
-        """Copies chosen tokens to the host."""
-        return torch.cuda.Stream(self.device)
-
     @property
     def is_recorded(self) -> bool:
         """Whether tokens come from a CUDA graph."""
@@ -281,12 +276,9 @@ class TensorRTRunner(PaddedRunner):
     @override
     def reading(self, tensor: Tensor) -> Callable[[], list[int]]:
         here = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        # Beside the next token: between two steps a copy to the host would cost the GPU ten times its own time.
-        self._reader.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self._reader):
-            here.copy_(tensor, non_blocking=True)
-            arrived = self._reader.record_event()
-        tensor.record_stream(self._reader)
+        here.copy_(tensor, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
 
         def read() -> list[int]:
             arrived.synchronize()
