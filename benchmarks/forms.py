@@ -26,7 +26,7 @@ from ditto.targets import Profile
 from ditto.targets.tensorrt.attention import UNSEEN, fused
 from ditto.targets.tensorrt.lowering import sees
 from ditto.targets.tensorrt.products import ALIGNED, linear_in_halves
-from ditto.targets.tensorrt.prompts import PromptProducts, _blocks, _product
+from ditto.targets.tensorrt.prompts import BLOCK, PromptProducts, _product, blocks_of
 
 Tensors = Mapping[str, Tensor]
 BATCH, TOKENS, LENGTH = symbol("batch"), symbol("tokens"), symbol("sequence")
@@ -116,11 +116,11 @@ def cases(config: Any) -> list[Case]:
         tower("fc2", used, "as it is", width, hidden),
         projector("linear_1", 1, "as it is, bias in halves", llm, width),
         projector("linear_2", 1, "as it is", llm, llm),
-        prompt("query/key/value", last, f"rows{_told(_blocks(3 * llm))}", 3 * llm, llm),
+        prompt("query/key/value", last, f"rows{_told(blocks_of(3 * llm, BLOCK))}", 3 * llm, llm),
         attention("prefill", last, "heads", *of_text, rows=PROMPT, causal=True),
-        prompt("output", last - 1, f"turned and back{_told(_blocks(llm))}", llm, llm),
-        prompt("gate/up", last - 1, f"turned{_told(_blocks(2 * inner))}", 2 * inner, llm),
-        prompt("down", last - 1, f"input and result turned, and back{_told(_blocks(llm))}", llm, inner),
+        prompt("output", last - 1, f"turned and back{_told(blocks_of(llm, BLOCK))}", llm, llm),
+        prompt("gate/up", last - 1, f"turned{_told(blocks_of(2 * inner, BLOCK))}", 2 * inner, llm),
+        prompt("down", last - 1, f"input and result turned, and back{_told(blocks_of(llm, BLOCK))}", llm, inner),
     ]
     assert all(case.used in case.forms for case in made)
     return made
@@ -176,7 +176,7 @@ def product(
         told = _told(blocks)
         forms[f"rows{told}"] = form(as_rows, _plain, blocks=blocks)
         forms[f"turned{told}"] = form(as_rows, _turned, "turned", blocks=blocks)
-        if blocks in (1, _blocks(columns)):  # each form takes seconds: here Ditto's number of blocks will do
+        if blocks in (1, blocks_of(columns, BLOCK)):  # each form takes seconds: here Ditto's number of blocks will do
             forms[f"turned and back{told}"] = form(as_rows, _turned, back=True, blocks=blocks)
             forms[f"input turned{told}"] = form(turned, _of_turned, blocks=blocks)
             forms[f"input and result turned{told}"] = form(turned, _turned, "turned", blocks=blocks)
@@ -195,12 +195,6 @@ def product(
         return F.linear(drawn["x"], drawn["weight"], drawn.get("bias"))
 
     return Case(task, name, times, used, rows, 2.0 * rows * columns * inner, forms, draw, by_torch)
-
-
-def blocks_of(columns: int, width: int) -> int:
-    """Into how many blocks columns are cut, each of at least `width`."""
-    counts = range(columns // width, 1, -1)
-    return next((blocks for blocks in counts if columns % (blocks * ALIGNED) == 0), 1)
 
 
 def _told(blocks: int) -> str:

@@ -29,7 +29,7 @@ from ditto.targets.tensorrt.products import ALIGNED, linear_of_few_rows
 _aten = torch.ops.aten
 
 # The columns of a block, at least.
-_BLOCK = 2048
+BLOCK = 2048
 _BY_ELEMENT = (ElementWise, Activation, Unary, Cast)
 
 
@@ -53,7 +53,7 @@ class PromptProducts:
         if value.spec.shape[1] == 1:
             return linear_of_few_rows(net, x, weight, bias)
         columns, inner = weight.shape
-        blocks = _blocks(columns)
+        blocks = blocks_of(columns, BLOCK)
         turned = self._turned_of(net, value)
         if turned is not None or columns <= inner or _leads_to_products(net):
             made = self._product_turned(net, value, turned, weight, blocks)
@@ -160,11 +160,10 @@ _FUNCTIONS = frozenset(
 )
 
 
-def _blocks(columns: int) -> int:
-    """Into how many blocks columns are cut, each of at least `_BLOCK`."""
-    return next(
-        blocks for blocks in range(max(columns // _BLOCK, 1), 0, -1) if columns % (blocks * ALIGNED) == 0 or blocks == 1
-    )
+def blocks_of(columns: int, width: int) -> int:
+    """Into how many blocks columns are cut, each of at least `width`."""
+    counts = range(columns // width, 1, -1)
+    return next((blocks for blocks in counts if columns % (blocks * ALIGNED) == 0), 1)
 
 
 def _product(net: Lowering, x: Value, weight: Weight, blocks: int) -> Value:

@@ -20,7 +20,7 @@ ROWS, WIDTH = 5, 4
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Sizes at which tiny layers are large."""
-    monkeypatch.setattr(prompts, "_BLOCK", 2)
+    monkeypatch.setattr(prompts, "BLOCK", 2)
     monkeypatch.setattr(prompts, "ALIGNED", 1)
     monkeypatch.setattr(products, "ALIGNED", 1)
 
@@ -140,4 +140,4 @@ def test_a_weight_that_is_computed_is_taken_as_it_is():
 @pytest.mark.parametrize(("columns", "wanted"), [(22016, 8), (12288, 6), (4095, 1), (4096, 2), (3, 1), (15360, 6)])
 def test_blocks_are_large_and_equal(monkeypatch, columns, wanted):
     monkeypatch.undo()
-    assert prompts._blocks(columns) == wanted
+    assert prompts.blocks_of(columns, prompts.BLOCK) == wanted
