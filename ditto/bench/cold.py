@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 
-from ditto.start import collect_seldom, start_driver
+from ditto.start import collect_seldom, keep_bytecode, start_driver
 
 FIRST_TOKEN = "first token:"
 _LONGEST_SECONDS = 240
@@ -44,7 +44,9 @@ def cold_seconds(*arguments: str) -> float:
 
 
 def main(kind: str, what: str, how: str) -> None:
-    """Make a first token of a short prompt, with a picture where the model takes one; a tree as `ditto run` does."""
+    """Make a first token of a short prompt, with a picture where the model takes one; a tree as `ditto run` does. The
+    modules of both are compiled only once."""
+    keep_bytecode()
     if kind == "tree":
         collect_seldom()
         if how != "reference":

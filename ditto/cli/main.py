@@ -14,7 +14,7 @@ from typing import NoReturn
 from ditto.cli import bench, build, compiling, doctor, inspect, plan, run, verify
 from ditto.cli.console import show_error, showing
 from ditto.errors import DittoError
-from ditto.start import collect_seldom
+from ditto.start import collect_seldom, keep_bytecode
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
 def program() -> NoReturn:
     """The command line as a process of its own."""
     collect_seldom()
+    keep_bytecode()
     code = main()
     gc.freeze()  # what is left goes with the process
     sys.exit(code)

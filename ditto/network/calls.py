@@ -14,7 +14,7 @@ from cattrs.errors import BaseValidationError
 from ditto.errors import TreeError
 from ditto.network.spec import Spec
 
-FORMAT = 1
+FORMAT = 2
 
 
 @frozen
@@ -24,16 +24,19 @@ class Call:
     Args:
         part: its index.
         tensors: for each of its inputs and outputs, the tensor of the whole network that it is this time.
+        beside: no call reads what it makes, and it may run at the same time as those that follow, up to the next of
+            its kind.
     """
 
     part: int
     tensors: Mapping[str, str]
+    beside: bool = False
 
 
 @frozen
 class Calls:
-    """Runs of parts, one after the other. The tensors of the whole network are its inputs, its outputs, its weights,
-    and what calls hand on.
+    """Runs of parts, one after the other or, of some, beside others. The tensors of the whole network are its inputs,
+    its outputs, its weights, and what calls hand on.
 
     Args:
         calls: in order.

@@ -1,6 +1,11 @@
 """A network in parts: the blocks of a transformer are the same network with other weights. A block that takes its
 weights as inputs is compiled once and run many times; blocks with weights inside are compiled one by one, in the memory
-that one takes."""
+that one takes.
+
+What a block computes for a KV cache alone, which prompts do not read, is a part of its own: it may run beside the
+blocks that follow. Measured on an H200, six layers of Llama-7B's size, 640 tokens: one prompt 3.06 ms become 3.02, four
+11.70 become 11.40.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ from attrs import evolve, frozen
 
 from ditto.network.calls import Call, Calls
 from ditto.network.graph import Network, Node
-from ditto.network.layers import Constant, MatrixMultiply, Shape, Shuffle
+from ditto.network.layers import Constant, MatrixMultiply, Shape, Shuffle, Slice
 from ditto.network.outside import LEAST_BYTES, Outside, free_name
 
 # Of a network's periods, those that are tried: the shortest distance between likes within a block may be more frequent.
@@ -44,7 +49,8 @@ def whole(network: Network) -> Parts:
 
 def in_parts(network: Network, least_bytes: int = LEAST_BYTES) -> Parts:
     """A network with its large weights as inputs, in up to three parts: what comes before its repeated blocks, a block,
-    what comes after. What differs between blocks is an input, too. A network that repeats nothing is one part.
+    what comes after; each without what it computes for a KV cache alone, which is one more. What differs between blocks
+    is an input, too. A network that repeats nothing is one part.
 
     Args:
         network: left as it is.
@@ -98,6 +104,21 @@ class _Run:
         return range(self.start, self.stop, self.period)
 
 
+@frozen
+class _Share:
+    """What one part computes of each of a run's blocks.
+
+    Args:
+        offsets: of its nodes in the block.
+        given: (offset, which output) of what it gives.
+        beside: nothing waits for it.
+    """
+
+    offsets: tuple[int, ...]
+    given: frozenset[tuple[int, int]]
+    beside: bool = False
+
+
 class _Division:
     """Constants, and sizes computed from shapes, go into each part that reads them. All other nodes, in order, are the
     body, which is cut."""
@@ -124,13 +145,17 @@ class _Division:
         return [each for each in around if each.period]
 
     def parts(self, runs: Sequence[_Run]) -> Parts:
-        """The network in parts, one for each run."""
+        """The network in parts, one or two for each run."""
         networks: list[Network] = []
         calls: list[Call] = []
         for run in runs:
-            made, tensors = self._part(run)
-            calls.extend(Call(len(networks), names) for names in tensors)
-            networks.append(made)
+            shares = self._shares(run) if len(runs) > 1 else [self._share(run, range(run.period))]
+            made = [self._part(run, share) for share in shares]
+            of_blocks = zip(*(tensors for _, tensors in made), strict=True)
+            for tensors in of_blocks:
+                numbered = enumerate(zip(shares, tensors, strict=True), len(networks))
+                calls.extend(Call(number, names, share.beside) for number, (share, names) in numbered)
+            networks.extend(network for network, _ in made)
         used = {name for call in calls for name in call.tensors.values()}
         between = {name: self._network.value(name).spec for name in self._made_by if name in used}
         outside = {name: value for value, name in self._outside.names.items()}
@@ -220,11 +245,67 @@ class _Division:
             return name
         return name in self._constants, self._network.value(name).spec
 
-    def _part(self, run: _Run) -> tuple[Network, list[dict[str, str]]]:
-        """The first of a run's blocks as a network, and what its tensors are in each of them."""
+    def _shares(self, run: _Run) -> list[_Share]:
+        """What a run's blocks compute for others, and what for caches alone."""
+        aside = self._for_caches(run)
+        caches = frozenset(
+            (offset, index)
+            for offset in aside
+            for index, name in enumerate(self._body[run.start + offset].outputs)
+            if name in self._known_as
+        )
+        if not caches:
+            return [self._share(run, range(run.period))]
+        needed = [offset for offset in range(run.period) if offset not in aside]
+        # What only moves numbers is done again: TensorRT moves them while it reads, and has not to write them twice.
+        copied: set[int] = set()
+        for offset in reversed(range(run.period)):
+            node = self._body[run.start + offset]
+            read = any(reader - run.start in aside | copied for name in node.outputs for reader in self._readers[name])
+            moves = isinstance(node.layer, Shuffle | Slice) and node.outputs[0] not in self._known_as
+            if read and moves and offset not in aside:
+                copied.add(offset)
+        of_caches = _Share(tuple(sorted(aside | copied)), caches, beside=True)
+        return [self._share(run, needed, of_caches.offsets), of_caches]
+
+    def _for_caches(self, run: _Run) -> set[int]:
+        """Offsets of a run's nodes that lead to nothing but outputs in the memory of inputs."""
+        found: set[int] = set()
+
+        def is_aside(name: str, first: int) -> bool:
+            if name in self._known_as:
+                return self._known_as[name] in self._network.shared and not self._readers[name]
+            return all(reader - first in found for reader in self._readers[name])
+
+        for offset in reversed(range(run.period)):
+            blocks = ((self._body[first + offset], first) for first in run.firsts)
+            if all(is_aside(name, first) for node, first in blocks for name in node.outputs):
+                found.add(offset)
+        return found
+
+    def _share(self, run: _Run, offsets: Sequence[int], beside: Sequence[int] = ()) -> _Share:
+        """A share of nodes, which gives what is read outside of it: by those `beside` it, too."""
+        apart = {name for offset in beside for name in self._body[run.start + offset].outputs}
+
+        def leaves(first: int, offset: int, index: int) -> bool:
+            name = self._body[first + offset].outputs[index]
+            readers = [reader - first for reader in self._readers[name]]
+            has_copy = self._body[run.start + offset].outputs[index] in apart
+            read_beside = not has_copy and any(reader in beside for reader in readers)
+            return name in self._known_as or read_beside or any(not 0 <= reader < run.period for reader in readers)
+
+        given = (
+            (offset, index)
+            for offset in offsets
+            for index in range(len(self._body[run.start + offset].outputs))
+            if any(leaves(first, offset, index) for first in run.firsts)
+        )
+        return _Share(tuple(offsets), frozenset(given))
+
+    def _part(self, run: _Run, share: _Share) -> tuple[Network, list[dict[str, str]]]:
+        """A share of the first of a run's blocks as a network, and what its tensors are in each of them."""
         made = Network(self._network.name, literals=self._network.literals)
-        nodes = self._body[run.start : run.start + run.period]
-        within = {name for node in nodes for name in node.outputs}
+        within = {name for offset in share.offsets for name in self._body[run.start + offset].outputs}
         inside: list[Node] = []
         inputs: dict[tuple[str, ...], str] = {}
 
@@ -252,28 +333,23 @@ class _Division:
 
         calls: list[dict[str, str]] = [{} for _ in run.firsts]
         body: list[Node] = []
-        for offset, node in enumerate(nodes):
+        for offset in share.offsets:
             alike = [self._body[first + offset].inputs for first in run.firsts]
-            body.append(evolve(node, inputs=tuple(taken(names) for names in zip(*alike))))
+            body.append(evolve(self._body[run.start + offset], inputs=tuple(taken(names) for names in zip(*alike))))
         for node in (*inside, *body):
             made.append(node, tuple(self._network.value(name).spec for name in node.outputs))
-        for offset in range(run.period):
-            for names in zip(*(self._body[first + offset].outputs for first in run.firsts)):
-                if any(self._leaves(name, first, run.period) for name, first in zip(names, run.firsts)):
-                    given = [self._whole(name) for name in names]
-                    made.output(given[0], made.value(names[0]), inputs.get(self._shared(given)))
-                    for tensors, name in zip(calls, given):
-                        tensors[given[0]] = name
+        for offset, index in sorted(share.given):
+            given = [self._whole(self._body[first + offset].outputs[index]) for first in run.firsts]
+            value = self._body[run.start + offset].outputs[index]
+            made.output(given[0], made.value(value), inputs.get(self._shared(given)))
+            for tensors, name in zip(calls, given):
+                tensors[given[0]] = name
         return made, calls
 
     def _goes_outside(self, names: Sequence[str]) -> bool:
         """Whether a constant of each block is bound when the engine is loaded."""
         differs = any(self._outside.weight(name) != self._outside.weight(names[0]) for name in names)
         return differs or self._outside.should(names[0])
-
-    def _leaves(self, name: str, first: int, period: int) -> bool:
-        """Whether a value is read outside the block that makes it."""
-        return name in self._known_as or any(not first <= reader < first + period for reader in self._readers[name])
 
     def _whole(self, name: str) -> str:
         """The name that a value has as a tensor of the whole network."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,13 +15,18 @@ from attrs import frozen
 from torch import Tensor
 
 from ditto.bindings import TensorRT
+from ditto.cache import cache_folder
 from ditto.engine import EngineTree
 from ditto.network import Spec
 from ditto.network.calls import Call, Calls, load_calls
 from ditto.network.dims import symbol
+from ditto.runtime.aside import Aside
 from ditto.runtime.between import Between, aligned
 from ditto.runtime.engine import Context, Engine
-from ditto.runtime.kernels import Kernels, cache_folder
+from ditto.runtime.kernels import Kernels
+
+# The host launches a call of a recorded network in about an eighth of the time that the GPU needs for it.
+_SHARE_OF_FIRST_STAGE = 8
 
 
 class Parts:
@@ -45,7 +52,11 @@ class Parts:
         self._kernels = kernels
         weakref.finalize(self, kernels.save)  # what is compiled in the background after `keep_kernels`
         largest = ({name: sizes[-1] for name, sizes in profile.items()} for profile in profiles.values())
-        self._work_bytes = aligned(max(engine.scratch_bytes for engine in engines))
+        self._beside = frozenset(call.part for call in calls.calls if call.beside)
+        wanted = [(number in self._beside, engine.scratch_bytes) for number, engine in enumerate(engines)]
+        self._work_bytes, self._beside_bytes = (
+            aligned(max((size for beside, size in wanted if beside == which), default=0)) for which in (False, True)
+        )
         self._between_bytes = max(self._between.laid_out(sizes)[1] for sizes in largest)
 
     @staticmethod
@@ -66,7 +77,7 @@ class Parts:
     @property
     def scratch_bytes(self) -> int:
         """Memory that the largest profile works in."""
-        return self._work_bytes + self._between_bytes
+        return self._work_bytes + self._beside_bytes + self._between_bytes
 
     def execution(self, profile: int, scratch: Tensor, eager: bool) -> Execution:
         """A way to run the component. A CUDA graph holds for the execution that it was recorded from only as long as
@@ -77,9 +88,13 @@ class Parts:
         Raises:
             DeviceError: TensorRT refuses.
         """
-        work, between = scratch[: self._work_bytes], scratch[self._work_bytes :]
-        parts = [_Part(engine.context(profile, work, eager), frozenset(engine.inputs)) for engine in self._engines]
-        return Execution(parts, self._calls.calls, self._inputs, self._between, between)
+        work, beside, between = scratch.tensor_split((self._work_bytes, self._work_bytes + self._beside_bytes))
+        parts = [
+            _Part(engine.context(profile, beside if number in self._beside else work, eager), frozenset(engine.inputs))
+            for number, engine in enumerate(self._engines)
+        ]
+        aside = Aside(scratch.device) if self._beside else None
+        return Execution(parts, self._calls.calls, self._inputs, self._between, between, aside)
 
     def keep_kernels(self) -> None:
         """Keep what was compiled so far for the next process."""
@@ -102,9 +117,10 @@ class Execution:
         inputs: Mapping[str, Spec],
         between: Between,
         memory: Tensor,
+        aside: Aside | None,
     ) -> None:
-        self._runs = [(parts[call.part].context, tuple(call.tensors.items())) for call in calls]
-        self._inputs, self._between, self._memory = inputs, between, memory
+        self._runs = [(parts[call.part].context, tuple(call.tensors.items()), call.beside) for call in calls]
+        self._inputs, self._between, self._memory, self._aside = inputs, between, memory, aside
         self._readers: dict[str, set[tuple[Context, str]]] = {}
         for call in calls:
             for name, tensor in call.tensors.items():
@@ -131,22 +147,38 @@ class Execution:
                 if dim == symbol(str(dim)) and self._sizes.get(str(dim)) != size:
                     self._sizes[str(dim)], self._is_laid_out = size, False
 
+    @property
+    def stages(self) -> tuple[Callable[[], None], ...]:
+        """What `enqueue` does, cut once where there are several calls: behind as much as the GPU needs to be busy until
+        the host has launched the rest."""
+        first = len(self._runs) // _SHARE_OF_FIRST_STAGE
+        cuts = [0, first, len(self._runs)] if first else [0, len(self._runs)]
+        return tuple(partial(self._run, slice(start, stop)) for start, stop in itertools.pairwise(cuts))
+
     def enqueue(self) -> None:
         """Run, after the work that is in torch's current stream.
 
         Raises:
             DeviceError: TensorRT refuses.
         """
+        self._run(slice(None))
+
+    def _run(self, runs: slice) -> None:
         if not self._is_laid_out:
             places, _ = self._between.laid_out(self._sizes)
             for name, (offset, shape) in places.items():
                 self._take(name, shape)
                 self._addresses[name] = self._memory.data_ptr() + offset
             self._is_laid_out = True
-        for context, tensors in self._runs:
+        for context, tensors, beside in self._runs[runs]:
             for name, tensor in tensors:
                 context.place(name, self._addresses[tensor])
-            context.enqueue()
+            if self._aside is not None and beside:
+                self._aside.run(context.enqueue)
+            else:
+                context.enqueue()
+        if self._aside is not None:
+            self._aside.join()
 
     def _take(self, name: str, shape: tuple[int, ...]) -> None:
         for context, known_as in self._readers.get(name, ()):

@@ -2,36 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from array import array
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
+from ditto.runtime.between import aligned
 from ditto.runtime.execution import Execution
 from ditto.runtime.graphs import Repeated
 
 
 class FixedCall:
-    """An engine on shapes that stay, in memory that stays; a CUDA graph from its third use.
+    """An engine on shapes that stay, in memory that stays; from its third use CUDA graphs, one for each stage of the
+    execution: the GPU begins with the first while the host launches the next.
 
     Args:
         bound: all that it takes and gives.
     """
 
     def __init__(self, execution: Execution, bound: Mapping[str, Tensor]) -> None:
-        self._execution, self.bound = execution, bound
-        self._repeated = Repeated(self._run, plain_times=2)
+        self.bound = bound
+        execution.bind(bound)
+        self._stages = [Repeated(stage, plain_times=2) for stage in execution.stages]
 
     def __call__(self, given: Mapping[str, Tensor]) -> None:
         """Run on what is given, each of it an input or the beginning of one."""
         for name, tensor in given.items():
             self.bound[name][: len(tensor)].copy_(tensor, non_blocking=True)
-        self._repeated()
+        for stage in self._stages:
+            stage()
 
     @property
     def is_recorded(self) -> bool:
         """Whether it is replayed."""
-        return self._repeated.is_recorded
+        return all(stage.is_recorded for stage in self._stages)
 
-    def _run(self) -> None:
-        self._execution.bind(self.bound)
-        self._execution.enqueue()
+
+class PromptsCall:
+    """The LLM's engine for prompts of one number and length, into the same rows of a cache.
+
+    Args:
+        execution: on a profile for just these.
+        count, length: of the prompts; shorter ones are padded with token `pad`.
+        bound: what it reads and writes besides tokens.
+    """
+
+    def __init__(self, execution: Execution, count: int, length: int, pad: int, bound: Mapping[str, Tensor]) -> None:
+        self._length, self._pad, self._logits = length, pad, bound["logits"]
+        # Ids, and behind them each row's last token: one copy brings both.
+        self._places = aligned(count * length * 4) // 4
+        device = self._logits.device
+        self._sent = torch.zeros(self._places + count, dtype=torch.int32, device=device)
+        own = {
+            "input_ids": self._sent[: count * length].view(count, length),
+            "position_ids": torch.arange(length, dtype=torch.int32, device=device).repeat(count, 1),
+            "last_token_ids": self._sent[self._places :],
+            "write_indices": torch.zeros(count, dtype=torch.int32, device=device),
+        }
+        self._call = FixedCall(execution, {**own, **bound})
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether it is replayed."""
+        return self._call.is_recorded
+
+    def __call__(self, prompts: Sequence[Sequence[int]], table: Tensor | None) -> Tensor:
+        """Logits after each prompt."""
+        sent = array("i")
+        for ids in prompts:
+            sent.extend(ids)
+            sent.extend(itertools.repeat(self._pad, self._length - len(ids)))
+        sent.extend(itertools.repeat(0, self._places - len(sent)))
+        sent.extend(len(ids) - 1 for ids in prompts)
+        self._sent.copy_(torch.frombuffer(sent, dtype=torch.int32), non_blocking=True)
+        self._call({} if table is None else {"prompt_embedding_table": table})
+        return self._logits

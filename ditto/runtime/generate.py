@@ -75,8 +75,7 @@ class Batch:
         self._waiting: deque[Flight] = deque()
         self._unread: deque[tuple[list[Flight], Callable[[], list[int]]]] = deque()
         self._joined = 0
-        with self._runner.working():
-            self._chosen = torch.zeros(rows, dtype=torch.int64, device=self._runner.device)
+        self._chosen = self._runner.chosen(rows)
 
     def __enter__(self) -> Self:
         return self

@@ -7,20 +7,11 @@ and refuses if they are others.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from loguru import logger
-
-
-def cache_folder() -> Path | None:
-    """Where kernels are kept: `DITTO_CACHE`, or `ditto` in the user's cache folder; None if `DITTO_CACHE` is empty."""
-    chosen = os.environ.get("DITTO_CACHE")
-    if chosen is not None:
-        return Path(chosen) if chosen else None
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ditto"
 
 
 class Kernels:

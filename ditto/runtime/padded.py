@@ -49,6 +49,25 @@ class PaddedRunner(LlmRunner):
             float32 [B, vocabulary] on `device`, valid until the next call.
         """
 
+    def run_prompts(self, rows: slice, prompts: Sequence[Sequence[int]], table: Tensor | None) -> Tensor:
+        """Run the language model on the prompts of neighbouring rows, whose caches are empty.
+
+        Args:
+            rows: of the batch.
+            prompts: token ids of each.
+            table: as `run` takes it; None where there are no pictures.
+        Returns:
+            As `run`.
+        """
+        width = max(len(ids) for ids in prompts)
+        padded = [[*ids, *[self._tokens.pad] * (width - len(ids))] for ids in prompts]
+        last = torch.tensor([len(ids) - 1 for ids in prompts], dtype=torch.int32)
+        ids = torch.tensor(padded, dtype=torch.int32)
+        positions = torch.arange(width, dtype=torch.int32).expand_as(ids).contiguous()
+        return self.run(
+            rows, ids, positions, last, torch.zeros_like(last), self._no_pictures if table is None else table
+        )
+
     def run_next(self, chosen: Tensor, cached: Sequence[int], moving: Sequence[bool]) -> Tensor:
         """Run the language model on one token of every row.
 
@@ -74,8 +93,11 @@ class PaddedRunner(LlmRunner):
         next_tokens = [turn for turn in turns if turn.past]
         if len(next_tokens) == self._batch:  # turns come in the order of their rows
             return self._run_next(next_tokens, chosen)
+        groups = _neighbours([turn for turn in turns if not turn.past])
+        if groups == [list(turns)]:
+            return self._run_prompts(turns, slice(turns[0].row, turns[-1].row + 1))
         found: dict[int, Tensor] = {}
-        for prompts in _neighbours([turn for turn in turns if not turn.past]):
+        for prompts in groups:
             logits = self._run_prompts(prompts, slice(prompts[0].row, prompts[-1].row + 1))
             found.update((turn.row, row.clone()) for turn, row in zip(prompts, logits, strict=True))
         if next_tokens:
@@ -88,24 +110,20 @@ class PaddedRunner(LlmRunner):
         self._cached[row] = 0
 
     def _run_prompts(self, turns: Sequence[Turn], rows: slice) -> Tensor:
-        width = max(len(turn.request.ids) for turn in turns)
-        padded: list[list[int]] = []
+        prompts: list[Sequence[int]] = []
         parts: list[Tensor] = []
         offset = 0
         for turn in turns:
             ids, features = turn.request.ids, turn.request.features
             # One table for all: each row's virtual ids move behind the rows before it.
-            moved = [token + offset if token >= self._tokens.vocab_size else token for token in ids]
-            padded.append(moved + [self._tokens.pad] * (width - len(moved)))
+            moves = offset and features is not None
+            vocab_size = self._tokens.vocab_size
+            prompts.append([token + offset if token >= vocab_size else token for token in ids] if moves else ids)
             if features is not None:
                 parts.append(features.to(self._no_pictures))
                 offset += len(features)
             self._cached[turn.row] = len(ids)
-        ids = torch.tensor(padded, dtype=torch.int32)
-        last = torch.tensor([len(turn.request.ids) - 1 for turn in turns], dtype=torch.int32)
-        positions = torch.arange(width, dtype=torch.int32).expand_as(ids).contiguous()
-        table = torch.cat(parts) if parts else self._no_pictures
-        return self.run(rows, ids, positions, last, torch.zeros_like(last), table)
+        return self.run_prompts(rows, prompts, torch.cat(parts) if parts else None)
 
     def _run_next(self, turns: Sequence[Turn], chosen: Tensor) -> Tensor:
         """Logits of every row. Rows without a turn compute a filler token behind what their cache holds."""

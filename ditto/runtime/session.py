@@ -118,6 +118,11 @@ class LlmRunner(ABC):
         del turns
         return True
 
+    def chosen(self, batch: int) -> Tensor:
+        """Memory for the token that was chosen last for each row of a batch: int64 [batch], on `device`. What it holds
+        at first are tokens of the vocabulary."""
+        return torch.zeros(batch, dtype=torch.int64, device=self.device)
+
     @abstractmethod
     def step(self, turns: Sequence[Turn], chosen: Tensor) -> Tensor:
         """Compute the next tokens of some rows, at most one turn of each.

@@ -22,7 +22,7 @@ from ditto.network import Spec
 from ditto.network.dims import evaluate
 from ditto.network.weight import Weight
 from ditto.runtime.execution import Execution, Parts
-from ditto.runtime.fixed import FixedCall
+from ditto.runtime.fixed import FixedCall, PromptsCall
 from ditto.runtime.graphs import Repeated
 from ditto.runtime.memory import MemoryPlan
 from ditto.runtime.padded import PaddedRunner
@@ -56,7 +56,7 @@ class TensorRTSession(Session):
         self.device = device
         self._plan = MemoryPlan.of(tree)
         self._plan.check(*torch.cuda.mem_get_info(device))
-        self.stream = torch.cuda.Stream(device)
+        self.stream = torch.cuda.Stream(device, priority=-1)  # work beside it takes what it leaves
         loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ditto-load")
         self._loading = loader.submit(Loaded, tree, trt, device, self.stream)
         loader.shutdown(wait=False)
@@ -88,9 +88,8 @@ class TensorRTSession(Session):
 
     @override
     def start(self, batch: int) -> LlmRunner:
-        with self.working():
-            _, rows = decode_profile(self.tree, batch)
-            return self._cache(rows).runner(batch)
+        _, rows = decode_profile(self.tree, batch)
+        return self._cache(rows).runner(batch)
 
     def working(self) -> AbstractContextManager[None]:
         """Inside, torch's work is in the session's stream, in order with what comes before and after."""
@@ -117,7 +116,8 @@ class TensorRTSession(Session):
         free, total = torch.cuda.mem_get_info(self.device)
         plan = self._plan.with_rows(rows).with_scratch(self.loaded.scratch.numel())
         plan.check(free + plan.loaded, total)
-        return KVCache(self, rows)
+        with self.working():
+            return KVCache(self, rows)
 
 
 class Loaded:
@@ -166,7 +166,8 @@ class KVCache:
     def runner(self, batch: int) -> TensorRTRunner:
         """The runner of the first `batch` rows."""
         if batch not in self._runners:
-            self._runners[batch] = TensorRTRunner(self._session, self, batch)
+            with self._session.working():
+                self._runners[batch] = TensorRTRunner(self._session, self, batch)
         runner = self._runners[batch]
         runner.open()
         return runner
@@ -189,7 +190,7 @@ class TensorRTRunner(PaddedRunner):
         super().__init__(session, batch)
         self._session, self._cache = session, cache
         self._inputs = session.tree.component("llm").inputs
-        self._prompts: dict[tuple[int, int], FixedCall] = {}
+        self._prompts: dict[tuple[int, int], PromptsCall] = {}
         _, self._rows = decode_profile(session.tree, batch)
 
         def zeros(*shape: int) -> Tensor:
@@ -208,6 +209,7 @@ class TensorRTRunner(PaddedRunner):
             "logits": self._logits,
             **cache.bound(slice(0, rows)),
         }
+        self._chosen = torch.zeros(batch, dtype=torch.int64, device=self.device)
         self._slots = torch.arange(session.limits.max_seq_len, dtype=torch.int32, device=self.device)
         self._on_device: tuple[list[int], list[bool]] = ([], [])
         self._steps: dict[int, Repeated] = {}
@@ -227,6 +229,29 @@ class TensorRTRunner(PaddedRunner):
         self._cached = [0] * self._batch
 
     @override
+    def chosen(self, batch: int) -> Tensor:
+        assert batch == self._batch
+        return self._chosen
+
+    @override
+    def run_prompts(self, rows: slice, prompts: Sequence[Sequence[int]], table: Tensor | None) -> Tensor:
+        way = prefill_profile(self._session.tree, len(prompts), max(len(ids) for ids in prompts))
+        if not way.is_fixed:
+            return super().run_prompts(rows, prompts, table)
+        key = (way.profile, rows.start)
+        if key not in self._prompts:
+            execution = self._session.loaded.execution("llm", way.profile)
+            most = max(self._limits.max_prompt_embedding_table_size, 1)
+            table_of_all = self._no_pictures.new_zeros(most, self._no_pictures.shape[1])
+            bound = {
+                **self._known({"prompt_embedding_table": table_of_all}),
+                **self._cache.bound(rows),
+                "logits": self._new_logits(len(prompts)),
+            }
+            self._prompts[key] = PromptsCall(execution, len(prompts), way.length, self._tokens.pad, bound)
+        return self._prompts[key](prompts, table)
+
+    @override
     def run(
         self,
         rows: slice,
@@ -236,8 +261,7 @@ class TensorRTRunner(PaddedRunner):
         write_indices: Tensor,
         table: Tensor,
     ) -> Tensor:
-        way = prefill_profile(self._session.tree, *input_ids.shape)
-        more = way.length - input_ids.shape[1]
+        more = prefill_profile(self._session.tree, *input_ids.shape).length - input_ids.shape[1]
         last = position_ids[:, -1:] + torch.arange(1, more + 1, dtype=torch.int32)
         ids = torch.nn.functional.pad(input_ids, (0, more), value=self._tokens.pad)
         given = {
@@ -247,10 +271,6 @@ class TensorRTRunner(PaddedRunner):
             "write_indices": write_indices,
             "prompt_embedding_table": table,
         }
-        if way.is_fixed:
-            call = self._prompts_of(way.profile, rows, given)
-            call(self._known(given))
-            return call.bound["logits"]
         logits = self._new_logits(len(ids))
         sent = {name: tensor.to(self.device, non_blocking=True) for name, tensor in self._known(given).items()}
         prefill = self._session.prefill
@@ -308,19 +328,6 @@ class TensorRTRunner(PaddedRunner):
 
             self._steps[key] = Repeated(work)
         return self._steps[key]
-
-    def _prompts_of(self, profile: int, rows: slice, given: Mapping[str, Tensor]) -> FixedCall:
-        """Prompts of a profile's batch and length, in these rows of the cache."""
-        key = (profile, rows.start)
-        if key not in self._prompts:
-            own = {name: torch.zeros_like(tensor, device=self.device) for name, tensor in given.items()}
-            most = max(self._limits.max_prompt_embedding_table_size, 1)
-            own["prompt_embedding_table"] = self._no_pictures.new_zeros(most, self._no_pictures.shape[1])
-            own["logits"] = self._new_logits(rows.stop - rows.start)
-            bound = {name: own[name] for name in (*self._known(given), "logits")}
-            execution = self._session.loaded.execution("llm", profile)
-            self._prompts[key] = FixedCall(execution, {**bound, **self._cache.bound(rows)})
-        return self._prompts[key]
 
     def _known(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Those that the engine takes: a text model has no prompt table."""

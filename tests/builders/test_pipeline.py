@@ -42,9 +42,13 @@ def test_logits_are_float32_and_of_the_last_tokens_only(llava_tree):
 def test_with_weights_outside_each_part_has_an_engine_and_calls_say_how_they_follow(tmp_path):
     builder = LlmBuilder.from_model(llama(num_hidden_layers=4)).with_target("tensorrt-rtx").with_weights("outside")
     tree = builder.build(tmp_path / "tree")
-    for name, order, stem in (("llm", [0, 1, 1, 1, 2], "rank0"), ("decode", [0, 1, 1, 1, 1, 2], "decode")):
+    prompts, steps = [0, 1, 2, 1, 2, 1, 2, 3, 4], [0, 1, 1, 1, 1, 2]
+    for name, order, stem in (("llm", prompts, "rank0"), ("decode", steps, "decode")):
         component, folder = tree.component(name), tree.folder(name)
-        assert component.engines == [f"{stem}.engine", f"{stem}.1.engine", f"{stem}.2.engine"]
+        assert component.engines == [
+            f"{stem}.engine",
+            *(f"{stem}.{number}.engine" for number in range(1, order[-1] + 1)),
+        ]
         assert all((folder / file).stat().st_size > 1000 for file in component.engines)
         calls = load_calls(folder / "calls.json")
         assert [call.part for call in calls.calls] == order

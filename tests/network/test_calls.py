@@ -46,8 +46,8 @@ def test_the_file_is_for_people_too(path):
         (None, "cannot read the calls: "),
         (b"{", "cannot read the calls: Expecting property name"),
         (b"\xff\xfe", "cannot read the calls: 'utf-8' codec can't decode"),
-        (b"[]", "the calls have format None, not 1"),
-        (b'{"format": 7}', "the calls have format 7, not 1"),
+        (b"[]", "the calls have format None, not 2"),
+        (b'{"format": 7}', "the calls have format 7, not 2"),
     ],
 )
 def test_a_file_that_is_missing_or_something_else_is_named(path, content, message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from transformers import CLIPVisionConfig, Gemma2Config, Gemma2ForCausalLM, Sigl
 from ditto.builders import LlmBuilder
 from ditto.builders.pipeline import describe
 from ditto.families.llava import LlavaModel
-from ditto.network.layers import Fill, Gather, KVCacheUpdate, Shape
+from ditto.network.layers import Fill, Gather, KVCacheUpdate, Shape, Shuffle, Slice
 from ditto.network.parts import in_parts
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error
 from tests.support.models import GEMMA2, TEXT, TEXT_MODELS, VISION, image_features, llama, llava, made, rope
@@ -57,7 +58,10 @@ def text(request):
 def block_of(network, least_bytes=1):
     """The parts of a network, and the one of them that is called for the blocks."""
     parts = in_parts(network, least_bytes)
-    assert [call.part for call in parts.calls.calls] == [0, *[1] * (len(parts.calls.calls) - 2), 2]
+    beside = {call.part for call in parts.calls.calls if call.beside}
+    order = [call.part for call in parts.calls.calls if not call.beside]
+    assert order == [0, *[1] * (len(order) - 2), order[-1]]
+    assert {0, 1, order[-1]} | beside == set(range(len(parts.networks)))
     return parts, parts.networks[1]
 
 
@@ -81,9 +85,10 @@ def test_a_block_is_called_for_every_layer_or_as_many_as_make_a_turn(text):
     for name, (network, _) in networks.items():
         parts, block = block_of(network)
         count, layers = wanted[name]
-        assert len(parts.calls.calls) == 1 + count + 1
+        assert sum(not call.beside for call in parts.calls.calls) == 1 + count + 1
         kinds = Counter(type(node.layer) for part in parts.networks for node in part.nodes)
-        assert Counter(type(node.layer) for node in block.nodes)[KVCacheUpdate] == 2 * layers
+        writer = parts.networks[2] if name == "llm" else block
+        assert Counter(type(node.layer) for node in writer.nodes)[KVCacheUpdate] == 2 * layers
         rest = model.config.num_hidden_layers - count * layers
         assert kinds[KVCacheUpdate] == 2 * layers + 2 * rest
 
@@ -111,7 +116,25 @@ def test_masks_and_rotations_are_made_once_before_the_blocks(text):
         masks = [taken for taken, spec in block.inputs.items() if spec.dtype == torch.bool]
         assert masks or (name == "llm" and model.config.model_type == "llama")
         for mask in masks:
-            assert {call.tensors[mask] for call in parts.calls.calls[1:-1]} <= set(parts.networks[0].outputs)
+            of_blocks = [call for call in parts.calls.calls if call.part == 1]
+            assert {call.tensors[mask] for call in of_blocks} <= set(parts.networks[0].outputs)
+
+
+def test_prompts_write_their_caches_beside_the_blocks_and_a_step_reads_what_it_writes(text):
+    _, networks, _ = text
+    parts, block = block_of(networks["llm"][0])
+    calls = parts.calls.calls
+    assert [call.beside for call in calls] == [False, *[False, True] * (len(calls) // 2)]
+    assert not any(isinstance(node.layer, KVCacheUpdate) for node in block.nodes)
+    for before, call in pairwise(calls):
+        if call.beside:  # what it reads of the block is what products and rotations have made
+            part = parts.networks[call.part]
+            read = {call.tensors[name] for name in part.inputs} & parts.calls.between.keys()
+            assert len(read) == len(part.outputs) and read <= {*before.tensors.values()}
+            makers = {name: node.layer for node in networks["llm"][0].nodes for name in node.outputs}
+            assert not any(isinstance(makers[name], Shuffle | Slice) for name in read)
+            assert set(part.outputs) == set(part.shared)
+    assert not any(call.beside for call in in_parts(networks["decode"][0], 1).calls.calls)
 
 
 def test_weights_of_a_block_are_outside_and_each_call_has_its_layers_and_the_norm_behind(text):

@@ -7,6 +7,7 @@ import random
 
 import pytest
 import torch
+from attrs import evolve
 
 from ditto.network import Spec, symbol
 from ditto.network.calls import Call, Calls
@@ -99,3 +100,41 @@ def test_no_place_is_used_again_while_its_tensor_is_to_be_read(seed):
 
 def test_nothing_is_handed_on_by_a_single_call():
     assert Between(calls_of(["x", "y"], between={})).laid_out({"batch": 4}) == ({}, 0)
+
+
+def beside(calls, numbers):
+    """The same calls, of which some run beside those that follow."""
+    return Calls(
+        tuple(evolve(call, beside=number in numbers) for number, call in enumerate(calls.calls)), calls.between
+    )
+
+
+def test_what_is_read_beside_others_stays_until_the_next_of_its_kind_has_begun():
+    blocks = [["a", "b", "keys 1"], ["keys 1", "cache 1"], ["b", "c", "keys 2"], ["keys 2", "cache 2"]]
+    blocks += [["c", "d", "keys 3"], ["keys 3", "cache 3"], ["d", "y"]]
+    between = dict.fromkeys(["a", "b", "c", "d", "keys 1", "keys 2", "keys 3"], STATE)
+    calls = calls_of(["x", "a"], *blocks, between=between)
+    one_by_one, overlapping = (
+        {name: offset for name, (offset, _) in Between(each).laid_out(SIZES[1])[0].items()}
+        for each in (calls, beside(calls, {2, 4, 6}))
+    )
+    assert len({one_by_one[f"keys {number}"] for number in (1, 2, 3)} | {one_by_one["c"]}) < 4
+    assert overlapping["keys 1"] not in (overlapping["c"], overlapping["keys 2"])
+    assert overlapping["keys 2"] not in (overlapping["d"], overlapping["keys 3"])
+    assert len(set(overlapping.values())) < len(between)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_no_place_is_used_again_while_it_may_be_read_beside(seed):
+    calls = drawn(seed)
+    numbers = {number for number in range(len(calls.calls)) if random.Random(seed + number).random() < 0.4}
+    ends = {number: min([other for other in numbers if other > number], default=99) for number in numbers}
+    places, _ = Between(beside(calls, numbers)).laid_out(SIZES[1])
+    uses = {
+        name: [index for index, call in enumerate(calls.calls) if name in call.tensors.values()]
+        for name in calls.between
+    }
+    lasts = {name: max(ends.get(index, index) for index in indices) for name, indices in uses.items()}
+    for one, other in itertools.combinations(places, 2):
+        apart = lasts[one] < uses[other][0] or lasts[other] < uses[one][0]
+        assert apart or places[one][0] != places[other][0], f"{one} and {other} are in one place"

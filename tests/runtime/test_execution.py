@@ -286,7 +286,21 @@ def test_a_tree_whose_calls_are_not_those_that_were_built_is_refused(copied, dam
 
 
 def test_calls_that_are_none_are_named(copied, opened):
-    (copied.root / "decode" / "calls.json").write_text('{"format": 1, "between": {}, "calls": [{"part": 0}]}')
+    (copied.root / "decode" / "calls.json").write_text('{"format": 2, "between": {}, "calls": [{"part": 0}]}')
     write_manifest(evolve(copied.manifest, files=record_files(copied.root)), copied.root)
     with pytest.raises(TreeError, match=r"the file of calls is damaged: required field missing @ \$\.calls\[0\]"):
         Parts.of(EngineTree.open(copied.root), "decode", SimpleNamespace(), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("count", "first"), [(4, 0), (6, 1), (15, 2)])
+def test_stages_are_the_calls_cut_once(count, first):
+    made = loaded(Chain(*blocks(*[2.0] * count)))
+    execution = made.execution()
+    x, out = torch.randn(3, WIDTH), torch.empty(3, 2)
+    execution.bind({"x": x, "result": out})
+    begun = []
+    for stage in execution.stages:
+        stage()
+        begun.append(len(made.log))
+    assert begun == ([first] if first else []) + [count + 2]
+    assert_close(out, wanted(made.module, x))

@@ -49,5 +49,5 @@ def test_engines_beside_one_another_are_reported_each(tmp_path):
     assert set(report.engines) == set(tree.manifest.components) == {"llm", "decode"}
     for name, engine in report.engines.items():
         files = tree.component(name).engines
-        assert len(files) == 3
+        assert len(files) == {"llm": 5, "decode": 3}[name]  # prompts write their caches beside
         assert engine.engine_bytes == sum((tree.folder(name) / file).stat().st_size for file in files)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
-from ditto.runtime.kernels import Kernels, cache_folder
+from ditto.runtime.kernels import Kernels
 
 
 class Cache:
@@ -115,20 +111,3 @@ def test_a_file_that_cannot_take_its_place_leaves_nothing_behind(tmp_path):
 def test_a_place_that_cannot_be_written_is_no_failure(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     kernels_with(Cache(b"compiled"), tmp_path / "file" / "engine.bin").save()
-
-
-@pytest.mark.parametrize(
-    ("variables", "folder"),
-    [
-        ({"DITTO_CACHE": "/here"}, Path("/here")),
-        ({"DITTO_CACHE": ""}, None),
-        ({"XDG_CACHE_HOME": "/caches"}, Path("/caches/ditto")),
-        ({"HOME": "/home/user"}, Path("/home/user/.cache/ditto")),
-    ],
-)
-def test_where_kernels_are_kept(monkeypatch, variables, folder):
-    for name in ("DITTO_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert cache_folder() == folder

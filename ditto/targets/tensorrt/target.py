@@ -148,7 +148,7 @@ class NativeTarget(Target):
     def apart(self, limits: Limits) -> tuple[LlmEngine, LlmEngine]:
         def prefill(program: Program, weight_of: WeightOf) -> Network:
             net = Lowering(Network("llm"), program, weight_of)
-            prompts = Prefill(net, limits.max_seq_len, settles_keys=self.library == "tensorrt_rtx")
+            prompts = Prefill(net, limits.max_seq_len)
             lowerings = {**prompts.table(), **self._linear(PromptProducts().linear)}
             return lower(program, lowerings, weight_of, "llm", net)
 

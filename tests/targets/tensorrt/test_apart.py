@@ -90,8 +90,8 @@ def test_values_lie_transposed_and_decode_is_written_out(parts):
     kinds = [type(node.layer) for node in networks["decode"].nodes]
     assert Attention not in kinds
     products = sum(kind is MatrixMultiply for kind in kinds)
-    # One more of each prompt's keys with the identity, and two where attention is written out.
-    more = config.num_hidden_layers * (3 if "gemma" in config.model_type else 1)
+    # Two more where attention is written out.
+    more = config.num_hidden_layers * (2 if "gemma" in config.model_type else 0)
     assert products == sum(isinstance(node.layer, MatrixMultiply) for node in networks["llm"].nodes) - more
 
 
