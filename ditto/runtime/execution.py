@@ -25,7 +25,7 @@ from ditto.runtime.between import Between, aligned
 from ditto.runtime.engine import Context, Engine
 from ditto.runtime.kernels import Kernels
 
-# The host launches a call of a recorded network in about an eighth of the time that the GPU needs for it.
+# The host launches a call of a recorded network in at most about an eighth of the time that the GPU needs for it.
 _SHARE_OF_FIRST_STAGE = 8
 
 

@@ -59,7 +59,10 @@ class PaddedRunner(LlmRunner):
         Returns:
             As `run`.
         """
-        width = max(len(ids) for ids in prompts)
+        return self._run_padded(rows, prompts, max(len(ids) for ids in prompts), table)
+
+    def _run_padded(self, rows: slice, prompts: Sequence[Sequence[int]], width: int, table: Tensor | None) -> Tensor:
+        """`run_prompts`, all of them padded to `width` tokens."""
         padded = [[*ids, *[self._tokens.pad] * (width - len(ids))] for ids in prompts]
         last = torch.tensor([len(ids) - 1 for ids in prompts], dtype=torch.int32)
         ids = torch.tensor(padded, dtype=torch.int32)

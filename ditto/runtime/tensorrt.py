@@ -237,7 +237,7 @@ class TensorRTRunner(PaddedRunner):
     def run_prompts(self, rows: slice, prompts: Sequence[Sequence[int]], table: Tensor | None) -> Tensor:
         way = prefill_profile(self._session.tree, len(prompts), max(len(ids) for ids in prompts))
         if not way.is_fixed:
-            return super().run_prompts(rows, prompts, table)
+            return self._run_padded(rows, prompts, way.length, table)
         key = (way.profile, rows.start)
         if key not in self._prompts:
             execution = self._session.loaded.execution("llm", way.profile)
@@ -261,17 +261,14 @@ class TensorRTRunner(PaddedRunner):
         write_indices: Tensor,
         table: Tensor,
     ) -> Tensor:
-        more = prefill_profile(self._session.tree, *input_ids.shape).length - input_ids.shape[1]
-        last = position_ids[:, -1:] + torch.arange(1, more + 1, dtype=torch.int32)
-        ids = torch.nn.functional.pad(input_ids, (0, more), value=self._tokens.pad)
         given = {
-            "input_ids": ids,
-            "position_ids": torch.cat([position_ids, last], 1),
+            "input_ids": input_ids,
+            "position_ids": position_ids,
             "last_token_ids": last_token_ids,
             "write_indices": write_indices,
             "prompt_embedding_table": table,
         }
-        logits = self._new_logits(len(ids))
+        logits = self._new_logits(len(input_ids))
         sent = {name: tensor.to(self.device, non_blocking=True) for name, tensor in self._known(given).items()}
         prefill = self._session.prefill
         prefill.bind({**sent, "logits": logits, **self._cache.bound(rows)})

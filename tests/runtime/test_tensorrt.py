@@ -12,7 +12,7 @@ from ditto.reference import relative_error
 from ditto.runtime import Request, open_session
 from ditto.runtime.session import Session, Turn
 from ditto.runtime.tensorrt import KVCache, TensorRTRunner, TensorRTSession
-from tests.support.engines import CpuEngines, InOrder
+from tests.support.engines import CpuEngines, Late
 from tests.support.models import llava
 
 USUAL, PICTURE = 27, 16
@@ -35,7 +35,7 @@ def tree(tmp_path_factory):
 def engines(tree, monkeypatch):
     """The tree's engines; memory counts as a GPU's."""
     monkeypatch.setattr(torch.Tensor, "is_cuda", True, raising=False)
-    monkeypatch.setattr("ditto.runtime.execution.Aside", InOrder)
+    monkeypatch.setattr("ditto.runtime.execution.Aside", Late)
     return CpuEngines(tree)
 
 

@@ -97,8 +97,8 @@ class CpuContext:
             written.copy_(tensor)
 
 
-class InOrder:
-    """Stands in for `ditto.runtime.aside.Aside`: work is done as late as it may be."""
+class Late:
+    """Stands in for `ditto.runtime.aside.Aside`: work is done as late as it may be, with what it was told at first."""
 
     def __init__(self, device: torch.device) -> None:
         del device
