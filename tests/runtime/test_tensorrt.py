@@ -86,3 +86,12 @@ def test_a_row_that_joins_has_its_own_place_in_the_cache(runners, engines):
         found, wanted = (runner.step(turns, torch.tensor([7, 9])) for runner in runners)
         assert relative_error(found, wanted) < 1e-5
     assert engines.made == [f"prefill-1x{USUAL}", f"prefill-1x{USUAL}", DECODE]
+
+
+def test_prompts_of_any_length_are_padded_to_few_lengths(runners, engines):
+    longest = engines.tree.config("llm")["build_config"]["max_input_len"]
+    assert USUAL + 1 < longest <= 64
+    for length in (9, USUAL - 5, USUAL + 1):
+        runners[0].step([prompt(0, length)] if length > PICTURE + 2 else [Turn(0, Request((5,) * length), 0)], NOTHING)
+    ran = {done.shapes["input_ids"] for done in engines._parts["llm"]._engines[0].log if done.profile == "prefill"}
+    assert ran == {(1, longest)}
