@@ -188,9 +188,7 @@ class Bench:
             runs.append(partial(run_bound, execution, {**tensors, **outputs, **in_place}))
         torch_ms = None
         if piece.is_kernel:  # the same operands for both: neither finds its weights in the cache
-            node = piece.layers[0]
-            by_torch = [partial(node.layer.reference, *(tensors[name] for name in node.inputs)) for tensors in given]
-            torch_ms = each_ms(by_torch, self._device)
+            torch_ms = each_ms([in_torch(piece, tensors) for tensors in given], self._device)
         return Found(piece.title(task.sizes), piece.is_kernel, times, each_ms(runs, self._device), torch_ms)
 
     def _operands(self, piece: Piece, task: Task) -> list[dict[str, Tensor]]:
@@ -204,6 +202,15 @@ class Bench:
     def _empty(self, spec: Spec, task: Task) -> Tensor:
         shape = [evaluate(dim, task.sizes) for dim in spec.shape]
         return torch.empty(shape, dtype=spec.dtype, device=self._device)
+
+
+def in_torch(piece: Piece, tensors: Mapping[str, Tensor]) -> Callable[[], Tensor]:
+    """A product or attention in PyTorch, of weights in the shapes that it has them in."""
+    (kernel,), known = piece.layers, dict(tensors)
+    for node in piece.network.nodes:
+        if node.outputs != kernel.outputs:
+            known[node.outputs[0]] = node.layer.reference(*(known[name] for name in node.inputs))
+    return partial(kernel.layer.reference, *(known[name] for name in kernel.inputs))
 
 
 def each_ms(runs: Sequence[Callable[[], object]], device: torch.device) -> float:

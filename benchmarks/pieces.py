@@ -3,8 +3,8 @@
 A value's level is how many products with weights, or attention layers, follow each other on the longest way to it.
 Layers of one level that read each other, or the same product's result, are a piece. So a residual sum goes with the
 norm behind it, and the next sum takes the stream from outside. What no weight takes part in (masks, rotations, ids) is
-made once for all blocks, as a piece of its own. Literals, and sizes computed from shapes, go into each piece that reads
-them; weights are inputs.
+made once for all blocks, as a piece of its own. Literals, sizes computed from shapes, and other shapes of weights go
+into each piece that reads them; weights are inputs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Piece:
     """Some layers as a network. Inputs are called as the values are in the whole network.
 
     Args:
-        network: of the layers, and of the literals and sizes that they read.
+        network: of the layers, and of the literals, sizes and other shapes of weights that they read.
         layers: without these.
         fixed: inputs that are weights.
         is_kernel: one product with a weight, or one attention layer.
@@ -95,6 +95,7 @@ class _Cut:
             for name in node.inputs:
                 self._readers[name].add(node.outputs[0])
         self._weights: set[str] = set()
+        self._shaped: dict[str, Node] = {}  # weights in other shapes
         self._constants: dict[str, Node] = {}  # that stay inside
         self._sizes = size_nodes(network)
         self._levels: dict[str, int] = {}
@@ -124,8 +125,10 @@ class _Cut:
         (name, *_), reads = node.outputs, node.inputs
         is_constant = isinstance(node.layer, Constant)
         is_shuffle = isinstance(node.layer, Shuffle) and len(reads) == 1
-        if (is_constant and self._outside.may(name)) or (is_shuffle and reads[0] in self._weights):
+        if is_constant and self._outside.may(name):
             self._weights.add(name)
+        elif is_shuffle and (reads[0] in self._weights or reads[0] in self._shaped):
+            self._shaped[name] = node
         elif is_constant or (is_shuffle and reads[0] in self._constants):
             self._constants[name] = node
         else:
@@ -133,7 +136,8 @@ class _Cut:
         return True
 
     def _is_kernel(self, node: Node) -> bool:
-        is_product = isinstance(node.layer, MatrixMultiply) and not self._weights.isdisjoint(node.inputs)
+        weights = {*self._weights, *self._shaped}
+        is_product = isinstance(node.layer, MatrixMultiply) and not weights.isdisjoint(node.inputs)
         return is_product or isinstance(node.layer, Attention)
 
     def _put(self, node: Node, is_kernel: bool = False) -> None:
@@ -157,7 +161,7 @@ class _Cut:
         copied: list[Node] = []
 
         def take(name: str) -> None:
-            node = self._constants.get(name) or self._sizes.get(name)
+            node = self._constants.get(name) or self._sizes.get(name) or self._shaped.get(name)
             if node is None:
                 if name not in within and name not in made.inputs:
                     made.input(name, self._spec(name))

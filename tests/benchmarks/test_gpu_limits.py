@@ -6,7 +6,18 @@ import pytest
 import torch
 from attrs import evolve
 
-from benchmarks.gpu_limits import Drawn, Found, Task, cold_bytes, compiled, operands, profile_of, tasks, told
+from benchmarks.gpu_limits import (
+    Drawn,
+    Found,
+    Task,
+    cold_bytes,
+    compiled,
+    in_torch,
+    operands,
+    profile_of,
+    tasks,
+    told,
+)
 from benchmarks.pieces import cut, kinds
 from ditto.bindings import load_native
 from ditto.reference import Constants, run
@@ -63,6 +74,17 @@ def test_every_piece_runs_on_what_is_drawn_for_it(tree, name):
             spec = piece.network.value(value).spec
             assert made[output].dtype == spec.dtype
             assert made[output].isfinite().all() if spec.dtype.is_floating_point else True
+
+
+@pytest.mark.parametrize("name", ["vision", "prefill", "decode"])
+def test_pytorch_computes_the_same_products_and_attention(tree, name):
+    task = kind(tree, name)
+    for piece, _ in kinds(cut(network_of(tree, task.component))):
+        if piece.is_kernel:
+            torch.manual_seed(0)
+            given = operands(piece, task, torch.device("cpu"))
+            (made,) = run(sized(piece.network, task.sizes), given, Constants(piece.network, Drawn(piece.network))).values()
+            torch.testing.assert_close(in_torch(piece, given)(), made)
 
 
 @pytest.mark.parametrize("name", ["vision", "prefill", "decode"])

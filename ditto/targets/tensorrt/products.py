@@ -1,7 +1,7 @@
 """Products of a linear layer in the forms for which TensorRT-RTX has fast kernels, where shapes are static; those of
 prompts are in `prompts`.
 
-B batch, S rows, K inner size, N columns.
+B batch, K inner size, N columns.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import torch
 from ditto.lowering import Lowering, Operand
 from ditto.lowering.arithmetic import binary
 from ditto.lowering.linear import linear
-from ditto.network.dims import multiply
 from ditto.network.graph import Value
-from ditto.network.layers import Concatenation, ElementWise, MatrixMultiply, Reduce
+from ditto.network.layers import Concatenation, MatrixMultiply, Reduce
 from ditto.network.weight import Folded, Literal, Stored, Weight, fold
 
 _aten = torch.ops.aten
 
 
-# Below this inner size a part of a split product would be too short to be worth its sum.
-_SHORTEST_PART = 2048
-_PARTS = (4, 2)
+# Below this inner size a part of a product would be too short to be worth its sum.
+_SHORTEST_PART = 512
+# From so many columns on two parts do.
+_MANY_COLUMNS = 8192
 # Kernels read as many numbers at once.
 ALIGNED = 8
 
@@ -50,51 +50,36 @@ def linear_in_halves(net: Lowering, x: Operand, weight: Operand, bias: Operand |
 
 
 def linear_of_few_rows(net: Lowering, x: Operand, weight: Operand, bias: Operand | None = None) -> Value:
-    """A linear layer of [B, 1, K], of which TensorRT-RTX has slow kernels: for a single row and many columns, and for
-    several rows and few columns."""
+    """A linear layer of [B, 1, K] as a sum over parts of the inner size. For a single row TensorRT-RTX takes a kernel
+    without tensor cores, and for few columns too few blocks of threads to keep the memory busy; parts are rows for
+    tensor cores, and each has blocks of its own."""
     value = net.value(x)
     is_matrix = isinstance(weight, (Stored, Literal, Folded)) and len(weight.shape) == 2
-    if not is_matrix or value.rank != 3 or value.spec.shape[1] != 1:
+    parts = _parts(*weight.shape) if is_matrix else 1
+    if parts == 1 or value.rank != 3 or value.spec.shape[1] != 1:
         return linear(net, x, weight, bias)
-    columns, inner = weight.shape
-    parts = _parts(columns, inner)
-    if columns >= 2 * inner:
-        made = _with_copies(net, value, weight)
-    elif parts > 1:
-        made = _in_parts(net, value, weight, parts)
-    else:
-        return linear(net, x, weight, bias)
+    made = _in_parts(net, value, weight, parts)
     return made if bias is None else binary(net, "SUM", made, bias, made.spec.dtype)
 
 
-def _with_copies(net: Lowering, x: Value, weight: Weight) -> Value:
-    """The product of each row and a copy of it. For a single row TensorRT-RTX takes a kernel that does not use the
-    tensor cores: fast for long rows and few columns, slow for many. Measured on an H200, one row: 57 us of 4096 x 22016
-    become 48, 33 of 4096 x 12288 become 30; more rows stay as they are."""
-    return net.slice(linear(net, net.add(Concatenation(1), x, x), weight), 1, 0, 1)
-
-
 def _parts(columns: int, inner: int) -> int:
-    """In how many parts a product with few columns is computed: what each streaming processor of a GPU gets of its
-    matrix at a time is too little to keep the memory busy. Measured on an H200, two and four rows: 40 us of
-    11008 x 4096 become 29, and their sum takes 3. Each such product makes the engine compile later."""
-    if 2 * columns > inner:
-        return 1
-    fitting = (parts for parts in _PARTS if inner % (parts * ALIGNED) == 0 and inner // parts >= _SHORTEST_PART)
+    """In how many parts a product is computed. Measured on an H200, one and four rows, with what adds the parts up
+    (benchmarks/NOTES.md): 4096 x 12288 31 and 32 us in two parts instead of 33 and 30, 4096 x 22016 50 and 51 instead
+    of 57 and 48, 4096 x 4096 13.8 and 13.7 in four instead of 13.8 and 16.3, 11008 x 4096 28 and 28 instead of 32 and
+    40. In the network nothing is left of the sum of few parts: what reads it takes it in."""
+    wanted = 2 if columns >= _MANY_COLUMNS else 4
+    fitting = (parts for parts in (wanted, 2) if inner % (parts * ALIGNED) == 0 and inner // parts >= _SHORTEST_PART)
     return next(fitting, 1)
 
 
 def _in_parts(net: Lowering, x: Value, weight: Weight, parts: int) -> Value:
-    """The product as a sum over `parts` of the inner size. Row and matrix are taken as they lie, [B, K] as
-    [B parts, K / parts] and [N, K] as [N parts, K / parts]: the matrix is read once, and of all products of parts with
-    parts those of the same number count."""
+    """The product as a batch of `parts` products, whose operands TensorRT-RTX reads where they lie, and their sum."""
     batch, _, inner = x.spec.shape
     assert isinstance(inner, int)
     columns, width = weight.shape[0], inner // parts
-    rows = net.reshape(x, (multiply(batch, parts), width))
-    matrix = net.reshape(net.operand(weight, x.spec.dtype, 3), (columns * parts, width))
-    made = net.reshape(net.add(MatrixMultiply(transpose_y=True), rows, matrix), (batch, parts, columns, parts))
-    same = net.literal(torch.eye(parts).reshape(1, parts, 1, parts))
-    chosen = net.add(ElementWise("PROD"), net.cast(made, torch.float32), same)
-    summed = net.add(Reduce("SUM", (1, 3), keep=True), chosen)
-    return net.reshape(net.cast(summed, x.spec.dtype), (batch, 1, columns))
+    rows = net.permute(net.reshape(x, (batch, parts, width)), (1, 0, 2))
+    matrix = net.operand(weight, x.spec.dtype, 2)
+    matrices = net.permute(net.reshape(matrix, (columns, parts, width)), (1, 0, 2))
+    made = net.permute(net.add(MatrixMultiply(transpose_y=True), rows, matrices), (1, 0, 2))
+    summed = net.add(Reduce("SUM", (1,), keep=True), net.cast(made, torch.float32))
+    return net.cast(summed, x.spec.dtype)

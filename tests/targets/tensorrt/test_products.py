@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ditto.lowering import table
-from ditto.network.layers import Concatenation, ElementWise, MatrixMultiply
+from ditto.network.layers import Concatenation, ElementWise, MatrixMultiply, Reduce
 from ditto.network.weight import stored_names
 from ditto.targets.tensorrt import products
 from ditto.targets.tensorrt.products import linear_in_halves, linear_of_few_rows
@@ -67,20 +67,6 @@ def test_without_a_bias_or_halves_or_need_a_linear_layer_stays_whole(module):
     assert not numbers(network, Concatenation)
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("bias", [True, False])
-def test_one_row_is_multiplied_twice_where_there_are_many_columns(dtype, bias):
-    network = check(nn.Linear(4, 8, bias=bias), 1, linear_of_few_rows, dtype)
-    (product,) = (node for node in network.nodes if isinstance(node.layer, MatrixMultiply))
-    assert [str(dim) for dim in network.value(product.inputs[0]).spec.shape] == ["batch", "2", "4"]
-
-
-@pytest.mark.parametrize(("columns", "rows"), [(7, 1), (8, 2)])
-def test_few_columns_or_many_rows_are_multiplied_once(columns, rows):
-    network = check(nn.Linear(4, columns), rows, linear_of_few_rows)
-    assert not numbers(network, Concatenation)
-
-
 @pytest.fixture
 def small(monkeypatch):
     """Sizes at which tiny layers are large."""
@@ -97,16 +83,45 @@ def factors(network):
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("bias", [True, False])
-def test_few_columns_are_a_sum_over_parts(dtype, bias):
-    network = check(nn.Linear(4, 2, bias=bias), 1, linear_of_few_rows, dtype)
-    assert factors(network) == [["4*batch", "1"], ["8", "1"]]
+@pytest.mark.parametrize(("columns", "parts"), [(6, 4), (9, 2)])
+def test_one_row_is_multiplied_in_parts(monkeypatch, dtype, bias, columns, parts):
+    monkeypatch.setattr(products, "_MANY_COLUMNS", 9)
+    network = check(nn.Linear(4, columns, bias=bias), 1, linear_of_few_rows, dtype)
+    width = str(4 // parts)
+    assert factors(network) == [[str(parts), "batch", width], [str(parts), str(columns), width]]
+
+
+@pytest.mark.usefixtures("small")
+def test_several_rows_of_each_are_multiplied_whole():
+    network = check(nn.Linear(4, 6), 2, linear_of_few_rows)
+    assert factors(network)[0] == ["batch", "2", "4"]
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_parts_are_added_in_float32(dtype):
+    network = check(nn.Linear(4, 6), 1, linear_of_few_rows, dtype)
+    ((added,),) = (node.inputs for node in numbers(network, Reduce))
+    assert network.value(added).spec.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
     ("columns", "inner", "wanted"),
-    [(4096, 11008, 4), (2048, 4096, 2), (4096, 8191, 1), (1024, 2048, 1), (2048, 4100, 1), (4096, 4096, 1)],
+    [
+        (4096, 11008, 4),
+        (4096, 4096, 4),
+        (22016, 4096, 2),
+        (8192, 4096, 2),
+        (8191, 4096, 4),
+        (4096, 2048, 4),
+        (4096, 1024, 2),
+        (32064, 1024, 2),
+        (4096, 1008, 1),
+        (2048, 4112, 2),
+        (2048, 4104, 1),
+    ],
 )
-def test_parts_are_long_and_aligned_and_for_few_columns(columns, inner, wanted):
+def test_parts_are_long_and_aligned_and_the_more_the_fewer_columns(columns, inner, wanted):
     assert products._parts(columns, inner) == wanted
 
 
