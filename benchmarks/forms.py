@@ -1,4 +1,5 @@
-"""Products and attention in every form that TensorRT can be given, and those of LLaVA-1.5-7B's shape.
+"""Products and attention of prompts and pictures in every form that TensorRT can be given, and those of LLaVA-1.5-7B's
+shape; those of single tokens are in `token_forms`.
 
 M rows, K inner size, N columns. What is turned lies the other way round: an input [K, M], a result [N, M]. Where it is
 simple, Ditto's own forms come from Ditto's own functions. Queries come scaled.
@@ -33,7 +34,8 @@ BATCH, TOKENS, LENGTH = symbol("batch"), symbol("tokens"), symbol("sequence")
 PROMPT = 640
 # Columns of a block, at least.
 _WIDTHS = (4096, 2048, 1024, 512)
-_NONE: Any = None
+# In the place of a program, of which these networks have none.
+NONE: Any = None
 
 
 @frozen(eq=False)
@@ -56,6 +58,10 @@ class Form:
         """All of the network's."""
         return self.given(drawn) | self.weights(drawn)
 
+    def cold(self, drawn: Tensors) -> dict[str, Tensor]:
+        """Those that come from the GPU's memory: matrices, or else what is there for a single run."""
+        return self.weights(drawn) or self.given(drawn)
+
     def weights(self, drawn: Tensors) -> dict[str, Tensor]:
         """Those that are matrices."""
         source, literals = Held(drawn), self.network.literals
@@ -65,7 +71,8 @@ class Form:
 @frozen(eq=False)
 class Case:
     """A product or attention: how often the network has it, the form that Ditto gives it, rows (of one picture or
-    prompt), and operations for these; random tensors for a batch on a device, and what PyTorch makes of them."""
+    prompt), and operations for these; random tensors for a batch on a device, and what PyTorch makes of them; which of
+    them a run finds in the GPU's memory alone, and sizes that are the same for all batches."""
 
     task: str
     name: str
@@ -76,10 +83,12 @@ class Case:
     forms: Mapping[str, Form]
     draw: Callable[[int, torch.device], dict[str, Tensor]]
     by_torch: Callable[[Tensors], Tensor]
+    cold: tuple[str, ...] = ()
+    sizes: Mapping[str, int] = {}
 
     def profile(self, batch: int) -> Profile:
         """The sizes of named dimensions, and no others."""
-        sizes = {"batch": batch, "tokens": batch * self.rows, "sequence": self.rows}
+        sizes = {"batch": batch, "tokens": batch * self.rows, "sequence": self.rows, **self.sizes}
         return Profile("form", {name: DynamicDimension(name, size, size, size) for name, size in sizes.items()})
 
 
@@ -159,7 +168,7 @@ def product(
         with_bias: Literal["added", "written", "left out"] = "added",
         **settings: Any,
     ) -> Form:
-        net = Lowering(Network("form"), _NONE, _NONE)
+        net = Lowering(Network("form"), NONE, NONE)
         made = write(net, net.input("x", Spec(lies[0], dtype)), weight, **settings)
         if bias and with_bias == "added":
             shape = (1, -1, 1) if result == "turned" else (1, 1, -1)
@@ -169,7 +178,7 @@ def product(
             flat = made[0].T if result == "turned" else made.reshape(-1, columns)
             return flat + drawn["bias"] if bias and with_bias == "left out" else flat
 
-        return Form(*_finished(net, made), lies[1], seen)
+        return Form(*finished(net, made), lies[1], seen)
 
     forms = {"as it is": form(as_it_is, linear)}
     for blocks in dict.fromkeys((1, *(blocks_of(columns, width) for width in _WIDTHS))):
@@ -194,7 +203,7 @@ def product(
     def by_torch(drawn: Tensors) -> Tensor:
         return F.linear(drawn["x"], drawn["weight"], drawn.get("bias"))
 
-    return Case(task, name, times, used, rows, 2.0 * rows * columns * inner, forms, draw, by_torch)
+    return Case(task, name, times, used, rows, 2.0 * rows * columns * inner, forms, draw, by_torch, ("weight",))
 
 
 def _told(blocks: int) -> str:
@@ -276,17 +285,17 @@ def attention(
         return net.add(MatrixMultiply(), net.cast(net.add(Softmax(3), scores), dtype), value)
 
     def of_heads(write: Callable[..., Value]) -> Form:
-        net = Lowering(Network("form"), _NONE, _NONE)
+        net = Lowering(Network("form"), NONE, NONE)
         made = write(net, *(net.input(name, Spec((BATCH, heads, LENGTH, width), dtype)) for name in names))
-        return Form(*_finished(net, made), dict, lambda made, drawn: made)
+        return Form(*finished(net, made), dict, lambda made, drawn: made)
 
     def of_joint() -> Form:
-        net = Lowering(Network("form"), _NONE, _NONE)
+        net = Lowering(Network("form"), NONE, NONE)
         joint = net.input("x", Spec((BATCH, LENGTH, 3 * wide), dtype))
         each = (net.reshape(net.slice(joint, 2, n * wide, wide), (BATCH, LENGTH, heads, width)) for n in range(3))
         made = net.permute(layer(net, *(net.permute(x, (0, 2, 1, 3)) for x in each)), (0, 2, 1, 3))
         return Form(
-            *_finished(net, net.reshape(made, (BATCH, LENGTH, wide))),
+            *finished(net, net.reshape(made, (BATCH, LENGTH, wide))),
             lambda drawn: {"x": torch.cat([drawn[name].transpose(1, 2).flatten(2) for name in names], 2)},
             lambda made, drawn: made.unflatten(2, (heads, width)).transpose(1, 2),
         )
@@ -300,7 +309,7 @@ def attention(
     return Case(task, "attention", times, used, rows, flops, forms, draw, by_torch)
 
 
-def _finished(net: Lowering, made: Value) -> tuple[Network, dict[str, Weight]]:
+def finished(net: Lowering, made: Value) -> tuple[Network, dict[str, Weight]]:
     """A form's network, its matrices made inputs, and what these are."""
     whole, matrices = net.network, dict[str, Weight]()
     whole.output("made", made)

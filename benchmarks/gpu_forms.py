@@ -1,7 +1,7 @@
 """Whether TensorRT's kernels are the limit, or how Ditto writes a product: LLaVA-1.5-7B's products and attention, each
-in every form that TensorRT can be given (`benchmarks.forms`).
+in every form that TensorRT can be given (`benchmarks.forms`, `benchmarks.token_forms`).
 
-    python -m benchmarks.gpu_forms [--task vision prefill] [--batch 1 4] [--seconds N] [--json FILE]
+    python -m benchmarks.gpu_forms [--task vision prefill decode] [--batch 1 4] [--seconds N] [--json FILE]
 
 Each form gets an engine of its own, as in `benchmarks.gpu_limits`, and runs over as many copies of its matrix as keep
 it out of the L2 cache; PyTorch's time stands beside. Ditto's own forms come first, so that N seconds bring something of
@@ -9,8 +9,9 @@ everything. A form that TensorRT refuses, or that gives other numbers than PyTor
 
 The tables sum the fastest forms, as often as the network has each: the tower's 23 blocks that are used and the
 projector; of prompts 31 blocks, and of the 32nd query/key/value and attention alone, since only the last tokens go
-through its rest. No network of these products can be faster than this sum with TensorRT's kernels: it has nothing
-between them, and forms need not fit each other. A product without its bias leaves that to what follows.
+through its rest; of a token with 640 others in the cache 32 blocks and the head. No network of these products can be
+faster than this sum with TensorRT's kernels: it has nothing between them, and forms need not fit each other. A product
+without its bias leaves that to what follows.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Protocol
 import torch
 from attrs import asdict, frozen
 
+from benchmarks import token_forms
 from benchmarks.described import llava_7b
 from benchmarks.forms import Case, Form, Held, Tensors, cases
 from benchmarks.gpu_limits import each_ms, engine_of, run_bound
@@ -36,6 +38,7 @@ from ditto.network.dims import evaluate
 from ditto.reference import relative_error
 from ditto.runtime.device import this_gpu
 
+TASKS = ["vision", "prefill", "decode"]
 # A relative error that float16 does not explain.
 _WRONG = 1e-2
 
@@ -88,7 +91,7 @@ class Bench:
         execution = engine.execution(0, scratch, eager=True)
         once = {**form.inputs(drawn), "made": made}
         # Activations are the same ones, which the network's layer before has just written.
-        bound = [once, *({**once, **form.weights(each)} for each in more)]
+        bound = [once, *({**once, **form.cold(each)} for each in more)]
         taken = each_ms([partial(run_bound, execution, tensors) for tensors in bound], self._device)
         run_bound(execution, once)
         return taken, relative_error(form.seen(made, drawn), case.by_torch(drawn))
@@ -100,8 +103,10 @@ class Bench:
     def _drawn(self, case: Case, batch: int) -> list[Tensors]:
         """For each run. Small matrices have more copies than in `gpu_limits`: 24 of 2 MiB would fit into the cache."""
         once = case.draw(batch, self._device)
-        copies = 1 + 3 * self._cache // once["weight"].nbytes if "weight" in once else 1
-        return [once, *({**once, "weight": torch.roll(once["weight"], n, 0)} for n in range(1, copies))]
+        cold = {name: once[name] for name in case.cold}
+        copies = 1 + 3 * self._cache // sum(tensor.nbytes for tensor in cold.values()) if cold else 1
+        rolled = ({name: torch.roll(tensor, n, 0) for name, tensor in cold.items()} for n in range(1, copies))
+        return [once, *({**once, **each} for each in rolled)]
 
 
 def survey(asked: Sequence[Case], batches: Sequence[int], measure: Measure, until: float) -> Iterator[Found]:
@@ -170,14 +175,15 @@ def tables(asked: Sequence[Case], found: Sequence[Found]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=("vision", "prefill"), nargs="+", default=["vision", "prefill"])
+    parser.add_argument("--task", choices=TASKS, nargs="+", default=TASKS)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     until, trt, device = time.monotonic() + options.seconds, load_native("tensorrt_rtx"), this_gpu()
     print(f"{torch.cuda.get_device_name(device)}, {trt.title}, torch {torch.__version__}", flush=True)
-    asked = [case for case in cases(llava_7b().config) if case.task in options.task]
+    config = llava_7b().config
+    asked = [case for case in (*cases(config), *token_forms.cases(config)) if case.task in options.task]
     found: list[Found] = []
     with tempfile.TemporaryDirectory() as folder:
         for each in survey(asked, options.batch, Bench(trt, device, Path(folder)), until):

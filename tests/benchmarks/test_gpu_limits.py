@@ -83,7 +83,9 @@ def test_pytorch_computes_the_same_products_and_attention(tree, name):
         if piece.is_kernel:
             torch.manual_seed(0)
             given = operands(piece, task, torch.device("cpu"))
-            (made,) = run(sized(piece.network, task.sizes), given, Constants(piece.network, Drawn(piece.network))).values()
+            (made,) = run(
+                sized(piece.network, task.sizes), given, Constants(piece.network, Drawn(piece.network))
+            ).values()
             torch.testing.assert_close(in_torch(piece, given)(), made)
 
 

@@ -59,9 +59,7 @@ def inputs_of(network):
 
 def weights_in(network, constants):
     """The values of constants."""
-    return {
-        node.outputs[0]: constants[node.layer.weight] for node in network.nodes if isinstance(node.layer, Constant)
-    }
+    return {node.outputs[0]: constants[node.layer.weight] for node in network.nodes if isinstance(node.layer, Constant)}
 
 
 def sized(network, sizes):

@@ -88,24 +88,8 @@ class Decode(ApartDecoder):
     def _attend(
         self, net: Lowering, q: Value, k: Value, v: Value, scale: float, window: int, softcap: float, layer: int
     ) -> Value:
-        """Attention of one token per row, in float32."""
-        seen = self._mask(net, window)
-        keys, values = self._written(net, layer, k, v)
-        (_, heads, _, width), (_, kv_heads, _, _) = q.spec.shape, k.spec.shape
-        assert isinstance(heads, int) and isinstance(kv_heads, int)
-        group, live = heads // kv_heads, symbol(LIVE)
-        keys = net.box(keys, (0, 0, 0, 0), (BATCH, kv_heads, live, width), (1, 1, 1, 1))
-        values = net.reshape(values, (BATCH, kv_heads, width, self.capacity))
-        values = net.box(values, (0, 0, 0, 0), (BATCH, kv_heads, width, live), (1, 1, 1, 1))
-        rows = net.reshape(q, (BATCH, kv_heads, group, 1, width))
-        scores = _dot(net, rows, net.reshape(keys, (BATCH, kv_heads, 1, live, width)))
-        scores = net.add(ElementWise("PROD"), scores, _number(net, scale / softcap if softcap else scale))
-        if softcap:
-            scores = net.add(ElementWise("PROD"), net.add(Activation("TANH"), scores), _number(net, softcap))
-        scores = net.add(Select(), seen, scores, _number(net, UNSEEN))
-        weights = net.reshape(net.add(Softmax(axis=3), scores), (BATCH, kv_heads, group, 1, live))
-        made = _dot(net, weights, net.reshape(values, (BATCH, kv_heads, 1, width, live)))
-        return net.reshape(net.cast(made, q.spec.dtype), q.spec.shape)
+        """Attention of one token per row, its key and value among those in the cache."""
+        return over_cache(net, q, *self._written(net, layer, k, v), self._mask(net, window), scale, softcap)
 
     @override
     def _mask(self, net: Lowering, window: int) -> Value:
@@ -119,6 +103,35 @@ class Decode(ApartDecoder):
     def table(self) -> Table:
         """The decoder's, without a choice of last tokens: there is one of each row."""
         return {**super().table(), torch.ops.ditto.last_tokens.default: _itself}
+
+
+def over_cache(
+    net: Lowering, query: Value, keys: Value, values: Value, seen: Value, scale: float, softcap: float
+) -> Value:
+    """Attention of one token per row over the live slots of a cache, in float32.
+
+    Args:
+        query: [B, H, 1, D].
+        keys, values: [B, G, C, D] and [B, G D, C, 1].
+        seen: bool [B, 1, 1, L, 1].
+    Returns:
+        [B, H, 1, D].
+    """
+    (_, heads, _, width), (_, kv_heads, capacity, _) = query.spec.shape, keys.spec.shape
+    assert isinstance(heads, int) and isinstance(kv_heads, int)
+    group, live = heads // kv_heads, symbol(LIVE)
+    keys = net.box(keys, (0, 0, 0, 0), (BATCH, kv_heads, live, width), (1, 1, 1, 1))
+    values = net.reshape(values, (BATCH, kv_heads, width, capacity))
+    values = net.box(values, (0, 0, 0, 0), (BATCH, kv_heads, width, live), (1, 1, 1, 1))
+    rows = net.reshape(query, (BATCH, kv_heads, group, 1, width))
+    scores = _dot(net, rows, net.reshape(keys, (BATCH, kv_heads, 1, live, width)))
+    scores = net.add(ElementWise("PROD"), scores, _number(net, scale / softcap if softcap else scale))
+    if softcap:
+        scores = net.add(ElementWise("PROD"), net.add(Activation("TANH"), scores), _number(net, softcap))
+    scores = net.add(Select(), seen, scores, _number(net, UNSEEN))
+    weights = net.reshape(net.add(Softmax(axis=3), scores), (BATCH, kv_heads, group, 1, live))
+    made = _dot(net, weights, net.reshape(values, (BATCH, kv_heads, 1, width, live)))
+    return net.reshape(net.cast(made, query.spec.dtype), query.spec.shape)
 
 
 def _itself(net: Lowering, x: Operand, indices: Operand) -> Value:

@@ -55,14 +55,14 @@ def linear_of_few_rows(net: Lowering, x: Operand, weight: Operand, bias: Operand
     tensor cores, and each has blocks of its own."""
     value = net.value(x)
     is_matrix = isinstance(weight, (Stored, Literal, Folded)) and len(weight.shape) == 2
-    parts = _parts(*weight.shape) if is_matrix else 1
+    parts = parts_of(*weight.shape) if is_matrix else 1
     if parts == 1 or value.rank != 3 or value.spec.shape[1] != 1:
         return linear(net, x, weight, bias)
-    made = _in_parts(net, value, weight, parts)
+    made = product_in_parts(net, value, weight, parts)
     return made if bias is None else binary(net, "SUM", made, bias, made.spec.dtype)
 
 
-def _parts(columns: int, inner: int) -> int:
+def parts_of(columns: int, inner: int) -> int:
     """In how many parts a product is computed. Measured on an H200, one and four rows, with what adds the parts up
     (benchmarks/NOTES.md): 4096 x 12288 31 and 32 us in two parts instead of 33 and 30, 4096 x 22016 50 and 51 instead
     of 57 and 48, 4096 x 4096 13.8 and 13.7 in four instead of 13.8 and 16.3, 11008 x 4096 28 and 28 instead of 32 and
@@ -72,7 +72,7 @@ def _parts(columns: int, inner: int) -> int:
     return next(fitting, 1)
 
 
-def _in_parts(net: Lowering, x: Value, weight: Weight, parts: int) -> Value:
+def product_in_parts(net: Lowering, x: Value, weight: Weight, parts: int) -> Value:
     """The product as a batch of `parts` products, whose operands TensorRT-RTX reads where they lie, and their sum."""
     batch, _, inner = x.spec.shape
     assert isinstance(inner, int)

@@ -122,7 +122,7 @@ def test_parts_are_added_in_float32(dtype):
     ],
 )
 def test_parts_are_long_and_aligned_and_the_more_the_fewer_columns(columns, inner, wanted):
-    assert products._parts(columns, inner) == wanted
+    assert products.parts_of(columns, inner) == wanted
 
 
 def test_a_weight_that_is_computed_is_taken_as_it_is():
