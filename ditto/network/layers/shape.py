@@ -112,7 +112,7 @@ def reshape_form(before: tuple[Dim, ...], after: tuple[Dim, ...]) -> tuple[int, 
 
 @frozen
 class Slice(Layer):
-    """A strided box of the input; stride 0 repeats. TensorRT: ISliceLayer.
+    """A strided box of the input; stride 0 repeats, negative ones go backwards. TensorRT: ISliceLayer.
 
     Args:
         start: the first element's index per axis.
@@ -131,8 +131,6 @@ class Slice(Layer):
         _sizes_spec(sizes, x.rank)
         if (sizes is None) != all(isinstance(dim, int) for dim in self.size):
             raise ShapeError(f"slicing {x} to named sizes needs them as an input, and only then")
-        if any(stride < 0 for stride in self.stride):
-            raise ShapeError(f"cannot slice {x} backwards: {self}")
         for start, size, stride, have in zip(self.start, self.size, self.stride, x.shape, strict=True):
             if isinstance(size, int) and isinstance(have, int):
                 last = start + (size - 1) * stride
@@ -148,6 +146,8 @@ class Slice(Layer):
                 shape = list(x.shape)
                 shape[axis] = size
                 x = x.narrow(axis, start, 1).expand(shape)
+            elif stride < 0:
+                x = x.index_select(axis, start + stride * torch.arange(size, device=x.device))
             elif (start, size, stride) != (0, x.shape[axis], 1):
                 x = x[(slice(None),) * axis + (slice(start, start + size * stride, stride),)]
         return x

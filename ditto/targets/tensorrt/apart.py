@@ -89,7 +89,8 @@ class Decode(ApartDecoder):
         self, net: Lowering, q: Value, k: Value, v: Value, scale: float, window: int, softcap: float, layer: int
     ) -> Value:
         """Attention of one token per row, its key and value among those in the cache."""
-        return over_cache(net, q, *self._written(net, layer, k, v), self._mask(net, window), scale, softcap)
+        seen = self._mask(net, window)
+        return over_cache(net, q, *self._written(net, layer, k, v), seen, scale, softcap)
 
     @override
     def _mask(self, net: Lowering, window: int) -> Value:

@@ -15,14 +15,13 @@ from ditto.bindings import Library, load_native
 from ditto.configs import Limits, TensorRTConfig
 from ditto.engine.config import BuildConfig, LlmConfig, PluginConfig, PretrainedConfig, VisionConfig
 from ditto.lowering import Lowering, Table, lower, table
-from ditto.lowering.registry import LoweringFunction
 from ditto.network.graph import Network
 from ditto.network.weight import TensorSource
 from ditto.program import Program
 from ditto.targets.compile import Profile, check_settings, compile_networks
 from ditto.targets.target import LlmEngine, LlmFacts, Target, WeightOf
 from ditto.targets.tensorrt.apart import LIVE, LIVE_STEP, Decode, Prefill
-from ditto.targets.tensorrt.lowering import Decoder, attention
+from ditto.targets.tensorrt.lowering import Decoder, attention, rope_in_halves
 from ditto.targets.tensorrt.products import linear_in_halves, linear_of_few_rows
 from ditto.targets.tensorrt.prompts import PromptProducts
 
@@ -66,6 +65,7 @@ def _fixed(name: str, size: int) -> DynamicDimension:
     return DynamicDimension(name, size, size, size)
 
 
+_LINEAR = torch.ops.aten.linear.default
 # The version whose form the config files have.
 _CONFIG_FORM = "0.19.0"
 
@@ -121,12 +121,12 @@ class NativeTarget(Target):
     def lower_vision(self, program: Program, weight_of: WeightOf, outside: bool) -> Network:
         lowerings = {**table(), torch.ops.ditto.attention.default: attention}
         if outside:  # profiles have static shapes
-            lowerings.update(self._linear(linear_in_halves))
+            lowerings.update(self._for_rtx({_LINEAR: linear_in_halves}))
         return lower(program, lowerings, weight_of, "vision")
 
-    def _linear(self, form: LoweringFunction) -> Table:
-        """A form of linear layers that is for TensorRT-RTX alone: TensorRT tries its kernels out while it builds."""
-        return {torch.ops.aten.linear.default: form} if self.library == "tensorrt_rtx" else {}
+    def _for_rtx(self, forms: Table) -> Table:
+        """Forms that are for TensorRT-RTX alone: TensorRT tries its kernels out while it builds."""
+        return forms if self.library == "tensorrt_rtx" else {}
 
     @override
     def joins_vision(self, outside: bool) -> bool:
@@ -149,13 +149,13 @@ class NativeTarget(Target):
         def prefill(program: Program, weight_of: WeightOf) -> Network:
             net = Lowering(Network("llm"), program, weight_of)
             prompts = Prefill(net, limits.max_seq_len)
-            lowerings = {**prompts.table(), **self._linear(PromptProducts().linear)}
-            return lower(program, lowerings, weight_of, "llm", net)
+            forms: Table = {_LINEAR: PromptProducts().linear, torch.ops.ditto.rope.default: rope_in_halves}
+            return lower(program, {**prompts.table(), **self._for_rtx(forms)}, weight_of, "llm", net)
 
         def decode(program: Program, weight_of: WeightOf) -> Network:
             step = program.at_size("sequence", 1)
             net = Lowering(Network("decode"), step, weight_of)
-            lowerings = {**Decode(net, limits.max_seq_len).table(), **self._linear(linear_of_few_rows)}
+            lowerings = {**Decode(net, limits.max_seq_len).table(), **self._for_rtx({_LINEAR: linear_of_few_rows})}
             network = lower(step, lowerings, weight_of, "decode", net)
             del network.inputs["last_token_ids"]  # there is one token of each row
             return network

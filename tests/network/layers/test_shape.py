@@ -68,10 +68,11 @@ def test_sizes_with_several_names_come_as_an_input():
     assert str(network.value(network.outputs["result"]).spec) == "float32[3, 2, batch]"
 
 
-def test_a_slice_of_named_size_takes_it_as_an_input():
-    network = with_sizes(Slice((0, 1), (BATCH, 3), (1, 2)), "float32[batch, 6]", [3])
+@pytest.mark.parametrize(("start", "stride", "columns"), [(1, 2, [1, 3, 5]), (5, -2, [5, 3, 1])])
+def test_a_slice_of_named_size_takes_it_as_an_input(start, stride, columns):
+    network = with_sizes(Slice((0, start), (BATCH, 3), (1, stride)), "float32[batch, 6]", [3])
     x = numbered(4, 6).float()
-    assert torch.equal(run(network, {"x": x}, Constants(network, None))["result"], x[:, [1, 3, 5]])
+    assert torch.equal(run(network, {"x": x}, Constants(network, None))["result"], x[:, columns])
     assert str(network.value(network.outputs["result"]).spec) == "float32[batch, 3]"
 
 
@@ -84,6 +85,7 @@ def test_a_slice_of_named_size_takes_it_as_an_input():
         ((0, 1), (2, 2), (2, 3), [0, 2], [1, 4]),
         ((2, 0), (4, 2), (0, 2), [2, 2, 2, 2], [0, 2]),
         ((0, 0), (0, 5), (2, 1), [], [0, 1, 2, 3, 4]),
+        ((2, 4), (3, 2), (-1, -3), [2, 1, 0], [4, 1]),
     ],
 )
 def test_a_slice_is_a_strided_box(start, size, stride, rows, columns, dtype):
@@ -185,9 +187,9 @@ SIZES_NAMED = "slicing float32[2, 3] to named sizes needs them as an input, and 
             "the slice reaches outside float32[batch, 3]: Slice(start=(0, -1), size=(2, 1), stride=(1, 1))",
         ),
         (
-            Slice((1, 0), (2, 3), (-1, 1)),
+            Slice((1, 0), (3, 3), (-1, 1)),
             ["float32[2, 3]"],
-            "cannot slice float32[2, 3] backwards: Slice(start=(1, 0), size=(2, 3), stride=(-1, 1))",
+            "the slice reaches outside float32[2, 3]: Slice(start=(1, 0), size=(3, 3), stride=(-1, 1))",
         ),
         (Concatenation(0), ["float32[2]", "float16[2]"], "needs equal dtypes, got float32[2] and float16[2]"),
         (Concatenation(1), ["float32[2]", "float32[2]"], "axis 1 is not one of float32[2]"),
