@@ -78,7 +78,7 @@ def product_in_parts(net: Lowering, x: Value, weight: Weight, parts: int) -> Val
     assert isinstance(inner, int)
     columns, width = weight.shape[0], inner // parts
     rows = net.permute(net.reshape(x, (batch, parts, width)), (1, 0, 2))
-    matrix = net.operand(weight, x.spec.dtype, 2)
+    matrix = net.operand(weight, x.spec.dtype, 3)  # as prompts take it: on the GPU it lies once for both
     matrices = net.permute(net.reshape(matrix, (columns, parts, width)), (1, 0, 2))
     made = net.permute(net.add(MatrixMultiply(transpose_y=True), rows, matrices), (1, 0, 2))
     summed = net.add(Reduce("SUM", (1,), keep=True), net.cast(made, torch.float32))

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from attrs import evolve
 from torch import nn
 
 from ditto.bindings import is_installed
+from ditto.builders import LlmBuilder
 from ditto.configs import Limits, TensorRTBuilderConfig, TensorRTConfig, TensorRTNetworkCreationFlags
 from ditto.errors import MissingLibraryError
 from ditto.network.layers import Concatenation
 from ditto.network.weight import Stored
 from ditto.runtime.profiles import live_slots
 from ditto.targets import target
+from ditto.targets.tensorrt import products
+from tests.support.models import llama
 from tests.test_program import captured
+from tests.witness.comparison import described_apart
 
 LIMITS = Limits(
     max_batch_size=4, max_input_len=32, max_seq_len=64, max_num_tokens=128, max_prompt_embedding_table_size=16
@@ -107,3 +113,16 @@ def test_products_have_the_forms_that_the_library_is_fast_at(name, outside, in_h
 
 def _facts(tensor):
     return tuple(tensor.shape), tensor.dtype
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_prompts_and_steps_take_their_matrices_in_one_form(monkeypatch, tied):
+    """Weights outside lie on the GPU once for both."""
+    monkeypatch.setattr(products, "_SHORTEST_PART", 1)
+    networks = described_apart(LlmBuilder.from_model(llama(tie_word_embeddings=tied)))
+    prompts, steps = (
+        {constant.weight for constant in networks[name][0].constants() if math.prod(constant.weight.shape) >= 32 * 32}
+        for name in ("llm", "decode")
+    )
+    assert len([weight for weight in steps if "down_proj" in str(weight)]) == 2
+    assert steps <= prompts
