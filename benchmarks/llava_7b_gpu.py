@@ -109,6 +109,9 @@ def table(data: dict[str, Any]) -> tuple[list[str], bool]:
     verdict = "reached" if ours is not None and ours <= WANTED_COLD_S else "missed"
     seconds = " | ".join("-" if cold.get(name) is None else f"{cold[name]:.2f} s" for name in CONTENDERS)
     lines.append(f"| new process to a first token | {seconds} | | {WANTED_COLD_S:.0f} s | {verdict} |")
+    memory = {name: start.get("memory_bytes") for name, start in data["startup"].items()}
+    told = (f"{size / 1e9:.1f} GB" if (size := memory.get(name)) else "-" for name in CONTENDERS)
+    lines.append(f"| memory | {' | '.join(told)} | | | |")
     return lines, reached and verdict == "reached"
 
 
