@@ -51,8 +51,8 @@ def linear_in_halves(net: Lowering, x: Operand, weight: Operand, bias: Operand |
 
 def linear_of_few_rows(net: Lowering, x: Operand, weight: Operand, bias: Operand | None = None) -> Value:
     """A linear layer of [B, 1, K] as a sum over parts of the inner size. For a single row TensorRT-RTX takes a kernel
-    without tensor cores, and for few columns too few blocks of threads to keep the memory busy; parts are rows for
-    tensor cores, and each has blocks of its own."""
+    without tensor cores, and for few columns too few blocks of threads to keep the memory busy; a batch of parts gets a
+    kernel with tensor cores, and blocks of threads for each part."""
     value = net.value(x)
     is_matrix = isinstance(weight, (Stored, Literal, Folded)) and len(weight.shape) == 2
     parts = parts_of(*weight.shape) if is_matrix else 1

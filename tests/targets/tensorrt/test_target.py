@@ -11,9 +11,10 @@ from torch import nn
 
 from ditto.bindings import is_installed
 from ditto.builders import LlmBuilder
+from ditto.builders.pipeline import describe_all
 from ditto.configs import Limits, TensorRTBuilderConfig, TensorRTConfig, TensorRTNetworkCreationFlags
 from ditto.errors import MissingLibraryError
-from ditto.network.layers import Concatenation
+from ditto.network.layers import Concatenation, RotaryEmbedding
 from ditto.network.weight import Stored
 from ditto.runtime.profiles import live_slots
 from ditto.targets import target
@@ -113,6 +114,18 @@ def test_products_have_the_forms_that_the_library_is_fast_at(name, outside, in_h
 
 def _facts(tensor):
     return tuple(tensor.shape), tensor.dtype
+
+
+@pytest.mark.parametrize(("name", "layers"), [("tensorrt-rtx", 0), ("tensorrt", 4)])
+def test_rope_of_prompts_has_the_form_that_the_library_is_fast_at(name, layers):
+    builder = LlmBuilder.from_model(llama()).with_max_seq_len(40).with_max_input_len(30)
+    job = builder.with_target(name).with_weights("outside").job(target(name))
+    networks = {part: network for part, (_, network) in describe_all(job).items()}
+    counts = {
+        part: sum(isinstance(node.layer, RotaryEmbedding) for node in network.nodes)
+        for part, network in networks.items()
+    }
+    assert counts == {"llm": layers, "decode": 4}
 
 
 @pytest.mark.parametrize("tied", [False, True])
