@@ -277,12 +277,11 @@ def attention(
         return fused(net, query, key, value, 1.0, causal, None)
 
     def written_out(net: Lowering, query: Value, key: Value, value: Value) -> Value:
-        scores = net.cast(net.add(MatrixMultiply(transpose_y=True), query, key), torch.float32)
-        if causal:
-            count = net.add(Fill(LENGTH, 0, 1, torch.int32), net.sizes((LENGTH,)))
-            seen = sees(net, net.reshape(count, (1, 1, LENGTH, 1)), net.reshape(count, (1, 1, 1, LENGTH)), 0)
-            scores = net.add(Select(), seen, scores, net.operand(UNSEEN, torch.float32, 4))
-        return net.add(MatrixMultiply(), net.cast(net.add(Softmax(3), scores), dtype), value)
+        if not causal:
+            return in_products(net, query, key, value, None)
+        count = net.add(Fill(LENGTH, 0, 1, torch.int32), net.sizes((LENGTH,)))
+        seen = sees(net, net.reshape(count, (1, 1, LENGTH, 1)), net.reshape(count, (1, 1, 1, LENGTH)), 0)
+        return in_products(net, query, key, value, seen)
 
     def of_heads(write: Callable[..., Value]) -> Form:
         net = Lowering(Network("form"), NONE, NONE)
@@ -307,6 +306,14 @@ def attention(
     forms = {"heads": of_heads(layer), "joint": of_joint(), "written out": of_heads(written_out)}
     flops = 4.0 * wide * rows * rows / (2 if causal else 1)
     return Case(task, "attention", times, used, rows, flops, forms, draw, by_torch)
+
+
+def in_products(net: Lowering, query: Value, key: Value, value: Value, seen: Value | None) -> Value:
+    """Attention as two products, softmax in float32; `seen` is its mask, of rank 4."""
+    scores = net.cast(net.add(MatrixMultiply(transpose_y=True), query, key), torch.float32)
+    if seen is not None:
+        scores = net.add(Select(), seen, scores, net.operand(UNSEEN, torch.float32, 4))
+    return net.add(MatrixMultiply(), net.cast(net.add(Softmax(3), scores), query.spec.dtype), value)
 
 
 def finished(net: Lowering, made: Value) -> tuple[Network, dict[str, Weight]]:

@@ -127,7 +127,7 @@ class _Cut:
         is_shuffle = isinstance(node.layer, Shuffle) and len(reads) == 1
         if is_constant and self._outside.may(name):
             self._weights.add(name)
-        elif is_shuffle and (reads[0] in self._weights or reads[0] in self._shaped):
+        elif is_shuffle and self._is_weight(reads[0]):
             self._shaped[name] = node
         elif is_constant or (is_shuffle and reads[0] in self._constants):
             self._constants[name] = node
@@ -136,9 +136,11 @@ class _Cut:
         return True
 
     def _is_kernel(self, node: Node) -> bool:
-        weights = {*self._weights, *self._shaped}
-        is_product = isinstance(node.layer, MatrixMultiply) and not weights.isdisjoint(node.inputs)
+        is_product = isinstance(node.layer, MatrixMultiply) and any(map(self._is_weight, node.inputs))
         return is_product or isinstance(node.layer, Attention)
+
+    def _is_weight(self, name: str) -> bool:
+        return name in self._weights or name in self._shaped
 
     def _put(self, node: Node, is_kernel: bool = False) -> None:
         """Give a node its level, and its place among those of that level."""

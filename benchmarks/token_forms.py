@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.forms import BATCH, NONE, Case, Form, Tensors, finished
+from benchmarks.forms import BATCH, NONE, Case, Form, Tensors, finished, in_products
 from ditto.lowering import Lowering
 from ditto.lowering.linear import linear
 from ditto.network import Network, Spec, Value, Weight, symbol
 from ditto.network.dims import multiply
-from ditto.network.layers import Concatenation, ElementWise, MatrixMultiply, Reduce, Select, Softmax
+from ditto.network.layers import Concatenation, ElementWise, MatrixMultiply, Reduce
 from ditto.network.weight import Stored
 from ditto.targets.tensorrt.apart import LIVE, over_cache
-from ditto.targets.tensorrt.attention import UNSEEN, fused
+from ditto.targets.tensorrt.attention import fused
 from ditto.targets.tensorrt.lowering import sees
 from ditto.targets.tensorrt.products import ALIGNED, parts_of, product_in_parts
 
@@ -200,8 +200,5 @@ def _one_layer(net: Lowering, query: Value, keys: Value, values: Value, seen: Va
 def _products(net: Lowering, query: Value, keys: Value, values: Value, seen: Value, copies: int) -> Value:
     """Scores and values as products of the query's row, or of copies of it."""
     rows = net.add(Concatenation(2), *[query] * copies) if copies > 1 else query
-    scores = net.cast(net.add(MatrixMultiply(transpose_y=True), rows, _live(net, keys)), torch.float32)
     mask = net.reshape(seen, (BATCH, 1, 1, symbol(LIVE)))
-    scores = net.add(Select(), mask, scores, net.operand(UNSEEN, torch.float32, 4))
-    weights = net.cast(net.add(Softmax(3), scores), query.spec.dtype)
-    return net.slice(net.add(MatrixMultiply(), weights, _live(net, values)), 2, 0, 1)
+    return net.slice(in_products(net, rows, _live(net, keys), _live(net, values), mask), 2, 0, 1)

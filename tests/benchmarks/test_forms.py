@@ -10,17 +10,8 @@ from attrs import evolve
 from torch.nn import functional as F
 
 from benchmarks.described import llava_7b
-from benchmarks.forms import PROMPT, Held, attention, blocks_of, cases, product
-from benchmarks.gpu_limits import compiled
-from ditto import LlavaModel, LlmBuilder, VisionBuilder
-from ditto.arguments import DynamicDimension, TensorTypeHint
-from ditto.bindings import load_native
-from ditto.builders.pipeline import describe_all
-from ditto.network.dims import evaluate
-from ditto.network.layers import Attention, MatrixMultiply
-from ditto.reference import TOLERANCE, Constants, run
-
-CPU = torch.device("cpu")
+from benchmarks.forms import PROMPT, attention, blocks_of, cases, product
+from tests.support.forms import CPU, check_compiles, check_computes, check_differ, described, kernels
 
 
 def small(dtype):
@@ -49,32 +40,16 @@ IDS = [f"{small(torch.float16)[index].name}{index}-{form}" for index, form in SM
 
 @pytest.mark.parametrize(("index", "name"), SMALL, ids=IDS)
 def test_every_form_computes_what_torch_computes(index, name):
-    torch.manual_seed(3)
-    case = small(torch.float32)[index]
-    form, drawn = case.forms[name], case.draw(2, CPU)
-    made = run(form.network, form.inputs(drawn), Constants(form.network, Held(drawn)))["made"]
-    close = TOLERANCE[torch.float32]
-    for found in (form.seen(made, drawn), case.by_torch(drawn)):
-        torch.testing.assert_close(found, wanted(case, drawn), rtol=close["rtol"], atol=close["atol"])
+    check_computes(small(torch.float32)[index], name, wanted)
 
 
 @pytest.mark.parametrize(("index", "name"), SMALL, ids=IDS)
 def test_every_form_compiles(index, name, tmp_path):
-    case = small(torch.float16)[index]
-    path, source = tmp_path / "form.engine", Held(case.draw(2, CPU))
-    size = compiled(case.forms[name].network, source, case.profile(2), load_native("tensorrt_rtx"), path)
-    assert size == path.stat().st_size > 0
+    check_compiles(small(torch.float16)[index], name, tmp_path)
 
 
 def test_forms_differ_in_what_they_are_given_and_give():
-    """A form that is written as another would measure nothing new."""
-    for case in small(torch.float16):
-        networks = [
-            ([*form.network.inputs.values()], [(node.layer, node.inputs) for node in form.network.nodes])
-            for form in case.forms.values()
-        ]
-        for index, network in enumerate(networks):
-            assert network not in networks[:index], [*case.forms][index]
+    check_differ(small(torch.float16))
 
 
 def test_matrices_are_inputs_and_queries_come_scaled():
@@ -92,32 +67,13 @@ def test_blocks_are_as_many_as_fit():
     assert [blocks_of(1024, width) for width in (4096, 512)] == [1, 2]
 
 
-def described(source):
-    """Ditto's networks of the tower and of prompts."""
-    hint = (DynamicDimension("batch", 1, 2, 4), *LlavaModel.pixel_shape(source.config))
-    common = {"source": source, "target": "tensorrt-rtx", "max_batch_size": 4}
-    inputs = {"input": TensorTypeHint(hint, source.dtype)}
-    vision = VisionBuilder(**common, family="llava", inputs=inputs, wrap=LlavaModel.vision_wrapper)
-    llm = LlmBuilder(**common, prompt_rows=LlavaModel.tokens_per_image(source.config))
-    for task, builder in (("vision", vision), ("prefill", llm)):
-        apart = builder.with_weights("outside")
-        yield task, next(network for _, network in describe_all(apart.job(apart.resolved_target())).values())
-
-
-def kernels(network, sizes):
-    """Products and attention layers with the shapes that they read."""
-    return [
-        (node.layer, *(tuple(evaluate(dim, sizes) for dim in network.value(name).spec.shape) for name in node.inputs))
-        for node in network.nodes
-        if isinstance(node.layer, (MatrixMultiply, Attention))
-    ]
-
-
 def test_dittos_forms_are_in_its_networks_as_often_as_said():
     source = llava_7b()
     source.config.vision_config.num_hidden_layers, source.config.text_config.num_hidden_layers = 4, 3
     sizes = {"batch": 4, "sequence": PROMPT, "prompt_rows": 1}
-    networks = {task: Counter(kernels(network, sizes)) for task, network in described(source)}
+    networks = {
+        task: Counter(kernels(network, sizes)) for task, network in described(source).items() if task != "decode"
+    }
     said = cases(source.config)
     for case in said:
         own = {name: size.max for name, size in case.profile(4).ranges.items()}

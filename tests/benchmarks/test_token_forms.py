@@ -9,17 +9,9 @@ import torch
 
 from benchmarks import token_forms
 from benchmarks.described import llava_7b
-from benchmarks.forms import Held
-from benchmarks.gpu_limits import compiled
 from benchmarks.token_forms import CACHED, cases
-from ditto import LlavaModel, LlmBuilder
-from ditto.bindings import load_native
-from ditto.builders.pipeline import describe_all
-from ditto.reference import TOLERANCE, Constants, run
 from ditto.targets.tensorrt import products
-from tests.benchmarks.test_forms import kernels
-
-CPU = torch.device("cpu")
+from tests.support.forms import CPU, check_compiles, check_computes, check_differ, described, kernels
 
 
 def small(dtype):
@@ -41,21 +33,16 @@ IDS = [f"{small(torch.float16)[index].name}-{form}" for index, form in SMALL]
 
 @pytest.mark.parametrize(("index", "name"), SMALL, ids=IDS)
 def test_every_form_computes_what_torch_computes(index, name):
-    torch.manual_seed(3)
-    case = small(torch.float32)[index]
-    form, drawn = case.forms[name], case.draw(2, CPU)
-    made = run(form.network, form.inputs(drawn), Constants(form.network, Held(drawn)))["made"]
-    close = TOLERANCE[torch.float32]
-    for found in (form.seen(made, drawn), case.by_torch(drawn)):
-        torch.testing.assert_close(found, wanted(case, drawn), rtol=close["rtol"], atol=close["atol"])
+    check_computes(small(torch.float32)[index], name, wanted)
 
 
 @pytest.mark.parametrize(("index", "name"), SMALL, ids=IDS)
 def test_every_form_compiles(index, name, tmp_path):
-    case = small(torch.float16)[index]
-    path, source = tmp_path / "form.engine", Held(case.draw(2, CPU))
-    size = compiled(case.forms[name].network, source, case.profile(2), load_native("tensorrt_rtx"), path)
-    assert size == path.stat().st_size > 0
+    check_compiles(small(torch.float16)[index], name, tmp_path)
+
+
+def test_forms_differ_in_what_they_are_given_and_give():
+    check_differ(small(torch.float16))
 
 
 def test_weights_and_caches_come_from_memory():
@@ -67,29 +54,11 @@ def test_weights_and_caches_come_from_memory():
             assert {*form.inputs(drawn), *cold} == {*form.network.inputs}
 
 
-def test_forms_differ_in_what_they_are_given_and_give():
-    for case in small(torch.float16):
-        networks = [
-            ([*form.network.inputs.values()], [(node.layer, node.inputs) for node in form.network.nodes])
-            for form in case.forms.values()
-        ]
-        for index, network in enumerate(networks):
-            assert network not in networks[:index], [*case.forms][index]
-
-
-def decode_of(source):
-    """Ditto's network of single tokens."""
-    common = {"source": source, "target": "tensorrt-rtx", "max_batch_size": 4}
-    builder = LlmBuilder(**common, prompt_rows=LlavaModel.tokens_per_image(source.config)).with_weights("outside")
-    networks = describe_all(builder.job(builder.resolved_target()))
-    return next(network for name, (_, network) in networks.items() if "decode" in str(name))
-
-
 def test_dittos_forms_are_in_its_network_as_often_as_said():
     source = llava_7b()
-    source.config.text_config.num_hidden_layers = 3
+    source.config.vision_config.num_hidden_layers, source.config.text_config.num_hidden_layers = 4, 3
     sizes = {"batch": 4, "sequence": 1, "prompt_rows": 1, token_forms.LIVE: token_forms.SLOTS}
-    found = Counter(kernels(decode_of(source), sizes))
+    found = Counter(kernels(described(source)["decode"], sizes))
     for case in cases(source.config):
         own = {name: size.max for name, size in case.profile(4).ranges.items()}
         for kernel in kernels(case.forms[case.used].network, own):

@@ -1,0 +1,69 @@
+"""What every form of a product or attention has to do, and Ditto's networks of LLaVA-1.5-7B's shape to find them in."""
+
+from __future__ import annotations
+
+import torch
+
+from benchmarks.forms import Held
+from benchmarks.gpu_limits import compiled
+from ditto import LlavaModel, LlmBuilder, VisionBuilder
+from ditto.arguments import DynamicDimension, TensorTypeHint
+from ditto.bindings import load_native
+from ditto.builders.pipeline import describe_all
+from ditto.network.dims import evaluate
+from ditto.network.layers import Attention, MatrixMultiply
+from ditto.reference import TOLERANCE, Constants, run
+
+CPU = torch.device("cpu")
+
+
+def check_computes(case, name, wanted):
+    """A form computes what is wanted of a case and what was drawn for it, and so does PyTorch."""
+    torch.manual_seed(3)
+    form, drawn = case.forms[name], case.draw(2, CPU)
+    made = run(form.network, form.inputs(drawn), Constants(form.network, Held(drawn)))["made"]
+    close = TOLERANCE[torch.float32]
+    for found in (form.seen(made, drawn), case.by_torch(drawn)):
+        torch.testing.assert_close(found, wanted(case, drawn), rtol=close["rtol"], atol=close["atol"])
+
+
+def check_compiles(case, name, folder):
+    """TensorRT-RTX takes a form."""
+    path, source = folder / "form.engine", Held(case.draw(2, CPU))
+    size = compiled(case.forms[name].network, source, case.profile(2), load_native("tensorrt_rtx"), path)
+    assert size == path.stat().st_size > 0
+
+
+def check_differ(cases):
+    """A form that is written as another would measure nothing new."""
+    for case in cases:
+        networks = [
+            ([*form.network.inputs.values()], [(node.layer, node.inputs) for node in form.network.nodes])
+            for form in case.forms.values()
+        ]
+        for index, network in enumerate(networks):
+            assert network not in networks[:index], [*case.forms][index]
+
+
+def described(source):
+    """Ditto's networks of the tower, of prompts and of single tokens, by task."""
+    hint = (DynamicDimension("batch", 1, 2, 4), *LlavaModel.pixel_shape(source.config))
+    common = {"source": source, "target": "tensorrt-rtx", "max_batch_size": 4}
+    inputs = {"input": TensorTypeHint(hint, source.dtype)}
+    vision = VisionBuilder(**common, family="llava", inputs=inputs, wrap=LlavaModel.vision_wrapper)
+    llm = LlmBuilder(**common, prompt_rows=LlavaModel.tokens_per_image(source.config))
+    networks = {}
+    for builder in (vision, llm):
+        apart = builder.with_weights("outside")
+        for name, (_, network) in describe_all(apart.job(apart.resolved_target())).items():
+            networks[{"llm": "prefill"}.get(name, name)] = network
+    return networks
+
+
+def kernels(network, sizes):
+    """Products and attention layers with the shapes that they read."""
+    return [
+        (node.layer, *(tuple(evaluate(dim, sizes) for dim in network.value(name).spec.shape) for name in node.inputs))
+        for node in network.nodes
+        if isinstance(node.layer, (MatrixMultiply, Attention))
+    ]
