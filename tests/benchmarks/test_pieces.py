@@ -17,7 +17,7 @@ from ditto.network.dims import evaluate
 from ditto.network.layers import Activation, Attention, Constant, ElementWise, KVCacheUpdate, MatrixMultiply, Shuffle
 from ditto.network.weight import Stored, leaves
 from ditto.reference import Constants, run
-from ditto.targets.tensorrt import products, prompts
+from tests.support.forms import as_if_large
 from tests.support.models import TEXT_MODELS, llama, llava
 from tests.witness.comparison import described_apart
 
@@ -89,11 +89,10 @@ def run_in_pieces(network, inputs, constants):
 
 @pytest.fixture(scope="module", params=["vision", *TEXT_MODELS])
 def networks(request):
-    """Their matrices are large enough for parts and blocks, which have them in other shapes."""
+    """Parts and blocks have matrices in other shapes."""
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(products, "_SHORTEST_PART", 8)
-        patch.setattr(prompts, "BLOCK", 16)
+        as_if_large(patch)
         return networks_of(request.param)
 
 

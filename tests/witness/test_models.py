@@ -14,6 +14,7 @@ from ditto.builders import LlmBuilder
 from ditto.families.llava import LlavaModel
 from ditto.network.parts import in_parts
 from ditto.reference import RELATIVE_ERROR, relative_error
+from tests.support.forms import as_if_large
 from tests.support.models import LLAVA_MODELS, TEXT_MODELS, VISION, image_features, llama, llava
 from tests.support.witness import replay
 from tests.witness.comparison import (
@@ -96,7 +97,8 @@ def _apart(builder: LlmBuilder, table: torch.Tensor | None = None) -> ApartDecod
 
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
-def test_prefill_and_decode_apart_compute_what_hugging_face_computes(name):
+def test_prefill_and_decode_apart_compute_what_hugging_face_computes(monkeypatch, name):
+    as_if_large(monkeypatch)
     model, rows = TEXT_MODELS[name](), _rows(3, 128)
     decoder = _apart(LlmBuilder.from_model(model))
     assert max(step_errors(decoder, rows, logits(eager(model), rows))) <= RELATIVE_ERROR[FLOAT]
