@@ -129,5 +129,9 @@ def test_a_row_adds_up_what_was_found():
     product = Found("product", True, 3, 2.0, 1.0)
     rest = evolve(product, part="rest", is_kernel=False, times=2, tensorrt_ms=0.25, torch_ms=None)
     row, record = told(task, [product, rest], 7.0)
-    assert row == "| decode, batch 1 | 6.00 ms | 3.00 ms | 0.50 ms | 6.50 ms | 7.00 ms | 4.5 |"
+    assert row == "| decode, batch 1 | 6.00 ms | 3.00 ms | 0.50 ms | 6.50 ms | 7.00 ms | 4.00 ms | 4.5 |"
     assert (record["kernels_ms"], record["rest_ms"], record["all_ms"], len(record["parts"])) == (6.0, 0.5, 6.5, 2)
+    assert record["like_torch_ms"] == 4.0
+    row, record = told(task, [product, rest], None)
+    assert row == "| decode, batch 1 | 6.00 ms | 3.00 ms | 0.50 ms | 6.50 ms |  |  | 4.5 |"
+    assert record["like_torch_ms"] is None
