@@ -5,10 +5,11 @@
 For each task (vision, prefill, decode) the tree's network is cut (`benchmarks.pieces`) at its products and attention
 layers. Each kind of these, and each kind of piece between them, gets an engine that holds nothing else, on the profile
 that the session uses. It runs under a CUDA graph, over as many copies of its weights and caches as keep them out of the
-L2 cache; products and attention by PyTorch stand beside. Times as often as the network has it, products and attention
-add up to what a network without any other work would take: where that is more than is wanted, the kernels are the
-limit. Pieces say where the rest goes. FILE is what `ditto bench --json` wrote of the whole; less what products and
-attention take longer than PyTorch's, it says what the same network would take with kernels like these.
+L2 cache, 24 at most: too few for matrices of 2 MiB, which PyTorch finds there, too. Products and attention by PyTorch
+stand beside. Times as often as the network has it, products and attention add up to what a network without any other
+work would take: where that is more than is wanted, the kernels are the limit. Pieces say where the rest goes. FILE is
+what `ditto bench --json` wrote of the whole; less what products and attention take longer than PyTorch's, it says what
+the same network would take with kernels like these.
 """
 
 from __future__ import annotations
@@ -223,7 +224,9 @@ def each_ms(runs: Sequence[Callable[[], object]], device: torch.device) -> float
             for run in runs:
                 run()
 
-    with torch.cuda.stream(torch.cuda.Stream(device)):
+    stream, drawing = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    stream.wait_stream(drawing)  # operands are there before they are read
+    with torch.cuda.stream(stream):
         all_runs()
         replay = capture(all_runs)
         replay()

@@ -31,10 +31,13 @@ def cold_seconds(*arguments: str) -> float:
     ):
         watch = threading.Timer(_LONGEST_SECONDS, process.kill)
         watch.start()
-        assert process.stdout is not None
-        seconds = next((time.perf_counter() - start for line in process.stdout if line.startswith(FIRST_TOKEN)), None)
-        process.wait()
-        watch.cancel()
+        try:
+            assert process.stdout is not None
+            lines = (line for line in process.stdout if line.startswith(FIRST_TOKEN))
+            seconds = next((time.perf_counter() - start for _ in lines), None)
+            process.wait()
+        finally:
+            watch.cancel()  # whatever ends the wait: a timer that runs keeps this process
         errors.seek(0)
         told = errors.read()
     if process.returncode or seconds is None:

@@ -10,8 +10,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from ditto.engine import EngineTree
-from ditto.runtime import Request, Session, generate, open_session
+from ditto.runtime import Session, generate, open_session
 from ditto.verify.inputs import Prompts
+from ditto.verify.tree import requests_of
 
 
 class Contender(ABC):
@@ -44,7 +45,8 @@ class TreeContender(Contender):
 
     @override
     def answer(self, prompts: Prompts, new_tokens: int) -> list[tuple[int, ...]]:
-        requests = requests_of(self._session, prompts)
+        features = None if prompts.pixels is None else self._session.features(prompts.pixels)
+        requests = requests_of(self._session, prompts, features)
         return [answer.ids for answer in generate(self._session, requests, new_tokens)]
 
 
@@ -54,14 +56,3 @@ def open_endless(tree: EngineTree, name: str) -> Session:
     if tokens is not None:
         tree = evolve(tree, manifest=evolve(tree.manifest, tokens=evolve(tokens, end=[])))
     return open_session(tree, name)
-
-
-def requests_of(session: Session, prompts: Prompts) -> list[Request]:
-    """Prompts as a session takes them: image tokens become virtual ids, one for each row of features."""
-    image, vocab_size = session.tokens.image, session.tokens.vocab_size
-    if prompts.pixels is None:
-        return [Request(tuple(row)) for row in prompts.ids.tolist()]
-    places = prompts.ids == image
-    virtual = torch.where(places, vocab_size + places.cumsum(1) - 1, prompts.ids).tolist()
-    parts = session.features(prompts.pixels).flatten(0, 1).split(places.sum(1).tolist())
-    return [Request(tuple(row), rows) for row, rows in zip(virtual, parts, strict=True)]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from attrs import frozen
 
 from ditto.bench.plan import ANSWER, DECODE, PREFILL, VISION, Task
 from ditto.engine import EngineTree
-from ditto.network import Network
-from ditto.network.dims import evaluate
-from ditto.network.layers import Attention, Constant, Convolution, Gather, MatrixMultiply
+from ditto.network import Network, Spec
+from ditto.network.dims import DimExpr, evaluate
+from ditto.network.layers import Attention, Constant, Convolution, Gather, MatrixMultiply, Shuffle
 from ditto.network.weight import Stored, leaves
 from ditto.runtime.weights import network_of
 from ditto.verify.inputs import rows_per_picture
@@ -36,14 +37,15 @@ class LlmFacts:
     """What a decoder's cost follows from.
 
     Args:
-        weights: numbers in matrices that every token passes, the output embedding left out.
-        head: numbers in the output embedding, which only the last tokens pass.
+        weights: numbers in matrices that every token passes.
+        last: numbers in those that only the last tokens pass: the output embedding, and what stands between the last
+            attention and it.
         layers, width, kv_width: layers; columns of all query heads, and of all key heads.
         item_bytes: bytes of a number.
     """
 
     weights: int
-    head: int
+    last: int
     layers: int
     width: int
     kv_width: int
@@ -53,11 +55,14 @@ class LlmFacts:
     def of(tree: EngineTree) -> LlmFacts:
         """The facts of a tree's decoder."""
         config = tree.config("llm")["pretrained_config"]
-        head = config["vocab_size"] * config["hidden_size"]
-        sizes = _matrices(network_of(tree, "llm"))
+        network = network_of(tree, "llm")
+        tokens = str(network.inputs["input_ids"].shape[-1])
+        passed = {True: 0, False: 0}
+        for size, made in _matrices(network):
+            passed[isinstance(made.numel, DimExpr) and tokens in made.numel.names] += size
         return LlmFacts(
-            weights=sum(sizes) - head,
-            head=head,
+            weights=passed[True],
+            last=passed[False],
             layers=config["num_hidden_layers"],
             width=config["num_attention_heads"] * config["head_size"],
             kv_width=config["num_key_value_heads"] * config["head_size"],
@@ -66,17 +71,17 @@ class LlmFacts:
 
     def prefill(self, batch: int, tokens: int) -> Cost:
         """A prompt of each row: weights once, causal attention half of the square."""
-        products = 2.0 * batch * (tokens * self.weights + self.head)
+        products = 2.0 * batch * (tokens * self.weights + self.last)
         attention = 2.0 * batch * self.layers * self.width * tokens * tokens
         cache = 2 * batch * tokens * self.layers * self.kv_width
-        return Cost((self.weights + self.head + cache) * self.item_bytes, products + attention)
+        return Cost((self.weights + self.last + cache) * self.item_bytes, products + attention)
 
     def decode(self, batch: int, context: float) -> Cost:
         """One token of each row: weights once, each row's cache once."""
-        products = 2.0 * batch * (self.weights + self.head)
+        products = 2.0 * batch * (self.weights + self.last)
         attention = 4.0 * batch * self.layers * self.width * context
         cache = 2 * batch * context * self.layers * self.kv_width
-        return Cost((self.weights + self.head + cache) * self.item_bytes, products + attention)
+        return Cost((self.weights + self.last + cache) * self.item_bytes, products + attention)
 
 
 class Floors:
@@ -124,14 +129,23 @@ def vision_cost(network: Network, pictures: int) -> Cost:
     return Cost(float(moved), float(flops))
 
 
-def _matrices(network: Network) -> list[int]:
-    """Numbers in each matrix of the checkpoint that products take whole: not the tables that rows are gathered from."""
+def _matrices(network: Network) -> Iterator[tuple[int, Spec]]:
+    """Numbers in each matrix of the checkpoint that products take whole, and what the product gives; tables that rows
+    are gathered from are none."""
     looked_up = {node.inputs[0] for node in network.nodes if isinstance(node.layer, Gather)}
-    found: list[int] = []
+    matrix_of: dict[str, str] = {}  # what is nothing but a matrix in another shape
+    sizes: dict[str, int] = {}
     for node in network.nodes:
-        if isinstance(node.layer, Constant) and node.outputs[0] not in looked_up:
+        (made, *_) = node.outputs
+        if isinstance(node.layer, Constant) and made not in looked_up:
             weight = node.layer.weight
             stored = any(isinstance(leaf, Stored) for leaf in leaves(weight))
             if stored and sum(size > 1 for size in weight.shape) >= 2:
-                found.append(math.prod(weight.shape))
-    return found
+                matrix_of[made], sizes[made] = made, math.prod(weight.shape)
+        elif isinstance(node.layer, Shuffle) and node.inputs[0] in matrix_of:
+            matrix_of[made] = matrix_of[node.inputs[0]]
+        else:
+            for name in node.inputs:
+                matrix = matrix_of.get(name)
+                if matrix in sizes:
+                    yield sizes.pop(matrix), network.value(made).spec

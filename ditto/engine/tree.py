@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -49,7 +49,7 @@ class EngineTree:
         hashed when it is asked for (`checked`).
 
         Raises:
-            TreeError: there is none, or it is damaged.
+            TreeError: there is none, it is damaged, or its engines were built apart and do not belong together.
         """
         root = Path(root)
         if not root.is_dir():
@@ -131,9 +131,30 @@ class EngineTree:
         return self.root / path
 
 
+# What the engines of one tree have in common.
+_SHARED: dict[str, Callable[[Manifest], object]] = {
+    "for different targets": lambda manifest: manifest.target,
+    "by different libraries": lambda manifest: manifest.library,
+    "from different checkpoints": lambda manifest: manifest.checkpoint and manifest.checkpoint.identity[:12],
+}
+
+
 def _joined(root: Path, trees: dict[str, EngineTree]) -> EngineTree:
-    """Engines that were built one at a time, as one tree."""
+    """Engines that were built one at a time, as one tree.
+
+    Raises:
+        TreeError: they are of different checkpoints or libraries.
+    """
     first = trees.get("llm") or next(iter(trees.values()))
+    for name, tree in trees.items():
+        for what, of in _SHARED.items():
+            mine, others = of(tree.manifest), of(first.manifest)
+            if mine != others and mine is not None and others is not None:
+                raise TreeError(
+                    f"the engines of {name} and llm were built {what}: {mine} and {others}",
+                    where=str(root),
+                    remedy="build both alike, or each into a folder of its own",
+                )
     components: dict[str, Component] = {}
     files: dict[str, FileRecord] = {}
     for name, tree in trees.items():

@@ -1,6 +1,6 @@
 """The meaning of networks, computed by PyTorch."""
 
 from ditto.reference.run import Constants, run, watching
-from ditto.reference.tolerance import RELATIVE_ERROR, TOLERANCE, relative_error
+from ditto.reference.tolerance import RELATIVE_ERROR, TOLERANCE, relative_error, severity
 
-__all__ = ["RELATIVE_ERROR", "TOLERANCE", "Constants", "relative_error", "run", "watching"]
+__all__ = ["RELATIVE_ERROR", "TOLERANCE", "Constants", "relative_error", "run", "severity", "watching"]

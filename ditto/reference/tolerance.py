@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -32,3 +33,8 @@ def relative_error(found: Tensor, wanted: Tensor) -> float:
     """|found - wanted| / |wanted| in the Frobenius norm, computed in float64."""
     found, wanted = found.detach().double(), wanted.detach().double()
     return float((found - wanted).norm() / wanted.norm().clamp_min(1e-300))
+
+
+def severity(error: float) -> float:
+    """By which to order errors: what is no number is the worst of all."""
+    return math.inf if math.isnan(error) else error

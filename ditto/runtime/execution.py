@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import re
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -146,6 +146,11 @@ class Execution:
             for size, dim in zip(tensor.shape, self._inputs[name].shape if name in self._inputs else ()):
                 if dim == symbol(str(dim)) and self._sizes.get(str(dim)) != size:
                     self._sizes[str(dim)], self._is_laid_out = size, False
+
+    def unbind(self, names: Iterable[str]) -> None:
+        """Let go of tensors, that their memory may be freed; others have to be bound before the next run."""
+        for name in names:
+            self._bound.pop(name, None)
 
     @property
     def stages(self) -> tuple[Callable[[], None], ...]:

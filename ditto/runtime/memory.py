@@ -8,6 +8,8 @@ from ditto.engine import EngineTree
 from ditto.errors import DeviceError
 from ditto.network import Network, Spec
 from ditto.network.dims import evaluate
+from ditto.runtime.profiles import decode_profile
+from ditto.runtime.session import RequestLimits
 from ditto.runtime.weights import network_of
 
 _GIB = 1 << 30
@@ -24,12 +26,14 @@ class MemoryPlan:
         scratch: what engines work in.
         cache_row: KV cache of one row.
         rows: of the batch.
+        batches: of how many rows there are caches; a batch between takes the next.
     """
 
     weights: int
     scratch: int
     cache_row: int
     rows: int
+    batches: tuple[int, ...]
 
     @staticmethod
     def of(tree: EngineTree, rows: int = 1) -> MemoryPlan:
@@ -39,7 +43,11 @@ class MemoryPlan:
             weights += engine_bytes(tree, name)
             if name != "decode":  # it is bound to the LLM's
                 weights += outside_bytes(tree, name)
-        return MemoryPlan(weights=weights, scratch=0, cache_row=cache_row_bytes(tree), rows=rows)
+        largest = RequestLimits.of(tree).max_batch_size
+        batches = {decode_profile(tree, batch)[1] for batch in range(1, largest + 1)}
+        return MemoryPlan(
+            weights=weights, scratch=0, cache_row=cache_row_bytes(tree), rows=rows, batches=tuple(sorted(batches))
+        )
 
     @property
     def needed(self) -> int:
@@ -66,9 +74,9 @@ class MemoryPlan:
         if self.needed <= free:
             return
         cache = self.cache_row * self.rows
-        if self.loaded + self.cache_row + _RESERVE <= free:
-            fitting = (free - self.loaded - _RESERVE) // self.cache_row
-            remedy = f"send at most {fitting} prompts at once, or build with a smaller --max-seq-len"
+        fitting = [rows for rows in self.batches if self.with_rows(rows).needed <= free]
+        if fitting:
+            remedy = f"send at most {fitting[-1]} prompts at once, or build with a smaller --max-seq-len"
         else:
             remedy = "build with a smaller --max-seq-len or --max-input-len, or run on a GPU with more memory"
         raise DeviceError(

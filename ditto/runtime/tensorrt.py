@@ -111,6 +111,9 @@ class TensorRTSession(Session):
                 self._idle.remove(cache)
                 return cache
         self._idle.clear()
+        shared = self.tree.component("llm").shared
+        if "prefill" in vars(self):  # it has run on one of them
+            self.prefill.unbind([*shared, *shared.values()])
         gc.collect()  # caches and their runners know each other
         torch.cuda.empty_cache()
         free, total = torch.cuda.mem_get_info(self.device)
@@ -341,10 +344,10 @@ class _VisionCall:
     def __init__(self, tree: EngineTree, loaded: Loaded, count: int) -> None:
         component = tree.component("vision")
         ((source, before), *_), ((target, after), *_) = component.inputs.items(), component.outputs.items()
-        self._count = count
-        profile, taken = profile_for(component, str(Spec.parse(before).shape[0]), count)
+        self._count, dimension = count, str(Spec.parse(before).shape[0])
+        profile, taken = profile_for(component, dimension, count)
         bound = {
-            name: torch.zeros(_shape(spec, batch=taken), dtype=spec.dtype, device=loaded.scratch.device)
+            name: torch.zeros(_shape(spec, **{dimension: taken}), dtype=spec.dtype, device=loaded.scratch.device)
             for name, spec in ((source, Spec.parse(before)), (target, Spec.parse(after)))
         }
         self._source, self._features = source, bound[target]

@@ -21,12 +21,12 @@ from ditto.reference import RELATIVE_ERROR, watching
 from ditto.runtime import open_session
 from ditto.runtime.reference import ReferenceSession
 from ditto.runtime.weights import network_of
-from ditto.verify.compare import Trio, difference, measure
+from ditto.verify.compare import Trio, difference, measure, worst_prompt
 from ditto.verify.departure import Departures
 from ditto.verify.inputs import Prompts
 from ditto.verify.model import checkpoint_of, load, rounded
 from ditto.verify.report import Verification
-from ditto.verify.tree import answers, logits, request_of, steps
+from ditto.verify.tree import answers, logits, requests_of, steps
 from ditto.verify.yardstick import Yardstick, greedy, look, modules
 
 T = TypeVar("T")
@@ -63,23 +63,23 @@ def verify(
         exact, own = _twice(model, dtype, opened.device, looked)
     with stage("tree", opened.name):
         seen = [None if prompt.pixels is None else opened.features(prompt.pixels) for prompt in prompts]
-        requests = [request_of(opened, prompt, rows) for prompt, rows in zip(prompts, seen, strict=True)]
+        requests = [requests_of(opened, prompt, rows)[0] for prompt, rows in zip(prompts, seen, strict=True)]
         scores = [logits(opened, request, item.tokens) for request, item in zip(requests, exact, strict=True)]
         tokens = answers(opened, requests, new_tokens)
     features = [
-        Trio(f"prompt {number}, picture", rows.float().cpu(), wanted.features, mine.features)
+        Trio(number, "picture", rows.float().cpu(), wanted.features, mine.features)
         for number, (rows, wanted, mine) in enumerate(zip(seen, exact, own, strict=True), 1)
         if rows is not None and wanted.features is not None and mine.features is not None
     ]
     trios = [
-        Trio(f"prompt {number}, token", found, wanted.logits, mine.logits)
+        Trio(number, "token", found, wanted.logits, mine.logits)
         for number, (found, wanted, mine) in enumerate(zip(scores, exact, own, strict=True), 1)
     ]
-    measures = [*([measure("features", features, dtype)] if features else []), measure("logits", trios, dtype)]
-    differences = [
-        difference(number, wanted, found, measures[-1].allowed)
-        for number, (wanted, found) in enumerate(zip(exact, tokens, strict=True), 1)
-    ]
+    compared = {"logits": trios} if not features else {"features": features, "logits": trios}
+    measures = [measure(name, items, dtype) for name, items in compared.items()]
+    rows = enumerate(zip(exact, tokens, strict=True), 1)
+    each = [difference(number, wanted, found, measures[-1].allowed) for number, (wanted, found) in rows]
+    differences = [item for item in each if item is not None]
     result = Verification(
         tree=str(tree.root),
         model=model,
@@ -87,12 +87,13 @@ def verify(
         dtype=str(dtype).removeprefix("torch."),
         measures=tuple(measures),
         tokens=sum(len(item.tokens) for item in exact),
-        differences=tuple(item for item in differences if item is not None),
+        differences=tuple(differences),
     )
     if result.passed:
         return result
     logger.info("found so far, before the search for the layer:\n{}", result.text())
-    return _located(result, tree, prompts[0], exact[0], dtype, opened.device)
+    index = worst_prompt(list(zip(measures, compared.values(), strict=True)), differences) - 1
+    return _located(result, tree, prompts[index], exact[index], dtype, opened.device)
 
 
 def _located(
@@ -113,16 +114,17 @@ def _located(
             with watching(watchers[-1].watch):
                 session.features(prompt.pixels)
         # With Hugging Face's features, so that the decoder answers for itself alone.
-        request = request_of(session, prompt, exact.features)
+        (request,) = requests_of(session, prompt, exact.features)
         watchers.append(departures("llm", "llm"))
         with watching(watchers[-1].watch):
             logits(session, request, exact.tokens[:1])
-        # The prompt's last token once more, alone and behind the cache of the others.
-        step = steps(session, evolve(request, ids=request.ids[:-1]), (request.ids[-1], 0))
-        next(step)
-        watchers.append(departures("decode", "decode" if "decode" in tree.manifest.components else "llm"))
-        with watching(watchers[-1].watch):
+        if request.ids[-1] < session.tokens.vocab_size:  # no part of a picture, which single tokens cannot be
+            # The prompt's last token once more, alone and behind the cache of the others.
+            step = steps(session, evolve(request, ids=request.ids[:-1]), (request.ids[-1], 0))
             next(step)
+            watchers.append(departures("decode", "decode" if "decode" in tree.manifest.components else "llm"))
+            with watching(watchers[-1].watch):
+                next(step)
     found = [watcher.first for watcher in watchers]
     compared = sum(watcher.compared for watcher in watchers)
     return evolve(result, departures=tuple(item for item in found if item is not None), compared=compared)

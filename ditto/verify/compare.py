@@ -8,7 +8,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from ditto.reference import RELATIVE_ERROR, relative_error
+from ditto.reference import RELATIVE_ERROR, relative_error, severity
 from ditto.verify.report import Difference, Measure
 from ditto.verify.yardstick import Yardstick
 
@@ -22,12 +22,14 @@ class Trio:
     """The same numbers from three sides; the first axis counts pictures or positions.
 
     Args:
-        label: of an item on the first axis, its number left out.
+        prompt: counted from 1.
+        item: what the first axis counts.
         found: the tree's.
         exact, own: Hugging Face's in float32, and in the tree's dtype.
     """
 
-    label: str
+    prompt: int
+    item: str
     found: Tensor
     exact: Tensor
     own: Tensor
@@ -39,11 +41,11 @@ def measure(name: str, trios: Sequence[Trio], dtype: torch.dtype) -> Measure:
         torch.cat([getattr(trio, side).flatten() for trio in trios]) for side in ("found", "exact", "own")
     )
     items = [
-        (relative_error(trio.found[index], trio.exact[index]), f"{trio.label} {index + 1}")
+        (relative_error(trio.found[index], trio.exact[index]), f"prompt {trio.prompt}, {trio.item} {index + 1}")
         for trio in trios
         for index in range(len(trio.exact))
     ]
-    worst, worst_at = max(items)
+    worst, worst_at = max(items, key=lambda item: severity(item[0]))
     own_error = relative_error(own, exact)
     return Measure(
         name=name,
@@ -54,6 +56,19 @@ def measure(name: str, trios: Sequence[Trio], dtype: torch.dtype) -> Measure:
         own_error=own_error,
         allowed=max(RELATIVE_ERROR[dtype], _TIMES_OWN_ERROR * own_error),
     )
+
+
+def worst_prompt(measured: Sequence[tuple[Measure, Sequence[Trio]]], differences: Sequence[Difference]) -> int:
+    """Which prompt, counted from 1, shows best what is wrong: of those numbers that are not as they should be the
+    farthest off, or else the first with another token."""
+    off = [
+        (severity(relative_error(trio.found, trio.exact) / made.allowed), trio.prompt)
+        for made, trios in measured
+        if not made.passed
+        for trio in trios
+    ]
+    wrong = [item.prompt for item in differences if not item.tie]
+    return max(off, key=lambda each: each[0])[1] if off else min(wrong, default=1)
 
 
 def difference(number: int, exact: Yardstick, tokens: Sequence[int], allowed: float) -> Difference | None:
@@ -70,11 +85,11 @@ def difference(number: int, exact: Yardstick, tokens: Sequence[int], allowed: fl
     position = next(index for index, (wanted, found) in enumerate(pairs) if wanted != found)
     wanted, found = pairs[position]
     if wanted < 0 or found < 0:
-        return Difference(number, position + 1, wanted, found, gap=float("inf"), tie=False)
+        return Difference(number, position + 1, wanted, found, gap=None, tie=False)
     logits = exact.logits[position]
     gap = float(logits[wanted] - logits[found])
     each = allowed * float(logits.norm()) / len(logits) ** 0.5
-    return Difference(number, position + 1, wanted, found, gap, tie=gap <= _TIE * each)
+    return Difference(number, position + 1, wanted, found, gap, tie=abs(gap) <= _TIE * each)
 
 
 def _at(tokens: Sequence[int], index: int) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ditto.network import Network
 from ditto.network.graph import Node
 from ditto.network.layers import Constant
-from ditto.reference import relative_error
+from ditto.reference import relative_error, severity
 from ditto.verify.yardstick import Seen
 
 # A single module's rounding varies more than that of a whole model.
@@ -53,7 +53,7 @@ class _Port:
 
     @property
     def best(self) -> str:
-        return min(self.errors, key=self.errors.__getitem__)
+        return min(self.errors, key=lambda name: severity(self.errors[name]))
 
 
 class Departures:
@@ -98,7 +98,7 @@ class Departures:
     @property
     def first(self) -> Departure | None:
         """The first that departs, in the network's order; None if none does."""
-        found = [port for port in self._ports if port.errors and port.errors[port.best] > self._allowed(port)]
+        found = [port for port in self._ports if port.errors and self._departs(port)]
         if not found:
             return None
         port = min(found, key=lambda port: self._order[port.best])
@@ -118,6 +118,9 @@ class Departures:
     def compared(self) -> int:
         """How many sides of modules were compared."""
         return sum(bool(port.errors) for port in self._ports)
+
+    def _departs(self, port: _Port) -> bool:
+        return not port.errors[port.best] <= self._allowed(port)  # nor is what is no number
 
     def _allowed(self, port: _Port) -> float:
         return max(self._least, _TIMES_OWN_ERROR * relative_error(port.own, port.exact))

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from attrs import asdict, field, frozen
 
 from ditto.verify.departure import Departure
+
+
+def _finite(record: Any) -> Any:
+    if isinstance(record, dict):
+        return {name: _finite(value) for name, value in record.items()}
+    if isinstance(record, (list, tuple)):
+        return [_finite(value) for value in record]
+    return None if isinstance(record, float) and not math.isfinite(record) else record
 
 
 @frozen
@@ -42,7 +51,7 @@ class Difference:
     Args:
         prompt, position: counted from 1.
         wanted, found: the tokens; -1 where an answer has ended.
-        gap: how far apart their logits are for Hugging Face in float32.
+        gap: how far apart their logits are for Hugging Face in float32; None where one of the answers has ended.
         tie: whether the errors that are allowed can close the gap.
     """
 
@@ -50,7 +59,7 @@ class Difference:
     position: int
     wanted: int
     found: int
-    gap: float
+    gap: float | None
     tie: bool
 
 
@@ -83,8 +92,8 @@ class Verification:
         return all(measure.passed for measure in self.measures) and all(found.tie for found in self.differences)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, and the verdict."""
-        return {**asdict(self), "passed": self.passed}
+        """All of it, and the verdict; what is no number is null."""
+        return {**_finite(asdict(self)), "passed": self.passed}
 
     def text(self) -> str:
         """A table that a person reads."""
@@ -103,10 +112,12 @@ class Verification:
         lines.append(f"{'tokens':<10} {self.tokens} compared, {same}   {verdict}")
         for item in self.differences:
             kind = "a tie within the allowed error" if item.tie else "not a tie"
-            lines.append(
-                f"  prompt {item.prompt}, token {item.position}: {item.found} for {item.wanted}, "
-                f"{item.gap:.2e} apart for Hugging Face: {kind}"
-            )
+            if item.gap is None:
+                ended, other = ("the tree's", "Hugging Face's") if item.found < 0 else ("Hugging Face's", "the tree's")
+                what = f"{ended} answer has ended, {other} goes on with {max(item.found, item.wanted)}"
+            else:
+                what = f"{item.found} for {item.wanted}, {item.gap:.2e} apart for Hugging Face: {kind}"
+            lines.append(f"  prompt {item.prompt}, token {item.position}: {what}")
         for item in self.departures:
             lines += [
                 f"first departing layer of {item.component}: {item.layer} %{item.value}",

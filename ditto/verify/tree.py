@@ -12,14 +12,16 @@ from ditto.runtime.session import Turn
 from ditto.verify.inputs import Prompts
 
 
-def request_of(session: Session, prompt: Prompts, features: Tensor | None) -> Request:
-    """One prompt as a session takes it: image tokens become virtual ids, one for each row of features."""
-    (ids,) = prompt.ids
+def requests_of(session: Session, prompts: Prompts, features: Tensor | None) -> list[Request]:
+    """Prompts as a session takes them: image tokens become virtual ids, one for each row of features; these are of the
+    pictures of one prompt after the other."""
+    ids = prompts.ids
     if features is None:
-        return Request(tuple(ids.tolist()))
+        return [Request(tuple(row)) for row in ids.tolist()]
     places = ids == session.tokens.image
-    virtual = torch.where(places, session.tokens.vocab_size + places.cumsum(0) - 1, ids)
-    return Request(tuple(virtual.tolist()), features.flatten(0, 1))
+    virtual = torch.where(places, session.tokens.vocab_size + places.cumsum(1) - 1, ids).tolist()
+    parts = features.flatten(0, 1).split(places.sum(1).tolist())
+    return [Request(tuple(row), rows) for row, rows in zip(virtual, parts, strict=True)]
 
 
 def logits(session: Session, request: Request, tokens: Sequence[int]) -> Tensor:

@@ -5,8 +5,8 @@ S tokens of a prompt, N new ones, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -34,16 +34,30 @@ class Yardstick:
 
 @torch.no_grad()
 def greedy(model: Any, prompt: Prompts, new_tokens: int) -> tuple[int, ...]:
-    """The tokens that `generate` gives for one prompt."""
+    """The tokens that `generate` gives for one prompt, each the most likely: whatever else the model's own settings ask
+    of it (penalties, beams, words to leave out) is left out."""
     ids = prompt.ids.to(model.device)
-    made = model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=new_tokens,
-        do_sample=False,
-        **_pixels(model, prompt),
-    )
+    with _plain_settings(model):
+        made = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            **_pixels(model, prompt),
+        )
     return tuple(made[0, ids.shape[1] :].tolist())
+
+
+@contextmanager
+def _plain_settings(model: Any) -> Generator[None]:
+    """Inside, of the model's settings for generation there are only its special tokens."""
+    own = model.generation_config
+    special = ("bos_token_id", "eos_token_id", "pad_token_id")
+    model.generation_config = type(own)(**{name: getattr(own, name) for name in special})
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 @torch.no_grad()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import subprocess
+import threading
+
 import pytest
 
 from ditto.bench.cold import cold_seconds
@@ -18,3 +22,16 @@ def test_a_model_in_a_new_process(saved_llava):
 def test_a_failure_is_told(tmp_path):
     with pytest.raises(RuntimeError, match="ended with 1"):
         cold_seconds("tree", str(tmp_path), "reference")
+
+
+def test_whoever_is_interrupted_waits_for_nothing(monkeypatch):
+    class Interrupted(io.StringIO):
+        def __next__(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", lambda self, *given, **named: None)
+    monkeypatch.setattr(subprocess.Popen, "stdout", Interrupted(), raising=False)
+    monkeypatch.setattr(subprocess.Popen, "__exit__", lambda self, *given: None)
+    with pytest.raises(KeyboardInterrupt):
+        cold_seconds("tree", "anywhere", "reference")
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer) and thread.is_alive()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from attrs import evolve
 
-from ditto.bench.contender import open_endless, requests_of
+from ditto.bench.contender import open_endless
 from ditto.verify import inputs
 
 
@@ -27,11 +27,3 @@ def test_no_token_ends_an_answer(saved_tree):
     )
     session = open_endless(every, "reference")
     assert session.tokens.end == []
-
-
-def test_each_row_counts_its_features_from_zero(ours, saved_tree):
-    given = inputs.prompts(saved_tree, 2, 30, with_pictures=True)
-    for request in requests_of(open_endless(saved_tree, "reference"), given):
-        virtual = [token for token in request.ids if token >= saved_tree.manifest.tokens.vocab_size]
-        first = saved_tree.manifest.tokens.vocab_size
-        assert virtual == list(range(first, first + len(request.features)))

@@ -7,6 +7,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from ditto import LlmBuilder
 from ditto.bench.floors import Cost, Floors
 from ditto.bench.plan import ANSWER, DECODE, PREFILL, VISION, Task
 from tests.support.models import image_features, llama, llava
@@ -27,12 +28,16 @@ def test_vision_costs_what_pytorch_counts(tmp_path):
     assert Floors(tree).of(Task(VISION, 2)).flops == pytest.approx(counted, rel=0.02)
 
 
-def test_prefill_costs_what_pytorch_counts(llama_tree):
+def test_prefill_costs_what_pytorch_counts_and_somebody_wants(llama_tree, tmp_path):
     model = llama()
     ids = torch.ones(2, 16, dtype=torch.long)
     counted = flops_of(lambda: model(ids, logits_to_keep=1))
-    unseen = 2 * 2 * 2 * 64 * 16 * 16  # PyTorch computes the half that causal attention does not need
-    assert Floors(llama_tree).of(Task(PREFILL, 2, 16, 1)).flops == pytest.approx(counted - unseen, rel=0.005)
+    unseen = 2 * 2 * 2 * 64 * 16 * 16  # PyTorch computes the half that causal attention does not need,
+    block = model.model.layers[-1]  # and the last block behind its attention for tokens whose logits nobody wants
+    needless = sum(part.numel() for part in (block.self_attn.o_proj.weight, *block.mlp.parameters())) * 2 * 2 * 15
+    wanted = counted - unseen - needless
+    for tree in (llama_tree, LlmBuilder.from_model(model).with_weights("outside").build(tmp_path / "outside")):
+        assert Floors(tree).of(Task(PREFILL, 2, 16, 1)).flops == pytest.approx(wanted, rel=0.005)
 
 
 def test_a_step_reads_every_matrix_and_the_cache_once(llama_tree):

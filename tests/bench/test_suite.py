@@ -37,6 +37,13 @@ def test_every_task_has_a_time(saved_tree, no_new_process):
     assert "vision, batch 2" in report.text()
 
 
+def test_as_long_a_prompt_as_there_is_room_for_is_measured(saved_tree, no_new_process):
+    config = saved_tree.config("llm")["build_config"]
+    longest = min(config["max_input_len"], config["max_seq_len"] - 2)
+    report = bench(saved_tree, Plan((1,), (longest,), new_tokens=1, repeats=1), "reference")
+    assert report.failures == []
+
+
 def test_a_failure_stays_in_its_cell(saved_tree, no_new_process, monkeypatch):
     def broken(self, pixels):
         raise ValueError("it fell\nand more")

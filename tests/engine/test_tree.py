@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from attrs import evolve
 
 from ditto import EngineTree
-from ditto.engine import engine_files
+from ditto.engine import engine_files, write_manifest
+from ditto.engine.manifest import Checkpoint
 from ditto.errors import TreeError
 
 
@@ -63,6 +65,28 @@ def test_engines_built_one_at_a_time_open_as_one_tree(copy, llama_tree, tmp_path
     tree = EngineTree.open(tmp_path / "joined")
     assert tree.folder("llm") == tmp_path / "joined" / "llm"
     assert "llm/rank0.engine" in tree.manifest.files
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"checkpoint": Checkpoint(folder="elsewhere", identity="0" * 64)},
+            "of vision and llm were built from different checkpoints: 000000000000 and 111111111111",
+        ),
+        ({"target": "trtllm"}, "of vision and llm were built for different targets: trtllm and tensorrt-rtx"),
+        ({"library": "tensorrt_rtx 1.4.0"}, "of vision and llm were built by different libraries: tensorrt_rtx 1.4.0"),
+    ],
+)
+def test_engines_that_do_not_belong_together_are_refused(llava_tree, tmp_path, changes, message):
+    manifest = evolve(llava_tree.manifest, checkpoint=Checkpoint(folder="here", identity="1" * 64))
+    for name in ("vision", "llm"):
+        shutil.copytree(llava_tree.root, tmp_path / name)
+        write_manifest(manifest, tmp_path / name)
+    EngineTree.open(tmp_path)
+    write_manifest(evolve(manifest, **changes), tmp_path / "vision")
+    with pytest.raises(TreeError, match=message):
+        EngineTree.open(tmp_path)
 
 
 @pytest.mark.parametrize(

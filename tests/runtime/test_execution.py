@@ -6,6 +6,7 @@ import gc
 import itertools
 import re
 import shutil
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -187,6 +188,19 @@ def test_what_is_bound_stays_until_something_else_is(chain):
     with torch.no_grad():
         chain.module.blocks[2].scale.mul_(3)
     assert_close(out, wanted(chain.module, x))
+
+
+def test_what_is_unbound_is_let_go_of(chain):
+    made, x, out = chain.execution(), torch.randn(2, WIDTH), torch.empty(2, 2)
+    run(made, x, out)
+    gone = weakref.ref(x)
+    del x
+    assert gone() is not None
+    made.unbind(["x", "never bound"])
+    assert gone() is None
+    other = torch.randn(2, WIDTH)
+    run(made, other, out)
+    assert_close(out, wanted(chain.module, other))
 
 
 def test_a_shape_that_the_profile_does_not_take_is_an_error(chain):

@@ -25,6 +25,7 @@ def test_a_plan_counts_the_engine_files(llava_tree):
     plan = MemoryPlan.of(llava_tree)
     assert plan.weights == sum(files)
     assert plan.with_scratch(7).loaded == sum(files) + 7
+    assert plan.batches == (1, 2)  # one engine, whose profile for single tokens begins at one row
     assert plan.with_rows(3).needed - plan.needed == 2 * cache_row_bytes(llava_tree)
 
 
@@ -40,7 +41,7 @@ def test_weights_outside_count_as_much_as_inside(tmp_path):
     assert MemoryPlan.of(tree).weights == outside_bytes(tree, "llm") + sum(path.stat().st_size for path in engines)
 
 
-PLAN = MemoryPlan(weights=13 * GIB, scratch=GIB, cache_row=2 * GIB, rows=8)
+PLAN = MemoryPlan(weights=13 * GIB, scratch=GIB, cache_row=2 * GIB, rows=8, batches=(1, 2, 4, 8))
 
 
 def test_what_fits_is_accepted():
@@ -51,6 +52,7 @@ def test_what_fits_is_accepted():
     ("free", "hint"),
     [
         (23.5, "send at most 4 prompts at once, or build with a smaller --max-seq-len"),
+        (21.5, "send at most 2 prompts at once, or build with a smaller --max-seq-len"),
         (14, "build with a smaller --max-seq-len or --max-input-len, or run on a GPU with more memory"),
     ],
 )

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import weakref
 from concurrent.futures import Future
+from contextlib import nullcontext
 
 import pytest
 import torch
+from attrs import evolve
 
 from ditto import LlavaModel
+from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.reference import relative_error
 from ditto.runtime import Request, open_session
+from ditto.runtime.memory import MemoryPlan
 from ditto.runtime.session import Session, Turn
-from ditto.runtime.tensorrt import KVCache, TensorRTRunner, TensorRTSession
+from ditto.runtime.tensorrt import KVCache, TensorRTRunner, TensorRTSession, _VisionCall
 from tests.support.engines import CpuEngines, Late
-from tests.support.models import llava
+from tests.support.models import image_features, llava
 
 USUAL, PICTURE = 27, 16
 DECODE = "decode-2x64"  # for as many slots as the cache has
@@ -40,13 +45,19 @@ def engines(tree, monkeypatch):
 
 
 @pytest.fixture
-def runners(tree, engines):
+def session(tree, engines):
+    """The session for GPUs."""
+    made = TensorRTSession.__new__(TensorRTSession)
+    Session.__init__(made, tree)
+    made.device = torch.device("cpu")
+    made._loading = Future()
+    made._loading.set_result(engines)
+    return made
+
+
+@pytest.fixture
+def runners(tree, session):
     """Two rows of the session for GPUs, and of the reference."""
-    session = TensorRTSession.__new__(TensorRTSession)
-    Session.__init__(session, tree)
-    session.device = torch.device("cpu")
-    session._loading = Future()
-    session._loading.set_result(engines)
     return TensorRTRunner(session, KVCache(session, 2), 2), open_session(tree, "reference").start(2)
 
 
@@ -95,3 +106,31 @@ def test_prompts_of_any_length_are_padded_to_few_lengths(runners, engines):
         runners[0].step([prompt(0, length)] if length > PICTURE + 2 else [Turn(0, Request((5,) * length), 0)], NOTHING)
     ran = {done.shapes["input_ids"] for done in engines._parts["llm"]._engines[0].log if done.profile == "prefill"}
     assert ran == {(1, longest)}
+
+
+def test_a_cache_that_is_too_small_is_freed_before_a_larger_one_is_made(tree, session, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 40, 1 << 40))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(TensorRTSession, "working", lambda self: nullcontext())
+    session._plan, session._idle = MemoryPlan.of(tree), []
+    small = session._cache(1)
+    TensorRTRunner(session, small, 1).step([prompt(0, USUAL - 5)], NOTHING[:1])  # on the profile for all prompts
+    session._idle.append(small)
+    tensors = [weakref.ref(tensor) for tensor in small.tensors.values()]
+    assert session._cache(1) is small
+    session._idle.append(small)
+    del small
+    assert session._cache(2).rows == 2
+    assert [tensor() for tensor in tensors] == [None] * len(tensors)
+
+
+def test_pictures_are_counted_by_whatever_name_their_number_has(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True, raising=False)
+    monkeypatch.setattr("ditto.runtime.graphs.capture", pytest.fail)
+    model = llava()
+    hint = TensorTypeHint((DynamicDimension("images", 1, 2, 3), 3, 28, 28), torch.float32)
+    builder = LlavaModel.from_model(model).with_batch(3).with_target("tensorrt-rtx").with_weights("outside").vision
+    tree = evolve(builder, inputs={"input": hint}).build(tmp_path / "tree")
+    pixels = torch.randn(3, 3, 28, 28)
+    call = _VisionCall(tree, CpuEngines(tree), 3)
+    assert relative_error(call(pixels), image_features(model, pixels)) < 1e-5

@@ -125,6 +125,7 @@ class CpuEngines:
 
     tree: EngineTree
     made: list[str] = field(factory=list)
+    scratch: Tensor = field(factory=lambda: torch.empty(1, dtype=torch.uint8))
     _parts: dict[str, Parts] = field(factory=dict)
 
     def execution(self, name: str, profile: int, eager: bool = True) -> Execution:

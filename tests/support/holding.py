@@ -31,7 +31,7 @@ from ditto.runtime.session import Turn
 from ditto.runtime.weights import network_of, weights_of
 from ditto.targets.tensorrt.target import NativeTarget
 from ditto.verify.inputs import Prompts
-from ditto.verify.tree import request_of
+from ditto.verify.tree import requests_of
 from tests.support.decoding import eager, in_dtype
 from tests.support.drawn import Drawn, Llava
 from tests.support.layers import emitted
@@ -182,7 +182,7 @@ def compare(drawn: Drawn, tree: EngineTree, exact: Any, own: Sequence[Any]) -> N
     session = open_session(tree, "reference")
     given = list(prompts(drawn, tree))
     seen = [None if prompt.pixels is None else session.features(prompt.pixels) for prompt in given]
-    requests = [request_of(session, prompt, features) for prompt, features in zip(given, seen, strict=True)]
+    requests = [requests_of(session, prompt, features)[0] for prompt, features in zip(given, seen, strict=True)]
     with watched(session) as logits:
         answers = generate(session, requests, NEW_TOKENS)
     features, rows, tokens = Trios(drawn.build.dtype), Trios(drawn.build.dtype), list[int]()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from attrs import evolve
 
 from ditto import LlmBuilder
 from ditto.errors import ConfigError, TreeError
@@ -118,6 +119,23 @@ def test_a_fault_of_what_runs_the_networks_is_told_apart(llamas, monkeypatch):
     assert result.differences == result.departures == ()
     assert result.compared > 20
     assert "the networks are the model's, what runs them is not" in result.text()
+
+
+def test_the_layer_is_looked_for_with_a_prompt_that_shows_the_fault(llavas, tmp_path):
+    tree = llavas.broken(tmp_path / "tree", component="vision", tensor="layers.1.mlp.fc1.bias")
+    given = sorted(mixed(tree, 3), key=lambda prompt: prompt.pixels is not None)
+    assert given[0].pixels is None
+    assert given[-1].pixels is not None
+    result = verify(tree, given, str(llavas.checkpoint), "reference", 3)
+    assert [item.component for item in result.departures] == ["vision"]
+
+
+def test_a_prompt_that_ends_with_a_picture_is_looked_at(llavas, tmp_path):
+    tree = llavas.broken(tmp_path / "tree", component="llm", tensor="layers.0.mlp.up_proj.weight")
+    whole = next(prompt for prompt in mixed(tree, 3) if prompt.pixels is not None)
+    last = (whole.ids[0] == tree.manifest.tokens.image).nonzero().max()
+    result = verify(tree, [evolve(whole, ids=whole.ids[:, : last + 1])], str(llavas.checkpoint), "reference", 3)
+    assert [item.component for item in result.departures] == ["llm"]
 
 
 def test_a_wrong_token_is_shown_with_its_gap(llamas, monkeypatch):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ditto.verify.compare import Trio, difference, measure
+from ditto.verify.compare import Trio, difference, measure, worst_prompt
+from ditto.verify.report import Difference
 from ditto.verify.yardstick import Yardstick
 
 
@@ -17,7 +18,7 @@ def test_errors_over_all_and_of_the_worst():
     own = exact * 1.002
     made = measure(
         "logits",
-        [Trio("prompt 1, token", exact, exact, exact), Trio("prompt 2, token", found, exact, own)],
+        [Trio(1, "token", exact, exact, exact), Trio(2, "token", found, exact, own)],
         torch.float16,
     )
     both = torch.cat([exact, exact])
@@ -33,8 +34,8 @@ def test_errors_over_all_and_of_the_worst():
 
 def test_a_dtypes_tolerance_is_always_allowed():
     exact = torch.ones(2, 4)
-    assert measure("features", [Trio("", exact * 1.0019, exact, exact)], torch.float16).passed
-    assert not measure("features", [Trio("", exact * 1.0019, exact, exact)], torch.float32).passed
+    assert measure("features", [Trio(1, "picture", exact * 1.0019, exact, exact)], torch.float16).passed
+    assert not measure("features", [Trio(1, "picture", exact * 1.0019, exact, exact)], torch.float32).passed
 
 
 def yardstick(*tokens):
@@ -61,8 +62,42 @@ def test_a_tie_is_within_what_is_allowed():
     assert not difference(1, yardstick(3), [7], 1e-3).tie
 
 
+def test_a_token_that_hugging_face_does_not_prefer_is_no_tie():
+    """What was wanted is less likely, by its own logits, than what was found: the numbers do not say why."""
+    logits = torch.zeros(1, 8)
+    logits[0, 6] = 1.0
+    found = difference(1, Yardstick(None, logits, (3,)), [6], 1e-2)
+    assert found.gap == pytest.approx(-1.0)
+    assert not found.tie
+
+
+def test_what_is_no_number_is_the_worst():
+    exact = torch.ones(3, 4)
+    found = exact * torch.tensor([[1.5], [float("nan")], [2.0]])
+    made = measure("logits", [Trio(1, "token", found, exact, exact)], torch.float32)
+    assert made.worst_at == "prompt 1, token 2"
+    assert not made.passed
+
+
+@pytest.mark.parametrize(("factors", "worst"), [([1.0, 1.5, 1.1], 2), ([1.5, 1.0, float("nan")], 3)])
+def test_the_prompt_that_is_farthest_off_is_looked_at(factors, worst):
+    exact = torch.ones(1, 4)
+    right = [Trio(number, "picture", exact, exact, exact) for number in (1, 2, 3)]
+    trios = [Trio(number, "token", exact * factor, exact, exact) for number, factor in enumerate(factors, 1)]
+    measured = [(measure(name, each, torch.float32), each) for name, each in (("f", right), ("l", trios))]
+    assert worst_prompt(measured, []) == worst
+
+
+def test_with_numbers_as_they_should_be_the_first_wrong_token_is_looked_at():
+    exact = torch.ones(1, 4)
+    right = [Trio(1, "token", exact, exact, exact)]
+    tie, wrong = Difference(2, 1, 3, 4, 1e-9, tie=True), Difference(3, 1, 3, 4, 1.0, tie=False)
+    assert worst_prompt([(measure("l", right, torch.float32), right)], [tie, wrong]) == 3
+
+
 @pytest.mark.parametrize("tokens", [[3], [3, 4, 5]])
 def test_an_answer_of_another_length_differs(tokens):
     found = difference(1, yardstick(3, 4), tokens, 1.0)
     assert found.position == min(len(tokens), 2) + 1
+    assert found.gap is None
     assert not found.tie

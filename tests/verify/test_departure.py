@@ -65,3 +65,11 @@ def test_what_hugging_face_itself_errs_is_allowed(llama_tree):
     assert watched(llama_tree, model).first is not None
     own = modules(eager(llama()), Prompts(torch.tensor([IDS])))
     assert watched(llama_tree, model, own).first is None
+
+
+def test_what_is_no_number_departs(llama_tree):
+    model = llama()
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight[3, 5] = float("nan")
+    found = watched(llama_tree, model).first
+    assert found.port == "what `model.layers.0.mlp.up_proj` gives"

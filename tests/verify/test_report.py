@@ -48,3 +48,22 @@ def test_a_departure_is_shown():
     text = evolve(GOOD, departures=(layer,), compared=5).text()
     assert "first departing layer of llm: ElementWise %model.norm.5" in text
     assert "in model.norm (llama.py:60): what `model.norm` gives" in text
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "told"),
+    [
+        (-1, 7, "Hugging Face's answer has ended, the tree's goes on with 7"),
+        (7, -1, "the tree's answer has ended, Hugging Face's goes on with 7"),
+    ],
+)
+def test_an_answer_that_ends_sooner_is_told(wanted, found, told):
+    result = evolve(GOOD, differences=(Difference(2, 3, wanted, found, None, tie=False),))
+    assert f"  prompt 2, token 3: {told}" in result.text().splitlines()
+
+
+def test_json_knows_no_infinities():
+    result = evolve(GOOD, measures=(evolve(LOGITS, relative_error=float("nan"), max_error=float("inf")),))
+    made = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert made["measures"][0]["relative_error"] is made["measures"][0]["max_error"] is None
+    assert made["passed"] is False

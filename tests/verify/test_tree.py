@@ -6,7 +6,7 @@ import torch
 
 from ditto.runtime import Request, open_session
 from ditto.verify.inputs import Prompts
-from ditto.verify.tree import answers, logits, request_of
+from ditto.verify.tree import answers, logits, requests_of
 from tests.support.models import llama
 
 
@@ -25,9 +25,21 @@ def test_image_tokens_become_rows(llava_tree):
     session = open_session(llava_tree, "reference")
     image, first = session.tokens.image, session.tokens.vocab_size
     features = torch.randn(2, 3, 8)
-    made = request_of(session, Prompts(torch.tensor([[4, image, image, image, 5, image, image, image]])), features)
+    ids = torch.tensor([[4, image, image, image, 5, image, image, image]])
+    (made,) = requests_of(session, Prompts(ids), features)
     assert made.ids == (4, first, first + 1, first + 2, 5, first + 3, first + 4, first + 5)
     assert torch.equal(made.features, features.reshape(6, 8))
+
+
+def test_each_row_counts_its_features_from_zero(llava_tree):
+    session = open_session(llava_tree, "reference")
+    image, first = session.tokens.image, session.tokens.vocab_size
+    features = torch.randn(2, 2, 8)
+    ids = torch.tensor([[4, image, image, 9], [image, image, 5, 6]])
+    one, other = requests_of(session, Prompts(ids), features)
+    assert one.ids == (4, first, first + 1, 9)
+    assert other.ids == (first, first + 1, 5, 6)
+    assert torch.equal(torch.stack([one.features, other.features]), features)
 
 
 def test_more_requests_than_a_batch(llama_tree):

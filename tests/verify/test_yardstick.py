@@ -30,6 +30,27 @@ def test_greedy_tokens_follow_the_logits(model):
     assert len(tokens) == 4
 
 
+def test_a_models_own_penalties_do_not_change_its_greedy_tokens(model):
+    wanted = greedy(model, TEXT, 6)
+    own = model.generation_config
+    model.generation_config = type(own)(repetition_penalty=9.0, num_beams=3, eos_token_id=None)
+    try:
+        assert greedy(model, TEXT, 6) == wanted
+        assert model.generation_config.num_beams == 3  # as it was
+    finally:
+        model.generation_config = own
+
+
+def test_an_end_token_of_the_model_ends_its_answer(model):
+    first, second, *_ = greedy(model, TEXT, 4)
+    assert first != second
+    model.generation_config.eos_token_id = second
+    try:
+        assert greedy(model, TEXT, 4) == (first, second)
+    finally:
+        model.generation_config.eos_token_id = None
+
+
 def test_logits_of_each_new_position(model):
     tokens = (11, 12, 13)
     found = look(model, TEXT, tokens)

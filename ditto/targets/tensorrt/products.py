@@ -35,8 +35,9 @@ def linear_in_halves(net: Lowering, x: Operand, weight: Operand, bias: Operand |
     """
     assert net.node is not None
     is_taken_apart = all(user.target == _aten.slice.Tensor for user in net.node.users)
-    if not isinstance(bias, (Stored, Literal, Folded)) or is_taken_apart:
+    if is_taken_apart or not all(isinstance(part, (Stored, Literal, Folded)) for part in (weight, bias)):
         return linear(net, x, weight, bias)
+    assert bias is not None
     columns = bias.shape[0]
     if columns % 2 or columns <= weight.shape[-1]:
         return linear(net, x, weight, bias)

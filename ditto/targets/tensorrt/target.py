@@ -72,7 +72,8 @@ _CONFIG_FORM = "0.19.0"
 
 @frozen
 class NativeTarget(Target):
-    """Padded rows [batch, sequence], prefill and decode in one engine with a profile each.
+    """Padded rows [batch, sequence]: prefill and decode in one engine with a profile each or, with weights outside, in
+    one each, with profiles for batches and usual prompts.
 
     Args:
         library: which TensorRT compiles.

@@ -125,11 +125,16 @@ def test_parts_are_long_and_aligned_and_the_more_the_fewer_columns(columns, inne
     assert products.parts_of(columns, inner) == wanted
 
 
-def test_a_weight_that_is_computed_is_taken_as_it_is():
+@pytest.mark.parametrize("form", [linear_of_few_rows, linear_in_halves])
+def test_a_weight_that_is_computed_is_taken_as_it_is(form):
     class Computed(nn.Module):
-        def forward(self, x):
-            return nn.functional.linear(x, x[0, :1].expand(9, 4))
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.randn(10))
 
-    lowerings = {**table(), torch.ops.aten.linear.default: linear_of_few_rows}
+        def forward(self, x):
+            return nn.functional.linear(x, x[0, :1].expand(10, 4), self.bias)
+
+    lowerings, module = {**table(), torch.ops.aten.linear.default: form}, Computed()
     x = torch.randn(BATCH, 1, 4)
-    check_meaning(lowered(Computed(), {"x": x}, None, lowerings), Computed(), {"x": x})
+    check_meaning(lowered(module, {"x": x}, None, lowerings), module, {"x": x})
