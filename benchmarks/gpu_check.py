@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from attrs import define, field
 
+from benchmarks.gpu import gpu_for
 from ditto import EngineTree, LlavaModel
 from ditto.engine import version_of
 from ditto.families.answering import Answerer, load_picture
@@ -249,13 +250,10 @@ def main() -> int:
     parser.add_argument("--dtype", nargs="+", default=["float16", "float32"])
     parser.add_argument("--work", type=Path, help="folder for trees and pictures (default: a temporary one)")
     options = parser.parse_args()
+    device = gpu_for(parser)
     work = options.work or Path(tempfile.mkdtemp())
     packages = ("torch", "transformers", "tensorrt_rtx", "tensorrt_rtx_cu12", "numpy")
-    gpu = (
-        f"{torch.cuda.get_device_name()}, {torch.cuda.get_device_capability()}"
-        if torch.cuda.is_available()
-        else "no GPU"
-    )
+    gpu = f"{torch.cuda.get_device_name(device)}, {torch.cuda.get_device_capability(device)}"
     print(
         f"Python {platform.python_version()}, {', '.join(f'{p} {version_of(p)}' for p in packages)}, {gpu}", flush=True
     )

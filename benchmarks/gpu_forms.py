@@ -31,12 +31,12 @@ from attrs import asdict, frozen
 from benchmarks import token_forms
 from benchmarks.described import llava_7b
 from benchmarks.forms import Case, Form, Held, Tensors, cases
+from benchmarks.gpu import gpu_for
 from benchmarks.gpu_limits import each_ms, engine_of, run_bound
 from ditto.bindings import TensorRT, load_native
 from ditto.errors import DittoError
 from ditto.network.dims import evaluate
 from ditto.reference import relative_error
-from ditto.runtime.device import this_gpu
 
 TASKS = ["vision", "prefill", "decode"]
 # A relative error that float16 does not explain.
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    until, trt, device = time.monotonic() + options.seconds, load_native("tensorrt_rtx"), this_gpu()
+    until, trt, device = time.monotonic() + options.seconds, load_native("tensorrt_rtx"), gpu_for(parser)
     print(f"{torch.cuda.get_device_name(device)}, {trt.title}, torch {torch.__version__}", flush=True)
     config = llava_7b().config
     asked = [case for case in (*cases(config), *token_forms.cases(config)) if case.task in options.task]

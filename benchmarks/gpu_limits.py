@@ -26,6 +26,7 @@ import torch
 from attrs import asdict, frozen
 from torch import Tensor
 
+from benchmarks.gpu import gpu_for
 from benchmarks.llava_7b_gpu import WANTED
 from benchmarks.pieces import Piece, cut, kinds
 from ditto.arguments import DynamicDimension
@@ -39,7 +40,7 @@ from ditto.network.dims import evaluate
 from ditto.network.layers import Constant
 from ditto.network.parts import whole
 from ditto.network.weight import Stored, TensorSource, leaves
-from ditto.runtime.device import library_for, this_gpu
+from ditto.runtime.device import library_for
 from ditto.runtime.engine import Engine
 from ditto.runtime.execution import Execution, Parts
 from ditto.runtime.graphs import capture
@@ -291,7 +292,7 @@ def main() -> None:
     parser.add_argument("--task", choices=("vision", "prefill", "decode"), nargs="+")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    tree, device = EngineTree.open(options.tree), this_gpu()
+    device, tree = gpu_for(parser), EngineTree.open(options.tree)
     trt, wholes = library_for(tree), whole_ms(options.bench)
     print(f"{torch.cuda.get_device_name(device)}, {trt.title}, torch {torch.__version__}")
     records: list[dict[str, Any]] = []

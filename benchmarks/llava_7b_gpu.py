@@ -24,6 +24,7 @@ from attrs import field, frozen
 
 from benchmarks.checkpoints import write
 from benchmarks.described import llava_7b
+from benchmarks.gpu import gpu_for
 
 PARTS = ("checkpoint", "build", "bench", "verify")
 # Milliseconds wanted for (kind, batch) of the bench's rows.
@@ -135,6 +136,7 @@ def main() -> int:
         described = llava_7b()
         write(run.checkpoint, described.cls, described.config, device="cuda" if torch.cuda.is_available() else "cpu")
         return 0
+    gpu_for(parser)
     run.results.mkdir(parents=True, exist_ok=True)
     limits = {"checkpoint": 180, "build": 240, "bench": options.seconds + 150, "verify": 180}
     wrong = {name: told for name in options.parts if (told := run.part(name, limits[name])) is not None}

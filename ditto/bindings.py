@@ -70,7 +70,7 @@ def load(library: Library) -> TensorRT:
     """
     if not is_installed(library):
         raise MissingLibraryError(
-            f"{_TITLE[library]} is not installed", remedy=f"pip install 'ditto[{_EXTRA[library]}]'"
+            f"{_TITLE[library]} is not installed", remedy=f"pip install '.[{_EXTRA[library]}]' in Ditto's clone"
         )
     try:
         module = importlib.import_module(library)
@@ -78,7 +78,7 @@ def load(library: Library) -> TensorRT:
     except (ImportError, OSError, AttributeError) as error:
         raise MissingLibraryError(
             f"{_TITLE[library]} is installed but does not import: {error}",
-            remedy=f"install it again: pip install --force-reinstall 'ditto[{_EXTRA[library]}]'",
+            remedy=f"install it again: pip install --force-reinstall '.[{_EXTRA[library]}]' in Ditto's clone",
         ) from error
 
 
@@ -98,7 +98,7 @@ def load_plugins() -> TensorRT:
     """
     spec = importlib.util.find_spec("tensorrt_llm")
     if spec is None or not spec.submodule_search_locations:
-        raise MissingLibraryError("TensorRT-LLM is not installed", remedy="pip install 'ditto[trtllm]'")
+        raise MissingLibraryError("TensorRT-LLM is not installed", remedy="pip install '.[trtllm]' in Ditto's clone")
     trt = load("tensorrt")
     path = Path(spec.submodule_search_locations[0], "libs", _PLUGIN_LIBRARY)
     try:
@@ -129,6 +129,6 @@ def load_native(library: Library) -> TensorRT:
         since = ".".join(map(str, _NATIVE_SINCE[library]))
         raise MissingLibraryError(
             f"{found.title} is too old: attention and KV-cache layers came with {since}",
-            remedy=f"pip install --upgrade 'ditto[{_EXTRA[library]}]', or build with --target tensorrt-rtx",
+            remedy=f"pip install --upgrade '.[{_EXTRA[library]}]' in Ditto's clone, or --target tensorrt-rtx",
         )
     return found

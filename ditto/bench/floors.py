@@ -112,8 +112,11 @@ class Floors:
 def vision_cost(network: Network, pictures: int) -> Cost:
     """The weights once, and the products, convolutions and attention of a network without a cache."""
 
+    (given,) = network.inputs.values()
+    sizes = {str(given.shape[0]): pictures}  # whatever the number of pictures is called
+
     def shape(name: str) -> list[int]:
-        return [evaluate(dim, {"batch": pictures}) for dim in network.value(name).spec.shape]
+        return [evaluate(dim, sizes) for dim in network.value(name).spec.shape]
 
     moved, flops = 0, 0
     for node in network.nodes:

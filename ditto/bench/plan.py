@@ -54,6 +54,11 @@ class Plan:
         Raises:
             ConfigError: it asks for more than the tree takes.
         """
+        if min(self.repeats, self.new_tokens) < 1:
+            raise ConfigError(
+                f"{self.repeats} repeats of {self.new_tokens} new tokens are nothing to measure",
+                remedy="ask for at least one with --repeats and --new-tokens",
+            )
         limits = RequestLimits.of(tree)
         wrong = [size for size in self.batches if not 1 <= size <= limits.max_batch_size]
         if wrong:

@@ -20,7 +20,7 @@ def require() -> None:
         import matplotlib  # noqa: F401
     except ImportError:
         raise MissingLibraryError(
-            "plots need matplotlib, which is not installed", remedy="pip install 'ditto[plot]'"
+            "plots need matplotlib, which is not installed", remedy="pip install '.[plot]' in Ditto's clone"
         ) from None
 
 

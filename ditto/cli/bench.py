@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 
@@ -39,11 +40,15 @@ def run(options: argparse.Namespace) -> int:
     from ditto.bench.report import Report
     from ditto.bench.suite import bench
     from ditto.engine import EngineTree
+    from ditto.errors import ConfigError
 
     def keep(report: Report) -> None:
         if options.json is not None:
             options.json.write_text(json.dumps(report.to_json(), indent=1) + "\n")
 
+    for path in (options.json, options.plot):
+        if path is not None and not os.access(path.parent, os.W_OK):
+            raise ConfigError("there is no such folder to write to", where=str(path), remedy="make it, or name another")
     if options.plot is not None:
         require()
     plan = Plan(tuple(options.batch), tuple(options.context), options.new_tokens, options.repeats, options.seconds)

@@ -19,7 +19,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--image", action="append", default=[], metavar="FILE", help="a picture (default: random pictures and prompts)"
     )
-    parser.add_argument("--prompt", default=_PROMPT, metavar="TEXT", help="asked about each picture")
+    parser.add_argument("--prompt", metavar="TEXT", help="asked about each picture (default: for a description)")
     parser.add_argument("--max-new-tokens", type=int, default=16, metavar="N", help="per prompt (default 16)")
     parser.add_argument("--json", action="store_true", help="print one object")
     parser.set_defaults(run=run)
@@ -28,11 +28,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(options: argparse.Namespace) -> int:
     """Print a table, or one JSON object."""
     from ditto.engine import EngineTree
+    from ditto.errors import ConfigError
     from ditto.verify.check import verify
     from ditto.verify.inputs import about_pictures, mixed
 
     tree, count = EngineTree.open(options.tree), options.max_new_tokens
-    prompts = about_pictures(tree, options.image, options.prompt) if options.image else mixed(tree, count)
+    if options.prompt is not None and not options.image:
+        raise ConfigError("--prompt is asked about pictures, and there is none", remedy="give some with --image FILE")
+    asked = _PROMPT if options.prompt is None else options.prompt
+    prompts = about_pictures(tree, options.image, asked) if options.image else mixed(tree, count)
     result = verify(tree, prompts, options.against, options.session, count)
     print(json.dumps(result.to_json(), indent=1, ensure_ascii=False) if options.json else result.text())
     return 0 if result.passed else 1

@@ -54,6 +54,10 @@ class EngineTree:
         root = Path(root)
         if not root.is_dir():
             raise TreeError("there is no such folder", where=str(root), remedy="give the folder that was built")
+        try:
+            next(root.iterdir(), None)
+        except OSError as error:
+            raise TreeError(f"cannot read the folder: {error.strerror}", where=str(root)) from error
         parts = {name: root / name for name in ENGINE_FILES if (root / name / NAME).is_file()}
         if not (root / NAME).is_file() and parts:
             return _joined(root, {name: EngineTree.open(folder) for name, folder in parts.items()})

@@ -205,7 +205,7 @@ def _assign(prompts: Sequence[str], images: Sequence[Any], token: str) -> list[l
         return [[images[0]] for _ in prompts]
     if sum(places) != len(images):
         raise PromptError(
-            f"the prompts have {sum(places)} places for pictures, {len(images)} pictures were given",
+            f"places for pictures in the prompts: {sum(places)}; pictures given: {len(images)}",
             remedy=f"give one picture for each {token}, in their order",
         )
     left = iter(images)

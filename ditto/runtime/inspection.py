@@ -104,8 +104,6 @@ def inspect(tree: EngineTree) -> TreeReport:
 
 
 def _engine(tree: EngineTree, name: str) -> EngineReport:
-    if tree.manifest.target == "trtllm":
-        import ditto.targets.trtllm.plugins  # noqa: F401 - its layers become known to network files
     record, network = tree.component(name), network_of(tree, name)
     config = tree.config(name) if (tree.folder(name) / "config.json").is_file() else {}
     return EngineReport(

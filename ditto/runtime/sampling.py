@@ -5,6 +5,7 @@ B rows, V vocabulary, K candidates.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -34,7 +35,7 @@ class Sampling:
 
     def __attrs_post_init__(self) -> None:
         in_range = {
-            f"temperature {self.temperature}": self.temperature >= 0,
+            f"temperature {self.temperature}": 0 <= self.temperature < math.inf,
             f"top-k {self.top_k}": self.top_k >= 0,
             f"top-p {self.top_p}": 0 < self.top_p <= 1,
             f"seed {self.seed}": 0 <= self.seed < 1 << 40,
@@ -43,7 +44,8 @@ class Sampling:
             if not fits:
                 raise ConfigError(
                     f"{setting} is out of range",
-                    remedy="temperature, top-k and seed are at least 0, top-p is above 0 and at most 1",
+                    remedy="temperature and top-k are finite and at least 0, top-p is above 0 and at most 1, the seed "
+                    "is 0 to 2^40 - 1",
                 )
 
     @property

@@ -25,6 +25,8 @@ def network_of(tree: EngineTree, name: str) -> Network:
     Raises:
         TreeError: its files cannot be read.
     """
+    if tree.manifest.target == "trtllm":
+        import ditto.targets.trtllm.plugins  # noqa: F401 - its layers become known to network files
     files = [tree.checked(name, file) for file in ("network.json", "network.safetensors")]
     return _loaded(*files, *(tree.manifest.files[tree.listed(name, file.name)].sha256 for file in files))
 

@@ -60,7 +60,8 @@ class Messages:
                 level = levels.get(severity, "DEBUG")
                 if level == "ERROR":
                     errors.append(message)
-                logger.log("DEBUG", "TensorRT {}: {}", level.lower(), message)
+                # What is neither error nor warning are thousands of lines a build.
+                logger.log("DEBUG" if severity in levels else "TRACE", "TensorRT {}: {}", level.lower(), message)
 
         self.log = Log()
         self.errors = errors

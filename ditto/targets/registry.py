@@ -41,5 +41,6 @@ def _installed() -> str:
             return name
     raise MissingLibraryError(
         "none of TensorRT-LLM, TensorRT and TensorRT-RTX is installed",
-        remedy="pip install 'ditto[rtx]' builds on any machine; --target trtllm describes engines to compile elsewhere",
+        remedy="pip install '.[rtx]' in Ditto's clone builds on any machine; --target trtllm describes engines to "
+        "compile elsewhere",
     )

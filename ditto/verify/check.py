@@ -21,6 +21,7 @@ from ditto.reference import RELATIVE_ERROR, watching
 from ditto.runtime import open_session
 from ditto.runtime.reference import ReferenceSession
 from ditto.runtime.weights import network_of
+from ditto.verify import inputs
 from ditto.verify.compare import Trio, difference, measure, worst_prompt
 from ditto.verify.departure import Departures
 from ditto.verify.inputs import Prompts
@@ -51,6 +52,7 @@ def verify(
     """
     if not prompts or new_tokens < 1:
         raise ConfigError("there is nothing to compare", remedy="ask for at least one prompt and one new token")
+    inputs.check(tree, prompts, new_tokens)
     model = checkpoint_of(tree, against)
     opened = open_session(tree, session)
     dtype: Any = getattr(torch, tree.component("llm").dtype)

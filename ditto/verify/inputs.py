@@ -12,7 +12,10 @@ from ditto.engine import EngineTree
 from ditto.errors import PromptError, TreeError
 from ditto.families.answering import load_picture, load_processor
 from ditto.network import Spec
-from ditto.runtime.session import RequestLimits
+from ditto.runtime.session import Request, RequestLimits
+
+# Tokens before the picture of a random prompt.
+_BEFORE_PICTURE = 4
 
 
 @frozen(eq=False)
@@ -46,7 +49,7 @@ def prompts(tree: EngineTree, batch: int, length: int, with_pictures: bool = Fal
     if not with_pictures:
         return Prompts(ids)
     assert tokens.image is not None
-    ids[:, 4 : 4 + rows_per_picture(tree)] = tokens.image
+    ids[:, _BEFORE_PICTURE : _BEFORE_PICTURE + rows_per_picture(tree)] = tokens.image
     return Prompts(ids, pictures(tree, batch, seed))
 
 
@@ -63,12 +66,32 @@ def mixed(tree: EngineTree, new_tokens: int, count: int = 4) -> list[Prompts]:
     limits = RequestLimits.of(tree)
     room = min(limits.max_input_len, limits.max_seq_len - new_tokens)
     rows = rows_per_picture(tree)
+    has_room = 0 < rows <= limits.max_prompt_embedding_table_size and _BEFORE_PICTURE + rows < room
     made: list[Prompts] = []
     for number in range(count):
-        seen = rows > 0 and (number == 0 or number < count - 1)
+        seen = has_room and (number == 0 or number < count - 1)
         length = (rows if seen else 0) + 8 + 5 * number
         made.append(prompts(tree, 1, max(min(length, room), 1), seen, seed=number))
     return made
+
+
+def check(tree: EngineTree, given: Sequence[Prompts], new_tokens: int) -> None:
+    """Check that a tree takes each of some prompts and `new_tokens` behind it.
+
+    Raises:
+        PromptError: it does not.
+    """
+    limits, tokens = RequestLimits.of(tree), tree.manifest.tokens
+    for number, prompt in enumerate(given, 1):
+        for row in prompt.ids:
+            places = 0 if tokens is None or prompt.pixels is None else int((row == tokens.image).sum())
+            wanted = 0 if prompt.pixels is None else rows_per_picture(tree) * len(prompt.pixels) // len(prompt.ids)
+            if places != wanted:
+                raise PromptError(
+                    f"prompt {number} has {places} image tokens, its pictures become {wanted} rows of features",
+                    remedy="write <image> once for each picture, e.g. 'USER: <image>\\nWhat is this? ASSISTANT:'",
+                )
+            limits.check([Request(tuple(row.tolist()), torch.empty(wanted, 0) if wanted else None)], new_tokens)
 
 
 def about_pictures(tree: EngineTree, files: Sequence[str], prompt: str) -> list[Prompts]:

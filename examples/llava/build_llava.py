@@ -1,6 +1,6 @@
 """Builds TensorRT engines for LLaVA 1.5 with the functional API: the language model and the vision encoder one by one.
 
-The object-oriented way is one line:
+`device_map` asks for the package accelerate. The object-oriented way is one line, and needs no more than Ditto:
 
     LlavaModel.from_pretrained(MODEL_ID).with_batch(MAX_BATCH_SIZE).build_all(OUTPUT_DIR)
 """

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from attrs import evolve
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ditto import LlmBuilder
-from ditto.bench.floors import Cost, Floors
+from ditto import LlavaModel, LlmBuilder
+from ditto.arguments import DynamicDimension, TensorTypeHint
+from ditto.bench.floors import Cost, Floors, vision_cost
 from ditto.bench.plan import ANSWER, DECODE, PREFILL, VISION, Task
+from ditto.runtime.weights import network_of
 from tests.support.models import image_features, llama, llava
 from tests.support.trees import llava_tree
 
@@ -26,6 +29,15 @@ def test_vision_costs_what_pytorch_counts(tmp_path):
     tree = llava_tree(tmp_path / "tree", vision_feature_layer=-1)
     counted = flops_of(lambda: image_features(model, torch.zeros(2, 3, 28, 28)))
     assert Floors(tree).of(Task(VISION, 2)).flops == pytest.approx(counted, rel=0.02)
+
+
+def test_pictures_are_counted_by_whatever_name_their_number_has(tmp_path):
+    hint = TensorTypeHint((DynamicDimension("images", 1, 2, 3), 3, 28, 28), torch.float32)
+    builder = evolve(
+        LlavaModel.from_model(llava()).with_batch(3).with_target("tensorrt-rtx").vision, inputs={"input": hint}
+    )
+    network = network_of(builder.build(tmp_path / "tree"), "vision")
+    assert vision_cost(network, 3).flops == 3 * vision_cost(network, 1).flops > 0
 
 
 def test_prefill_costs_what_pytorch_counts_and_somebody_wants(llama_tree, tmp_path):

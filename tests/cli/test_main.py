@@ -292,3 +292,51 @@ def test_the_program_seldom_searches_for_garbage(monkeypatch):
     finally:
         gc.unfreeze()
         gc.set_threshold(*before)
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command(tree):
+    command = f"{sys.executable} -m ditto -q inspect '{tree}' | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] in ("0", "141")  # it may have printed all before
+
+
+def test_output_that_nobody_reads_is_no_failure(tree, monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as nobody:
+        monkeypatch.setattr(sys, "stdout", nobody)
+        assert main(["-q", "inspect", str(tree)]) == 141
+        nobody.flush()  # as Python does at the end
+
+
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_figures_that_cannot_be_written_are_refused_before_anything_is_measured(tree, tmp_path, option, capsys):
+    assert main(["-q", "bench", str(tree), option, str(tmp_path / "nowhere" / "file")]) == 2
+    assert "there is no such folder to write to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bench", "--repeats", "0"], "0 repeats of 128 new tokens are nothing to measure"),
+        (["bench", "--new-tokens", "0"], "5 repeats of 0 new tokens are nothing to measure"),
+        (["verify", "--prompt", "Who is it?"], "--prompt is asked about pictures, and there is none"),
+        (["verify", "--max-new-tokens", "100000"], "that is more than the engine's"),
+        (["run", "--prompt", "hi", "--temperature", "inf"], "temperature inf is out of range"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(tree, arguments, message, capsys):
+    command, *options = arguments
+    assert main(["-q", command, str(tree), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_tree_for_tensorrt_llm_is_measured(shapes_checkpoint, tmp_path, capsys):
+    """In a process of its own: here somebody else may have made the target's layers known."""
+    out = tmp_path / "tree"
+    assert main(["-q", "build", str(shapes_checkpoint), "-o", str(out), "--target", "trtllm"]) == 0
+    command = [sys.executable, "-m", "ditto", "-q", "bench", str(out), "--context", "8", "--new-tokens", "2"]
+    done = subprocess.run([*command, "--repeats", "1"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "decode after 8 tokens" in done.stdout

@@ -110,3 +110,12 @@ def test_a_component_that_is_not_there_is_named(llama_tree):
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(TreeError, match="there is no such folder"):
         EngineTree.open(tmp_path / "nowhere")
+
+
+def test_a_folder_that_cannot_be_read_is_named(llava_tree, monkeypatch):
+    def refused(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.iterdir", refused)
+    with pytest.raises(TreeError, match="cannot read the folder: Permission denied"):
+        EngineTree.open(llava_tree.root)

@@ -56,8 +56,8 @@ def test_a_text_prompt_needs_no_picture(answerer):
     [
         (["Describe this."], 1, "prompt 1 has no <image> token"),
         ([DESCRIBE, "Describe this."], 1, "prompt 2 has no <image> token"),
-        ([DESCRIBE], 0, "have 1 places for pictures, 0 pictures were given"),
-        ([DESCRIBE], 2, "have 1 places for pictures, 2 pictures were given"),
+        ([DESCRIBE], 0, "places for pictures in the prompts: 1; pictures given: 0"),
+        ([DESCRIBE], 2, "places for pictures in the prompts: 1; pictures given: 2"),
         ([DESCRIBE] * 3, 1, "3 prompts are more than the engine's batch of 2"),
         ([DESCRIBE + " x" * 60], 1, r"prompt 1 has \d+ tokens, the engine takes 100"),
         (["<image><image>"], 2, r"prompt 1 has \d+ tokens, the engine takes 100"),

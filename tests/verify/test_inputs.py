@@ -10,7 +10,8 @@ from transformers import AutoProcessor
 from ditto import LlavaModel
 from ditto.errors import PromptError, TreeError
 from ditto.runtime.session import RequestLimits
-from ditto.verify.inputs import about_pictures, mixed, pictures, prompts, rows_per_picture
+from ditto.verify.inputs import Prompts, about_pictures, check, mixed, pictures, prompts, rows_per_picture
+from tests.support.models import llava
 
 
 def test_prompts_have_no_special_token(llava_tree):
@@ -55,3 +56,27 @@ def test_a_persons_pictures_go_through_the_processor(shapes_checkpoint, pictures
         about_pictures(llama_tree, ["x"], "y")
     with pytest.raises(TreeError, match="no processor"):
         about_pictures(llava_tree, ["x"], "y")
+
+
+def test_a_tree_whose_prompts_have_no_room_for_a_picture_is_asked_without(tmp_path):
+    model = LlavaModel.from_model(llava()).with_target("tensorrt-rtx").with_max_input_len(10)
+    tree = model.build_all(tmp_path / "tree")
+    made = mixed(tree, 4)
+    assert rows_per_picture(tree) > 10
+    assert [prompt.pixels for prompt in made] == [None] * 4
+    check(tree, made, 4)
+
+
+def test_what_a_tree_does_not_take_is_told_before_anything_runs(llava_tree):
+    limits, image = RequestLimits.of(llava_tree), llava_tree.manifest.tokens.image
+    rows, pixels = rows_per_picture(llava_tree), pictures(llava_tree, 1)
+    text, whole = torch.tensor([[5, 6, 7]]), torch.tensor([[5, *[image] * rows, 7]])
+    check(llava_tree, [Prompts(text), Prompts(whole, pixels)], 4)
+    for given, count, message in (
+        ([Prompts(text), Prompts(text, pixels)], 4, f"prompt 2 has 0 image tokens, its pictures become {rows} rows"),
+        ([Prompts(whole[:, :-2], pixels)], 4, f"prompt 1 has {rows - 1} image tokens"),
+        ([Prompts(text)], limits.max_seq_len, "that is more than the engine's"),
+        ([Prompts(torch.full((1, limits.max_input_len + 1), 5))], 1, "the engine takes"),
+    ):
+        with pytest.raises(PromptError, match=message):
+            check(llava_tree, given, count)
