@@ -133,14 +133,14 @@ class Answerer:
                 raise PromptError("the tree has no vision engine", remedy="leave the pictures out")
             return [(list(self._processor(prompt)["input_ids"]), None) for prompt in prompts]
         encoded: list[tuple[list[int], Tensor | None]] = []
-        for prompt, pictures in zip(prompts, _assign(prompts, images, self._image_token), strict=True):
+        for prompt, pictures in zip(prompts, assign(prompts, images, self._image_token), strict=True):
             made = self._processor(text=[prompt], images=pictures or None, return_tensors="pt")
             encoded.append((made["input_ids"][0].tolist(), made.get("pixel_values")))
         return encoded
 
     @property
     def _image_token(self) -> str:
-        return getattr(self._processor, "image_token", None) or "<image>"
+        return image_token_of(self._processor)
 
     def _requests(self, encoded: Sequence[tuple[list[int], Tensor | None]]) -> list[Request]:
         """The pictures of all prompts go through the vision engine together."""
@@ -188,7 +188,12 @@ def load_picture(path: str | Path) -> Any:
         raise PromptError("this file is no picture", where=str(path), remedy="give a PNG or JPEG file") from error
 
 
-def _assign(prompts: Sequence[str], images: Sequence[Any], token: str) -> list[list[Any]]:
+def image_token_of(processor: Any) -> str:
+    """What stands in a prompt for a picture."""
+    return getattr(processor, "image_token", None) or "<image>"
+
+
+def assign(prompts: Sequence[str], images: Sequence[Any], token: str) -> list[list[Any]]:
     """The pictures of each prompt.
 
     Raises:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ditto.engine import EngineTree
 from ditto.errors import PromptError, TreeError
-from ditto.families.answering import load_picture, load_processor
+from ditto.families.answering import assign, image_token_of, load_picture, load_processor
 from ditto.network import Spec
 from ditto.runtime.session import Request, RequestLimits
 
@@ -98,7 +98,8 @@ def about_pictures(tree: EngineTree, files: Sequence[str], prompt: str) -> list[
     """The same prompt about each picture, as the tree's own processor makes it.
 
     Raises:
-        PromptError, TreeError: a file is no picture, or the tree sees none or has no processor.
+        PromptError, TreeError: a file is no picture, the prompt has no place for one or several, or the tree sees none
+            or has no processor.
     """
     if "vision" not in tree.manifest.components:
         raise PromptError("the tree has no vision engine", remedy="leave the pictures out")
@@ -106,5 +107,7 @@ def about_pictures(tree: EngineTree, files: Sequence[str], prompt: str) -> list[
         raise TreeError("the tree has no processor", where=str(tree.root), remedy="leave the pictures out")
     processor = load_processor(tree.processor_folder, has_vision=True)
     pictures = [load_picture(file) for file in files]
+    for picture in pictures:
+        assign([prompt], [picture], image_token_of(processor))
     made = [processor(text=[prompt], images=[picture], return_tensors="pt") for picture in pictures]
     return [Prompts(one["input_ids"], one["pixel_values"]) for one in made]

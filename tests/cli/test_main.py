@@ -323,11 +323,13 @@ def test_figures_that_cannot_be_written_are_refused_before_anything_is_measured(
         (["bench", "--new-tokens", "0"], "5 repeats of 0 new tokens are nothing to measure"),
         (["verify", "--prompt", "Who is it?"], "--prompt is asked about pictures, and there is none"),
         (["verify", "--max-new-tokens", "100000"], "that is more than the engine's"),
+        (["verify", "--image", "{picture}", "--prompt", "hi"], "prompt 1 has no <image> token"),
+        (["verify", "--image", "{picture}", "--prompt", "<image><image>"], "places for pictures in the prompts: 2"),
         (["run", "--prompt", "hi", "--temperature", "inf"], "temperature inf is out of range"),
     ],
 )
-def test_what_makes_no_sense_is_refused(tree, arguments, message, capsys):
-    command, *options = arguments
+def test_what_makes_no_sense_is_refused(tree, pictures, arguments, message, capsys):
+    command, *options = (part.format(picture=pictures[0]) for part in arguments)
     assert main(["-q", command, str(tree), *options]) == 2
     assert message in capsys.readouterr().err
 
