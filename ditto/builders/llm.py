@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from attrs import asdict, evolve, frozen
+from loguru import logger
 from torch import nn
 from typing_extensions import Self, override
 
@@ -138,10 +139,25 @@ class LlmBuilder(EngineBuilder):
             opt_input_len=usual,
         )
 
+    def _warn(self, limits: Limits) -> None:
+        """Say what was asked for and comes to nothing."""
+        table = limits.max_prompt_embedding_table_size
+        if limits.max_input_len <= self.prompt_rows or table < self.prompt_rows:
+            logger.warning(
+                "no prompt with a picture fits: a picture is {0} tokens and {0} rows of the prompt table, the engine "
+                "takes {1} and {2}",
+                self.prompt_rows,
+                limits.max_input_len,
+                table,
+            )
+        if self.opt_input_len not in ("auto", 0) and self.weights == "inside":
+            logger.warning("opt_input_len is for weights outside: here it changes nothing")
+
     @override
     def job(self, target: Target) -> Job:
         limits = self.limits
         target.check_limits(limits, self.prompt_rows)
+        self._warn(limits)
         loaded = self.source.load(self.resolved_dtype(target))
         embedding = _embedding(loaded)
         vocab_size = int(embedding.weight.shape[0])

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from attrs import evolve
+from loguru import logger
 
 from ditto import LlmBuilder
 from ditto.builders.pipeline import describe
@@ -108,3 +109,34 @@ def test_caches_share_memory_with_their_inputs(llama_tree):
     assert shared == {
         f"present_{kind}_{layer}": f"past_{kind}_{layer}" for layer in (0, 1) for kind in ("key", "value")
     }
+
+
+@pytest.fixture
+def said():
+    """What is logged as a warning."""
+    lines: list[str] = []
+    logger.enable("ditto")
+    sink = logger.add(lines.append, level="WARNING", format="{message}")
+    yield lines
+    logger.remove(sink)
+    logger.disable("ditto")
+
+
+@pytest.mark.parametrize(
+    ("change", "warning"),
+    [
+        (lambda made: made, None),
+        (
+            lambda made: made.with_max_input_len(16),
+            "a picture is 16 tokens and 16 rows of the prompt table, the engine ",
+        ),
+        (lambda made: made.with_prompt_table(3), "the engine takes 63 and 3"),
+        (lambda made: made.with_opt_input_len(20), "opt_input_len is for weights outside: here it changes nothing"),
+        (lambda made: made.with_opt_input_len(20).with_weights("outside"), None),
+        (lambda made: made.with_opt_input_len(0), None),
+    ],
+)
+def test_what_comes_to_nothing_is_said(said, change, warning):
+    made = change(evolve(builder(llama()), prompt_rows=16))
+    made.job(made.resolved_target())
+    assert [warning in line for line in said] == [True] if warning else said == []
