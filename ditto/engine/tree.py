@@ -147,7 +147,7 @@ def _joined(root: Path, trees: dict[str, EngineTree]) -> EngineTree:
     """Engines that were built one at a time, as one tree.
 
     Raises:
-        TreeError: they are of different checkpoints or libraries.
+        TreeError: they are of different targets, libraries or checkpoints.
     """
     first = trees.get("llm") or next(iter(trees.values()))
     for name, tree in trees.items():

@@ -133,14 +133,10 @@ class Answerer:
                 raise PromptError("the tree has no vision engine", remedy="leave the pictures out")
             return [(list(self._processor(prompt)["input_ids"]), None) for prompt in prompts]
         encoded: list[tuple[list[int], Tensor | None]] = []
-        for prompt, pictures in zip(prompts, assign(prompts, images, self._image_token), strict=True):
+        for prompt, pictures in zip(prompts, assign(prompts, images, image_token_of(self._processor)), strict=True):
             made = self._processor(text=[prompt], images=pictures or None, return_tensors="pt")
             encoded.append((made["input_ids"][0].tolist(), made.get("pixel_values")))
         return encoded
-
-    @property
-    def _image_token(self) -> str:
-        return image_token_of(self._processor)
 
     def _requests(self, encoded: Sequence[tuple[list[int], Tensor | None]]) -> list[Request]:
         """The pictures of all prompts go through the vision engine together."""
@@ -158,7 +154,7 @@ class Answerer:
         tokens = self._session.tokens
         image = tokens.image
         if image is None:  # a language model that was built alone does not know the pictures' token
-            image = self.tokenizer.convert_tokens_to_ids(self._image_token)
+            image = self.tokenizer.convert_tokens_to_ids(image_token_of(self._processor))
         places = [index for index, token in enumerate(ids) if token == image]
         if len(places) != len(features):
             raise PromptError(

@@ -98,7 +98,8 @@ class Departures:
     @property
     def first(self) -> Departure | None:
         """The first that departs, in the network's order; None if none does."""
-        found = [port for port in self._ports if port.errors and self._departs(port)]
+        errors = [(port, severity(port.errors[port.best])) for port in self._ports if port.errors]
+        found = [port for port, error in errors if error > self._allowed(port)]
         if not found:
             return None
         port = min(found, key=lambda port: self._order[port.best])
@@ -118,9 +119,6 @@ class Departures:
     def compared(self) -> int:
         """How many sides of modules were compared."""
         return sum(bool(port.errors) for port in self._ports)
-
-    def _departs(self, port: _Port) -> bool:
-        return not port.errors[port.best] <= self._allowed(port)  # nor is what is no number
 
     def _allowed(self, port: _Port) -> float:
         return max(self._least, _TIMES_OWN_ERROR * relative_error(port.own, port.exact))

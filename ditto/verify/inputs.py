@@ -83,9 +83,9 @@ def check(tree: EngineTree, given: Sequence[Prompts], new_tokens: int) -> None:
     """
     limits, tokens = RequestLimits.of(tree), tree.manifest.tokens
     for number, prompt in enumerate(given, 1):
+        wanted = 0 if prompt.pixels is None else rows_per_picture(tree) * len(prompt.pixels) // len(prompt.ids)
         for row in prompt.ids:
-            places = 0 if tokens is None or prompt.pixels is None else int((row == tokens.image).sum())
-            wanted = 0 if prompt.pixels is None else rows_per_picture(tree) * len(prompt.pixels) // len(prompt.ids)
+            places = int((row == tokens.image).sum()) if wanted and tokens is not None else 0
             if places != wanted:
                 raise PromptError(
                     f"prompt {number} has {places} image tokens, its pictures become {wanted} rows of features",
@@ -107,7 +107,6 @@ def about_pictures(tree: EngineTree, files: Sequence[str], prompt: str) -> list[
         raise TreeError("the tree has no processor", where=str(tree.root), remedy="leave the pictures out")
     processor = load_processor(tree.processor_folder, has_vision=True)
     pictures = [load_picture(file) for file in files]
-    for picture in pictures:
-        assign([prompt], [picture], image_token_of(processor))
-    made = [processor(text=[prompt], images=[picture], return_tensors="pt") for picture in pictures]
+    assigned = assign([prompt] * len(pictures), pictures, image_token_of(processor))
+    made = [processor(text=[prompt], images=own, return_tensors="pt") for own in assigned]
     return [Prompts(one["input_ids"], one["pixel_values"]) for one in made]

@@ -33,11 +33,11 @@ def test_vision_costs_what_pytorch_counts(tmp_path):
 
 def test_pictures_are_counted_by_whatever_name_their_number_has(tmp_path):
     hint = TensorTypeHint((DynamicDimension("images", 1, 2, 3), 3, 28, 28), torch.float32)
-    builder = evolve(
-        LlavaModel.from_model(llava()).with_batch(3).with_target("tensorrt-rtx").vision, inputs={"input": hint}
-    )
-    network = network_of(builder.build(tmp_path / "tree"), "vision")
-    assert vision_cost(network, 3).flops == 3 * vision_cost(network, 1).flops > 0
+    model = llava(vision_feature_layer=-1)
+    builder = LlavaModel.from_model(model).with_batch(3).with_target("tensorrt-rtx").vision
+    network = network_of(evolve(builder, inputs={"input": hint}).build(tmp_path / "tree"), "vision")
+    counted = flops_of(lambda: image_features(model, torch.zeros(3, 3, 28, 28)))
+    assert vision_cost(network, 3).flops == 3 * vision_cost(network, 1).flops == pytest.approx(counted, rel=0.02)
 
 
 def test_prefill_costs_what_pytorch_counts_and_somebody_wants(llama_tree, tmp_path):
