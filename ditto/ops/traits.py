@@ -1,0 +1,200 @@
+"""Traits of operators: what rewrites, lowerings and analyses may assume about each, stated once.
+
+An operator without traits here is unknown: assume that every element of its result depends on all of its operands.
+`memory` and `is_mutating` in `ditto.program` need no traits: schemas say what shares memory and what writes to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Flag, auto
+from types import MappingProxyType
+
+import torch
+
+
+class Trait(Flag):
+    """What an operator promises. "Operands" are its tensors; a row is what lies along the last axis."""
+
+    ELEMENTWISE = auto()
+    """Each element of the result depends on the elements at its own place in the operands, broadcast."""
+    ROWWISE = auto()
+    """Each row of the result depends on the row at its own place in the first operand, and on the other operands. Where
+    `normalized_shape` has n axes, a row is what lies along the last n axes."""
+    ALONG_DIM = auto()
+    """Mixes elements along the axes that `dim` names (None: all). Each index of any other axis of the result depends on
+    that index of the first operand alone."""
+    LOOKUP = auto()
+    """Each element of an integer operand becomes a row of another operand; the result has one axis more than it."""
+    MATMUL = auto()
+    """Sums over the last axis of the first operand and the last but one of the second; broadcasts over leading axes."""
+    MIXES = auto()
+    """Each element of the result may depend on elements at other places: attention, convolution, choice of rows."""
+
+    MOVES = auto()
+    """Each element of the result is an element of an operand, unchanged."""
+    COPIES = auto()
+    """The result equals the first operand."""
+    CASTS = auto()
+    """The result equals the first operand in another dtype, layout or device."""
+    SAME_IF_SHAPE = auto()
+    """The result equals the first operand if it has its shape and dtype."""
+    OF_SHAPE = auto()
+    """The result depends on the shapes of the operands, not on their elements."""
+    OF_NUMBERS = auto()
+    """The result depends on numbers alone; there is no operand."""
+
+    ANY_RANK = auto()
+    """Names no axis: if the operands that have a leading axis of size 1 lose it, so does the result; nothing else
+    changes."""
+    NAMES_AXES = auto()
+    """Names axes as `dim`, or `dim0` and `dim1`: as ANY_RANK, if these are counted one lower."""
+    NAMES_SIZES = auto()
+    """Names the result's shape as `size` or `shape`: as ANY_RANK, without the first size."""
+
+    COMMUTES = auto()
+    """`self` and `other` may change places; where there is an `alpha`, if it is 1."""
+
+
+_aten, _ditto = torch.ops.aten, torch.ops.ditto
+_FUNCTION = Trait.ELEMENTWISE | Trait.ANY_RANK
+_COMMUTING = _FUNCTION | Trait.COMMUTES
+_ALONG_DIM = Trait.ALONG_DIM | Trait.NAMES_AXES
+_RESHAPES = Trait.MOVES | Trait.SAME_IF_SHAPE
+_OF_SIZES = Trait.OF_SHAPE | Trait.ANY_RANK
+
+TRAITS: Mapping[object, Trait] = MappingProxyType(
+    {
+        # Arithmetic
+        _aten.abs.default: _FUNCTION,
+        _aten.add.Tensor: _COMMUTING,
+        _aten.clamp.default: _FUNCTION,
+        _aten.clip.default: _FUNCTION,
+        _aten.cos.default: _FUNCTION,
+        _aten.div.Tensor: _FUNCTION,
+        _aten.div.Tensor_mode: _FUNCTION,
+        _aten.erf.default: _FUNCTION,
+        _aten.exp.default: _FUNCTION,
+        _aten.floor_divide.default: _FUNCTION,
+        _aten.log.default: _FUNCTION,
+        _aten.maximum.default: _COMMUTING,
+        _aten.minimum.default: _COMMUTING,
+        _aten.mul.Tensor: _COMMUTING,
+        _aten.neg.default: _FUNCTION,
+        _aten.pow.Tensor_Scalar: _FUNCTION,
+        _aten.reciprocal.default: _FUNCTION,
+        _aten.rsqrt.default: _FUNCTION,
+        _aten.rsub.Scalar: _FUNCTION,
+        _aten.sin.default: _FUNCTION,
+        _aten.sqrt.default: _FUNCTION,
+        _aten.square.default: _FUNCTION,
+        _aten.sub.Tensor: _FUNCTION,
+        # Activations
+        _aten.gelu.default: _FUNCTION,
+        _aten.relu.default: _FUNCTION,
+        _aten.sigmoid.default: _FUNCTION,
+        _aten.silu.default: _FUNCTION,
+        _aten.softmax.int: _ALONG_DIM,
+        _aten.tanh.default: _FUNCTION,
+        # Comparison and choice
+        _aten.__and__.Tensor: _COMMUTING,
+        _aten.__or__.Tensor: _COMMUTING,
+        _aten.bitwise_and.Tensor: _COMMUTING,
+        _aten.bitwise_not.default: _FUNCTION,
+        _aten.bitwise_or.Tensor: _COMMUTING,
+        _aten.eq.Scalar: _FUNCTION,
+        _aten.eq.Tensor: _COMMUTING,
+        _aten.ge.Scalar: _FUNCTION,
+        _aten.ge.Tensor: _FUNCTION,
+        _aten.gt.Scalar: _FUNCTION,
+        _aten.gt.Tensor: _FUNCTION,
+        _aten.le.Scalar: _FUNCTION,
+        _aten.le.Tensor: _FUNCTION,
+        _aten.logical_and.default: _COMMUTING,
+        _aten.logical_not.default: _FUNCTION,
+        _aten.logical_or.default: _COMMUTING,
+        _aten.lt.Scalar: _FUNCTION,
+        _aten.lt.Tensor: _FUNCTION,
+        _aten.masked_fill.Scalar: _FUNCTION,
+        _aten.ne.Scalar: _FUNCTION,
+        _aten.ne.Tensor: _COMMUTING,
+        _aten.where.ScalarOther: _FUNCTION,
+        _aten.where.ScalarSelf: _FUNCTION,
+        _aten.where.self: _FUNCTION,
+        # Casts and copies
+        _aten._to_copy.default: _FUNCTION | Trait.CASTS,
+        _aten.alias.default: _FUNCTION | Trait.COPIES,
+        _aten.clone.default: _FUNCTION | Trait.COPIES,
+        _aten.contiguous.default: _FUNCTION | Trait.COPIES,
+        _aten.detach.default: _FUNCTION | Trait.COPIES,
+        _aten.detach_.default: _FUNCTION | Trait.COPIES,
+        _aten.lift_fresh_copy.default: _FUNCTION | Trait.COPIES,
+        _aten.to.device: _FUNCTION | Trait.CASTS,
+        _aten.to.dtype: _FUNCTION | Trait.CASTS,
+        _aten.to.dtype_layout: _FUNCTION | Trait.CASTS,
+        _aten.to.other: _FUNCTION | Trait.CASTS,
+        _aten.type_as.default: _FUNCTION | Trait.CASTS,
+        # Reductions
+        _aten.amax.default: _ALONG_DIM,
+        _aten.amin.default: _ALONG_DIM,
+        _aten.mean.dim: _ALONG_DIM,
+        _aten.sum.dim_IntList: _ALONG_DIM,
+        # Norms
+        _aten.layer_norm.default: Trait.ROWWISE | Trait.ANY_RANK,
+        _ditto.rms_norm.default: Trait.ROWWISE | Trait.ANY_RANK,
+        # Matrix multiplication and convolution
+        _aten.bmm.default: Trait.MATMUL,
+        _aten.conv2d.default: Trait.MIXES,
+        _aten.conv2d.padding: Trait.MIXES,
+        _aten.linear.default: Trait.ROWWISE | Trait.ANY_RANK,
+        _aten.matmul.default: Trait.MATMUL | Trait.ANY_RANK,
+        # Shapes
+        _aten._unsafe_view.default: _RESHAPES | Trait.NAMES_SIZES,
+        _aten.cat.default: Trait.MOVES | Trait.NAMES_AXES,
+        _aten.chunk.default: Trait.MOVES | Trait.NAMES_AXES,
+        _aten.expand.default: _RESHAPES | Trait.NAMES_SIZES,
+        _aten.flatten.using_ints: _RESHAPES,
+        _aten.permute.default: Trait.MOVES,
+        _aten.reshape.default: _RESHAPES | Trait.NAMES_SIZES,
+        _aten.select.int: Trait.MOVES | Trait.NAMES_AXES,
+        _aten.slice.Tensor: _RESHAPES | Trait.NAMES_AXES,
+        _aten.split.Tensor: Trait.MOVES | Trait.NAMES_AXES,
+        _aten.split_with_sizes.default: Trait.MOVES | Trait.NAMES_AXES,
+        _aten.squeeze.default: _RESHAPES,
+        _aten.squeeze.dim: _RESHAPES | Trait.NAMES_AXES,
+        _aten.stack.default: Trait.MOVES | Trait.NAMES_AXES,
+        _aten.transpose.int: Trait.MOVES | Trait.NAMES_AXES,
+        _aten.unflatten.int: _RESHAPES,
+        _aten.unsqueeze.default: _RESHAPES | Trait.NAMES_AXES,
+        _aten.view.default: _RESHAPES | Trait.NAMES_SIZES,
+        # Tensors of shapes and numbers
+        _aten.arange.default: Trait.OF_NUMBERS,
+        _aten.arange.start: Trait.OF_NUMBERS,
+        _aten.empty_like.default: _OF_SIZES,
+        _aten.full.default: Trait.OF_NUMBERS | Trait.NAMES_SIZES,
+        _aten.full_like.default: _OF_SIZES,
+        _aten.new_full.default: Trait.OF_SHAPE,
+        _aten.new_ones.default: Trait.OF_SHAPE,
+        _aten.new_zeros.default: Trait.OF_SHAPE,
+        _aten.ones.default: Trait.OF_NUMBERS | Trait.NAMES_SIZES,
+        _aten.ones_like.default: _OF_SIZES,
+        _aten.sym_size.int: Trait.OF_SHAPE,
+        _aten.zeros.default: Trait.OF_NUMBERS | Trait.NAMES_SIZES,
+        _aten.zeros_like.default: _OF_SIZES,
+        # Rows by index
+        _aten.embedding.default: Trait.LOOKUP | Trait.ANY_RANK,
+        _aten.index_select.default: Trait.MOVES | Trait.NAMES_AXES,
+        _ditto.last_tokens.default: Trait.MOVES,
+        _ditto.packed_last_tokens.default: Trait.MOVES | Trait.ANY_RANK,
+        _ditto.prompt_rows.default: Trait.LOOKUP | Trait.ANY_RANK,
+        # Attention
+        _ditto.attention.default: Trait.MIXES,
+        _ditto.packed_attention.default: Trait.MIXES | Trait.ANY_RANK,
+        _ditto.rope.default: Trait.ROWWISE,
+    }
+)
+
+
+def traits_of(operator: object) -> Trait:
+    """The traits of a graph node's target; none if it is not known."""
+    return TRAITS.get(operator, Trait(0))
