@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 from ditto.errors import OutputError
 
@@ -18,44 +19,72 @@ def locked(path: Path, out: Path) -> Generator[None]:
     that was left behind locks nothing.
 
     Raises:
-        OutputError: another process, or another thread of this one, holds it.
+        OutputError: another process, or another thread of this one, holds it; or something is there that is not a lock
+            file.
         OSError: the file cannot be made.
     """
-    with _taken(path, out) as file:
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)  # while it is held: whoever has opened it sees that it is gone
+    descriptor = _taken(path, out)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: whoever has opened it sees that it is gone
+        os.close(descriptor)
 
 
-def _taken(path: Path, out: Path) -> TextIO:
+def _taken(path: Path, out: Path) -> int:
     while True:
-        file = path.open("a+", encoding="utf-8")
+        descriptor = _opened(path, out)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(file, path):
-                return file
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(descriptor, path):
+                return descriptor
         except BlockingIOError:
-            file.seek(0)
-            holder = file.read(20)
-            file.close()
+            holder = os.pread(descriptor, 20, 0).decode(errors="replace")
+            os.close(descriptor)
             raise OutputError(
                 f"this tree is being built right now{f' by process {holder}' if holder else ''}",
                 where=str(out),
                 remedy="wait for that build, or give another folder",
             ) from None
         except BaseException:
-            file.close()
+            if not os.fstat(descriptor).st_size:
+                path.unlink(missing_ok=True)
+            os.close(descriptor)
             raise
-        file.close()
+        os.close(descriptor)
 
 
-def _is_at(file: TextIO, path: Path) -> bool:
+def _opened(path: Path, out: Path) -> int:
+    """The lock file, made if it is not there. What lies there instead is neither followed, waited for nor emptied."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENODEV):
+            raise
+        raise _foreign(path, out) from error
+    kind, content = os.fstat(descriptor).st_mode, b""
+    if stat.S_ISREG(kind):
+        content = os.pread(descriptor, 21, 0)
+    if not stat.S_ISREG(kind) or (content and not (content.isdigit() and len(content) <= 20)):
+        os.close(descriptor)
+        raise _foreign(path, out)
+    return descriptor
+
+
+def _foreign(path: Path, out: Path) -> OutputError:
+    return OutputError(
+        f"{path.name} is not a lock file of Ditto's",
+        where=str(path),
+        remedy=f"remove it, or build elsewhere than {out}",
+    )
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
     """Whether `path` still is this file: its last holder may have removed it between our opening and locking it."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False

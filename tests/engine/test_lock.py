@@ -77,3 +77,42 @@ def test_a_failing_builder_lets_go(tmp_path):
     with pytest.raises(ZeroDivisionError), locked(tmp_path / "lock", tmp_path / "tree"):
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder", "text"])
+def test_what_lies_in_the_lock_files_place_is_neither_waited_for_nor_emptied(kind, tmp_path):
+    path = tmp_path / "lock"
+    (tmp_path / "thesis.tex").write_text("years")
+    {
+        "pipe": lambda: os.mkfifo(path),
+        "link": lambda: path.symlink_to("thesis.tex"),
+        "folder": path.mkdir,
+        "text": lambda: path.write_text("mine"),
+    }[kind]()
+    with pytest.raises(OutputError, match="is not a lock file"), locked(path, tmp_path / "tree"):
+        pass
+    assert (tmp_path / "thesis.tex").read_text() == "years"
+    assert os.path.lexists(path) and (kind != "text" or path.read_text() == "mine")
+
+
+@pytest.mark.parametrize("call", ["ftruncate", "pwrite"])
+def test_a_full_disk_leaves_no_lock_file_behind(call, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(OSError, match="No space left"), locked(tmp_path / "lock", tmp_path / "tree"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_locks_leaves_no_lock_file_behind(tmp_path, monkeypatch):
+    import fcntl
+
+    def refused(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with pytest.raises(OSError, match="No locks"), locked(tmp_path / "lock", tmp_path / "tree"):
+        pass
+    assert list(tmp_path.iterdir()) == []
