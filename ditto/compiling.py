@@ -78,7 +78,8 @@ def _compile(tree: EngineTree, checkpoint: Path | None) -> None:
     if checkpoint is not None and manifest.checkpoint is not None:
         found = evolve(manifest.checkpoint, folder=str(checkpoint.resolve()))
         tree = EngineTree(tree.root, evolve(manifest, checkpoint=found))
-    with recording() as stages, staged(tree.root) as folder:
+    places = {"the checkpoint": Path(found.folder)} if (found := tree.manifest.checkpoint) is not None else {}
+    with recording() as stages, staged(tree.root, places) as folder:
         for name in manifest.files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.link(tree.root / name, folder / name)

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
 from ditto.errors import OutputError
+from ditto.outputs import check_folder
 
 _folder: ContextVar[Path | None] = ContextVar("ditto_dumps", default=None)
 
 
 @contextmanager
-def dumping(folder: Path | None) -> Generator[None]:
+def dumping(folder: Path | None, apart: Mapping[str, Path] | None = None) -> Generator[None]:
     """Write what is dumped inside into a new or empty folder; None: nowhere.
 
+    Args:
+        folder: it is made when the first text is written.
+        apart: other folders that are used meanwhile, by what they are.
     Raises:
-        OutputError: the folder holds something, or cannot be made.
+        OutputError: the folder holds something, lies where it may not, or cannot be made.
     """
     if folder is not None:
+        final = check_folder(folder, apart, replaced=False)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            used = any(folder.iterdir())
+            used = final.exists() and any(final.iterdir())
         except OSError as error:
-            raise OutputError(f"the dump folder cannot be made: {error.strerror}", where=str(folder)) from error
+            raise OutputError(f"the dump folder cannot be read: {error.strerror}", where=str(folder)) from error
         if used:
             raise OutputError("the dump folder is not empty", where=str(folder), remedy="give a new folder")
     token = _folder.set(folder)
@@ -55,7 +59,7 @@ def dump(stage: str, text: Callable[[], str]) -> None:
     if folder is None:
         return
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         number = len(list(folder.iterdir()))
         (folder / f"{number:02} {stage}.txt").write_text(text(), encoding="utf-8")
     except OSError as error:

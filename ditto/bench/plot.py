@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from ditto.bench.report import Cell, Report, title
 from ditto.errors import MissingLibraryError
+from ditto.outputs import write_file
 
+MARK = "ditto bench"
+"""What tells figures and plots of ours from any other file."""
 _WIDTH = 0.8
 
 
@@ -29,6 +33,7 @@ def plot(report: Report, path: Path) -> None:
 
     Raises:
         MissingLibraryError: matplotlib is not installed.
+        OutputError: the file cannot be written, or is not a plot of ours.
     """
     require()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -54,4 +59,6 @@ def plot(report: Report, path: Path) -> None:
     axes.set_xlabel("milliseconds, median (logarithmic)")
     axes.set_title(f"{report.model}, {report.dtype}, session {report.session}, {report.device}", fontsize=10)
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=150, format="png")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=150, format="png", metadata={"Software": MARK})
+    write_file(path, drawn.getvalue(), MARK)

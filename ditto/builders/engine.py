@@ -161,7 +161,7 @@ class EngineBuilder(ABC):
             DittoError: it failed; `out` is as it was.
         """
         chosen = self.resolved_target()
-        with recording() as stages, staged(Path(out)) as folder:
+        with recording() as stages, staged(Path(out), self.source.places) as folder:
             described = self.described(chosen)
             announce(plan_of(self.source, self.model_type, chosen, described), folder)
             built = self.build_into(

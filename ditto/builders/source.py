@@ -94,6 +94,11 @@ class ModelSource(ABC):
         """The checkpoint on disk, None for a model in memory."""
 
     @property
+    def places(self) -> dict[str, Path]:
+        """Folders that are read, by what they are: nothing is to be written there."""
+        return {}
+
+    @property
     def state(self) -> str | None:
         """What tells the checkpoint as it is now from any other, None for a model in memory."""
         return None
@@ -258,6 +263,11 @@ class Pretrained(ModelSource):
     @override
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(folder=str(self.folder), identity=self.index.identity)
+
+    @property
+    @override
+    def places(self) -> dict[str, Path]:
+        return {"the checkpoint": self.text_folder}
 
     @property
     @override

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 
@@ -36,19 +35,20 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(options: argparse.Namespace) -> int:
     """Print the table; exit code 1 if something of the tree could not be measured."""
     from ditto.bench.plan import Plan
-    from ditto.bench.plot import plot, require
+    from ditto.bench.plot import MARK, plot, require
     from ditto.bench.report import Report
     from ditto.bench.suite import bench
     from ditto.engine import EngineTree
-    from ditto.errors import ConfigError
+    from ditto.outputs import check_file, write_file
 
     def keep(report: Report) -> None:
         if options.json is not None:
-            options.json.write_text(json.dumps(report.to_json(), indent=1) + "\n")
+            data = {"made_by": MARK, **report.to_json()}
+            write_file(options.json, (json.dumps(data, indent=1) + "\n").encode(), MARK)
 
     for path in (options.json, options.plot):
-        if path is not None and not os.access(path.parent, os.W_OK):
-            raise ConfigError("there is no such folder to write to", where=str(path), remedy="make it, or name another")
+        if path is not None:
+            check_file(path, MARK)
     if options.plot is not None:
         require()
     plan = Plan(tuple(options.batch), tuple(options.context), options.new_tokens, options.repeats, options.seconds)

@@ -74,7 +74,8 @@ def run(options: argparse.Namespace) -> int:
     builder = configured(options)
     build = builder.build_all if isinstance(builder, MultimodalModel) else builder.build
     start = time.perf_counter()
-    with dumping(options.dump):
+    source = builder.llm.source if isinstance(builder, MultimodalModel) else builder.source
+    with dumping(options.dump, {**source.places, "the new tree": options.output}):
         tree = build(options.output, force=options.force)
     record = build_record(tree, options.output, time.perf_counter() - start)
     if options.json:

@@ -27,20 +27,19 @@ def run(options: argparse.Namespace) -> int:
     """Print the report, or write it as a page."""
     from attrs import asdict
 
-    from ditto.cli.page import page
+    from ditto.cli.page import MARK, page
     from ditto.engine import EngineTree
-    from ditto.errors import OutputError
+    from ditto.outputs import check_file, write_file
     from ditto.runtime.inspection import inspect
 
+    if options.html is not None:
+        check_file(options.html, MARK)
     tree = EngineTree.open(options.tree)
     if options.verify:
         tree.check()
     report = inspect(tree)
     if options.html is not None:
-        try:
-            options.html.write_text(page(report), encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"the page cannot be written: {error.strerror}", where=str(options.html)) from error
+        write_file(options.html, page(report).encode(), MARK)
     if options.json:
         print(json.dumps(asdict(report), indent=1, ensure_ascii=False))
     elif options.html is None:

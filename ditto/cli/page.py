@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ditto.runtime.inspection import EngineReport, TreeReport
 
+MARK = '<meta name=generator content="ditto inspect">'
+"""What tells a page of ours from any other file."""
+
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; --accent: #4a7d00; }
 @media (prefers-color-scheme: dark) { :root { --accent: #a4d65e; } }
@@ -63,6 +66,7 @@ def page(report: TreeReport) -> str:
         parts.append(_section(f"Unused: {len(manifest.unused)}", f"<div class=scroll>{names}</div>"))
     return (
         "<!doctype html>\n<html lang=en><meta charset=utf-8>"
+        f"{MARK}"
         '<meta name=viewport content="width=device-width, initial-scale=1">'
         f"<title>{escape(report.root)}</title><style>{_STYLE}</style>\n"
         f"<body>{''.join(parts)}<script>{_SCRIPT}</script></body></html>\n"

@@ -13,8 +13,8 @@ from cattrs.errors import BaseValidationError
 
 from ditto.engine.digest import FileRecord
 from ditto.errors import TreeError
+from ditto.outputs import MANIFEST as NAME
 
-NAME = "ditto.json"
 FORMAT = 1
 _UNSEALED = "0" * 64
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import os
 import re
 import shutil
-from collections.abc import Container, Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Container, Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -20,6 +21,7 @@ from safetensors import SafetensorError
 from ditto.engine.lock import locked
 from ditto.engine.manifest import NAME, read_manifest
 from ditto.errors import OutputError, TreeError
+from ditto.outputs import check_folder
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 # What a disk says when it does not take what is written.
@@ -33,27 +35,30 @@ _DISK_ERRORS = {
 
 
 @contextmanager
-def staged(out: Path) -> Generator[Path]:
+def staged(out: Path, apart: Mapping[str, Path] | None = None) -> Generator[Path]:
     """A new folder that becomes `out` when the block succeeds; when it fails, `out` is as it was.
 
     An engine tree that is there already is replaced; files in it that are not Ditto's are kept. A link stays a link.
+
+    Args:
+        apart: see `check_folder`.
 
     Raises:
         OutputError: `out` is a file, is a folder with something else in it, is being built already, or cannot be
             written.
     """
-    final = Path(os.path.realpath(out))
+    final = check_folder(out, apart)
     aside = final.parent / f".{final.name}.partial"
     with ExitStack() as held:
         with _writing(out):
             _check_replaceable(final, out)
-            final.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(_parents(final))
             held.enter_context(locked(final.parent / f".{final.name}.lock", out))
             _discard(aside, final)
             aside.mkdir()
         try:
             with _writing(out, _DISK_ERRORS):
-                if final.exists():
+                if (final / NAME).is_file():
                     _check_exchange(aside, out)
                 yield aside
             with _writing(out):
@@ -67,10 +72,7 @@ def staged(out: Path) -> Generator[Path]:
 def _check_replaceable(final: Path, out: Path) -> None:
     if not final.exists():
         return
-    if not final.is_dir():
-        raise OutputError("the output is a file", where=str(out), remedy="give a folder")
-    entries = {entry.name for entry in final.iterdir()}
-    if entries and NAME not in entries:
+    if any(final.iterdir()) and not _is_tree(final):
         raise OutputError(
             "the output folder holds something that is not an engine tree",
             where=str(out),
@@ -84,6 +86,31 @@ def _check_replaceable(final: Path, out: Path) -> None:
         )
     if not os.access(final, os.W_OK):
         raise OutputError("the output folder cannot be written", where=str(out), remedy="give a folder of your own")
+
+
+@contextmanager
+def _parents(final: Path) -> Generator[None]:
+    """The folders above; those that were made for a build that fails go with it."""
+    missing = [folder for folder in final.parents if not folder.exists()]
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        with suppress(OSError):  # they are not empty
+            for folder in missing:
+                folder.rmdir()
+
+
+def _is_tree(folder: Path) -> bool:
+    """Whether a folder is an engine tree, be it a damaged one: its manifest is not a file of somebody else's."""
+    path = folder / NAME
+    if path.is_symlink() or not path.is_file():
+        return False
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return True
+    return isinstance(data, dict) and (not data or bool({"digest", "format", "components"} & set(data)))
 
 
 def _check_exchange(aside: Path, out: Path) -> None:
@@ -115,10 +142,10 @@ def _settle(aside: Path) -> None:
 
 
 def _into_place(aside: Path, final: Path) -> None:
-    if final.exists():
+    if (final / NAME).is_file():
         _exchange(aside, final)  # `aside` now is the old tree
     else:
-        aside.rename(final)
+        aside.rename(final)  # over an empty folder too; one that somebody has put something into stays
     _sync(final.parent)
 
 

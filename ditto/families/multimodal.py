@@ -175,7 +175,7 @@ class MultimodalModel(ABC):
         """
         target = self.llm.resolved_target()
         source = self.llm.source
-        with recording() as stages, staged(Path(out)) as root:
+        with recording() as stages, staged(Path(out), source.places) as root:
             described = {name: builder.described(target) for name, builder in self.builders.items()}
             engines = {name: engine for part in described.values() for name, engine in part.items()}
             self._check_rows(engines["vision"][1])

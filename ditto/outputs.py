@@ -1,0 +1,173 @@
+"""Where a user lets Ditto write: every folder and file that a user names for output is checked here first.
+
+Nothing of anybody's is lost: a folder takes the place of an empty one or of an engine tree only, and never that of the
+working directory; a file takes the place of one that the same command wrote before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from ditto.errors import OutputError
+
+MANIFEST = "ditto.json"
+_HEAD_BYTES = 4096
+
+
+def check_folder(out: Path, apart: Mapping[str, Path] | None = None, replaced: bool = True) -> Path:
+    """The real place of a folder that is to be made, filled or replaced; links are followed.
+
+    Args:
+        apart: folders that the command uses meanwhile, by what they are, e.g. `the checkpoint`.
+        replaced: another folder takes its place, which no process may be working in.
+    Raises:
+        OutputError: what is there is not a folder, or holds the working directory; or the place lies in an engine
+            tree, or is not apart from the other folders.
+    """
+    final = _real(out)
+    try:
+        found = os.stat(final)
+    except FileNotFoundError:
+        found = None
+    except OSError as error:
+        raise OutputError(f"the output folder cannot be written: {error.strerror}", where=str(out)) from error
+    if found is not None and not stat.S_ISDIR(found.st_mode):
+        raise OutputError("the output is a file", where=str(out), remedy="give a folder")
+    if replaced and found is not None and (found.st_dev, found.st_ino) in _working_folders():
+        raise OutputError(
+            "the output folder is or holds the working directory, which cannot be replaced",
+            where=str(out),
+            remedy="give a folder inside it, or run the command from another directory",
+        )
+    tree = _tree_above(final)
+    if tree is not None:
+        raise OutputError(
+            "the output folder lies inside an engine tree", where=str(tree), remedy="give a folder outside of it"
+        )
+    for name, other in (apart or {}).items():
+        real = _real(other)
+        if real == final or real in final.parents or final in real.parents:
+            how = "is" if real == final else "holds" if final in real.parents else "lies inside"
+            raise OutputError(
+                f"the output folder {how} {name}", where=str(out), remedy="give a folder that lies elsewhere"
+            )
+    return final
+
+
+def check_file(path: Path, mark: str) -> Path:
+    """The real place of a file that is to be written; links are followed.
+
+    Args:
+        mark: what the first bytes of a file contain that the same command wrote before: only such a file, or an empty
+            one, is replaced.
+    Raises:
+        OutputError: the file cannot be written, is another one, or lies among the files of an engine tree.
+    """
+    final = _real(path)
+    if not final.parent.is_dir():
+        raise OutputError("there is no such folder to write to", where=str(path), remedy="make it, or name another")
+    if not os.access(final.parent, os.W_OK) and not _is_stream(final):
+        raise OutputError("the folder cannot be written to", where=str(path), remedy="name a folder of your own")
+    tree = _tree_above(final.parent)
+    if tree is not None or (final.name == MANIFEST and os.path.lexists(final)):
+        raise OutputError(
+            "the file would lie among the files of an engine tree",
+            where=str(path),
+            remedy="give a file outside of the tree",
+        )
+    try:
+        kind = os.stat(final).st_mode
+    except FileNotFoundError:
+        return final
+    except OSError as error:
+        raise OutputError(f"the file cannot be written: {error.strerror}", where=str(path)) from error
+    if stat.S_ISREG(kind) and not _is_ours(final, mark, path):
+        raise OutputError(
+            "the file is there already, and this command did not write it",
+            where=str(path),
+            remedy="give a new file, or remove this one first",
+        )
+    if stat.S_ISDIR(kind):
+        raise OutputError("the output is a folder", where=str(path), remedy="give a file")
+    return final
+
+
+def write_file(path: Path, content: bytes, mark: str) -> None:
+    """Write a whole file at once: until it is written, the one before stays. See `check_file`.
+
+    Raises:
+        OutputError: it cannot be written, or something is there that is not to be replaced.
+    """
+    final = check_file(path, mark)
+    try:
+        if _is_stream(final):
+            # A pipe that nobody reads would have us wait for ever.
+            descriptor = os.open(final, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+            os.set_blocking(descriptor, True)
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(content)
+            return
+        handle, aside = tempfile.mkstemp(dir=final.parent, prefix=".ditto-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(aside, 0o666 & ~mask)
+            os.replace(aside, final)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(aside)
+            raise
+    except OSError as error:
+        raise OutputError(f"the file cannot be written: {error.strerror}", where=str(path)) from error
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path is something to write to that is not on a disk: a pipe, a terminal, /dev/null."""
+    try:
+        kind = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(kind) or stat.S_ISDIR(kind))
+
+
+def _is_ours(final: Path, mark: str, path: Path) -> bool:
+    try:
+        with final.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise OutputError(f"the file cannot be written: {error.strerror}", where=str(path)) from error
+    return not head or mark.encode() in head
+
+
+def _real(path: Path) -> Path:
+    try:
+        return Path(os.path.realpath(path))
+    except (OSError, ValueError) as error:  # the working directory is gone, or a name that no file can have
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise OutputError(f"the output cannot be written: {reason}", where=str(path)) from error
+
+
+def _working_folders() -> set[tuple[int, int]]:
+    """Device and inode of the working directory and of all folders above it."""
+    try:
+        here = Path(os.getcwd())
+    except OSError:
+        return set()
+    found: set[tuple[int, int]] = set()
+    for folder in (here, *here.parents):
+        with contextlib.suppress(OSError):
+            status = os.stat(folder)
+            found.add((status.st_dev, status.st_ino))
+    return found
+
+
+def _tree_above(place: Path) -> Path | None:
+    """The engine tree that a place lies in, which itself may be one."""
+    return next((folder for folder in place.parents if os.path.lexists(folder / MANIFEST)), None)
