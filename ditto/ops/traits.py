@@ -147,7 +147,7 @@ TRAITS: Mapping[object, Trait] = MappingProxyType(
         _aten.conv2d.default: Trait.MIXES,
         _aten.conv2d.padding: Trait.MIXES,
         _aten.linear.default: Trait.ROWWISE | Trait.ANY_RANK,
-        _aten.matmul.default: Trait.MATMUL | Trait.ANY_RANK,
+        _aten.matmul.default: Trait.MATMUL,
         # Shapes
         _aten._unsafe_view.default: _RESHAPES | Trait.NAMES_SIZES,
         _aten.cat.default: Trait.MOVES | Trait.NAMES_AXES,

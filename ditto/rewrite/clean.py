@@ -8,40 +8,10 @@ import torch
 from torch import fx
 
 from ditto.errors import UnsupportedFact, at
+from ditto.ops.traits import Trait, traits_of
 from ditto.program import Program, is_mutating, memory
 
 aten = torch.ops.aten
-
-_CASTS = frozenset(
-    {
-        aten.to.dtype,
-        aten.to.device,
-        aten.to.dtype_layout,
-        aten.to.other,
-        aten._to_copy.default,
-        aten.type_as.default,
-    }
-)
-_VIEWS = frozenset({aten.view.default, aten._unsafe_view.default})
-_SAME = frozenset(
-    {
-        aten.alias.default,
-        aten.clone.default,
-        aten.contiguous.default,
-        aten.detach.default,
-        aten.detach_.default,
-        aten.lift_fresh_copy.default,
-    }
-)
-_SAME_IF_SHAPE = frozenset(
-    {
-        aten.expand.default,
-        aten.reshape.default,
-        aten.slice.Tensor,
-        aten.squeeze.default,
-        aten.squeeze.dim,
-    }
-)
 
 
 def clean(program: Program) -> int:
@@ -51,11 +21,11 @@ def clean(program: Program) -> int:
     for node in list(program.graph.nodes):
         if node.op != "call_function" or _is_written(node, written):
             continue
-        if node.target in _VIEWS:
+        if node.target in (aten.view.default, aten._unsafe_view.default):
             node.target = aten.reshape.default  # layouts go, and with them what `view` asks of them
         if node.target == aten.cat.default:
             _clean_cat(node, written)
-        if node.target in _CASTS:
+        if Trait.CASTS in traits_of(node.target):
             _clean_cast(program, node)
         elif _changes_nothing(node):
             node.replace_all_uses_with(node.args[0])
@@ -96,13 +66,14 @@ def _changes_nothing(node: fx.Node) -> bool:
         return False
     if not all(isinstance(part.meta.get("val"), torch.Tensor) for part in (source, node)):
         return False
-    if node.target in _SAME:
+    traits = traits_of(node.target)
+    if Trait.COPIES in traits:
         return True
     if node.target == aten.dropout.default:
         return not node.args[2]
     same = bool(source.meta["val"].dtype == node.meta["val"].dtype and _same_shape(source, node))
-    if node.target in _SAME_IF_SHAPE:
-        return same and (node.target != aten.slice.Tensor or bool(_argument(node, 4, 1) == 1))
+    if Trait.SAME_IF_SHAPE in traits:
+        return same
     if node.target in (aten.mul.Tensor, aten.div.Tensor):
         return same and isinstance(node.args[1], (int, float)) and node.args[1] == 1
     if node.target in (aten.add.Tensor, aten.sub.Tensor):
@@ -113,10 +84,6 @@ def _changes_nothing(node: fx.Node) -> bool:
 def _same_shape(left: fx.Node, right: fx.Node) -> bool:
     shapes = [tuple(str(size) for size in node.meta["val"].shape) for node in (left, right)]
     return shapes[0] == shapes[1]
-
-
-def _argument(node: fx.Node, index: int, default: Any) -> Any:
-    return node.args[index] if len(node.args) > index else default
 
 
 def _is_written(node: fx.Node, written: set[fx.Node]) -> bool:

@@ -7,33 +7,15 @@ moves up through it: the output projection, the final norm, the last decoder lay
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from ditto.ops.traits import Trait, traits_of
 from ditto.program import Program
 from ditto.rewrite.rule import arguments
 
-aten = torch.ops.aten
 _LAST = frozenset({torch.ops.ditto.last_tokens.default, torch.ops.ditto.packed_last_tokens.default})
-
-# Operators that compute each position of [B, S, width] on its own, in every tensor argument.
-_POSITIONWISE = frozenset(
-    {
-        aten.add.Tensor,
-        aten.div.Tensor,
-        aten.gelu.default,
-        aten.mul.Tensor,
-        aten.relu.default,
-        aten.sigmoid.default,
-        aten.silu.default,
-        aten.sub.Tensor,
-        aten.tanh.default,
-        aten.to.dtype,
-        torch.ops.ditto.rms_norm.default,
-    }
-)
 
 
 def choose_last_tokens_early(program: Program) -> int:
@@ -86,13 +68,15 @@ def _replaced(replacements: dict[fx.Node, fx.Node], node: fx.Node) -> fx.Node:
 
 
 def _is_positionwise(node: fx.Node) -> bool:
-    if node.target == aten.linear.default:
-        return node.meta["val"].dim() == 3
-    if node.target in (aten.layer_norm.default, aten.slice.Tensor):
-        given: dict[str, Any] = arguments(node)
-        last = node.meta["val"].dim() - 1
-        return len(given["normalized_shape"]) == 1 if "normalized_shape" in given else given["dim"] == last
-    return node.target in _POSITIONWISE
+    """Whether each position of a result [B, S, width] depends on that position of the operands alone."""
+    traits = traits_of(node.target)
+    if Trait.ELEMENTWISE in traits:
+        return True
+    if Trait.ROWWISE in traits:
+        return len(arguments(node).get("normalized_shape", "1")) == 1
+    if traits & (Trait.ALONG_DIM | Trait.MOVES) and isinstance(node.meta.get("val"), Tensor):
+        return arguments(node).get("dim") in (node.meta["val"].dim() - 1, [node.meta["val"].dim() - 1])
+    return False
 
 
 def _has_positions(part: fx.Node, source: fx.Node) -> bool:
@@ -107,4 +91,4 @@ def _varies_by_position(part: fx.Node, source: fx.Node) -> bool:
     """Whether an operand without rows of its own is spread over them by position, as [1, S, width] or [S, width]."""
     value = part.meta["val"]
     spread = isinstance(value, Tensor) and value.dim() > 1 and str(value.shape[-2]) != "1"
-    return spread and source.target in _POSITIONWISE
+    return spread and Trait.ELEMENTWISE in traits_of(source.target)

@@ -16,24 +16,10 @@ from torch import Tensor, fx
 from ditto.errors import UnsupportedFact, at
 from ditto.network import dims
 from ditto.ops.attention import visible
+from ditto.ops.traits import Trait, traits_of
 from ditto.program import Program, evaluate
 from ditto.rewrite.rule import arguments
 
-aten = torch.ops.aten
-
-# What depends on a tensor's shape and not on its values.
-_OF_SHAPE = frozenset(
-    {
-        aten.sym_size.int,
-        aten.ones_like.default,
-        aten.zeros_like.default,
-        aten.full_like.default,
-        aten.empty_like.default,
-        aten.new_ones.default,
-        aten.new_zeros.default,
-        aten.new_full.default,
-    }
-)
 # Below this an added score is as good as minus infinity: models write the smallest float16 or less.
 _MASKED = -1e4
 
@@ -121,5 +107,5 @@ def _no_parameter(name: str) -> Tensor:
 
 def _sources_of_values(program: Program, mask: fx.Node) -> list[fx.Node]:
     """The inputs on whose values, not only shapes, a mask depends."""
-    needed = program.needed([mask], through=lambda node: node.target not in _OF_SHAPE)
+    needed = program.needed([mask], through=lambda node: Trait.OF_SHAPE not in traits_of(node.target))
     return [node for node in program.inputs if node in needed]

@@ -11,10 +11,10 @@ from attrs import frozen
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from ditto.ops.traits import Trait, traits_of
 from ditto.program import Program
 from ditto.rewrite.clean import clean
 
-_COMMUTATIVE = frozenset({torch.ops.aten.add.Tensor, torch.ops.aten.mul.Tensor})
 _DTYPES = (torch.float16, torch.float32)
 
 Bindings = dict[str, Any]
@@ -158,7 +158,8 @@ class _Form:
         left, right = arguments(wanted), arguments(have)
         bound = {**bindings, wanted: have}
         orders = [right]
-        if wanted.target in _COMMUTATIVE and isinstance(right["other"], fx.Node):
+        commutes = Trait.COMMUTES in traits_of(wanted.target) and right.get("alpha", 1) == 1
+        if commutes and isinstance(right["other"], fx.Node):
             orders.append({**right, "self": right["other"], "other": right["self"]})
         for order in orders:
             yield from self._match_all([(left[name], order[name]) for name in left], bound)
@@ -189,6 +190,13 @@ def arguments(node: fx.Node) -> dict[str, Any]:
             elif isinstance(found.get(name), (list, tuple)):
                 found[name] = [axis % rank for axis in found[name]]
     return found
+
+
+def as_call(operator: Any, given: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A call's arguments by the schema's names as positional and keyword arguments."""
+    names = {parameter.name: parameter.kwarg_only for parameter in operator._schema.arguments}
+    args = tuple(given[name] for name, keyword in names.items() if not keyword)
+    return args, {name: given[name] for name, keyword in names.items() if keyword}
 
 
 def _trace(function: Callable[..., Tensor], names: tuple[str, ...], sample: list[Any]) -> fx.Graph:

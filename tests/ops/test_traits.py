@@ -373,7 +373,7 @@ def test_operators_keep_what_their_traits_promise(operator, calls):
 # Traits that an operator keeps without stating them would be lost to whoever relies on them; what implies each.
 _IMPLIED = {
     Trait.ELEMENTWISE: Trait.SAME_IF_SHAPE | Trait.OF_SHAPE,
-    Trait.ANY_RANK: Trait.NAMES_AXES | Trait.OF_SHAPE | Trait.OF_NUMBERS,
+    Trait.ANY_RANK: Trait.NAMES_AXES | Trait.MATMUL | Trait.OF_SHAPE | Trait.OF_NUMBERS,
 }
 
 

@@ -28,6 +28,7 @@ NOTHING = {
     "expand to its own shape": lambda x: x.expand(-1, 3, -1),
     "slice of everything": lambda x: x[:, :, :],
     "slice of more than everything": lambda x: x[:, :9],
+    "flattening of one axis": lambda x: x.flatten(1, 1),
     "squeeze of nothing": lambda x: x.squeeze(1).squeeze(),
     "dropout of nothing": lambda x: dropout(x, 0.5, training=False),
     "times one": lambda x: x * 1 * 1.0,

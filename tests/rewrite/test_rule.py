@@ -110,6 +110,11 @@ def test_what_is_one_detail_away_stays(function):
     check_misses(EXAMPLE, function, {"x": torch.randn(4, 5)})
 
 
+def test_operands_of_a_sum_with_a_factor_do_not_commute():
+    rule = Rewrite("factor", lambda x: torch.add(torch.relu(x), x, alpha=3), torch.tanh, (torch.randn(2, 3),))
+    check_misses(rule, lambda x: torch.add(x, torch.relu(x), alpha=3), {"x": torch.randn(4, 5)})
+
+
 def test_a_rule_applies_everywhere_and_counts_each_once():
     def twice(x):
         y = torch.relu(x * 2.5) + x

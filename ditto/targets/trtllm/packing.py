@@ -16,8 +16,9 @@ from attrs import frozen
 from torch import Tensor, fx
 
 from ditto.errors import UnsupportedFact, at
+from ditto.ops.traits import Trait, traits_of
 from ditto.program import Program
-from ditto.rewrite.rule import arguments
+from ditto.rewrite.rule import arguments, as_call
 
 aten = torch.ops.aten
 _ditto = torch.ops.ditto
@@ -216,54 +217,6 @@ def _fake(node: fx.Node) -> Any:
     return value.new_empty((*value.shape[:-1], value.shape[-1] // (heads + 2 * kv_heads) * heads))  # type: ignore[operator]
 
 
-# Operators that treat leading axes alike and state no axis, by how an axis of theirs is stated.
-_ANY_RANK = frozenset(
-    {
-        aten.add.Tensor,
-        aten.div.Tensor,
-        aten.embedding.default,
-        aten.eq.Scalar,
-        aten.ge.Scalar,
-        aten.gelu.default,
-        aten.gt.Scalar,
-        aten.layer_norm.default,
-        aten.le.Scalar,
-        aten.linear.default,
-        aten.lt.Scalar,
-        aten.mul.Tensor,
-        aten.neg.default,
-        aten.pow.Tensor_Scalar,
-        aten.relu.default,
-        aten.rsqrt.default,
-        aten.sigmoid.default,
-        aten.silu.default,
-        aten.sub.Tensor,
-        aten.tanh.default,
-        aten.to.dtype,
-        aten.where.ScalarOther,
-        aten.where.ScalarSelf,
-        aten.where.self,
-        _ditto.packed_attention.default,
-        _ditto.packed_last_tokens.default,
-        _ditto.prompt_rows.default,
-        _ditto.rms_norm.default,
-    }
-)
-_WITH_AXES = frozenset(
-    {
-        aten.cat.default,
-        aten.chunk.default,
-        aten.select.int,
-        aten.slice.Tensor,
-        aten.softmax.int,
-        aten.split_with_sizes.default,
-        aten.transpose.int,
-        aten.unsqueeze.default,
-    }
-)
-_WITH_SIZES = frozenset({aten.view.default, aten.reshape.default, aten._unsafe_view.default})
-
-
 def drop_batch(program: Program) -> int:
     """Take the batch axis of size 1 away wherever operators allow it. Returns how many operators lost it.
 
@@ -329,33 +282,32 @@ def _call_without(node: fx.Node, without: Mapping[fx.Node, fx.Node]) -> tuple[tu
     """A node's arguments without the batch axis, or None where there is no rule."""
     if node.target is operator.getitem:
         return (without[node.args[0]], node.args[1]), {}  # type: ignore[index]
-    rank = _rank(node)
+    traits, batched = traits_of(node.target), [part for part in node.all_input_nodes if part in without]
     others = [part for part in node.all_input_nodes if part not in without and isinstance(part.meta.get("val"), Tensor)]
-    if any(part.meta["val"].dim() >= rank and node.target != aten.embedding.default for part in others):
+    rank = max(part.meta["val"].dim() for part in batched)
+    if any(part.meta["val"].dim() >= rank for part in others) and Trait.LOOKUP not in traits:
         return None  # broadcasts against the batch axis
-    if node.target in _ANY_RANK:
+    if Trait.ANY_RANK in traits:
         return _mapped(node.args, without), dict(_mapped(node.kwargs, without))
-    given: dict[str, Any] = dict(arguments(node))
-    if node.target in _WITH_AXES:
-        for name in ("dim", "dim0", "dim1"):
-            if name in given:
-                axis = given[name] % (rank + 1 if node.target == aten.select.int else rank)
-                if axis == 0:
-                    return None
-                given[name] = axis - 1
-    elif node.target in _WITH_SIZES:
+    given = arguments(node)
+    if Trait.NAMES_AXES in traits:
+        for name in given.keys() & {"dim", "dim0", "dim1"}:
+            axes = given[name]
+            if isinstance(axes, int) and axes > 0:
+                given[name] = axes - 1
+            elif isinstance(axes, (list, tuple)) and axes and 0 not in axes:
+                given[name] = [axis - 1 for axis in axes]
+            else:
+                return None
+    elif Trait.NAMES_SIZES in traits:
         name = "size" if "size" in given else "shape"
         if not given[name] or given[name][0] != 1:
             return None
         given[name] = list(given[name][1:])
     else:
         return None
-    return tuple(_mapped(list(given.values()), without)), {}
-
-
-def _rank(node: fx.Node) -> int:
-    value = node.meta["val"]
-    return (value[0] if isinstance(value, (list, tuple)) else value).dim()
+    args, kwargs = as_call(node.target, given)
+    return _mapped(args, without), _mapped(kwargs, without)
 
 
 def _mapped(argument: Any, without: Mapping[fx.Node, fx.Node]) -> Any:

@@ -116,6 +116,10 @@ DROPS = {
     "another axis": lambda x: x.unsqueeze(-1) * 2,
     "a softmax": lambda x: x.softmax(-1),
     "a choice": lambda x: torch.where(x > 0, x, 0.5),
+    "the larger, and its error function": lambda x: torch.erf(torch.maximum(x, -x)),
+    "a mean of each token": lambda x: x - x.mean(-1, keepdim=True),
+    "a sum in another dtype": lambda x: x.sum((1, 2), dtype=torch.float64),
+    "columns by number": lambda x: x.index_select(-1, torch.tensor([3, 0])),
 }
 
 
@@ -146,9 +150,18 @@ def test_an_operator_without_a_rule_keeps_it():
     assert product.meta["val"].dim() == 1
 
 
-def test_what_spreads_over_the_batch_keeps_it():
-    given = {"x": torch.randn(6), "y": torch.randn(3, 6)}
-    program = captured(lambda x, y: x.unsqueeze(0) + y, given, {"x": "tokens", "y": ". tokens"})
+@pytest.mark.parametrize(
+    ("function", "rows"),
+    [
+        (lambda x, y: x.unsqueeze(0) + y, 3),
+        (lambda x, y: torch.stack((x.unsqueeze(0), y), 1), 1),
+        (lambda x, y: x.unsqueeze(0).mul(2).sum((0, 1), keepdim=True) * y, 1),
+        (lambda x, y: x.unsqueeze(0).mul(2).amax() * y, 1),
+    ],
+)
+def test_what_spreads_over_the_batch_keeps_it(function, rows):
+    given = {"x": torch.randn(6), "y": torch.randn(rows, 6)}
+    program = captured(function, given, {"x": "tokens", "y": ". tokens"})
     before = result_of(program, given)
     drop_batch(program)
     assert_close(result_of(program, given), before)
