@@ -11,6 +11,7 @@ import torch
 from attrs import asdict, evolve, frozen
 from typing_extensions import Self
 
+from ditto.builders.generation import without_tokens
 from ditto.builders.pipeline import Built, Job, build, describe_all
 from ditto.builders.plan import announce, plan_of
 from ditto.builders.reuse import Reuse
@@ -258,6 +259,7 @@ def finish(
         settings={**settings, **target.settings()},
         checkpoint=source.checkpoint,
         tokens=tokens,
+        generation={} if tokens is None else without_tokens(source.generation_config),
         components={name: part.component for name, part in built.items()},
         unused=source.unused(used),
         stages=[asdict(record) for record in stages],

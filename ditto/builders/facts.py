@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ditto.engine import Tokens
 from ditto.errors import CheckpointError
 from ditto.targets import LlmFacts
 
@@ -98,18 +97,3 @@ def _architecture(config: Any) -> str:
     if isinstance(known, (tuple, list)):
         known = known[0]
     return known or (getattr(config, "architectures", None) or [f"{config.model_type}ForCausalLM"])[0]
-
-
-def tokens(config: Any, generation: Any, vocab_size: int) -> Tokens:
-    """The token ids that running needs."""
-    text = config.get_text_config()
-    end = generation.get("eos_token_id")
-    end = end if end is not None else getattr(text, "eos_token_id", None)
-    ends = [int(token) for token in (end if isinstance(end, (list, tuple)) else [] if end is None else [end])]
-    pad = generation.get("pad_token_id")
-    pad = pad if pad is not None else getattr(text, "pad_token_id", None)
-    image = getattr(config, "image_token_index", None)
-    image = image if image is not None else getattr(config, "image_token_id", None)
-    return Tokens(
-        vocab_size=vocab_size, end=ends, pad=int(pad if pad is not None else ends[0] if ends else 0), image=image
-    )

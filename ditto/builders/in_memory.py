@@ -11,6 +11,7 @@ from attrs import field, frozen
 from torch import Tensor, nn
 from typing_extensions import override
 
+from ditto.builders.generation import module_defaults
 from ditto.builders.source import Loaded, ModelSource
 from ditto.errors import ConfigError
 from ditto.network.weight import Stored, Weight, fold
@@ -50,8 +51,7 @@ class InMemory(ModelSource):
     @property
     @override
     def generation_config(self) -> Mapping[str, Any]:
-        found = getattr(self.module, "generation_config", None)
-        return {} if found is None else found.to_dict()
+        return module_defaults(self.module)
 
     @property
     @override

@@ -11,7 +11,8 @@ from torch import nn
 from typing_extensions import Self, override
 
 from ditto.builders.engine import Auto, EngineBuilder, positive
-from ditto.builders.facts import llm_facts, tokens
+from ditto.builders.facts import llm_facts
+from ditto.builders.generation import tokens
 from ditto.builders.in_memory import InMemory
 from ditto.builders.pipeline import Job
 from ditto.builders.source import Loaded, Pretrained

@@ -16,6 +16,7 @@ from attrs import frozen
 from torch import nn
 from typing_extensions import override
 
+from ditto.builders.generation import checkpoint_defaults, defaults_file
 from ditto.builders.sizes import check_sizes
 from ditto.capture import weightless
 from ditto.checkpoint import CheckpointIndex, CheckpointReader, match_names
@@ -81,7 +82,7 @@ class ModelSource(ABC):
     @property
     @abstractmethod
     def generation_config(self) -> Mapping[str, Any]:
-        """Hugging Face's generation defaults, as far as known."""
+        """Hugging Face's generation defaults, as `generate` reads them."""
 
     @property
     @abstractmethod
@@ -226,17 +227,15 @@ class Pretrained(ModelSource):
     @property
     @override
     def generation_config(self) -> Mapping[str, Any]:
-        from transformers import GenerationConfig
-
-        if not (self.text_folder / "generation_config.json").is_file():
-            return {}
         try:
-            return GenerationConfig.from_pretrained(self.text_folder).to_dict()
+            return checkpoint_defaults(self.text_folder, self.config)
+        except CheckpointError:
+            raise
         except Exception as error:
             raise CheckpointError(
                 f"transformers cannot read the generation defaults: {_told(error)}",
-                where=str(self.text_folder / "generation_config.json"),
-                remedy="check the file, or remove it",
+                where=str(defaults_file(self.text_folder)),
+                remedy="check the file's values",
             ) from error
 
     @property

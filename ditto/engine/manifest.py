@@ -87,6 +87,7 @@ class Manifest:
         model_type: Hugging Face's name of the family.
         settings: limits and choices, as asked for and as derived.
         checkpoint: None for a model that came from memory.
+        generation: the model's generation defaults under Hugging Face's names, but for its special tokens.
         unused: checkpoint tensors that no engine uses.
         stages: name, detail, seconds and peak resident bytes of each stage of the build.
         files: by path relative to the tree; the manifest itself aside.
@@ -102,6 +103,7 @@ class Manifest:
     settings: dict[str, Any]
     checkpoint: Checkpoint | None
     tokens: Tokens | None
+    generation: dict[str, Any]
     components: dict[str, Component]
     unused: list[str] = Factory(list)
     stages: list[dict[str, Any]] = Factory(list)

@@ -7,10 +7,10 @@ import torch
 from transformers import Gemma2Config, LlamaConfig, Phi3Config, Qwen2Config, Qwen3Config
 
 from ditto import LlmBuilder
-from ditto.builders.facts import llm_facts, rope_parameters, tokens
+from ditto.builders.facts import llm_facts, rope_parameters
 from ditto.errors import CheckpointError
 from ditto.targets import target
-from tests.support.models import GEMMA2, LLAMA3_ROPE, TEXT, llama, llava, rope
+from tests.support.models import GEMMA2, LLAMA3_ROPE, TEXT, llama, rope
 
 
 def test_a_llama_is_described_by_its_configuration():
@@ -45,12 +45,6 @@ def test_norms_of_queries_and_keys_are_stated():
 
 def test_rope_is_known_under_either_transformers_names():
     assert rope_parameters(LlamaConfig(**TEXT, **rope()))["rope_theta"] == 10000.0
-
-
-@pytest.mark.parametrize(("end", "wanted"), [(2, [2]), ([2, 5], [2, 5]), (None, [2])])
-def test_end_tokens_come_from_the_generation_defaults_first(end, wanted):
-    made = tokens(llava().config, {"eos_token_id": end} if end is not None else {}, 128)
-    assert (made.end, made.image, made.pad, made.vocab_size) == (wanted, 127, 0, 128)
 
 
 @pytest.mark.parametrize("name", ["trtllm", "tensorrt-rtx"])

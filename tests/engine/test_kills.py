@@ -30,6 +30,7 @@ def build(out, content):
             settings={},
             checkpoint=None,
             tokens=None,
+            generation={},
             components={},
             files=record_files(folder),
         )

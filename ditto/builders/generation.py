@@ -1,0 +1,93 @@
+"""Generation defaults of a model, as Hugging Face's `generate` reads them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ditto.engine import Tokens
+from ditto.errors import CheckpointError
+
+_SPECIAL_TOKENS = ("bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id")
+
+
+def defaults_file(folder: Path) -> Path:
+    """The file of a checkpoint folder that states its generation defaults."""
+    own = folder / "generation_config.json"
+    return own if own.is_file() else folder / "config.json"
+
+
+def checkpoint_defaults(folder: Path, config: Any) -> dict[str, Any]:
+    """The generation defaults of a checkpoint folder: those of generation_config.json or, without that file, those in
+    the model's configuration. A setting that the one file leaves out is not looked for in the other.
+
+    Args:
+        config: Hugging Face's configuration object of the folder.
+    Raises:
+        Exception: transformers cannot read them.
+    """
+    import transformers
+    from transformers import GenerationConfig
+
+    file = defaults_file(folder)
+    if file.name != "config.json":
+        return _stated(GenerationConfig.from_pretrained(folder))
+    if int(transformers.__version__.split(".")[0]) >= 5:  # reads the file alone, not the defaults of its class
+        return _stated(GenerationConfig.from_pretrained(folder, config_file_name=file.name, _from_model_config=True))
+    return _stated(GenerationConfig.from_model_config(config))
+
+
+def module_defaults(module: Any) -> dict[str, Any]:
+    """The generation defaults of a model in memory; of a module without any, those in its configuration."""
+    from transformers import GenerationConfig
+
+    found = getattr(module, "generation_config", None)
+    return _stated(GenerationConfig.from_model_config(module.config) if found is None else copy.deepcopy(found))
+
+
+def _stated(found: Any) -> dict[str, Any]:
+    """The settings that differ from those of a new `GenerationConfig`, as JSON values. Keys that `generate` does not
+    know are left out."""
+    biases = getattr(found, "sequence_bias", None)
+    if isinstance(biases, dict):  # its keys are tuples; the list form means the same
+        found.sequence_bias = [[list(tokens), bias] for tokens, bias in biases.items()]
+    known = type(found)().to_dict()
+    content = json.loads(found.to_json_string(use_diff=True, ignore_metadata=True))
+    return {
+        name: value for name, value in content.items() if value is not None and name in known and value != known[name]
+    }
+
+
+def tokens(config: Any, defaults: Mapping[str, Any], vocab_size: int) -> Tokens:
+    """The token ids that running needs.
+
+    Args:
+        config: Hugging Face's configuration of the whole model.
+        defaults: the model's generation defaults. `generate` takes end and pad token from nowhere else.
+        vocab_size: rows of the embedding.
+    Raises:
+        CheckpointError: an end or pad token that is not an id.
+    """
+    ends = _ids(defaults, "eos_token_id")
+    pads = [token for token in (*_ids(defaults, "pad_token_id"), *ends) if 0 <= token < vocab_size]
+    image = getattr(config, "image_token_index", None)
+    image = image if image is not None else getattr(config, "image_token_id", None)
+    return Tokens(
+        vocab_size=vocab_size, end=[token for token in ends if token >= 0], pad=next(iter(pads), 0), image=image
+    )
+
+
+def without_tokens(defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Generation defaults but for the ids that `tokens` keeps, and those that a decoder has no use for."""
+    return {name: value for name, value in defaults.items() if name not in _SPECIAL_TOKENS}
+
+
+def _ids(defaults: Mapping[str, Any], name: str) -> list[int]:
+    value = defaults.get(name)
+    values = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
+    if not all(isinstance(token, int) for token in values):
+        raise CheckpointError(f"{name} {value!r} is not a token id", remedy="check the model's generation defaults")
+    return [int(token) for token in values]
