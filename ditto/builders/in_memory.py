@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from attrs import field, frozen
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from typing_extensions import override
 
 from ditto.builders.generation import module_defaults
 from ditto.builders.source import Loaded, ModelSource
+from ditto.checkpoint import VALUE_DTYPES
 from ditto.errors import ConfigError
 from ditto.network.weight import Stored, Weight, fold
 
@@ -74,6 +76,7 @@ class InMemory(ModelSource):
                 raise ConfigError(
                     f"parameter `{name}` has no data (meta device)", remedy="load the model's weights first"
                 )
+            _check_values(name, parameter)
             stored = Stored(name, tuple(parameter.shape), parameter.dtype)
             cast = parameter.is_floating_point() and parameter.dtype != dtype
             weights.setdefault(id(parameter), fold("cast", stored, dtype) if cast else stored)
@@ -82,3 +85,14 @@ class InMemory(ModelSource):
     @override
     def copy_processor(self, folder: Path) -> None:
         """A module knows no processor."""
+
+
+def _check_values(name: str, parameter: nn.Parameter) -> None:
+    """Check that a parameter is the model's values, and not what they are computed from."""
+    plain = parameter.dtype in (*VALUE_DTYPES, torch.int64, torch.bool)
+    if not plain or is_traceable_wrapper_subclass(parameter.data):
+        form = type(parameter.data).__name__ if plain else str(parameter.dtype).removeprefix("torch.")
+        raise ConfigError(
+            f"Parameter `{name}` is of {form}: the model is quantised.",
+            remedy="load the model in float32, float16 or bfloat16",
+        )

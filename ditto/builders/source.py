@@ -19,7 +19,7 @@ from typing_extensions import override
 from ditto.builders.generation import checkpoint_defaults, defaults_file
 from ditto.builders.sizes import check_sizes
 from ditto.capture import weightless
-from ditto.checkpoint import CheckpointIndex, CheckpointReader, match_names
+from ditto.checkpoint import CheckpointIndex, CheckpointReader, check_form, check_stored, match_names
 from ditto.engine import Checkpoint
 from ditto.errors import CheckpointError
 from ditto.network.weight import Stored, TensorSource, Weight, fold
@@ -129,8 +129,7 @@ class Pretrained(ModelSource):
     Args:
         name: folder or hub id.
         revision: of a hub id.
-        architecture: the class to instantiate is looked up in transformers; this names the fallback, e.g.
-            `AutoModelForCausalLM`.
+        architecture: what looks up the class to instantiate in transformers, e.g. `AutoModelForCausalLM`.
         trust_remote_code: run Python code that comes with the checkpoint.
     """
 
@@ -203,10 +202,7 @@ class Pretrained(ModelSource):
         from transformers import AutoConfig
 
         path = self.text_folder / "config.json"
-        if not path.is_file():
-            raise CheckpointError(
-                "the checkpoint folder has no config.json", where=str(path.parent), remedy="download it again"
-            )
+        check_form(path.parent)
         try:
             config = AutoConfig.from_pretrained(path.parent, trust_remote_code=self.trust_remote_code)
         except Exception as error:
@@ -279,10 +275,11 @@ class Pretrained(ModelSource):
     @override
     def load(self, dtype: torch.dtype) -> Loaded:
         model = self.skeleton(dtype)
-        names = match_names(model, self.index.tensors, str(self.folder))
-        reader = CheckpointReader(self.index)
+        reader, records = CheckpointReader(self.index), self.index.tensors
+        names = match_names(model, reader)
         for name, buffer in model.named_buffers():
             if name in names:
+                check_stored(name, names[name], records[names[name]], buffer)
                 buffer.copy_(reader.tensor(names[name]))
         parameters = dict(model.named_parameters(remove_duplicate=False))
         weights = {id(part): self._weight(name, names[name], part) for name, part in parameters.items()}
@@ -352,12 +349,7 @@ class Pretrained(ModelSource):
 
     def _weight(self, name: str, stored: str, parameter: nn.Parameter) -> Weight:
         record = self.index.tensors[stored]
-        if record.shape != tuple(parameter.shape):
-            raise CheckpointError(
-                f"tensor `{stored}` has shape {list(record.shape)}, the model's `{name}` has {list(parameter.shape)}",
-                where=str(record.file),
-                remedy="check that config.json belongs to this checkpoint",
-            )
+        check_stored(name, stored, record, parameter)
         weight = Stored(stored, record.shape, record.dtype)
         return weight if record.dtype == parameter.dtype else fold("cast", weight, parameter.dtype)
 

@@ -1,7 +1,17 @@
 """Checkpoints on disk: what they hold, and their tensors without copies."""
 
+from ditto.checkpoint.formats import VALUE_DTYPES, check_form, check_stored, raw_config
 from ditto.checkpoint.index import CheckpointIndex, TensorRecord
 from ditto.checkpoint.names import match_names
 from ditto.checkpoint.reader import CheckpointReader
 
-__all__ = ["CheckpointIndex", "CheckpointReader", "TensorRecord", "match_names"]
+__all__ = [
+    "VALUE_DTYPES",
+    "CheckpointIndex",
+    "CheckpointReader",
+    "TensorRecord",
+    "check_form",
+    "check_stored",
+    "match_names",
+    "raw_config",
+]

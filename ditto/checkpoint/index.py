@@ -17,10 +17,11 @@ from ditto.errors import CheckpointError
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+_OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5", "*.safetensors")
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _SAMPLE_BYTES = 4096
 
-# The dtypes of safetensors that models here use.
+# The dtypes of safetensors with a whole number of bytes.
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -34,7 +35,16 @@ _DTYPES = {
     "BOOL": torch.bool,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+    "C64": torch.complex64,
 }
+# Those in which several values share a byte: weights that are quantised.
+_PACKED_DTYPES = ("F4", "F6_E2M3", "F6_E3M2")
 
 
 @frozen
@@ -127,12 +137,10 @@ def _shards(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
         return [folder / _SINGLE], {}
     index = folder / _INDEX
     if not index.exists():
-        found = [pattern for pattern in ("*.bin", "*.pt", "*.pth", "*.gguf") if any(folder.glob(pattern))]
-        remedy = "only safetensors are read: save the model again with `save_pretrained`" if found else None
         raise CheckpointError(
             f"the checkpoint folder has no {_SINGLE} and no {_INDEX}",
             where=str(folder),
-            remedy=remedy or "download the checkpoint again, weights included",
+            remedy=_without_weights(folder),
         )
     try:
         mapping = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
@@ -154,6 +162,16 @@ def _shards(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
     if extra:
         logger.info("not read, because the index does not name it: {}", ", ".join(extra))
     return [folder / name for name in names], mapping
+
+
+def _without_weights(folder: Path) -> str:
+    """What to do about a folder without the weights' files."""
+    if any(folder.glob("*.gguf")):
+        return "GGUF is not read: build from the original Hugging Face checkpoint"
+    others = [path.name for pattern in _OTHER_WEIGHTS for path in sorted(folder.glob(pattern))]
+    if others:
+        return f"{others[0]} is not read, only safetensors are: save the model again with `save_pretrained`"
+    return "download the checkpoint with its weights"
 
 
 def _header(shard: Path) -> tuple[dict[str, Any], int]:
@@ -190,7 +208,12 @@ def _record(shard: Path, name: str, entry: Any, base: int, size: int) -> TensorR
     except (KeyError, TypeError, ValueError) as error:
         raise damaged("has a damaged header entry") from error
     if dtype is None:
-        raise damaged(f"has dtype {entry['dtype']}, which is not read")
+        packed = entry["dtype"] in _PACKED_DTYPES
+        raise CheckpointError(
+            f"Tensor `{name}` has dtype {entry['dtype']}, {'a quantised form' if packed else 'which is not known'}.",
+            where=str(shard),
+            remedy="build from a checkpoint in float32, float16 or bfloat16",
+        )
     count = 1
     for dim in shape:
         count *= dim

@@ -6,40 +6,96 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any
 
+from torch import nn
+
+from ditto.checkpoint.formats import check_marks
+from ditto.checkpoint.leftovers import check_leftovers
+from ditto.checkpoint.reader import CheckpointReader
 from ditto.errors import CheckpointError
 
 
-def match_names(model: Any, stored: Collection[str], where: str) -> dict[str, str]:
+def match_names(model: Any, reader: CheckpointReader) -> dict[str, str]:
     """For each parameter and persistent buffer of a Hugging Face model, the checkpoint tensor that holds it.
 
-    Parameters that share memory (tied embeddings) share the tensor of whichever of them is stored. Persistent buffers
-    may be missing: the model computes them itself.
+    Of tied parameters, each gets what the installed transformers would load; where that unties them, so does this.
+    Persistent buffers may be missing: the model computes them itself.
 
     Raises:
-        CheckpointError: a parameter has no tensor, or needs several combined.
+        CheckpointError: a parameter has no tensor, has two, or needs several combined; a tensor has no parameter, but
+            lies beside one that has.
     """
-    wanted = list(model.state_dict(keep_vars=True))
-    rename = _renaming(model, frozenset(wanted))
+    stored, where = reader.index.tensors, str(reader.index.folder)
+    wanted = dict.fromkeys(model.state_dict(keep_vars=True))
+    rename = _renaming(model, wanted)
     found: dict[str, str] = {}
+    leftovers: dict[str, str] = {}
     for name in sorted(stored):
-        found.setdefault(rename(name), name)
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    groups: dict[int, list[str]] = {}
-    for name, parameter in parameters.items():
-        groups.setdefault(id(parameter), []).append(name)
-    for names in groups.values():
-        holder = next((found[name] for name in names if name in found), None)
-        if holder is not None:
-            found.update(dict.fromkeys(names, holder))
-    missing = [name for name in parameters if name not in found]
+        place = rename(name)
+        if place not in wanted:
+            leftovers[name] = place
+        elif place in found:
+            raise CheckpointError(
+                f"The checkpoint holds `{place}` of {type(model).__name__} twice: as `{found[place]}` and as `{name}`.",
+                where=where,
+                remedy="load the model with transformers and save it again with `save_pretrained`",
+            )
+        else:
+            found[place] = name
+    _share(model, found, reader)
+    missing = [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in found]
     if missing:
+        check_marks(leftovers, where)
         raise CheckpointError(
             f"the checkpoint is incomplete: {len(missing)} parameters of {type(model).__name__} have no tensor, "
             f"e.g. `{missing[0]}`",
             where=where,
-            remedy="download the checkpoint again, or check that config.json belongs to it",
+            remedy="check that config.json belongs to this checkpoint, and that all of its files are there",
         )
+    check_leftovers(model, leftovers, stored, where)
     return {name: found[name] for name in wanted if name in found}
+
+
+def _share(model: Any, found: dict[str, str], reader: CheckpointReader) -> None:
+    """Let parameters that are one share a stored tensor; part those that transformers would not tie."""
+    groups: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(parameter), []).append(name)
+    tied, unties = _tied(model), hasattr(model, "all_tied_weights_keys")
+    for names in groups.values():
+        held = sorted((name for name in names if name in found), key=lambda name: name in tied)
+        if not held:
+            continue
+        holder, *others = held
+        apart = [name for name in others if reader.differ(found[holder], found[name])]
+        if not tied.issuperset(apart):
+            raise CheckpointError(
+                f"`{found[holder]}` and `{found[apart[0]]}` differ, and {type(model).__name__} has one parameter for "
+                "both.",
+                where=str(reader.index.folder),
+                remedy="check that config.json belongs to this checkpoint",
+            )
+        untied = apart if unties else []
+        for name in untied:
+            _part(model, name)
+        found.update({name: found[holder] for name in names if name not in untied})
+
+
+def _tied(model: Any) -> frozenset[str]:
+    """The parameters that transformers ties to others."""
+    expanded = getattr(model, "all_tied_weights_keys", None)
+    if expanded is not None:  # transformers 5, which does not tie what a checkpoint holds with values of its own
+        return frozenset(expanded)
+    patterns = getattr(model, "_tied_weights_keys", None) or ()
+    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    return frozenset(name for name in names if any(re.search(pattern, name) for pattern in patterns))
+
+
+def _part(model: Any, name: str) -> None:
+    """Give a parameter that was shared a place of its own."""
+    owner, _, attribute = name.rpartition(".")
+    parameter = model.get_parameter(name)
+    own = nn.Parameter(parameter.detach().clone(), requires_grad=False)
+    model.get_submodule(owner).register_parameter(attribute, own)
 
 
 def _renaming(model: Any, wanted: Collection[str]) -> Callable[[str], str]:

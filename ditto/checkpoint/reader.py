@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ditto.checkpoint.index import CheckpointIndex
@@ -42,6 +43,13 @@ class CheckpointReader:
                 f"cannot read tensor `{name}`: {error}", where=str(record.file), remedy="download the checkpoint again"
             ) from error
         return self._files[record.file].tensor(record.start, record.shape, record.dtype)
+
+    def differ(self, one: str, other: str) -> bool:
+        """Whether two tensors hold different values."""
+        first, second = self.tensor(one), self.tensor(other)
+        if first.shape != second.shape or first.dtype != second.dtype:
+            return True
+        return first.data_ptr() != second.data_ptr() and not torch.equal(first, second)
 
     def release(self) -> None:
         """Take the shards' pages out of this process; they come back from the files when used again."""

@@ -67,7 +67,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Build, and print the tree and what to run next."""
     from ditto.builders.room import size_text
-    from ditto.cli.tree import build_record, next_command, tree_text
+    from ditto.cli.tree import build_record, next_command, tree_text, unused_line
     from ditto.dumps import dumping
     from ditto.families.multimodal import MultimodalModel
 
@@ -82,6 +82,8 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(record, indent=1, ensure_ascii=False))
     else:
         print(tree_text(tree))
+        if tree.manifest.unused:
+            print(unused_line(tree.manifest.unused))
         print(f"{record['seconds']:.1f} s, peak {size_text(record['peak_bytes'])}{_reused(record['reused'])}")
         print(f"next: {next_command(tree, options.output)}")
     return 0

@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
 def plan_text(plan: Plan) -> str:
     """A plan for a person."""
     from ditto.builders.room import available_memory, size_text
+    from ditto.cli.tree import unused_line
 
     lines = [f"{plan.model}   {plan.model_type}, target {plan.target}, {plan.dtype}, weights {plan.weights_place}"]
     if plan.shapes != "checkpoint":
@@ -56,7 +57,7 @@ def plan_text(plan: Plan) -> str:
         f"  GPU, KV cache  {size_text(plan.cache)}",
     ]
     if plan.unused:
-        lines += ["", f"not used by any engine: {len(plan.unused)} tensors, e.g. {plan.unused[0]}"]
+        lines += ["", unused_line(plan.unused)]
     for refusal in plan.refused:
         lines += ["", f"cannot be built: {refusal.cause}"]
         lines += [f"  at: {place}" for place in refusal.places if place]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,12 @@ def identity(manifest: Manifest) -> dict[str, str]:
         f": {', '.join(manifest.unused[:5])}{' ...' if len(manifest.unused) > 5 else ''}" if manifest.unused else ""
     )
     return made
+
+
+def unused_line(unused: Sequence[str]) -> str:
+    """The checkpoint tensors that no engine uses: how many, and the first."""
+    count = f"{len(unused)} tensor{'s' if len(unused) > 1 else ''}"
+    return f"not used by any engine: {count}, e.g. {unused[0]}"
 
 
 def fact_text(value: Any) -> str:

@@ -69,7 +69,7 @@ def test_a_folder_without_weights_says_what_is_missing(tmp_path):
 
 def test_pickled_weights_are_not_read(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
-    with pytest.raises(CheckpointError, match="only safetensors are read"):
+    with pytest.raises(CheckpointError, match=r"pytorch_model.bin is not read, only safetensors are"):
         CheckpointIndex.open(tmp_path)
 
 
@@ -118,7 +118,6 @@ def test_a_header_that_is_no_json_is_refused(folder):
     [
         (lambda header: header["b"].update(shape=[5]), "contradicts itself"),
         (lambda header: header["b"].update(data_offsets=[8, 2]), "contradicts itself"),
-        (lambda header: header["b"].update(dtype="F4"), "dtype F4, which is not read"),
         (lambda header: header["b"].pop("shape"), "damaged header entry"),
         (lambda header: header["b"].update(shape="wide"), "damaged header entry"),
     ],
@@ -128,3 +127,23 @@ def test_a_header_entry_that_cannot_be_right_is_refused(folder, change, reason):
     with pytest.raises(CheckpointError, match=reason) as caught:
         CheckpointIndex.open(folder)
     assert "tensor `b`" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "told"),
+    [("F4", "F4, a quantised form"), ("F6_E2M3", "a quantised form"), ("Q8", "Q8, which is not known")],
+)
+def test_a_dtype_that_is_not_read_is_no_damage(folder, dtype, told):
+    rewrite_header(folder / "model.safetensors", lambda header: header["b"].update(dtype=dtype))
+    with pytest.raises(CheckpointError, match=told) as caught:
+        CheckpointIndex.open(folder)
+    assert "`b`" in str(caught.value)
+    assert "download" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["model.gguf", "model.fp16.safetensors", "pytorch_model.bin", "tf_model.h5"])
+def test_weights_of_another_form_are_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(CheckpointError, match="is not read") as caught:
+        CheckpointIndex.open(tmp_path)
+    assert "download" not in str(caught.value)

@@ -1,0 +1,198 @@
+"""Refusal of checkpoints whose tensors are not the model's values: quantised formats, adapters, other file formats."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ditto.checkpoint.index import TensorRecord
+from ditto.errors import CheckpointError
+
+_FULL_PRECISION = "build from the model's checkpoint in float32, float16 or bfloat16"
+# In which a checkpoint's tensors are the model's values; of others, values follow with a scale.
+VALUE_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+# Keys of config.json, at any depth, under which quantisation tools describe what they did.
+_CONFIG_KEYS = ("quantization_config", "compression_config", "quant_config")
+# Files beside config.json in which they do.
+_SIDE_FILES = {
+    "hf_quant_config.json": "ModelOpt",
+    "quant_config.json": "AWQ",
+    "quantization_config.json": "AutoRound",
+    "quantize_config.json": "GPTQ",
+}
+# Names of tensors that belong to a quantised or adapted weight.
+_TENSOR_MARKS = {
+    r"\.weight_scale_inv$": "fine-grained FP8",
+    r"\.(qweight|qzeros|g_idx)$": "GPTQ or AWQ",
+    r"\.(weight_scale_2|pre_quant_scale)$": "ModelOpt",
+    r"\.weight_(packed|scale|zero_point|global_scale|shape|g_idx)$": "compressed-tensors or ModelOpt",
+    r"\.(input|output|activation|input_global)_scale$": "compressed-tensors or ModelOpt",
+    r"\.[kv]_scale$|\.kv_scale$": "scaled KV cache",
+    r"\.SCB$|\.weight\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\b.*)$": "bitsandbytes",
+    r"_(blocks|scales)$": "MXFP4",
+    r"\.scales$": "GPTQ, AWQ or MLX",
+}
+_ADAPTER_MARK = re.compile(r"\b(lora_\w+|base_layer|modules_to_save|original_module)\b")
+# Folders of other tools, which have no config.json of Hugging Face's.
+_OTHER_FORMS = {
+    "*.gguf": ("GGUF files", "convert the original Hugging Face checkpoint instead"),
+    "model_index.json": ("a diffusers pipeline", "give the folder of a language model"),
+    "params.json": (
+        "a model in Meta's or Mistral's own format",
+        "convert it with transformers' `convert_llama_weights_to_hf.py` or `convert_mistral_weights_to_hf.py`, or use "
+        "the converted model on the hub",
+    ),
+    "*.nemo": ("a NeMo archive", "export it to Hugging Face's format with NeMo"),
+    "manifest.json": ("an engine tree, not a checkpoint", "give the model that it was built from"),
+}
+
+
+def raw_config(folder: Path) -> Mapping[str, Any]:
+    """The object in config.json as written; empty where there is none that can be read."""
+    return _json_object(folder / "config.json")
+
+
+def check_form(folder: Path) -> None:
+    """Check that a folder holds a whole model of Hugging Face's with its values as they are.
+
+    Raises:
+        CheckpointError: it holds an adapter, a quantised model or something else.
+    """
+    if folder.is_file():
+        raise CheckpointError(
+            "The model is a file; a checkpoint is a folder.", where=str(folder), remedy=_remedy_for_file(folder)
+        )
+    _check_adapter(folder)
+    if not (folder / "config.json").is_file():
+        for pattern, (form, remedy) in _OTHER_FORMS.items():
+            if any(folder.glob(pattern)):
+                raise CheckpointError(
+                    f"The folder has no config.json: it holds {form}.", where=str(folder), remedy=remedy
+                )
+        raise CheckpointError(
+            "The checkpoint folder has no config.json.",
+            where=str(folder),
+            remedy="give a folder that `save_pretrained` wrote, or download the checkpoint with its config.json",
+        )
+    for key, stated in _stated(raw_config(folder)):
+        raise CheckpointError(
+            f"The checkpoint is quantised: {_format_of(stated)} (`{key}`). Its tensors are not the model's values.",
+            where=str(folder / "config.json"),
+            remedy=_FULL_PRECISION,
+        )
+    for name, tool in _SIDE_FILES.items():
+        if (folder / name).is_file():
+            detail = _format_of(_json_object(folder / name), tool)
+            raise CheckpointError(
+                f"The checkpoint is quantised: {detail}. Its tensors are not the model's values.",
+                where=str(folder / name),
+                remedy=_FULL_PRECISION,
+            )
+
+
+def check_marks(tensors: Collection[str], where: str) -> None:
+    """Check that no tensor, of those which the model does not know, belongs to a quantised or adapted weight.
+
+    Raises:
+        CheckpointError: one does.
+    """
+    adapters = [name for name in tensors if _ADAPTER_MARK.search(name)]
+    if adapters:
+        raise CheckpointError(
+            f"The checkpoint holds an adapter that is not merged: {named(adapters)}.",
+            where=where,
+            remedy="merge it with PEFT's `merge_and_unload()` and save the model with `save_pretrained`",
+        )
+    for mark, form in _TENSOR_MARKS.items():
+        marked = [name for name in tensors if re.search(mark, name)]
+        if marked:
+            raise CheckpointError(
+                f"The checkpoint is quantised ({form}): {named(marked)} would be ignored.",
+                where=where,
+                remedy=_FULL_PRECISION,
+            )
+
+
+def check_stored(name: str, stored: str, record: TensorRecord, wanted: Tensor) -> None:
+    """Check that a stored tensor can be the model's parameter or buffer `name`: in shape, and in a dtype of values.
+
+    Raises:
+        CheckpointError: it cannot.
+    """
+    if record.shape != tuple(wanted.shape):
+        raise CheckpointError(
+            f"tensor `{stored}` has shape {list(record.shape)}, the model's `{name}` has {list(wanted.shape)}",
+            where=str(record.file),
+            remedy="check that config.json belongs to this checkpoint",
+        )
+    if record.dtype != wanted.dtype and wanted.is_floating_point() and record.dtype not in VALUE_DTYPES:
+        raise CheckpointError(
+            f"Tensor `{stored}` is stored as {str(record.dtype).removeprefix('torch.')}: the checkpoint is quantised, "
+            "and these are not the model's values.",
+            where=str(record.file),
+            remedy=_FULL_PRECISION,
+        )
+
+
+def named(tensors: Collection[str]) -> str:
+    """The first few of some tensors, and how many more there are."""
+    first = sorted(tensors)[:3]
+    more = len(tensors) - len(first)
+    return ", ".join(f"`{name}`" for name in first) + (f" and {more} more" if more else "")
+
+
+def _check_adapter(folder: Path) -> None:
+    if (folder / "adapter_config.json").is_file():
+        adapter = _json_object(folder / "adapter_config.json")
+        kind, base = adapter.get("peft_type", "PEFT"), adapter.get("base_model_name_or_path")
+        raise CheckpointError(
+            f"The folder holds an adapter ({kind}){f' for {base}' if base else ''}, not a whole model.",
+            where=str(folder / "adapter_config.json"),
+            remedy="merge it into its model with PEFT's `merge_and_unload()`, save that with `save_pretrained`, and "
+            "build from the result",
+        )
+
+
+def _stated(config: object, prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Descriptions of a quantisation in a configuration and those inside it, by path."""
+    for key, value in config.items() if isinstance(config, dict) else ():
+        path = f"{prefix}{key}"
+        mlx = key == "quantization" and isinstance(value, dict) and {"bits", "group_size", "quant_algo"} & set(value)
+        if value and (key in _CONFIG_KEYS or mlx):
+            yield path, value if isinstance(value, dict) else {"quant_method": str(value)}
+        else:
+            yield from _stated(value, f"{path}.")
+
+
+def _format_of(stated: Mapping[str, Any], tool: str | None = None) -> str:
+    """A format's name from what a tool says of it: the method, and the details that tell its variants apart."""
+    inner = stated.get("quantization") if isinstance(stated.get("quantization"), dict) else stated
+    producer = stated.get("producer")
+    method = stated.get("quant_method") or (producer or {}).get("name") if isinstance(producer, dict) else None
+    method = stated.get("quant_method") or method or tool
+    if method is None:
+        loaded = [key for key in stated if key.lstrip("_").startswith("load_in_") and stated[key]]
+        method = "bitsandbytes" if loaded else "a format without a name"
+    keys = ("format", "fmt", "quant_algo", "bits", "w_bit", "quant_type", "bnb_4bit_quant_type", "group_size")
+    details = [f"{key} {inner[key]}" for key in keys if isinstance(inner.get(key), (str, int)) and inner[key]]
+    return ", ".join([str(method), *details])
+
+
+def _remedy_for_file(file: Path) -> str:
+    if file.suffix == ".gguf":
+        return "GGUF is not read: give the folder of the original Hugging Face checkpoint"
+    return "give the folder that config.json and the safetensors files lie in"
+
+
+def _json_object(path: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # whoever needs its content says what is wrong with it
+        return {}
+    return found if isinstance(found, dict) else {}
