@@ -106,7 +106,7 @@ def test_a_configuration_with_impossible_values_is_refused(folder, values):
     config.pop("head_dim", None)
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"configuration|shape"):
-        LlmBuilder.from_pretrained(str(folder)).with_target("tensorrt-rtx").build(folder / "tree")
+        LlmBuilder.from_pretrained(str(folder)).with_target("tensorrt-rtx").build(folder.parent / "tree")
 
 
 @pytest.mark.parametrize(

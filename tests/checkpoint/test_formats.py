@@ -129,14 +129,14 @@ def test_a_tensor_in_a_storage_dtype_is_refused_without_any_configuration(folder
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     name = str(dtype).removeprefix("torch.")
     with pytest.raises(CheckpointError, match=f"`{layer}` is stored as {name}: the checkpoint is quantised"):
-        LlmBuilder.from_pretrained(str(folder)).with_target("tensorrt-rtx").build(folder / "tree")
+        LlmBuilder.from_pretrained(str(folder)).with_target("tensorrt-rtx").build(folder.parent / "tree")
 
 
 @pytest.mark.parametrize("part", ["vision", "llm"])
 def test_so_it_is_in_a_shard_of_either_half(tmp_path, part):
     model = llava()
-    model.save_pretrained(tmp_path, max_shard_size="50KB")
-    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    model.save_pretrained(tmp_path / "model", max_shard_size="50KB")
+    shards = sorted((tmp_path / "model").glob("model-*.safetensors"))
     assert len(shards) > 1
     wanted = "vision_tower" if part == "vision" else "language_model"
     for shard in shards:
@@ -146,7 +146,7 @@ def test_so_it_is_in_a_shard_of_either_half(tmp_path, part):
             tensors[chosen[0]] = tensors[chosen[0]].to(torch.float8_e4m3fn)
             save_file(tensors, shard, metadata={"format": "pt"})
             break
-    family = LlavaModel.from_pretrained(str(tmp_path)).with_target("tensorrt-rtx")
+    family = LlavaModel.from_pretrained(str(tmp_path / "model")).with_target("tensorrt-rtx")
     for build in (family.build_all, family.vision.build, family.llm.build):
         with pytest.raises(CheckpointError, match=f"`{chosen[0]}` is stored as float8_e4m3fn"):
             build(tmp_path / "tree")
