@@ -97,3 +97,9 @@ def _architecture(config: Any) -> str:
     if isinstance(known, (tuple, list)):
         known = known[0]
     return known or (getattr(config, "architectures", None) or [f"{config.model_type}ForCausalLM"])[0]
+
+
+def image_token_id(config: Any) -> int | None:
+    """The token that stands for one row of image features in a prompt, None for a text model."""
+    image = getattr(config, "image_token_index", None)
+    return image if image is not None else getattr(config, "image_token_id", None)

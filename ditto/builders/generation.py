@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ditto.builders.facts import image_token_id
 from ditto.engine import Tokens
 from ditto.errors import CheckpointError
 
@@ -73,8 +74,7 @@ def tokens(config: Any, defaults: Mapping[str, Any], vocab_size: int) -> Tokens:
     """
     ends = _ids(defaults, "eos_token_id")
     pads = [token for token in (*_ids(defaults, "pad_token_id"), *ends) if 0 <= token < vocab_size]
-    image = getattr(config, "image_token_index", None)
-    image = image if image is not None else getattr(config, "image_token_id", None)
+    image = image_token_id(config)
     return Tokens(
         vocab_size=vocab_size, end=[token for token in ends if token >= 0], pad=next(iter(pads), 0), image=image
     )

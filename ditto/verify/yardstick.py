@@ -13,6 +13,7 @@ import torch
 from attrs import define, frozen
 from torch import Tensor, nn
 
+from ditto.builders.facts import image_token_id
 from ditto.verify.inputs import Prompts
 from ditto.verify.model import image_features
 
@@ -63,11 +64,23 @@ def _plain_settings(model: Any) -> Generator[None]:
 @torch.no_grad()
 def look(model: Any, prompt: Prompts, tokens: Sequence[int]) -> Yardstick:
     """The model's numbers for one prompt that `tokens` follow."""
-    ids = torch.cat([prompt.ids, torch.tensor([list(tokens[:-1])], dtype=torch.int64)], 1)
-    given = {"input_ids": ids.to(model.device), **_pixels(model, prompt)}
-    logits = model(**given, use_cache=False, logits_to_keep=len(tokens)).logits[0]
-    features = None if prompt.pixels is None else image_features(model, prompt.pixels).float().cpu()
-    return Yardstick(features, logits.float().cpu(), tuple(tokens))
+    features = None if prompt.pixels is None else image_features(model, prompt.pixels)
+    logits = model(**_continued(model, prompt, features, tokens[:-1]), use_cache=False, logits_to_keep=len(tokens))
+    features = None if features is None else features.float().cpu()
+    return Yardstick(features, logits.logits[0].float().cpu(), tuple(tokens))
+
+
+def _continued(model: Any, prompt: Prompts, features: Tensor | None, answer: Sequence[int]) -> dict[str, Tensor]:
+    """A model's inputs for a prompt and its answer. An image token in the answer is a token like any other, as it is
+    in `generate`, which gives images with the prompt alone."""
+    ids = torch.cat([prompt.ids, torch.tensor([list(answer)], dtype=torch.int64)], 1).to(model.device)
+    image = image_token_id(model.config)
+    if features is None or image not in answer:
+        return {"input_ids": ids, **_pixels(model, prompt)}
+    embedded = model.get_input_embeddings()(ids)
+    places = (prompt.ids[0] == image).nonzero().flatten().to(model.device)
+    embedded[0, places] = features.flatten(0, 1).to(embedded)
+    return {"inputs_embeds": embedded}
 
 
 @define

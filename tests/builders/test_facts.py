@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import Gemma2Config, LlamaConfig, Phi3Config, Qwen2Config, Qwen3Config
 
 from ditto import LlmBuilder
-from ditto.builders.facts import llm_facts, rope_parameters
+from ditto.builders.facts import image_token_id, llm_facts, rope_parameters
 from ditto.errors import CheckpointError
 from ditto.targets import target
-from tests.support.models import GEMMA2, LLAMA3_ROPE, TEXT, llama, rope
+from tests.support.models import GEMMA2, LLAMA3_ROPE, TEXT, llama, llava, rope
 
 
 def test_a_llama_is_described_by_its_configuration():
@@ -69,3 +71,9 @@ def test_keys_that_some_architectures_demand():
     qwen = llm_facts(Qwen2Config(**TEXT, **rope()), 128)
     gemma = llm_facts(Gemma2Config(**TEXT, **GEMMA2, **rope()), 128)
     assert (qwen.extra["qwen_type"], gemma.extra["query_pre_attn_scalar"]) == ("qwen2", 24)
+
+
+def test_the_image_token_is_known_by_either_name():
+    assert image_token_id(llava(image_token_index=40).config) == 40
+    assert image_token_id(SimpleNamespace(image_token_index=None, image_token_id=7)) == 7
+    assert image_token_id(LlamaConfig(**TEXT)) is None

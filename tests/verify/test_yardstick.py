@@ -71,6 +71,42 @@ def test_features_are_hugging_faces():
     assert any("multi_modal_projector" in path for path in seen)
 
 
+class Forced:
+    """A processor for `generate` that gives these tokens."""
+
+    def __init__(self, start, tokens):
+        self.start, self.tokens = start, tokens
+
+    def __call__(self, ids, scores):
+        forced = torch.full_like(scores, -1e9)
+        forced[:, self.tokens[ids.shape[1] - self.start]] = 0
+        return forced
+
+
+@pytest.mark.parametrize("image_token", [127, 40])
+@pytest.mark.parametrize("answer", [(11, 12, 13), (11, -1, 12, -1, -1, 13), (-1, 5), (5, -1)])
+def test_an_image_token_in_an_answer_is_a_token_like_any_other(image_token, answer):
+    """As `generate` has it, which decodes behind a cache, without pixels."""
+    model = llava(image_token_index=image_token)
+    model.generation_config.eos_token_id = None
+    ids = torch.tensor([[5, *[image_token] * 16, 6]])
+    prompt = Prompts(ids, torch.randn(1, 3, 28, 28))
+    tokens = tuple(image_token if token < 0 else token for token in answer)
+    with torch.no_grad():
+        made = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values=prompt.pixels,
+            max_new_tokens=len(tokens),
+            logits_processor=[Forced(ids.shape[1], tokens)],
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    assert tuple(made.sequences[0, ids.shape[1] :].tolist()) == tokens
+    assert torch.allclose(look(model, prompt, tokens).logits, torch.cat(made.logits), atol=1e-4)
+
+
 def test_modules_are_seen_from_both_sides(model):
     seen = modules(model, TEXT)
     block = model.model.layers[1]
