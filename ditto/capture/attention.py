@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ditto import ops
 from ditto.errors import ModelError, UnsupportedFact
+from ditto.ops.attention import AttentionArguments
 
 IMPLEMENTATION = "ditto"
 
@@ -75,18 +76,19 @@ def attention_function(
     bare = attention_mask is None
     # transformers 4.51 makes masks with room for a token to come; its own functions cut them like this.
     mask = None if attention_mask is None else attention_mask[..., : key.shape[-2]]
-    result = ops.attention(
-        query,
-        key,
-        value,
-        mask,
-        s_aux,
-        query.shape[-1] ** -0.5 if scaling is None else float(scaling),
-        bool(causal) and bare,
-        (sliding_window or 0) if causal and bare else 0,
-        float(softcap or 0.0),
-        int(getattr(module, "layer_idx", None) or 0),
+    attention = AttentionArguments(
+        query=query,
+        key=key,
+        value=value,
+        mask=mask,
+        sinks=s_aux,
+        scale=query.shape[-1] ** -0.5 if scaling is None else float(scaling),
+        causal=bool(causal) and bare,
+        window=(sliding_window or 0) if causal and bare else 0,
+        softcap=float(softcap or 0.0),
+        layer=int(getattr(module, "layer_idx", None) or 0),
     )
+    result = ops.attention(*attention.args)
     return result.transpose(1, 2), None
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Generic, Optional, TypeVar
 
 import torch
+from attrs import astuple, frozen
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 @torch.library.custom_op("ditto::attention", mutates_args=())
@@ -75,3 +78,24 @@ def visible(length: int, window: int = 0, device: torch.device | str = "cpu") ->
     queries, keys = positions[:, None], positions[None, :]
     seen = keys <= queries
     return seen & (keys > queries - window) if window else seen
+
+
+@frozen
+class AttentionArguments(Generic[T]):
+    """The arguments of `attention` by name, in its order. Its tensors are graph nodes, or values of a network."""
+
+    query: T
+    key: T
+    value: T
+    mask: T | None
+    sinks: T | None
+    scale: float
+    causal: bool
+    window: int
+    softcap: float
+    layer: int
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """As `attention` takes them."""
+        return astuple(self, recurse=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ditto.errors import ModelError, at
+from ditto.ops.attention import AttentionArguments
 from ditto.program import Program
 from ditto.rewrite.rule import arguments
 
@@ -27,22 +28,20 @@ def recognise_sdpa(program: Program) -> int:
             if query.dim() != 4:
                 continue
         scale = given["scale"] if given["scale"] is not None else query.shape[-1] ** -0.5
+        attention = AttentionArguments(
+            query=given["query"],
+            key=given["key"],
+            value=given["value"],
+            mask=given["attn_mask"],
+            sinks=None,
+            scale=float(scale),
+            causal=bool(given["is_causal"]),
+            window=0,
+            softcap=0.0,
+            layer=0,
+        )
         with program.graph.inserting_before(node):
-            made = program.graph.call_function(
-                torch.ops.ditto.attention.default,
-                (
-                    given["query"],
-                    given["key"],
-                    given["value"],
-                    given["attn_mask"],
-                    None,
-                    float(scale),
-                    bool(given["is_causal"]),
-                    0,
-                    0.0,
-                    0,
-                ),
-            )
+            made = program.graph.call_function(torch.ops.ditto.attention.default, attention.args)
         made.meta.update(node.meta)
         node.replace_all_uses_with(made)
         count += 1

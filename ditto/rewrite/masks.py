@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor, fx
 
 from ditto.errors import UnsupportedFact, at
 from ditto.network import dims
-from ditto.ops.attention import visible
+from ditto.ops.attention import AttentionArguments, visible
 from ditto.ops.traits import Trait, traits_of
 from ditto.program import Program, evaluate
 from ditto.rewrite.rule import arguments
@@ -43,20 +43,20 @@ def state_masks(program: Program, sizes: Mapping[str, int]) -> int:
     for node in list(program.graph.nodes):
         if node.target != torch.ops.ditto.attention.default:
             continue
-        mask = arguments(node)["mask"]
-        if not isinstance(mask, fx.Node):
+        given: AttentionArguments[fx.Node] = AttentionArguments(**arguments(node))
+        mask = given.mask
+        if mask is None:
             continue
         with at(program.place(node)):
             if mask not in known:
                 known[mask] = _look_at(program, mask, sizes)
         found = known[mask]
-        args = list(node.args)
         if isinstance(found, _Facts):
-            args[3], args[6], args[7] = None, found.causal, found.window
+            given = evolve(given, mask=None, causal=found.causal, window=found.window)
         elif not program.is_constant(mask) or mask.meta["val"].dtype != torch.bool:
             with program.graph.inserting_before(node):
-                args[3] = program.constant(found, "mask")
-        node.args = tuple(args)
+                given = evolve(given, mask=program.constant(found, "mask"))
+        node.args, node.kwargs = given.args, {}
         count += 1
     program.sweep()
     return count

@@ -21,6 +21,7 @@ from ditto.network.dims import multiply
 from ditto.network.graph import Value
 from ditto.network.layers import Activation, ElementWise, Fill, Reduce, Select, Softmax
 from ditto.network.spec import Spec
+from ditto.ops.attention import AttentionArguments
 from ditto.targets.tensorrt.attention import UNSEEN, fused, written_out
 from ditto.targets.tensorrt.lowering import BATCH, SEQUENCE, Decoder, sees
 
@@ -48,15 +49,16 @@ class Prefill(ApartDecoder):
     """Attention of prompts, whose rows' caches are empty. Nothing reads what is written into them."""
 
     @override
-    def _attend(
-        self, net: Lowering, q: Value, k: Value, v: Value, scale: float, window: int, softcap: float, layer: int
-    ) -> Value:
+    def _attend(self, net: Lowering, given: AttentionArguments[Value]) -> Value:
         """Attention of new tokens over each other; their keys and values go into the cache."""
-        self._written(net, layer, k, v)
-        if not (window or softcap):
-            return fused(net, q, k, v, scale, True, None)
-        seen = self._mask(net, window)
-        return written_out(net, q, k, v, scale, softcap, seen) if softcap else fused(net, q, k, v, scale, False, seen)
+        self._written(net, given.layer, given.key, given.value)
+        qkv = given.query, given.key, given.value
+        if not (given.window or given.softcap):
+            return fused(net, *qkv, given.scale, True, None)
+        seen = self._mask(net, given.window)
+        if given.softcap:
+            return written_out(net, *qkv, given.scale, given.softcap, seen)
+        return fused(net, *qkv, given.scale, False, seen)
 
     @override
     def _mask(self, net: Lowering, window: int) -> Value:
@@ -85,12 +87,10 @@ class Decode(ApartDecoder):
         return self._cache_slots
 
     @override
-    def _attend(
-        self, net: Lowering, q: Value, k: Value, v: Value, scale: float, window: int, softcap: float, layer: int
-    ) -> Value:
+    def _attend(self, net: Lowering, given: AttentionArguments[Value]) -> Value:
         """Attention of one token per row, its key and value among those in the cache."""
-        seen = self._mask(net, window)
-        return over_cache(net, q, *self._written(net, layer, k, v), seen, scale, softcap)
+        seen, caches = self._mask(net, given.window), self._written(net, given.layer, given.key, given.value)
+        return over_cache(net, given.query, *caches, seen, given.scale, given.softcap)
 
     @override
     def _mask(self, net: Lowering, window: int) -> Value:

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from attrs import define, field
+from attrs import define, evolve, field
 from torch._ops import OpOverload
 
 from ditto.errors import UnsupportedFact
 from ditto.lowering import Lowering, Operand, Table, table
+from ditto.lowering.attention import by_name
 from ditto.lowering.registry import LoweringFunction
 from ditto.network import symbol
 from ditto.network.graph import Value
@@ -28,6 +29,7 @@ from ditto.network.layers import (
     Unary,
 )
 from ditto.network.spec import Spec
+from ditto.ops.attention import AttentionArguments
 from ditto.targets.tensorrt.attention import fused, written_out
 
 _ops = torch.ops.ditto
@@ -46,47 +48,26 @@ def _refuse_sinks(sinks: Operand | None) -> None:
         )
 
 
-def attention(
-    net: Lowering,
-    query: Operand,
-    key: Operand,
-    value: Operand,
-    mask: Operand | None,
-    sinks: Operand | None,
-    scale: float,
-    causal: bool,
-    window: int,
-    softcap: float,
-    layer: int,
-) -> Value:
+@by_name
+def attention(net: Lowering, given: AttentionArguments[Operand]) -> Value:
     """Attention over the tokens of the call, as in a vision tower."""
-    del layer
-    seen = plain_mask(net, query, key, mask, sinks, causal, window, softcap)
-    q, k, v = (net.value(operand) for operand in (query, key, value))
-    if softcap:
-        return written_out(net, q, k, v, scale, softcap, seen)
-    return fused(net, q, k, v, scale, causal, seen)
+    seen = plain_mask(net, given)
+    q, k, v = (net.value(operand) for operand in (given.query, given.key, given.value))
+    if given.softcap:
+        return written_out(net, q, k, v, given.scale, given.softcap, seen)
+    return fused(net, q, k, v, given.scale, given.causal, seen)
 
 
-def plain_mask(
-    net: Lowering,
-    query: Operand,
-    key: Operand,
-    mask: Operand | None,
-    sinks: Operand | None,
-    causal: bool,
-    window: int,
-    softcap: float,
-) -> Value | None:
+def plain_mask(net: Lowering, given: AttentionArguments[Operand]) -> Value | None:
     """The mask of attention outside a decoder, bool [B, 1, S, K], or None.
 
     Raises:
         UnsupportedFact: sinks, a window, a bias on the scores, or causal attention that is more than causal.
     """
-    _refuse_sinks(sinks)
-    if window or (causal and (softcap or mask is not None)):
+    _refuse_sinks(given.sinks)
+    if given.window or (given.causal and (given.softcap or given.mask is not None)):
         raise UnsupportedFact("windowed or soft-capped causal attention outside a decoder")
-    return None if mask is None else _whole_mask(net, mask, net.value(query), net.value(key))
+    return None if given.mask is None else _whole_mask(net, given.mask, net.value(given.query), net.value(given.key))
 
 
 def _whole_mask(net: Lowering, mask: Operand, query: Value, key: Value) -> Value:
@@ -145,7 +126,7 @@ class Decoder:
     def table(self) -> Table:
         """The shared lowerings and those of the decoder."""
         mine: Mapping[OpOverload, LoweringFunction] = {
-            _ops.attention.default: self.attention,
+            _ops.attention.default: by_name(self.attention),
             _ops.rope.default: rope,
             _ops.prompt_rows.default: prompt_rows,
             _ops.last_tokens.default: last_tokens,
@@ -158,34 +139,21 @@ class Decoder:
             self._write_indices = self.net.input("write_indices", Spec((BATCH,), torch.int32))
         return self._write_indices
 
-    def attention(
-        self,
-        net: Lowering,
-        query: Operand,
-        key: Operand,
-        value: Operand,
-        mask: Operand | None,
-        sinks: Operand | None,
-        scale: float,
-        causal: bool,
-        window: int,
-        softcap: float,
-        layer: int,
-    ) -> Value:
+    def attention(self, net: Lowering, given: AttentionArguments[Operand]) -> Value:
         """Attention of a decoder: what is refused is the same for all forms of it, the rest is `_attend`."""
-        refuse_all_but_causal(mask, sinks, causal)
-        q, k, v = (net.value(operand) for operand in (query, key, value))
-        return self._attend(net, q, k, v, scale, window, softcap, layer)
+        refuse_all_but_causal(given.mask, given.sinks, given.causal)
+        q, k, v = (net.value(operand) for operand in (given.query, given.key, given.value))
+        return self._attend(net, evolve(given, query=q, key=k, value=v))
 
-    def _attend(
-        self, net: Lowering, q: Value, k: Value, v: Value, scale: float, window: int, softcap: float, layer: int
-    ) -> Value:
+    def _attend(self, net: Lowering, given: AttentionArguments[Value]) -> Value:
         """Attention of new tokens over the cache and themselves."""
-        keys, values = (self._cached(net, kind, layer, new) for kind, new in (("key", k), ("value", v)))
-        seen = self._mask(net, window)
-        if softcap:
-            return written_out(net, q, keys, values, scale, softcap, seen)
-        return fused(net, q, keys, values, scale, False, seen)
+        keys, values = (
+            self._cached(net, kind, given.layer, new) for kind, new in (("key", given.key), ("value", given.value))
+        )
+        seen = self._mask(net, given.window)
+        if given.softcap:
+            return written_out(net, given.query, keys, values, given.scale, given.softcap, seen)
+        return fused(net, given.query, keys, values, given.scale, False, seen)
 
     def _cached(self, net: Lowering, kind: str, layer: int, new: Value) -> Value:
         past = f"past_{kind}_{layer}"

@@ -18,12 +18,14 @@ from ditto.configs import Limits, TrtllmConfig
 from ditto.errors import UnsupportedFact
 from ditto.lowering import Lowering, Operand, Table, table
 from ditto.lowering.arithmetic import binary
+from ditto.lowering.attention import by_name
 from ditto.lowering.linear import linear as plain_linear
 from ditto.lowering.registry import LoweringFunction
 from ditto.network import Spec, symbol
 from ditto.network.graph import Value
 from ditto.network.layers import Concatenation, ElementWise, Gather, Select
 from ditto.network.weight import Folded, Literal, Stored, fold, resolve
+from ditto.ops.attention import AttentionArguments
 from ditto.targets.target import LlmFacts
 from ditto.targets.tensorrt.attention import written_out
 from ditto.targets.tensorrt.lowering import plain_mask
@@ -223,23 +225,11 @@ def _rotate(net: Lowering, x: Value, c: Value, s: Value, interleaved: bool) -> V
     return net.reshape(net.add(Concatenation(axis + 1), *pairs), x.spec.shape)
 
 
-def vision_attention(
-    net: Lowering,
-    query: Operand,
-    key: Operand,
-    value: Operand,
-    mask: Operand | None,
-    sinks: Operand | None,
-    scale: float,
-    causal: bool,
-    window: int,
-    softcap: float,
-    layer: int,
-) -> Value:
+@by_name
+def vision_attention(net: Lowering, given: AttentionArguments[Operand]) -> Value:
     """Attention of a vision tower in TensorRT 10.9's layers."""
-    del layer
-    if causal:
+    if given.causal:
         raise UnsupportedFact("causal attention in a vision tower")
-    seen = plain_mask(net, query, key, mask, sinks, causal, window, softcap)
-    q, k, v = (net.value(operand) for operand in (query, key, value))
-    return written_out(net, q, k, v, scale, softcap, seen)
+    seen = plain_mask(net, given)
+    q, k, v = (net.value(operand) for operand in (given.query, given.key, given.value))
+    return written_out(net, q, k, v, given.scale, given.softcap, seen)
