@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
+import torch
 from transformers import AutoTokenizer
+from transformers.generation.stopping_criteria import StopStringCriteria
 
 from ditto.families.wording import Wording
 
+END = 256  # <|end|>
+
 
 class Bytes:
-    """A tokenizer whose tokens are bytes: any character can be cut."""
+    """A tokenizer whose tokens are bytes: any character can be cut. There is one special token."""
 
     def decode(self, ids, skip_special_tokens):
-        assert skip_special_tokens
-        return bytes(ids).decode("utf-8", errors="replace")
+        special = b"" if skip_special_tokens else b"<|end|>"
+        return b"".join(special if token == END else bytes([token]) for token in ids).decode(errors="replace")
 
 
 def pieces(wording, ids):
@@ -56,3 +62,59 @@ def test_what_could_have_become_a_stop_string_is_told_at_the_end():
     wording = Wording(Bytes(), ["END"])
     assert pieces(wording, b"aEN") == ["a", "", ""]
     assert wording.end() == "EN"
+
+
+def test_special_tokens_are_not_told():
+    wording = Wording(Bytes())
+    assert pieces(wording, [END, *b"a", END, END, *"é".encode()[:1], END, *"é".encode()[1:]]) == [
+        *["", "a", "", "", "", "", "é"]
+    ]
+    assert wording.end() == ""
+    assert wording.text == "aé"
+
+
+@pytest.mark.parametrize("stop", ["<|end|>", "|end", "b<|end|>", "ab<|", "|>", "<|end|><|end|>"])
+def test_a_special_token_that_holds_or_ends_a_stop_string_ends_the_answer(stop):
+    wording = Wording(Bytes(), [stop])
+    given = [*b"ab", END, *([END] if stop.count("end") > 1 else [])]
+    told = pieces(wording, given[:-1])
+    assert not wording.stopped
+    told.append(wording.add(given[-1]))
+    assert wording.stopped
+    assert "".join(told) == wording.text == {"b<|end|>": "a", "ab<|": ""}.get(stop, "ab")
+
+
+def test_text_after_a_special_token_may_end_a_stop_string():
+    wording = Wording(Bytes(), ["<|end|>\nUSER"])
+    told = pieces(wording, [*b"ab", END, *b"\nUS", *b"!", END, *b"\nUSER"])
+    assert "".join(told) == wording.text == "ab\nUS!"
+    assert wording.stopped
+    assert told[:7] == ["a", "b", "", "", "", "", "\nUS!"]
+
+
+@pytest.mark.parametrize(
+    "stops", [["</s>"], [" a</s>"], ["</s></s>"], ["s> s", "nothing"], ["e", "</s>"], ["/s><p", "ll<image>"], [" ring"]]
+)
+def test_an_answer_stops_at_the_token_at_which_hugging_face_stops(stops, shapes_checkpoint):
+    tokenizer = AutoTokenizer.from_pretrained(shapes_checkpoint)
+    criteria = StopStringCriteria(tokenizer, stops)
+    drawn = random.Random(4)
+    parts = [*tokenizer.all_special_ids, *tokenizer(" a small ring at all, no")["input_ids"]]
+    stopped = 0
+    for _ in range(60):
+        ids = [drawn.choice(parts) for _ in range(25)]
+        wording, made, told = Wording(tokenizer, stops), [], []
+        for token in [*tokenizer("top", add_special_tokens=False)["input_ids"], *ids]:
+            made.append(token)
+            told.append(wording.add(token))
+            assert wording.stopped == bool(criteria(torch.tensor([made]), None)), made
+            if wording.stopped:
+                stopped += 1
+                break
+        else:
+            told.append(wording.end())
+        assert "".join(told) == wording.text
+        assert tokenizer.decode(made, skip_special_tokens=True).startswith(wording.text)
+        if not wording.stopped:
+            assert tokenizer.decode(made, skip_special_tokens=True) == wording.text
+    assert stopped > 3
