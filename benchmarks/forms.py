@@ -23,6 +23,7 @@ from ditto.lowering.linear import linear
 from ditto.network import Dim, Network, Spec, Value, Weight, resolve, symbol
 from ditto.network.layers import Constant, ElementWise, Fill, MatrixMultiply, Reduce, Select, Softmax
 from ditto.network.weight import Stored, fold, stored_names
+from ditto.passes import SIMPLIFY, run_passes
 from ditto.targets import Profile
 from ditto.targets.tensorrt.attention import UNSEEN, fused
 from ditto.targets.tensorrt.lowering import sees
@@ -318,9 +319,8 @@ def in_products(net: Lowering, query: Value, key: Value, value: Value, seen: Val
 
 def finished(net: Lowering, made: Value) -> tuple[Network, dict[str, Weight]]:
     """A form's network, its matrices made inputs, and what these are."""
-    whole, matrices = net.network, dict[str, Weight]()
-    whole.output("made", made)
-    whole.prune()
+    net.network.output("made", made)
+    whole, matrices = run_passes(net.network, SIMPLIFY), dict[str, Weight]()
     network = Network("form", literals=whole.literals)
     for name, spec in whole.inputs.items():
         network.input(name, spec)
@@ -331,5 +331,5 @@ def finished(net: Lowering, made: Value) -> tuple[Network, dict[str, Weight]]:
             matrices[node.outputs[0]] = node.layer.weight
         else:
             network.append(node, specs)
-    network.output("made", network.value(made.name))
+    network.output("made", network.value(whole.outputs["made"]))
     return network, matrices

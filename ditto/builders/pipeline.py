@@ -23,6 +23,7 @@ from ditto.network import Network, check, network_text, save
 from ditto.network.calls import save_calls
 from ditto.network.parts import Parts, in_blocks, in_parts, whole
 from ditto.network.weight import TensorSource, stored_names
+from ditto.passes import SIMPLIFY, NetworkPass, run_passes
 from ditto.program import Program, program_text
 from ditto.progress import stage
 from ditto.rewrite import rewrite
@@ -43,6 +44,7 @@ class Job:
         positions: the input that holds token positions, None for a vision tower.
         joins: linear layers that read the same tensor become one.
         lower: from the rewritten program to the network.
+        passes: over the network, in order.
         profiles: of the engine.
         config: what goes into config.json, given the network.
         tensors: who has the checkpoint's numbers.
@@ -63,6 +65,7 @@ class Job:
     positions: str | None
     joins: bool = True
     lower: Callable[[Program], Network]
+    passes: tuple[NetworkPass, ...] = SIMPLIFY
     profiles: tuple[Profile, ...]
     config: Callable[[Network], LlmConfig | VisionConfig]
     tensors: TensorSource
@@ -102,10 +105,13 @@ def describe_all(job: Job) -> dict[str, tuple[Job, Network]]:
         program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype, longest)
         dump("captured", lambda: program_text(program))
         rewrite(program, job.sizes, job.positions, job.joins)
-        described = {part.name: (part, part.lower(program)) for part in (job, *job.more)}
-        for name, (_, network) in described.items():
+        described: dict[str, tuple[Job, Network]] = {}
+        for part in (job, *job.more):
+            lowered = part.lower(program)
+            dump(f"network of {part.name}", partial(network_text, lowered))
+            network = run_passes(lowered, part.passes)
             check(network)
-            dump(f"network of {name}", partial(network_text, network))
+            described[part.name] = part, network
     return described
 
 

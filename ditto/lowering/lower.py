@@ -7,18 +7,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from attrs import define, field
+from attrs import define
 from torch import SymInt, fx
 
 from ditto.errors import ModelError, Place, ShapeError, UnsupportedOperator, at
 from ditto.lowering.folding import fold_call
 from ditto.lowering.registry import Table, call
-from ditto.network import dims
-from ditto.network.dims import Dim, DimExpr
+from ditto.network.builder import NetworkBuilder
+from ditto.network.dims import DimExpr
 from ditto.network.graph import Network, Value
-from ditto.network.layer import Layer
-from ditto.network.layers import Cast, Concatenation, Constant, ElementWise, Identity, Shape, Shuffle, Slice
-from ditto.network.layers.shape import reshape_form
+from ditto.network.layers import Identity
 from ditto.network.spec import Spec
 from ditto.network.weight import Folded, Literal, Stored, Weight, fold
 from ditto.program import Program
@@ -28,7 +26,7 @@ Operand = Any  # a Value, a Weight, a number, a Dim, or a list of such: what a n
 
 
 @define
-class Lowering:
+class Lowering(NetworkBuilder):
     """What lowering functions work with: the network under construction and the node being lowered.
 
     Args:
@@ -37,11 +35,9 @@ class Lowering:
         weight_of: the weight of a parameter, by its name in the captured module.
     """
 
-    network: Network
     program: Program
     weight_of: Callable[[str], Weight]
     node: fx.Node | None = None
-    _inputs: dict[str, tuple[Value, int]] = field(factory=dict)
 
     @property
     def result(self) -> Spec:
@@ -49,28 +45,16 @@ class Lowering:
         assert self.node is not None
         return self.program.spec(self.node)
 
-    def add(self, layer: Layer, *inputs: Value) -> Value:
-        """Add a layer with one output."""
-        return self.network.add(layer, *inputs)
-
     def input(self, name: str, spec: Spec) -> Value:
         """Add a network input."""
-        value = self.network.input(name, spec)
-        for axis, dim in enumerate(spec.shape):
-            if isinstance(dim, DimExpr) and dim == dims.symbol(str(dim)):
-                self._inputs.setdefault(str(dim), (value, axis))
-        return value
-
-    def literal(self, tensor: torch.Tensor) -> Value:
-        """A constant that the network carries."""
-        return self.add(Constant(self.network.literals.keep(tensor)))
+        return self.network.input(name, spec)
 
     def value(self, operand: Operand) -> Value:
         """An operand as a value: weights become constants."""
         if isinstance(operand, Value):
             return operand
         if isinstance(operand, (Stored, Literal, Folded)):
-            return self.add(Constant(operand))
+            return self.constant(operand)
         raise ShapeError(f"{operand!r} is no tensor")
 
     def operand(self, operand: Operand, dtype: torch.dtype, rank: int) -> Value:
@@ -81,73 +65,9 @@ class Lowering:
             return self.reshape(self.cast(self.sizes((operand,)), dtype), (1,) * rank)
         if isinstance(operand, (Stored, Literal, Folded)):
             weight: Weight = operand if operand.dtype == dtype else fold("cast", operand, dtype)
-            return self.add(Constant(_of_rank(weight, rank)))
+            return self.constant(_of_rank(weight, rank))
         value = self.cast(self.value(operand), dtype)
         return self.reshape(value, (1,) * (rank - value.rank) + value.spec.shape)
-
-    def cast(self, x: Value, dtype: torch.dtype) -> Value:
-        """x in another dtype, if it is not of that dtype already."""
-        return x if x.spec.dtype == dtype else self.add(Cast(dtype), x)
-
-    def reshape(self, x: Value, shape: tuple[Dim, ...]) -> Value:
-        """x in another shape of as many elements."""
-        if x.spec.shape == shape:
-            return x
-        form = reshape_form(x.spec.shape, shape)
-        if form is not None:
-            return self.add(Shuffle(reshape=form), x)
-        return self.add(Shuffle(sizes=shape), x, self.sizes(shape))
-
-    def permute(self, x: Value, axes: tuple[int, ...]) -> Value:
-        """x with its axes in another order."""
-        return x if axes == tuple(range(len(axes))) else self.add(Shuffle(first=axes), x)
-
-    def slice(self, x: Value, axis: int, start: int, size: Dim, step: int = 1) -> Value:
-        """`size` slices of x along an axis."""
-        sizes = x.spec.shape[:axis] + (size,) + x.spec.shape[axis + 1 :]
-        starts = (0,) * axis + (start,) + (0,) * (x.rank - axis - 1)
-        steps = (1,) * axis + (step,) + (1,) * (x.rank - axis - 1)
-        return self.box(x, starts, sizes, steps)
-
-    def box(self, x: Value, start: tuple[int, ...], size: tuple[Dim, ...], stride: tuple[int, ...]) -> Value:
-        """A strided box of x; sizes that depend on inputs are computed at run time."""
-        static = all(isinstance(dim, int) for dim in size)
-        return self.add(Slice(start, size, stride), x, *([] if static else [self.sizes(size)]))
-
-    def sizes(self, shape: tuple[Dim, ...]) -> Value:
-        """A shape as an int64 [rank] tensor, from the shapes of the network's inputs."""
-        if all(isinstance(dim, int) for dim in shape):
-            return self.literal(torch.tensor(shape, dtype=torch.int64))
-        parts: list[Value] = []
-        static: list[int] = []
-        for dim in shape:
-            if isinstance(dim, int):
-                static.append(dim)
-                continue
-            if static:
-                parts.append(self.literal(torch.tensor(static, dtype=torch.int64)))
-                static = []
-            parts.append(self._size(dim))
-        if static:
-            parts.append(self.literal(torch.tensor(static, dtype=torch.int64)))
-        return parts[0] if len(parts) == 1 else self.add(Concatenation(axis=0), *parts)
-
-    def _size(self, dim: DimExpr) -> Value:
-        total: Value | None = None
-        for monomial, factor in dim.terms:
-            term: Value | None = None
-            for name in monomial:
-                value, axis = self._inputs[name]
-                size = self.add(Slice((axis,), (1,), (1,)), self.add(Shape(), value))
-                term = size if term is None else self.add(ElementWise("PROD"), term, size)
-            number = self.literal(torch.tensor([factor], dtype=torch.int64))
-            if term is None:
-                term = number
-            elif factor != 1:
-                term = self.add(ElementWise("PROD"), term, number)
-            total = term if total is None else self.add(ElementWise("SUM"), total, term)
-        assert total is not None
-        return total
 
 
 def _of_rank(weight: Weight, rank: int) -> Weight:
@@ -165,7 +85,7 @@ def _of_rank(weight: Weight, rank: int) -> Weight:
 def lower(
     program: Program, table: Table, weight_of: Callable[[str], Weight], name: str, context: Lowering | None = None
 ) -> Network:
-    """Describe a program as a network.
+    """Describe a program as a network, operator by operator: what is computed twice, or in vain, is for passes.
 
     Args:
         table: a lowering for every operator that cannot be folded.
@@ -192,7 +112,6 @@ def lower(
             if net.network.producer(value) is None or value.name in net.network.outputs.values():
                 value = net.add(Identity(), value)
             net.network.output(output, value)
-        net.network.prune()
         return net.network
 
 

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from ditto.errors import Place, ShapeError, at
 from ditto.network.layer import Layer
-from ditto.network.layers import Constant, Shuffle
+from ditto.network.layers import Constant
 from ditto.network.spec import Spec
 from ditto.network.weight import Literals
 
@@ -46,9 +46,9 @@ class Node:
 class Network:
     """A network under construction or whole.
 
-    `add` infers the output's spec, checks it, and returns a `Value`; adding the same layer to the same inputs twice
-    returns the first value. `outputs` maps the name an output is known by to a value's name, `shared` an output to
-    the input whose memory it may use.
+    `add` infers the output's spec, checks it, appends the layer, and returns a `Value`; what is there is never changed.
+    `outputs` maps the name an output is known by to a value's name, `shared` an output to the input whose memory it may
+    use.
     """
 
     name: str = "network"
@@ -58,10 +58,20 @@ class Network:
     shared: dict[str, str] = field(factory=dict)
     literals: Literals = field(factory=Literals)
     _specs: dict[str, Spec] = field(factory=dict, repr=False)
-    _known: dict[tuple[Layer, tuple[str, ...]], tuple[str, ...]] = field(factory=dict, repr=False)
     _producers: dict[str, Node] = field(factory=dict, repr=False)
     _counts: Counter[str] = field(factory=Counter, repr=False)
+    _reserved: frozenset[str] = field(default=frozenset(), repr=False)
     _place: Place = Place()
+
+    def successor(self) -> Network:
+        """An empty network with the same name, inputs and literals. The names of its new layers are not in this one, so
+        that nodes of this one can be appended under theirs."""
+        network = Network(self.name, literals=self.literals)
+        network._reserved = frozenset(self._specs)
+        network._counts.update(self._counts)
+        for name, spec in self.inputs.items():
+            network.input(name, spec)
+        return network
 
     @contextmanager
     def placed(self, place: Place) -> Generator[None]:
@@ -100,10 +110,7 @@ class Network:
         Raises:
             ShapeError: the inputs do not fit the layer.
         """
-        layer, inputs = self._merged(layer, inputs)
         names = tuple(value.name for value in inputs)
-        if (layer, names) in self._known:
-            return tuple(self.value(name) for name in self._known[layer, names])
         with at(self._place):
             inferred = layer.infer(*(value.spec for value in inputs))
         specs = inferred if isinstance(inferred, tuple) else (inferred,)
@@ -121,7 +128,6 @@ class Network:
             self._specs[name] = spec
             self._producers[name] = node
         self.nodes.append(node)
-        self._known[node.layer, node.inputs] = node.outputs
         return tuple(map(Value, node.outputs, specs))
 
     def output(self, name: str, value: Value, shares: str | None = None) -> None:
@@ -144,17 +150,6 @@ class Network:
         """The node that makes a value, None for an input."""
         return self._producers.get(value.name)
 
-    def prune(self) -> None:
-        """Drop the nodes that no output needs."""
-        needed = set(self.outputs.values())
-        kept: list[Node] = []
-        for node in reversed(self.nodes):
-            if needed.intersection(node.outputs):
-                kept.append(node)
-                needed.update(node.inputs)
-        self.nodes = kept[::-1]
-        self._known = {(node.layer, node.inputs): node.outputs for node in self.nodes}
-
     def constants(self) -> list[Constant]:
         """The constants, in order."""
         return [node.layer for node in self.nodes if isinstance(node.layer, Constant)]
@@ -164,31 +159,5 @@ class Network:
         while True:
             name = f"{prefix}.{self._counts[prefix]}"
             self._counts[prefix] += 1
-            if name not in self._specs:
+            if name not in self._specs and name not in self._reserved:
                 return name
-
-    def _merged(self, layer: Layer, inputs: tuple[Value, ...]) -> tuple[Layer, tuple[Value, ...]]:
-        """A shuffle of a shuffle as one, where one can express both."""
-        if not isinstance(layer, Shuffle) or layer.sizes is not None:
-            return layer, inputs
-        made = self._producers.get(inputs[0].name)
-        if made is None or not isinstance(made.layer, Shuffle) or made.layer.sizes is not None:
-            return layer, inputs
-        before = made.layer
-        source = (self.value(made.inputs[0]),)
-        if before.reshape is None:
-            axes = _after(before.first, before.second)
-            return Shuffle(_after(axes, layer.first), layer.reshape, layer.second), source
-        if layer.reshape is None:
-            axes = _after(layer.first, layer.second)
-            return Shuffle(before.first, before.reshape, _after(before.second, axes)), source
-        return layer, inputs
-
-
-def _after(first: tuple[int, ...] | None, second: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """Two transposes as one; None for none."""
-    if first is None or second is None:
-        axes = first or second
-    else:
-        axes = tuple(first[axis] for axis in second)
-    return None if axes is None or axes == tuple(range(len(axes))) else axes

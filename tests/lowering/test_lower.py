@@ -14,6 +14,7 @@ from ditto.network.dims import evaluate
 from ditto.network.layers import Activation
 from ditto.network.text import network_text
 from ditto.network.weight import Folded, Literal, Stored, stored_names
+from ditto.passes import SIMPLIFY, run_passes
 from ditto.reference import TOLERANCE, Constants, run
 from tests.support.layers import emitted
 from tests.test_program import Says, captured
@@ -257,7 +258,7 @@ def test_sizes_are_computed_once_from_the_inputs():
         return torch.ones(rows, 3).float() + torch.zeros(rows, 1)
 
     inputs = {"x": torch.randn(2, 3), "y": torch.randn(5, 3)}
-    network = lowered(grows, inputs, {"x": "batch", "y": "rows"})
+    network = run_passes(lowered(grows, inputs, {"x": "batch", "y": "rows"}), SIMPLIFY)
     emitted(network)
     kinds = [type(node.layer).__name__ for node in network.nodes]
     assert kinds.count("Shape") == 2
@@ -276,5 +277,5 @@ class _Decoder(nn.Module):
 
 
 def test_network_of_a_small_module(golden):
-    network = lowered(_Decoder(), {"x": torch.zeros(BATCH, 5, 4)}, {"x": "batch"})
+    network = run_passes(lowered(_Decoder(), {"x": torch.zeros(BATCH, 5, 4)}, {"x": "batch"}), SIMPLIFY)
     assert network_text(network) == golden(name="small_module")

@@ -12,6 +12,7 @@ from ditto.builders.llm import LlmBuilder
 from ditto.capture import export
 from ditto.network import check
 from ditto.network.dims import evaluate as size_of
+from ditto.passes import run_passes
 from ditto.program import evaluate
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
 from ditto.rewrite import rewrite
@@ -42,7 +43,7 @@ def _story(name, dtype):
     program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype)
     captured = [evaluate(program, inputs(*size), parameter)[0] for size in SIZES]
     counts = rewrite(program, job.sizes, job.positions)
-    network = job.lower(program)
+    network = run_passes(job.lower(program), job.passes)
     return SimpleNamespace(
         model=model, job=job, parameter=parameter, captured=captured, rewritten=program, counts=counts, network=network
     )

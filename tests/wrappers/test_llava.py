@@ -12,6 +12,7 @@ from ditto.capture import export
 from ditto.families.llava import LlavaModel
 from ditto.network import check
 from ditto.network.dims import evaluate as size_of
+from ditto.passes import run_passes
 from ditto.program import evaluate
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
 from ditto.rewrite import rewrite
@@ -37,7 +38,7 @@ def _story(name, dtype):
     program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype)
     captured = [evaluate(program, {"input": _pixels(batch, dtype)}, parameter)[0] for batch in SIZES]
     counts = rewrite(program, job.sizes, job.positions)
-    network = job.lower(program)
+    network = run_passes(job.lower(program), job.passes)
     return SimpleNamespace(
         model=model, job=job, parameter=parameter, captured=captured, rewritten=program, counts=counts, network=network
     )

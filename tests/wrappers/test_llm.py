@@ -11,6 +11,7 @@ import torch
 from ditto.builders.llm import LlmBuilder
 from ditto.capture import export
 from ditto.families.llava import LlavaModel
+from ditto.passes import run_passes
 from ditto.program import evaluate
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
 from ditto.rewrite import rewrite
@@ -112,7 +113,7 @@ def test_pictures_by_way_of_the_table_give_hugging_faces_logits_at_every_wall():
     (found["captured"],) = evaluate(told.program, given, parameter)
     counts = rewrite(told.program, told.job.sizes, told.job.positions)
     (found["rewritten"],) = evaluate(told.program, given, parameter)
-    network = told.job.lower(told.program)
+    network = run_passes(told.job.lower(told.program), told.job.passes)
     constants = Constants(network, told.job.tensors)
     found["network"] = run(network, {**given, **fresh_cache(network, 2)}, constants)["logits"]
     emitted(network, told.job.tensors)

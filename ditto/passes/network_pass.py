@@ -1,0 +1,123 @@
+"""Passes: values that rewrite a network without changing what it computes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from attrs import define, evolve, field, frozen
+from typing_extensions import override
+
+from ditto.errors import Place
+from ditto.network.builder import NetworkBuilder
+from ditto.network.graph import Network, Node, Value
+
+
+@frozen
+class Refusal:
+    """A place where a pass did not apply, and why."""
+
+    place: Place
+    reason: str
+
+
+@frozen
+class PassResult:
+    """The result of a pass.
+
+    Args:
+        network: the rewritten one.
+        applied: how often the pass applied.
+        refused: where it could have applied and did not.
+    """
+
+    network: Network
+    applied: int
+    refused: tuple[Refusal, ...] = ()
+
+
+@frozen
+class NetworkPass(ABC):
+    """A rewrite of a network; its fields are its parameters."""
+
+    name: ClassVar[str]
+    """As in logs and dumps."""
+
+    @abstractmethod
+    def run(self, network: Network) -> PassResult:
+        """Rewrite a network, which is left as it is."""
+
+
+@define
+class Rewriter(NetworkBuilder):
+    """A network under construction from an older one, node by node.
+
+    Args:
+        network: starts as the older one's successor.
+        old: the older one.
+        values: the new values of its inputs and of what has been copied or replaced, by their old names.
+    """
+
+    old: Network
+    values: dict[str, Value] = field(factory=dict)
+    applied: int = 0
+    refused: list[Refusal] = field(factory=list)
+    _readers: dict[str, list[Node]] | None = None
+
+    @staticmethod
+    def of(old: Network) -> Rewriter:
+        """A rewriter that has done nothing yet."""
+        network = old.successor()
+        return Rewriter(network, old, {name: network.value(name) for name in old.inputs})
+
+    def inputs(self, node: Node) -> tuple[Value, ...]:
+        """The new values of an old node's inputs."""
+        return tuple(self.values[name] for name in node.inputs)
+
+    def readers(self, name: str) -> list[Node]:
+        """The old nodes that read an old value."""
+        if self._readers is None:
+            self._readers = {}
+            for node in self.old.nodes:
+                for read in dict.fromkeys(node.inputs):
+                    self._readers.setdefault(read, []).append(node)
+        return self._readers.get(name, [])
+
+    def copy(self, node: Node) -> None:
+        """Append an old node; its outputs keep their names."""
+        copied = evolve(node, inputs=tuple(value.name for value in self.inputs(node)))
+        values = self.network.append(copied, tuple(self.old.value(name).spec for name in node.outputs))
+        self.values.update(zip(node.outputs, values, strict=True))
+
+    def refuse(self, node: Node, reason: str) -> None:
+        """Note why a pass does not apply to a node."""
+        self.refused.append(Refusal(node.place, reason))
+
+    def result(self) -> PassResult:
+        """The new network, with the outputs of the old one."""
+        for name, value in self.old.outputs.items():
+            self.network.output(name, self.values[value], self.old.shared.get(name))
+        return PassResult(self.network, self.applied, tuple(self.refused))
+
+
+@frozen
+class NodePass(NetworkPass):
+    """A pass that replaces nodes, each on its own, by others that compute the same."""
+
+    @abstractmethod
+    def replacement(self, net: Rewriter, node: Node) -> Value | None:
+        """Add the layers that compute a node's only output in another way and return their result; None to keep the
+        node. The nodes before it have been copied or replaced."""
+
+    @override
+    def run(self, network: Network) -> PassResult:
+        net = Rewriter.of(network)
+        for node in network.nodes:
+            with net.network.placed(node.place):
+                value = self.replacement(net, node)
+            if value is None:
+                net.copy(node)
+            else:
+                net.values[node.outputs[0]] = value
+                net.applied += 1
+        return net.result()

@@ -1,0 +1,35 @@
+"""Runs passes one after another, and says what each did."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from functools import partial
+
+from loguru import logger
+
+from ditto.dumps import dump
+from ditto.network.graph import Network
+from ditto.network.text import network_text
+from ditto.passes.cse import CommonSubexpressions
+from ditto.passes.dead_layers import DeadLayers
+from ditto.passes.fold_shuffles import FoldShuffles
+from ditto.passes.network_pass import NetworkPass
+
+SIMPLIFY: tuple[NetworkPass, ...] = (FoldShuffles(), CommonSubexpressions(), DeadLayers())
+"""What every network goes through after lowering, and after passes that leave something to simplify."""
+
+
+def run_passes(network: Network, passes: Iterable[NetworkPass]) -> Network:
+    """Run passes in order. How often each applied, and why it did not elsewhere, goes to the log; each network that
+    differs from the one before is dumped."""
+    for each in passes:
+        result = each.run(network)
+        logger.debug("pass {} applied {} times to {}", each.name, result.applied, network.name)
+        for reason, count in Counter(refusal.reason for refusal in result.refused).items():
+            first = next(refusal.place for refusal in result.refused if refusal.reason == reason)
+            logger.debug("pass {} refused {} times, first at {}: {}", each.name, count, first, reason)
+        network = result.network
+        if result.applied:
+            dump(f"{each.name} of {network.name}", partial(network_text, network))
+    return network
