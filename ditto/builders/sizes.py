@@ -35,7 +35,7 @@ def check_sizes(config: Any, where: str) -> None:
         for key, largest in _LARGEST.items():
             if key not in vars(part):
                 continue
-            value = getattr(part, key)
+            value = vars(part)[key]
             if value is None and key in _DERIVED:
                 continue
             sizes = value if key in ("image_size", "patch_size") and isinstance(value, (list, tuple)) else [value]

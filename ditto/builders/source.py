@@ -16,6 +16,7 @@ from attrs import frozen
 from torch import nn
 from typing_extensions import override
 
+from ditto.builders.classes import model_class
 from ditto.builders.generation import checkpoint_defaults, defaults_file
 from ditto.builders.sizes import check_sizes
 from ditto.capture import weightless
@@ -328,24 +329,13 @@ class Pretrained(ModelSource):
         return sorted(set(self.index.tensors) - used)
 
     def _model_class(self) -> type[nn.Module]:
-        import transformers
+        where = str(self.text_folder / "config.json")
+        found = model_class(self.config, self.architecture, where, runs_code=self.trust_remote_code)
+        if found is not None:
+            return found
+        from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-        for name in getattr(self.config, "architectures", None) or ():
-            if isinstance(getattr(transformers, name, None), type):
-                return getattr(transformers, name)
-        code = (getattr(self.config, "auto_map", None) or {}).get(self.architecture)
-        if self.trust_remote_code and code is not None:
-            from transformers.dynamic_module_utils import get_class_from_dynamic_module
-
-            return get_class_from_dynamic_module(code, str(self.text_folder))
-        mapping = getattr(transformers, self.architecture)._model_mapping
-        if type(self.config) not in mapping:
-            raise CheckpointError(
-                f"transformers has no {self.architecture} for model type {self.config.model_type!r}",
-                where=str(self.text_folder / "config.json"),
-                remedy="name the model's class under `architectures`",
-            )
-        return mapping[type(self.config)]
+        return get_class_from_dynamic_module(self.config.auto_map[self.architecture], str(self.text_folder))
 
     def _weight(self, name: str, stored: str, parameter: nn.Parameter) -> Weight:
         record = self.index.tensors[stored]

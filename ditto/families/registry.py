@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ditto.builders import LlmBuilder, Pretrained
+from ditto.builders.classes import has_other_inputs, is_text_model
 from ditto.errors import ConfigError
 from ditto.families.llava import LlavaModel
 from ditto.families.multimodal import MultimodalModel
@@ -25,19 +26,19 @@ def family_of(
     config = Pretrained(str(model), "AutoModelForCausalLM", revision, trust_remote_code).config
     if config.model_type in FAMILIES:
         return FAMILIES[config.model_type].from_pretrained(str(model), revision=revision)
-    if not _is_text_model(config) and not (trust_remote_code and "AutoModelForCausalLM" in _code_of(config)):
+    if not is_text_model(config) and not (trust_remote_code and "AutoModelForCausalLM" in _code_of(config)):
         raise ConfigError(
-            f"model type {config.model_type!r} is not supported",
+            f"model type {config.model_type!r} is not supported{_reason(config)}",
             where=str(model),
             remedy=f"supported: {', '.join(sorted(FAMILIES))}, and text-only causal language models",
         )
     return LlmBuilder.from_pretrained(str(model), revision=revision, trust_remote_code=trust_remote_code)
 
 
-def _is_text_model(config: Any) -> bool:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    return config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not hasattr(config, "vision_config")
+def _reason(config: Any) -> str:
+    if getattr(config, "is_encoder_decoder", False):
+        return ": it is an encoder-decoder"
+    return ": it is not a model of text alone" if has_other_inputs(config) else ""
 
 
 def _code_of(config: Any) -> dict[str, Any]:
