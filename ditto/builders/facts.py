@@ -7,6 +7,9 @@ from typing import Any
 from ditto.errors import CheckpointError
 from ditto.targets import LlmFacts
 
+# What a native build writes for a Qwen whose configuration has no `seq_length` (contract, LLM engine 9).
+_QWEN_SEQ_LENGTH = 8192
+
 
 def llm_facts(config: Any, vocab_size: int) -> LlmFacts:
     """The facts of a text configuration.
@@ -73,13 +76,17 @@ def _rotary(rope: dict[str, Any]) -> dict[str, Any]:
 
 
 def _demanded(config: Any) -> dict[str, Any]:
-    """Keys without which TensorRT-LLM's own configuration class of the architecture cannot be made (contract, LLM
-    engine 1.4)."""
+    """Keys that TensorRT-LLM's own configuration class of the architecture demands or writes (contract, LLM engine 1.4
+    and 9)."""
     found: dict[str, Any] = {}
     if config.model_type.startswith("qwen"):
         found["qwen_type"] = config.model_type
+        found["seq_length"] = getattr(config, "seq_length", _QWEN_SEQ_LENGTH)
     if getattr(config, "query_pre_attn_scalar", None) is not None:
         found["query_pre_attn_scalar"] = config.query_pre_attn_scalar
+    for name in ("attn_logit_softcapping", "final_logit_softcapping"):
+        if hasattr(config, name):
+            found[name] = getattr(config, name)
     return found
 
 

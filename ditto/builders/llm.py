@@ -140,8 +140,19 @@ class LlmBuilder(EngineBuilder):
             opt_input_len=usual,
         )
 
+    def limits_for(self, target: Target) -> Limits:
+        """All limits, as a target's engine has them.
+
+        Raises:
+            ConfigError: they contradict each other or the model.
+        """
+        return target.adjusted(self.limits, self.resolved_dtype(target))
+
     def _warn(self, limits: Limits) -> None:
         """Say what was asked for and comes to nothing."""
+        if self.max_num_tokens not in ("auto", limits.max_num_tokens):
+            found, asked = limits.max_num_tokens, self.max_num_tokens
+            logger.warning("max_num_tokens is {}, not {}: as trtllm-build would adjust it", found, asked)
         table = limits.max_prompt_embedding_table_size
         if limits.max_input_len <= self.prompt_rows or table < self.prompt_rows:
             logger.warning(
@@ -156,7 +167,7 @@ class LlmBuilder(EngineBuilder):
 
     @override
     def job(self, target: Target) -> Job:
-        limits = self.limits
+        limits = self.limits_for(target)
         target.check_limits(limits, self.prompt_rows)
         self._warn(limits)
         loaded = self.source.load(self.resolved_dtype(target))
@@ -180,7 +191,7 @@ class LlmBuilder(EngineBuilder):
             sizes=target.llm_sizes(limits),
             positions="position_ids",
             lower=lower,
-            profiles=target.llm_profiles(limits),
+            profiles=target.llm_profiles(limits, facts.num_hidden_layers),
             config=lambda network: target.llm_config(network, facts, limits, str(loaded.dtype).removeprefix("torch.")),
             tensors=loaded.tensors,
             keep_weights=self.source.checkpoint is None,
@@ -202,7 +213,7 @@ class LlmBuilder(EngineBuilder):
 
     @override
     def settings(self) -> dict[str, Any]:
-        return {**asdict(self.limits), **super().settings()}
+        return {**asdict(self.limits_for(self.resolved_target())), **super().settings()}
 
     @override
     def tokens(self) -> Tokens:

@@ -160,7 +160,7 @@ class BuildConfig:
     speculative_decoding_mode: int = 1
     use_refit: bool = False
     input_timing_cache: str | None = None
-    output_timing_cache: str | None = None
+    output_timing_cache: str = "model.cache"
     lora_config: LoraConfig = Factory(LoraConfig)
     weight_sparsity: bool = False
     weight_streaming: bool = False

@@ -90,6 +90,15 @@ class Target(ABC):
         """
         del limits, prompt_rows
 
+    def adjusted(self, limits: Limits, dtype: torch.dtype) -> Limits:
+        """Limits as this target's engines have them.
+
+        Args:
+            dtype: in which the engine computes.
+        """
+        del dtype
+        return limits
+
     @abstractmethod
     def explicit_dtype(self, config: TensorRTConfig) -> torch.dtype | None:
         """The dtype to state explicitly where a weakly typed request cannot be passed on, else None."""
@@ -131,8 +140,12 @@ class Target(ABC):
         return True
 
     @abstractmethod
-    def llm_profiles(self, limits: Limits) -> tuple[Profile, ...]:
-        """The optimisation profiles of a language model."""
+    def llm_profiles(self, limits: Limits, layers: int) -> tuple[Profile, ...]:
+        """The optimisation profiles of a language model.
+
+        Args:
+            layers: of the model.
+        """
 
     def apart(self, limits: Limits) -> tuple[LlmEngine, LlmEngine] | None:
         """Prefill and decode as two engines over the same weights, which then have to be outside; None where one

@@ -71,6 +71,12 @@ def test_keys_that_some_architectures_demand():
     qwen = llm_facts(Qwen2Config(**TEXT, **rope()), 128)
     gemma = llm_facts(Gemma2Config(**TEXT, **GEMMA2, **rope()), 128)
     assert (qwen.extra["qwen_type"], gemma.extra["query_pre_attn_scalar"]) == ("qwen2", 24)
+    assert qwen.extra["seq_length"] == 8192
+    assert llm_facts(Qwen2Config(**TEXT, **rope(), seq_length=99), 128).extra["seq_length"] == 99
+    caps = ("attn_logit_softcapping", "final_logit_softcapping")
+    assert {name: gemma.extra[name] for name in caps} == {name: GEMMA2[name] for name in caps}
+    uncapped = llm_facts(Gemma2Config(**TEXT, **{**GEMMA2, **dict.fromkeys(caps)}, **rope()), 128)
+    assert {name: uncapped.extra[name] for name in caps} == dict.fromkeys(caps)
 
 
 def test_the_image_token_is_known_by_either_name():

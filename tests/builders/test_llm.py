@@ -134,6 +134,12 @@ def said():
         (lambda made: made.with_opt_input_len(20), "opt_input_len is for weights outside: here it changes nothing"),
         (lambda made: made.with_opt_input_len(20).with_weights("outside"), None),
         (lambda made: made.with_opt_input_len(0), None),
+        (lambda made: made.with_max_num_tokens(7), None),
+        (
+            lambda made: made.with_max_num_tokens(7).with_target("trtllm"),
+            "max_num_tokens is 63, not 7: as trtllm-build would adjust it",
+        ),
+        (lambda made: made.with_max_num_tokens(64).with_target("trtllm"), None),
     ],
 )
 def test_what_comes_to_nothing_is_said(said, change, warning):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ditto import LlavaModel, LlmBuilder
+from ditto.configs import TrtllmConfig
 from ditto.errors import PromptError
 from ditto.runtime import Batch, Request, generate, open_session
 from ditto.runtime.packed import PackedLimits, PackedSession
@@ -85,7 +86,8 @@ def test_a_request_has_its_share_of_the_prompt_table_and_no_more(seeing):
 
 def test_prompts_wait_for_a_step_with_room_for_their_tokens(tmp_path):
     model = llama()
-    builder = LlmBuilder.from_model(model).with_batch(3).with_target("trtllm").with_max_num_tokens(16)
+    builder = LlmBuilder.from_model(model).with_batch(3).with_target("trtllm")
+    builder = builder.with_max_input_len(16).with_max_num_tokens(16)
     session = open_session(builder.build(tmp_path / "tree"), "reference")
     prompts, counts = [PROMPTS[2], PROMPTS[1], PROMPTS[2]], [3, 3, 3]
     requests = [Request(tuple(prompt)) for prompt in prompts]
@@ -98,12 +100,19 @@ def test_prompts_wait_for_a_step_with_room_for_their_tokens(tmp_path):
     assert [tuple(flight.made) for flight in flights] == [
         greedy(model, prompt, count) for prompt, count in zip(prompts, counts, strict=True)
     ]
-    assert session.limits.max_input_len == 16
     with pytest.raises(PromptError, match="prompt 1 has 20 tokens, the engine takes 16"):
         generate(session, [Request(tuple(PROMPTS[3]))], 1)
 
 
 def test_limits_are_read_from_the_tree(tmp_path):
     limits = PackedLimits.of(packed_tree(llama(), tmp_path / "tree"))
-    assert (limits.max_batch_size, limits.max_seq_len, limits.max_num_tokens) == (3, 64, 8192)
+    assert (limits.max_batch_size, limits.max_seq_len, limits.max_num_tokens) == (3, 64, 3 * 64)
     assert limits.prompt_rows_per_request == 0
+
+
+def test_a_prompt_that_is_computed_whole_is_no_longer_than_a_step(tmp_path):
+    """Half precision could take it in parts, which this session does not."""
+    builder = LlmBuilder.from_model(llama()).with_batch(3).with_target("trtllm").with_dtype("float16")
+    builder = builder.with_trtllm(TrtllmConfig(tokens_per_block=16)).with_max_num_tokens(16)
+    limits = PackedLimits.of(builder.build(tmp_path / "tree"))
+    assert (limits.max_num_tokens, limits.max_input_len) == (16, 16)

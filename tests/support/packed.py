@@ -60,13 +60,18 @@ class PackedCalls:
             "kv_cache_block_offsets": offsets,
             "host_kv_cache_block_offsets": offsets,
             "host_kv_cache_pool_pointers": torch.tensor([[self.pool.data_ptr(), 0]], dtype=torch.int64),
-            "host_kv_cache_pool_mapping": torch.tensor([[0, layer] for layer in range(len(self.layers))]),
+            "host_kv_cache_pool_mapping": self._mapping(),
             "prompt_embedding_table": table,
             "tasks": torch.cat([torch.full((count,), row) for row, count in enumerate(counts)]),
             "prompt_vocab_size": torch.tensor([0 if table is None else len(table) // len(given)]),
         }
         typed = {name: inputs[name].to(spec.dtype) for name, spec in self.network.inputs.items()}
         return run(self.network, typed, self.constants)["logits"]
+
+    def _mapping(self) -> Tensor:
+        """Pool and place of each layer, or its pool alone, as the network's version has it (contract, LLM 9)."""
+        places = torch.tensor([[0, layer] for layer in range(len(self.layers))])
+        return places if self.network.inputs["host_kv_cache_pool_mapping"].rank == 2 else places[:, 0]
 
     def _offsets(self, names: Sequence[str], totals: Sequence[int]) -> Tensor:
         """Blocks for every position of each sequence: [1, B, 2, blocks] of half-blocks of the whole pool."""

@@ -20,7 +20,7 @@ from tests.support.decoding import eager
 def packed_tree(model: Any, out: Path, block: int = 16, dtype: torch.dtype | None = None, **options: Any) -> EngineTree:
     """A text model's tree for the packed target, batch 3."""
     builder = LlmBuilder.from_model(model).with_batch(3).with_target("trtllm").with_dtype(dtype or "auto")
-    return builder.with_trtllm(TrtllmConfig(tokens_per_block=block)).build(out)
+    return builder.with_trtllm(TrtllmConfig(tokens_per_block=block, **options)).build(out)
 
 
 def runtime_of(tree: EngineTree, sequences: int = 3) -> PackedRuntime:

@@ -40,6 +40,11 @@ def _common(limits: Limits) -> dict[str, DynamicDimension]:
     return common
 
 
+def _prompts(limits: Limits) -> Profile:
+    """The profile of prompts of any length."""
+    return Profile("prefill", {**_common(limits), "sequence": DynamicDimension.up_to("sequence", limits.max_input_len)})
+
+
 def _usual_prompts(limits: Limits) -> Iterator[Profile]:
     """Profiles of prompts of the usual length, shapes static: TensorRT-RTX has faster products for them. Measured on an
     H200, 640 tokens, LLaVA-1.5-7B's: 341, 136, 155 and 49 us of a layer instead of 303, 193, 164 and 76 for one prompt,
@@ -136,14 +141,9 @@ class NativeTarget(Target):
         return outside or self.library != "tensorrt_rtx"
 
     @override
-    def llm_profiles(self, limits: Limits) -> tuple[Profile, ...]:
-        common = _common(limits)
-        prefill = DynamicDimension.up_to("sequence", limits.max_input_len)
-        decode = _fixed("sequence", 1)
-        return (
-            Profile("prefill", {**common, "sequence": prefill}),
-            Profile("decode", {**common, "sequence": decode}),
-        )
+    def llm_profiles(self, limits: Limits, layers: int) -> tuple[Profile, ...]:
+        del layers
+        return _prompts(limits), Profile("decode", {**_common(limits), "sequence": _fixed("sequence", 1)})
 
     @override
     def apart(self, limits: Limits) -> tuple[LlmEngine, LlmEngine]:
@@ -167,7 +167,7 @@ class NativeTarget(Target):
             for rows in buckets(limits.max_batch_size)
             for name, live in _live_slots(limits)
         )
-        prompts = (*self.llm_profiles(limits)[:1], *_usual_prompts(limits))
+        prompts = (_prompts(limits), *_usual_prompts(limits))
         return LlmEngine(prefill, prompts), LlmEngine(decode, tuple(steps))
 
     @override

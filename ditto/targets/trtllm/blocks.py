@@ -1,8 +1,8 @@
 """The runtime's part of a paged KV cache: pools of memory, and which blocks of them a sequence holds (contract, LLM
 2.1 and 4.5).
 
-A pool serves the layers that have the same number of KV heads. A block is room for `tokens_per_block` tokens of one
-sequence in all of a pool's layers; blocks have the same numbers in every pool.
+A pool serves the layers that have the same number of KV heads and, in newer versions, the same window. A block is room
+for `tokens_per_block` tokens of one sequence in all of a pool's layers; blocks have the same numbers in every pool.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ditto.errors import ShapeError
 from ditto.network import Network
 from ditto.targets.trtllm import inferred
 from ditto.targets.trtllm.plugins import GPTAttention
+from ditto.targets.trtllm.versions import version
 
 
 @frozen
@@ -24,14 +25,17 @@ class CacheLayout:
     """What the attentions of a network ask of the cache.
 
     Args:
-        kv_heads: of each layer.
+        kv_heads, windows: of each layer; windows are all 0 where they do not part the cache.
         tokens_per_block, head_size, dtype: of all layers.
+        maps_places: whether the mapping says each layer's place in its pool.
     """
 
     kv_heads: tuple[int, ...]
+    windows: tuple[int, ...]
     tokens_per_block: int
     head_size: int
     dtype: torch.dtype
+    maps_places: bool = True
 
     @staticmethod
     def of(network: Network) -> CacheLayout:
@@ -45,24 +49,41 @@ class CacheLayout:
             key=lambda layer: layer.layer_idx,
         )
         numbers = [layer.layer_idx for layer in found]
-        shared = {(layer.tokens_per_block, layer.head_size, layer.dtype) for layer in found}
+        shared = {(layer.tokens_per_block, layer.head_size, layer.dtype, layer.trtllm) for layer in found}
         if numbers != list(range(len(found))) or len(shared) != 1:
             raise ShapeError(
-                f"attentions of layers {numbers} with (tokens per block, head width, dtype) {sorted(map(str, shared))} "
-                "cannot share a KV cache"
+                f"attentions of layers {numbers} with (tokens per block, head width, dtype, version) "
+                f"{sorted(map(str, shared))} cannot share a KV cache"
             )
-        return CacheLayout(tuple(layer.num_kv_heads for layer in found), *shared.pop())
+        per_block, width, dtype, name = shared.pop()
+        known = version(name)
+        by_window = known.name in inferred.POOL_PER_WINDOW
+        windows = tuple(layer.window if by_window else 0 for layer in found)
+        kv_heads = tuple(layer.num_kv_heads for layer in found)
+        return CacheLayout(kv_heads, windows, per_block, width, dtype, known.maps_places)
 
     @property
     def pools(self) -> tuple[int, ...]:
         """KV heads of each pool's layers."""
-        return tuple(dict.fromkeys(self.kv_heads))
+        return tuple(heads for heads, _ in self._pools())
+
+    def layers_of(self, pool: int) -> int:
+        """How many layers a pool serves."""
+        return self._kinds().count(self._pools()[pool])
 
     def mapping(self) -> Tensor:
-        """int32 [layers, 2]: each layer's pool, and its place among the pool's layers."""
-        places = [self.kv_heads[:layer].count(heads) for layer, heads in enumerate(self.kv_heads)]
-        pairs = [[self.pools.index(heads), place] for heads, place in zip(self.kv_heads, places, strict=True)]
-        return torch.tensor(pairs, dtype=torch.int32)
+        """int32 [layers, 2]: each layer's pool, and its place among the pool's layers; or [layers], the pool alone."""
+        kinds, pools = self._kinds(), self._pools()
+        pairs = [[pools.index(kind), kinds[:layer].count(kind)] for layer, kind in enumerate(kinds)]
+        mapping = torch.tensor(pairs, dtype=torch.int32)
+        return mapping if self.maps_places else mapping[:, 0].contiguous()
+
+    def _kinds(self) -> list[tuple[int, int]]:
+        """What a layer has in common with the others of its pool, by layer."""
+        return list(zip(self.kv_heads, self.windows, strict=True))
+
+    def _pools(self) -> list[tuple[int, int]]:
+        return list(dict.fromkeys(self._kinds()))
 
 
 class BlockPools:
@@ -82,12 +103,12 @@ class BlockPools:
         blocks = sequences * self.blocks_per_sequence
         self.memory = [
             torch.full(
-                (blocks + 1, layout.kv_heads.count(heads), inferred.HALF_BLOCKS)
+                (blocks + 1, layout.layers_of(pool), inferred.HALF_BLOCKS)
                 + (heads, layout.tokens_per_block, layout.head_size),
                 float("nan"),
                 dtype=layout.dtype,
             )
-            for heads in layout.pools
+            for pool, heads in enumerate(layout.pools)
         ]
         self._nobodys = blocks
         self._free = list(range(blocks))

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import asdict, evolve
+from attrs import asdict
 
 from ditto.configs import Limits, TrtllmConfig
 from ditto.engine.config import BuildConfig, LlmConfig, PluginConfig, PretrainedConfig, VisionConfig
-from ditto.errors import UnsupportedFact
 from ditto.network.graph import Network
 from ditto.targets.target import LlmFacts
 from ditto.targets.trtllm import inferred
@@ -25,12 +24,13 @@ def llm_config(
 
     Args:
         network: the language model, whose attention layers say which windows the runtime must keep to.
+        limits: adjusted.
     """
     known = ranges(limits, options)
     return LlmConfig(
         version=version.name,
         pretrained_config=PretrainedConfig(
-            **asdict(facts), dtype=dtype, runtime_defaults=runtime_defaults(network, limits, version)
+            **asdict(facts), dtype=dtype, runtime_defaults=runtime_defaults(network, limits)
         ),
         build_config=BuildConfig(
             max_input_len=limits.max_input_len,
@@ -66,29 +66,21 @@ def plugin_config(options: TrtllmConfig, dtype: str) -> PluginConfig:
     )
 
 
-def runtime_defaults(network: Network, limits: Limits, version: Version) -> dict[str, Any] | None:
+def runtime_defaults(network: Network, limits: Limits) -> dict[str, Any] | None:
     """The windows that the runtime must keep to, layer by layer; None where every token sees all before it.
 
-    The engine cannot carry them: they are an input that the runtime fills (contract, LLM 4.3).
-    Raises:
-        UnsupportedFact: a version whose runtime does not read them.
+    The engine cannot carry them: they are an input that the runtime fills (contract, LLM 4.3 and 9).
     Source of the keys: TensorRT-LLM, cpp/tensorrt_llm/runtime/runtimeDefaults.cpp.
     """
     attentions = [node.layer for node in network.nodes if isinstance(node.layer, GPTAttention)]
-    windows = [layer.window or limits.max_seq_len for layer in sorted(attentions, key=lambda layer: layer.layer_idx)]
-    if all(window >= limits.max_seq_len for window in windows):
-        return None
-    if version.name in inferred.WITHOUT_RUNTIME_DEFAULTS:
-        raise UnsupportedFact(
-            f"the model has windows of {min(windows)} tokens, which TensorRT-LLM {version.name} is not told",
-            remedy=f"build for 0.19 or later with --trtllm-version, or lower max_seq_len to {min(windows)}",
-        )
-    return {"max_attention_window": windows}
+    longest = limits.max_seq_len
+    ordered = sorted(attentions, key=lambda layer: layer.layer_idx)
+    windows = [min(layer.window or longest, longest) for layer in ordered]
+    return None if all(window == longest for window in windows) else {"max_attention_window": windows}
 
 
 def vision_config(model_type: str, max_batch_size: int, output_shape: list[int], dtype: str) -> VisionConfig:
     """vision/config.json: `builder_config` alone."""
-    made = VisionConfig(
+    return VisionConfig(
         precision=dtype, model_type=model_type, max_batch_size=max_batch_size, output_shape=output_shape
     )
-    return evolve(made, max_beam_width=inferred.VISION_MAX_BEAM_WIDTH)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+from attrs import evolve
 
 from ditto.arguments import DynamicDimension
 from ditto.configs import Limits, TrtllmConfig
 from ditto.network import Dim, Spec, symbol
+from ditto.targets.trtllm.versions import Version
 
 TOKENS = "num_tokens"
 LAST_TOKENS = "last_token_ids"
@@ -15,7 +17,11 @@ CACHE_SEQUENCES = "batch_size_cache"
 BEAMS = "beam_width"
 POSITIONS = "max_seq_len"
 BLOCKS = "max_blocks_per_seq"
+POOLS = "num_kv_cache_pools"
 PROMPT_ROWS = "prompt_embedding_table_size"
+
+# TensorRT's DataType enumeration, as plugins take it in `type_id` (contract 3.1 no. 33 and 9).
+TYPE_ID = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 7}
 
 MAX_BEAM_WIDTH = 1
 
@@ -25,8 +31,27 @@ def default_range(name: str, maximum: int) -> DynamicDimension:
     return DynamicDimension(name, 1, (maximum + 1) // 2, maximum)
 
 
+def adjusted(limits: Limits, options: TrtllmConfig, is_fused: bool) -> Limits:
+    """Limits as trtllm-build adjusts them: `max_num_tokens` is at most a full batch of whole sequences, and at least
+    what one step of a prompt needs (contract 9).
+
+    Args:
+        is_fused: whether context attention is fused.
+    """
+    tokens = min(limits.max_num_tokens, limits.max_seq_len * limits.max_batch_size)
+    fewest = [options.tokens_per_block] if is_fused else []
+    if not (is_fused and options.use_paged_context_fmha):  # prompts come whole
+        fewest.append(limits.max_input_len)
+    return evolve(limits, max_num_tokens=max(tokens, *fewest))
+
+
+def pool_ranges(layers: int, trtllm: Version) -> dict[str, DynamicDimension]:
+    """The range of the number of KV cache pools (contract 9); none where there is one pool."""
+    return {POOLS: DynamicDimension(POOLS, 1, 1, layers)} if trtllm.maps_places else {}
+
+
 def ranges(limits: Limits, options: TrtllmConfig) -> dict[str, DynamicDimension]:
-    """The ranges of named dimensions (contract 2.0), as trtllm-build derives them."""
+    """The ranges of the other named dimensions (contract 2.0), as trtllm-build derives them."""
     sequences = limits.max_batch_size * MAX_BEAM_WIDTH
     usual_tokens = min(limits.max_num_tokens, sequences)
     blocks = default_range(BLOCKS, limits.max_seq_len)
@@ -46,9 +71,11 @@ def ranges(limits: Limits, options: TrtllmConfig) -> dict[str, DynamicDimension]
     return {dimension.name: dimension for dimension in found}
 
 
-def attention_specs(layers: int, pools: int = 1) -> dict[str, Spec]:
-    """The inputs that attention needs, with padding removal and a paged cache (contract 2.1), by name and in order."""
+def attention_specs(layers: int, trtllm: Version) -> dict[str, Spec]:
+    """The inputs that attention needs, with padding removal and a paged cache (contract 2.1 and 9), by name and in
+    order."""
     sequences = symbol(SEQUENCES)
+    pools = symbol(POOLS) if trtllm.maps_places else 1
 
     def ints(*shape: Dim) -> Spec:
         return Spec(tuple(shape), torch.int32)
@@ -71,5 +98,5 @@ def attention_specs(layers: int, pools: int = 1) -> dict[str, Spec]:
         "kv_cache_block_offsets": offsets,
         "host_kv_cache_block_offsets": offsets,
         "host_kv_cache_pool_pointers": longs(pools, 2),
-        "host_kv_cache_pool_mapping": ints(layers, 2),
+        "host_kv_cache_pool_mapping": ints(layers, 2) if trtllm.maps_places else ints(layers),
     }

@@ -5,17 +5,10 @@
 
 from __future__ import annotations
 
-import torch
 from attrs import frozen
-
-# TensorRT's DataType enumeration, as plugins take it in `type_id` (contract, LLM 3.1 no. 33 and 8.5).
-TYPE_ID = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 7}
 
 # Half-blocks of a block for each layer: keys and values (contract, LLM 4.5).
 HALF_BLOCKS = 2
-
-# `max_beam_width` of vision/config.json (contract, multimodal 2.1).
-VISION_MAX_BEAM_WIDTH = 1
 
 # Dtypes whose context attention is fused; with others a build turns that off, and paged context attention with it.
 FUSED_CONTEXT_DTYPES = ("float16", "bfloat16")
@@ -23,8 +16,8 @@ FUSED_CONTEXT_DTYPES = ("float16", "bfloat16")
 # Kinds of rope scaling that are left to the plugin (contract, LLM 4.4).
 ROPE_IN_PLUGIN = ("default", "linear", "llama3")
 
-# Versions whose runtime does not read windows from `runtime_defaults` (contract, LLM 3.13: 0.18 has 0.17's content).
-WITHOUT_RUNTIME_DEFAULTS = ("0.18.2",)
+# Versions whose runtime keeps layers of different windows in different pools (contract, LLM 9).
+POOL_PER_WINDOW = ("0.20.0", "0.21.0", "1.0.0", "1.1.0", "1.2.0")
 
 
 @frozen
@@ -59,20 +52,19 @@ DEDUCTIONS = (
         "RopeEmbeddingUtils in tensorrt_llm/functional.py",
     ),
     Deduction(
-        "an input that no layer reads (position_ids where the plugin rotates) stays an input of the engine",
-        "LLM 2.1",
-        "trtexec --loadEngine=rank0.engine --dumpLayerInfo",
+        "llama3 smooths its frequencies in float64, from float32 to float32: NumPy 1 computes with single numbers so",
+        "LLM 4.4, 9",
+        "apply_llama3_scaling in tensorrt_llm/functional.py, and the version of NumPy",
     ),
     Deduction(
-        "host_* inputs are plain tensors whose memory the runtime gives on the host",
-        "LLM 2.0",
-        "tensorrt_llm/models/generation_mixin.py",
+        "0.18 finds a layer's keys and values by its pool, host_kv_cache_pool_mapping, and its place in the pool, the "
+        "plugin's field layer_idx_in_cache_pool",
+        "LLM 3.1, 9",
+        "gptAttentionPlugin.cpp",
     ),
     Deduction(
-        "max_beam_width 1 in vision/config.json is harmless in 0.19 and needed after PR 5165",
-        "multimodal 2.1",
-        "gptJsonConfig.cpp",
+        "from 0.20 on the runtime keeps layers of different windows in different pools",
+        "LLM 9",
+        "cpp/tensorrt_llm/batch_manager/kvCacheManager.cpp",
     ),
-    Deduction("a strongly typed vision engine serves as well as a weakly typed one", "multimodal 4", "run.py"),
-    Deduction("0.18 does not read runtime_defaults", "LLM 3.13", "tensorrt_llm/models/modeling_utils.py"),
 )

@@ -34,6 +34,7 @@ from ditto.targets.trtllm.contract import TOKENS, attention_specs
 from ditto.targets.trtllm.plugins import Gemm, GPTAttention, attention_inputs
 from ditto.targets.trtllm.plugins.gpt_attention import LEARNED_ABSOLUTE, ROPE_GPT_NEOX, ROPE_GPTJ, ROPE_INPUTS
 from ditto.targets.trtllm.rope import PluginRope, is_same, plugin_rope
+from ditto.targets.trtllm.versions import version
 
 aten = torch.ops.aten
 _ditto = torch.ops.ditto
@@ -109,7 +110,6 @@ class PackedDecoder:
             rotary_embedding_scale_type=rope.scale_type if rope else 0,
             rotary_embedding_scale=rope.scale if rope else 1.0,
             rotary_embedding_max_positions=self.facts.max_position_embeddings,
-            rotary_embedding_original_max_positions=rope.original_positions if rope else 1024,
             tokens_per_block=self.options.tokens_per_block,
             max_context_length=self.limits.max_input_len,
             context_fmha_type=int(fused),
@@ -123,7 +123,7 @@ class PackedDecoder:
 
     def _attention_inputs(self, net: Lowering) -> Mapping[str, Value]:
         if not self._inputs:
-            for name, spec in attention_specs(self.facts.num_hidden_layers).items():
+            for name, spec in attention_specs(self.facts.num_hidden_layers, version(self.options.version)).items():
                 self._inputs[name] = net.input(name, spec)
         return self._inputs
 

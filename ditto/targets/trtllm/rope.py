@@ -27,7 +27,6 @@ class PluginRope:
         base: theta.
         scale_type: TensorRT-LLM's number of the kind of scaling.
         scale: its factor, 1 without.
-        original_positions: where scaling starts from, for kinds that ask.
         inv_freq: float32 [R / 2].
         cos_sin: float32 [1, positions * R], (cos, sin) per frequency, position by position.
     """
@@ -35,7 +34,6 @@ class PluginRope:
     base: float
     scale_type: int
     scale: float
-    original_positions: int
     inv_freq: Tensor
     cos_sin: Tensor
 
@@ -53,30 +51,28 @@ def plugin_rope(base: float, scaling: Mapping[str, Any] | None, width: int, posi
     if kind not in inferred.ROPE_IN_PLUGIN:
         return None
     factor = float(scaling["factor"]) if scaling and kind != "default" else 1.0
-    # Division in float64, power rounded to float32, as TensorRT-LLM's own tables are made.
-    exponent = (np.arange(0, width, 2) / width).astype(np.float32)
-    scale = 1.0 / factor if kind == "linear" else 1.0
-    inv_freq = (scale / (base**exponent)).astype(np.float32)
+    # Bit by bit TensorRT-LLM's own tables (contract 9): powers in float64, rounded to float32; all else in float32.
+    powers = (base ** (np.arange(0, width, 2) / width)).astype(np.float32)
+    inv_freq = np.float32(1.0 / factor if kind == "linear" else 1.0) / powers
     if kind == "llama3" and scaling is not None:
         inv_freq = _llama3(inv_freq, scaling)
     angles = np.expand_dims(np.outer(np.arange(positions, dtype=np.float32), inv_freq), -1)
     table = np.concatenate((np.cos(angles), np.sin(angles)), axis=-1).astype(np.float32)
-    original = int(scaling.get("original_max_position_embeddings", 1024)) if scaling else 1024
     return PluginRope(
         base,
         SCALE_TYPES[kind],
         factor,
-        original,
         torch.from_numpy(inv_freq),
         torch.from_numpy(table.reshape(1, -1)),
     )
 
 
 def _llama3(inv_freq: np.ndarray, scaling: Mapping[str, Any]) -> np.ndarray:
-    """Llama 3.1's smoothing: long wavelengths are scaled, short ones kept, those between blended.
+    """Llama 3.1's smoothing: long wavelengths are scaled, short ones kept, those between blended; in float64.
 
     Source: transformers, `_compute_llama3_parameters`.
     """
+    inv_freq = inv_freq.astype(np.float64)
     factor, low, high = (float(scaling[name]) for name in ("factor", "low_freq_factor", "high_freq_factor"))
     original = float(scaling["original_max_position_embeddings"])
     wavelength = 2 * math.pi / inv_freq

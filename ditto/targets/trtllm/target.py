@@ -22,7 +22,8 @@ from ditto.program import Program
 from ditto.targets.compile import Profile, compile_networks
 from ditto.targets.target import LlmFacts, Target, WeightOf
 from ditto.targets.trtllm import config as files
-from ditto.targets.trtllm.contract import LAST_TOKENS, PROMPT_ROWS, TOKENS, ranges
+from ditto.targets.trtllm import inferred
+from ditto.targets.trtllm.contract import LAST_TOKENS, PROMPT_ROWS, TOKENS, adjusted, pool_ranges, ranges
 from ditto.targets.trtllm.lowering import PackedDecoder, vision_attention
 from ditto.targets.trtllm.packing import drop_batch, pack_attention
 from ditto.targets.trtllm.versions import Version, version
@@ -98,6 +99,11 @@ class TrtllmTarget(Target):
             )
 
     @override
+    def adjusted(self, limits: Limits, dtype: torch.dtype) -> Limits:
+        name = str(dtype).removeprefix("torch.")
+        return adjusted(limits, self.options, name in inferred.FUSED_CONTEXT_DTYPES)
+
+    @override
     def settings(self) -> dict[str, Any]:
         return {"trtllm": asdict(self.options)}
 
@@ -146,8 +152,8 @@ class TrtllmTarget(Target):
         return network
 
     @override
-    def llm_profiles(self, limits: Limits) -> tuple[Profile, ...]:
-        return (Profile("packed", ranges(limits, self.options)),)
+    def llm_profiles(self, limits: Limits, layers: int) -> tuple[Profile, ...]:
+        return (Profile("packed", {**ranges(limits, self.options), **pool_ranges(layers, self.version)}),)
 
     @override
     def llm_config(self, network: Network, facts: LlmFacts, limits: Limits, dtype: str) -> LlmConfig:

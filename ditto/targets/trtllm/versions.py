@@ -102,11 +102,14 @@ class Version:
         name: as in `version` of llm/config.json.
         gpt_attention: the attention plugin's fields.
         vision_output: name of the vision engine's output.
+        maps_places: whether `host_kv_cache_pool_mapping` gives each layer's pool and place in it, [layers, 2], and the
+            runtime decides how many pools there are; else it gives the pool, [layers], and there is one (contract 9).
     """
 
     name: str
     gpt_attention: Fields
     vision_output: str
+    maps_places: bool = True
 
 
 # 0.18 comes from the line of 0.17: one field has another name and one is not there yet (contract 3.1, differences).
@@ -119,7 +122,7 @@ _V018 = _with(
 _VERSIONS = {
     version.name: version
     for version in (
-        Version("0.18.2", _V018, "output"),
+        Version("0.18.2", _V018, "output", maps_places=False),
         Version("0.19.0", _GPT_ATTENTION, "encoder_output"),
         Version("0.20.0", _GPT_ATTENTION, "encoder_output"),
         Version("0.21.0", _GPT_ATTENTION, "encoder_output"),

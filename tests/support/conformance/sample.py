@@ -92,7 +92,7 @@ def _attention_values(layer: int, is_old: bool) -> dict[str, float]:
     values |= {"do_cross_attention": 0, "max_distance": 0, "pos_shift_enabled": 0, "dense_context_fmha": 0}
     values |= {"use_paged_context_fmha": 1, "use_fp8_context_fmha": 0, "has_full_attention_mask": 0, "use_cache": 1}
     values |= {"is_spec_decoding_enabled": 0, "spec_decoding_is_generation_length_variable": 0}
-    values |= {"spec_decoding_max_generation_length": 0, "is_mla_enabled": 0, "q_lora_rank": 0, "kv_lora_rank": 0}
+    values |= {"spec_decoding_max_generation_length": 1, "is_mla_enabled": 0, "q_lora_rank": 0, "kv_lora_rank": 0}
     values |= {"qk_nope_head_dim": 0, "qk_rope_head_dim": 0, "v_head_dim": 0, "fuse_fp4_quant": 0, "skip_attn": 0}
     values |= {"cp_size": 1, "cp_rank": 0, "cp_group": 0, "use_logn_scaling": 0}
     if not is_old:
@@ -122,10 +122,11 @@ def gemm(rows: str, width: int) -> Stated:
     return _stated("Gemm", "gemm", {**values, "alpha": 1.0}, Spec((symbol(rows), width), HALF))
 
 
-def llm_inputs() -> dict[str, Spec]:
-    """The inputs with padding removal, a paged cache and a prompt table (contract, LLM 2.1, 2.2)."""
+def llm_inputs(is_old: bool = False) -> dict[str, Spec]:
+    """The inputs with padding removal, a paged cache and a prompt table (contract, LLM 2.1, 2.2, 9)."""
     sequences, tokens, blocks = symbol("batch_size_beam_width"), symbol("num_tokens"), symbol("max_blocks_per_seq")
-    offsets = Spec((1, sequences, 2, blocks), INT)
+    pools = 1 if is_old else symbol("num_kv_cache_pools")
+    offsets = Spec((pools, sequences, 2, blocks), INT)
     return {
         "input_ids": Spec((tokens,), INT),
         "position_ids": Spec((tokens,), INT),
@@ -142,8 +143,8 @@ def llm_inputs() -> dict[str, Spec]:
         "cache_indirection": Spec((symbol("batch_size_cache"), symbol("beam_width"), symbol("max_seq_len")), INT),
         "kv_cache_block_offsets": offsets,
         "host_kv_cache_block_offsets": offsets,
-        "host_kv_cache_pool_pointers": Spec((1, 2), LONG),
-        "host_kv_cache_pool_mapping": Spec((LAYERS, 2), INT),
+        "host_kv_cache_pool_pointers": Spec((pools, 2), LONG),
+        "host_kv_cache_pool_mapping": Spec((LAYERS,) if is_old else (LAYERS, 2), INT),
         "prompt_embedding_table": Spec((symbol("prompt_rows"), HIDDEN), HALF),
         "tasks": Spec((tokens,), INT),
         "prompt_vocab_size": Spec((1,), INT),
@@ -170,24 +171,28 @@ ATTENTION_INPUTS = [
     "host_context_progress",
 ]
 
-PROFILES = {
-    "llm": {
-        "num_tokens": [1, 4, TOKENS],
-        "last_token_ids": [1, 2, BATCH],
-        "batch_size_beam_width": [1, 2, BATCH],
-        "batch_size_cache": [1, 2, BATCH],
-        "beam_width": [1, 1, 1],
-        "max_seq_len": [1, 32, SEQUENCE],
-        "max_blocks_per_seq": [1, 1, 2],
-        "prompt_rows": [1, ROWS * BATCH // 2, ROWS * BATCH],
-    }
+RANGES = {
+    "num_tokens": [1, 4, TOKENS],
+    "last_token_ids": [1, 2, BATCH],
+    "batch_size_beam_width": [1, 2, BATCH],
+    "batch_size_cache": [1, 2, BATCH],
+    "beam_width": [1, 1, 1],
+    "max_seq_len": [1, 32, SEQUENCE],
+    "max_blocks_per_seq": [1, 1, 2],
+    "num_kv_cache_pools": [1, 1, LAYERS],
+    "prompt_rows": [1, ROWS * BATCH // 2, ROWS * BATCH],
 }
+PROFILES = {"llm": RANGES}
+
+
+def _ranges(is_old: bool) -> dict[str, list[int]]:
+    return {name: range_ for name, range_ in RANGES.items() if not (is_old and name == "num_kv_cache_pools")}
 
 
 def llm_network(is_old: bool = False) -> Network:
     """Embedding with a prompt table, attention twice, head: one of every kind of thing that rows speak of."""
     net = Network("llm")
-    given = {name: net.input(name, spec) for name, spec in llm_inputs().items()}
+    given = {name: net.input(name, spec) for name, spec in llm_inputs(is_old).items()}
 
     def weight(name: str, *shape: int) -> Value:
         return net.add(Constant(Stored(name, shape, HALF)))
@@ -195,8 +200,8 @@ def llm_network(is_old: bool = False) -> Network:
     def number(value: int, *shape: int) -> Value:
         return net.add(Constant(net.literals.keep(torch.full(shape, value, dtype=INT))))
 
-    frequencies = 1 / 10000 ** (np.arange(0, HEAD, 2) / HEAD)
-    angles = np.outer(np.arange(POSITIONS), frequencies)
+    frequencies = np.float32(1) / (10000.0 ** (np.arange(0, HEAD, 2) / HEAD)).astype(np.float32)
+    angles = np.outer(np.arange(POSITIONS, dtype=np.float32), frequencies)
     tables = np.stack((np.cos(angles), np.sin(angles)), axis=-1).reshape(1, -1)
     for name, table in (("rotary_inv_freq", frequencies), ("rotary_cos_sin", tables)):
         given[name] = net.add(Constant(net.literals.keep(torch.from_numpy(table.astype(np.float32)))))
@@ -296,7 +301,7 @@ def vision_config() -> dict[str, Any]:
 def good_tree(version: str) -> Tree:
     """A tree without violations, new every time."""
     is_old = version.startswith("0.18")
-    llm = Part(llm_config(version), llm_network(is_old), {"llm": dict(PROFILES["llm"])})
+    llm = Part(llm_config(version), llm_network(is_old), {"llm": _ranges(is_old)})
     output = "output" if is_old else "encoder_output"
     vision = Part(vision_config(), vision_network(output), {"vision": {"batch": [1, BATCH // 2, BATCH]}})
     return Tree({"llm": llm, "vision": vision})

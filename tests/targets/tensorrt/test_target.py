@@ -41,11 +41,11 @@ def test_inputs_share_their_dimensions():
 def test_a_text_model_has_no_prompt_table():
     without = Limits(max_batch_size=4, max_input_len=32, max_seq_len=64, max_num_tokens=128)
     assert "prompt_embedding_table" not in RTX.llm_inputs(without, 8, torch.float16)
-    assert all("prompt_rows" not in profile.ranges for profile in RTX.llm_profiles(without))
+    assert all("prompt_rows" not in profile.ranges for profile in RTX.llm_profiles(without, 2))
 
 
 def test_prefill_and_decode_have_a_profile_each():
-    prefill, decode = RTX.llm_profiles(LIMITS)
+    prefill, decode = RTX.llm_profiles(LIMITS, 2)
     assert (prefill.name, decode.name) == ("prefill", "decode")
     assert (prefill.ranges["sequence"].min, prefill.ranges["sequence"].max) == (1, 32)
     assert (decode.ranges["sequence"].min, decode.ranges["sequence"].max) == (1, 1)

@@ -10,10 +10,10 @@ import torch
 from ditto.errors import ShapeError
 from ditto.network import Network, Spec
 from ditto.targets.trtllm.blocks import BlockPools, CacheLayout
-from tests.support.models import llama
+from tests.support.models import TEXT_MODELS, llama
 from tests.support.texts import packed_tree, runtime_of
 
-LAYOUT = CacheLayout(kv_heads=(2, 1, 2), tokens_per_block=4, head_size=8, dtype=torch.float32)
+LAYOUT = CacheLayout(kv_heads=(2, 1, 2), windows=(0, 0, 0), tokens_per_block=4, head_size=8, dtype=torch.float32)
 
 
 def test_layers_with_as_many_heads_share_a_pool():
@@ -23,7 +23,18 @@ def test_layers_with_as_many_heads_share_a_pool():
 
 def test_a_network_says_what_its_cache_is_like(tmp_path):
     runtime = runtime_of(packed_tree(llama(), tmp_path / "tree", block=32))
-    assert runtime.pools.layout == CacheLayout((2, 2), 32, 16, torch.float32)
+    assert runtime.pools.layout == CacheLayout((2, 2), (0, 0), 32, 16, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("version", "mapping"),
+    [("0.18.2", [0, 0]), ("0.19.0", [[0, 0], [0, 1]]), ("0.20.0", [[0, 0], [1, 0]]), ("1.2.0", [[0, 0], [1, 0]])],
+)
+def test_windows_have_pools_of_their_own_in_versions_that_part_them(version, mapping, tmp_path):
+    tree = packed_tree(TEXT_MODELS["gemma2 with soft-caps and windows"](), tmp_path / "tree", version=version)
+    pools = runtime_of(tree).pools
+    assert pools.layout.mapping().tolist() == mapping
+    assert [memory.shape[1] for memory in pools.memory] == ([1, 1] if len(pools.layout.pools) == 2 else [2])
 
 
 def test_a_network_without_attention_has_no_cache():

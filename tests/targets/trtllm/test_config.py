@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from attrs import evolve
 
 from ditto.configs import Limits, TrtllmConfig
-from ditto.errors import UnsupportedFact
-from ditto.network import Network
+from ditto.network import Network, Node, Spec
 from ditto.targets.target import LlmFacts
 from ditto.targets.trtllm.config import llm_config, plugin_config, runtime_defaults, vision_config
-from ditto.targets.trtllm.versions import NAMES, version
+from ditto.targets.trtllm.plugins import GPTAttention
+from ditto.targets.trtllm.versions import version
 from tests.targets.trtllm.test_lowering import built
 
 # LLaVA-1.5-7B's language model for eight requests with a picture each: the contract's own example.
@@ -78,6 +80,7 @@ def test_limits_as_the_contract_describes_them():
         "kv_cache_type": "PAGED",
         "speculative_decoding_mode": 1,
         "strongly_typed": True,
+        "output_timing_cache": "model.cache",
     }
     assert {key: found["build_config"][key] for key in stated} == stated
     assert "logits_dtype" not in found["build_config"]
@@ -133,21 +136,23 @@ def test_float32_has_no_fused_context_attention():
 )
 def test_windows_are_told_to_the_runtime(name, windows):
     limits = Limits(max_batch_size=1, max_input_len=16, max_seq_len=24, max_num_tokens=16)
-    found = runtime_defaults(built(name).network, limits, version("0.19.0"))
+    found = runtime_defaults(built(name).network, limits)
     assert found == (None if windows is None else {"max_attention_window": windows})
 
 
 def test_a_window_of_a_whole_sequence_is_none():
     limits = Limits(max_batch_size=1, max_input_len=2, max_seq_len=5, max_num_tokens=16)
-    for name in NAMES:
-        assert runtime_defaults(built("mistral with a window").network, limits, version(name)) is None
+    assert runtime_defaults(built("mistral with a window").network, limits) is None
 
 
-def test_windows_that_a_version_is_not_told_are_refused():
+def test_a_window_reaches_no_farther_than_a_sequence():
+    network = Network("llm")
+    layers = [node.layer for node in built("gemma2 with soft-caps and windows").network.nodes]
+    for layer in [layer for layer in layers if isinstance(layer, GPTAttention)]:
+        window = layer.window or 99
+        network.append(Node(evolve(layer, window=window), (), (f"y{layer.layer_idx}",)), [Spec((1,), torch.float32)])
     limits = Limits(max_batch_size=1, max_input_len=16, max_seq_len=24, max_num_tokens=16)
-    with pytest.raises(UnsupportedFact, match="windows of 5 tokens, which TensorRT-LLM 0.18.2 is not told") as caught:
-        runtime_defaults(built("mistral with a window").network, limits, version("0.18.2"))
-    assert "lower max_seq_len to 5" in str(caught.value)
+    assert runtime_defaults(network, limits) == {"max_attention_window": [5, 24]}
 
 
 def test_the_vision_file_has_builder_config_alone():

@@ -13,7 +13,7 @@ from attrs import evolve
 from ditto.network import Network, Node, Spec, symbol
 from ditto.network.layers import Cast, Constant, Identity
 from tests.support.conformance import VERSIONS, Tree, load_tables, violations
-from tests.support.conformance.sample import BATCH, LAYERS, ROWS, Stated, good_tree
+from tests.support.conformance.sample import BATCH, BLOCK, LAYERS, ROWS, SEQUENCE, Stated, good_tree, llm_inputs
 
 VERSION = "0.19.0"
 Plant = Callable[[Tree], Any]
@@ -120,6 +120,7 @@ for key, value, kind in (
     (BUILD + "lora_config.lora_dir", "here", "list.str."),
     (PLUGIN + "paged_kv_cache", None, "bool"),
     (PLUGIN + "use_fused_mlp", "true", "bool"),
+    (BUILD + "output_timing_cache", None, "str"),
     (PLUGIN + "gpt_attention_plugin", None, "str"),
 ):
     planted(f"{key} of a wrong type", rf"{key} is .* which is no {kind} \[LLM 1", llm(key, value))
@@ -132,6 +133,7 @@ for key, value in (
     (BUILD + "speculative_decoding_mode", 0),
     (PLUGIN + "gemm_plugin", "int8"),
     (PLUGIN + "low_latency_gemm_plugin", "float16"),
+    (BUILD + "output_timing_cache", "other.cache"),
 ):
     planted(f"{key} of no legal value", rf"{key} is .* which no reader takes", llm(key, value))
 planted(
@@ -175,14 +177,40 @@ for key, value, test in (
     (PLUGIN + "context_fmha", False, "use_paged_context_fmha|plugin.context_fmha"),
     (PLUGIN + "tokens_per_block", 48, "value & "),
     (PLUGIN + "reduce_fusion", True, "tp > 1"),
+    (BUILD + "max_num_tokens", BATCH * SEQUENCE + 1, "build.max_seq_len . batch"),
+    (BUILD + "max_num_tokens", BLOCK - 1, "fewest_tokens <= value"),
 ):
-    planted(f"{key} that contradicts another", rf"is {value!r}, which breaks .*{test}", llm(key, value))
+    planted(f"{key} {value} that contradicts another", rf"is {value!r}, which breaks .*{test}", llm(key, value))
 planted(
-    "a Gemma 2 without its scale",
-    "query_pre_attn_scalar is missing",
+    "a Gemma 2 without its scale and its soft-caps",
+    (
+        "query_pre_attn_scalar is missing",
+        r"attn_logit_softcapping is missing \[LLM 9\]",
+        r"final_logit_softcapping is missing \[LLM 9\]",
+    ),
     llm(PRETRAINED + "architecture", "Gemma2ForCausalLM"),
 )
-planted("a Qwen without its type", "qwen_type is missing", llm(PRETRAINED + "architecture", "Qwen2ForCausalLM"))
+planted(
+    "a Qwen without its type and its length",
+    ("qwen_type is missing", r"seq_length is missing \[LLM 9\]"),
+    llm(PRETRAINED + "architecture", "Qwen2ForCausalLM"),
+)
+for windows in ([8], [8, 0], [8, SEQUENCE + 1]):
+    planted(
+        f"windows {windows} that are not one for each layer",
+        r"max_attention_window is .* which breaks `len.value. == layers",
+        llm(PRETRAINED + "runtime_defaults", {"max_attention_window": windows}),
+    )
+planted(
+    "a window that is not a number",
+    "max_attention_window is .* which is no list.int.",
+    llm(PRETRAINED + "runtime_defaults", {"max_attention_window": [8, 8.0]}),
+)
+planted(
+    "a runtime default that no version reads",
+    "runtime_defaults.windows is there and must not be",
+    llm(PRETRAINED + "runtime_defaults", {"max_attention_window": [8, 64], "sink_token_length": 4, "windows": [8]}),
+)
 planted("experts without a number", "moe.num_experts is missing", llm(PRETRAINED + "moe", {}))
 
 
@@ -293,6 +321,7 @@ planted(
     added("llm", "mrope_position_deltas", Spec((SEQUENCES, 1), INT)),
 )
 planted("no last_token_ids", "input last_token_ids is missing", removed("llm", "last_token_ids"))
+planted("no position_ids", r"input position_ids is missing \[LLM 2.1, 2.4, 9\]", removed("llm", "position_ids"))
 planted("no tasks", "input tasks is missing", removed("llm", "tasks"))
 planted(
     "64-bit token ids", "input input_ids is int64, not int32", respecified("llm", "input_ids", Spec((TOKENS,), LONG))
@@ -321,6 +350,26 @@ planted(
     "a window too many",
     "window_sizes, axis 0, is 3, not 2",
     respecified("llm", "host_max_attention_window_sizes", Spec((3,), INT)),
+)
+for name, spec in (
+    ("kv_cache_block_offsets", Spec((1, SEQUENCES, 2, symbol("max_blocks_per_seq")), INT)),
+    ("host_kv_cache_block_offsets", Spec((1, SEQUENCES, 2, symbol("max_blocks_per_seq")), INT)),
+    ("host_kv_cache_pool_pointers", Spec((1, 2), LONG)),
+):
+    planted(
+        f"a static number of pools in {name}",
+        rf"input {name}, axis 0, is 1, not a named dimension \[LLM 2.1",
+        respecified("llm", name, spec),
+    )
+planted(
+    "a pool mapping as 0.18 has it",
+    "host_kv_cache_pool_mapping has rank 1, not 2",
+    respecified("llm", "host_kv_cache_pool_mapping", Spec((LAYERS,), INT)),
+)
+planted(
+    "more pools than layers",
+    r"dimension num_kv_cache_pools is \[1, 1, 3\], not \[1, 1, 2\]",
+    profile("llm", "llm", "num_kv_cache_pools", [1, 1, 3]),
 )
 planted(
     "a static batch",
@@ -524,6 +573,9 @@ for name, value in (
     ("remove_input_padding", 0),
     ("rotary_embedding_max_positions", 32),
     ("kv_cache_quant_mode", 128),
+    ("rotary_embedding_original_max_positions", 64),
+    ("spec_decoding_max_generation_length", 0),
+    ("attn_logit_softcapping_scale", 30.0),
 ):
     planted(
         f"{name} of another value",
@@ -537,7 +589,7 @@ planted(
 )
 planted(
     "type_id of another dtype",
-    r"field type_id, is 7, which breaks .* \[LLM 3.1, INFERRED\]",
+    r"field type_id, is 7, which breaks .* \[LLM 3.1, 9\]",
     stated(ATTENTION, lambda layer: layer.with_field("type_id", values=(7,))),
 )
 planted(
@@ -587,6 +639,11 @@ planted(
     lambda tree: wrong_table(tree, "rotary_inv_freq", 1.01),
 )
 planted(
+    "rotary frequencies off by one bit",
+    ("rotary_inv_freq, differs from the contract's frequencies by 1.5e-07",) * 2,
+    lambda tree: wrong_table(tree, "rotary_inv_freq", 1 + 2**-23),
+)
+planted(
     "rotary cosines scaled",
     ("rotary_cos_sin, differs from the contract's cosines and sines by 1.0e-02",) * 2,
     lambda tree: wrong_table(tree, "rotary_cos_sin", 1.01),
@@ -610,6 +667,22 @@ def last_layer_is(tree: Tree, index: int) -> None:
         place for place, node in enumerate(nodes) if isinstance(node.layer, Stated) and node.layer.creator == ATTENTION
     )
     nodes[place] = evolve(nodes[place], layer=nodes[place].layer.with_field("layer_idx", values=(index,)))
+
+
+def test_0_18_has_one_pool_and_the_place_in_it_in_a_field():
+    tree = good_tree("0.18.2")
+    profile("llm", "llm", "num_kv_cache_pools", [1, 1, LAYERS])(tree)
+    for name, spec in llm_inputs().items():
+        if "pool" in name or "offsets" in name:
+            respecified("llm", name, spec)(tree)
+    found = [str(violation) for violation in violations(tree, "0.18.2")]
+    assert [line.removeprefix("llm network: ").partition(" [")[0] for line in found] == [
+        "input kv_cache_block_offsets, axis 0, is num_kv_cache_pools, not 1",
+        "input host_kv_cache_block_offsets, axis 0, is num_kv_cache_pools, not 1",
+        "input host_kv_cache_pool_pointers, axis 0, is num_kv_cache_pools, not 1",
+        "input host_kv_cache_pool_mapping has rank 2, not 1",
+        "profile llm, dimension num_kv_cache_pools is no input's",
+    ]
 
 
 @pytest.mark.parametrize("name", PLANTED)

@@ -52,6 +52,28 @@ def test_each_difference_is_a_line(change, said):
     assert line.startswith(said)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["GPTAttention"].update(block_sparse_homo_head_pattern="INT32"),
+        lambda c: c["GPTAttention"].update(layer_idx_in_cache_pool="INT32"),
+    ],
+    ids=["declared as INT32 and read as INT8", "declared and never read"],
+)
+def test_what_creators_declare_and_do_not_keep_to_is_no_difference(change):
+    """Contract, LLM 9: so in 1.3."""
+    assert differences(library(change), "0.19.0") == []
+
+
+def test_a_field_of_a_third_type_is_a_difference():
+    def change(creators):
+        creators["GPTAttention"]["block_sparse_homo_head_pattern"] = "FLOAT32"
+
+    assert differences(library(change), "0.19.0") == [
+        "GPTAttention: `block_sparse_homo_head_pattern` is FLOAT32, Ditto gives int8"
+    ]
+
+
 def test_numbers_of_dtypes_are_compared():
     assert differences(library(half=5), "0.19.0") == ["DataType.HALF is 5, Ditto says 1"]
 

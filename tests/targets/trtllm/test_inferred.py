@@ -1,17 +1,9 @@
-"""What is deduced is held, where it can be, against TensorRT itself."""
+"""What is deduced says where it stands and how it can be checked."""
 
 from __future__ import annotations
 
-import torch
-
-from ditto.bindings import load_native
 from ditto.targets.trtllm import inferred
-
-
-def test_dtypes_have_tensorrts_own_numbers():
-    names = {torch.float32: "FLOAT", torch.float16: "HALF", torch.bfloat16: "BF16"}
-    kinds = load_native("tensorrt_rtx").module.DataType
-    assert {dtype: int(getattr(kinds, name)) for dtype, name in names.items()} == inferred.TYPE_ID
+from ditto.targets.trtllm.versions import NAMES
 
 
 def test_every_deduction_says_where_it_stands_and_where_to_look():
@@ -23,3 +15,7 @@ def test_every_deduction_says_where_it_stands_and_where_to_look():
 
 def test_context_attention_is_fused_in_half_precision_only():
     assert inferred.FUSED_CONTEXT_DTYPES == ("float16", "bfloat16")
+
+
+def test_pools_are_parted_by_window_in_versions_after_0_19_only():
+    assert tuple(name for name in NAMES if name not in ("0.18.2", "0.19.0")) == inferred.POOL_PER_WINDOW

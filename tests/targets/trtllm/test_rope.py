@@ -49,6 +49,21 @@ def test_tables_are_hugging_faces(kind):
     assert made.cos_sin.shape == (1, POSITIONS * 16)
 
 
+def test_tables_are_tensorrt_llms_bit_by_bit():
+    """Contract, LLM 9: scale / float32(theta ** (float64 arange(0, R, 2) / R)), angles in float32. A power in float32
+    and an exponent in float32 give other numbers here."""
+    made = plugin_rope(500000.0, {"type": "linear", "factor": 3.0}, 128, 4096)
+    assert made is not None
+    powers = torch.tensor([500000.0 ** (column / 128) for column in range(0, 128, 2)], dtype=torch.float64).float()
+    wanted = torch.tensor(1 / 3.0, dtype=torch.float32) / powers
+    assert torch.equal(made.inv_freq, wanted)
+    assert not torch.equal(made.inv_freq, (1 / 3.0 / 500000.0 ** (torch.arange(0, 128, 2) / 128).float()))
+    angles = torch.arange(4096, dtype=torch.float32)[:, None] * wanted
+    table = made.cos_sin.reshape(4096, 64, 2).double()
+    torch.testing.assert_close(table[..., 0], angles.double().cos(), rtol=0, atol=2.5e-7)
+    torch.testing.assert_close(table[..., 1], angles.double().sin(), rtol=0, atol=2.5e-7)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_tables_of_another_kind_are_not_the_same(kind):
     made = _rope(llama(**KINDS["default"]))

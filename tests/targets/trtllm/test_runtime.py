@@ -32,6 +32,14 @@ def test_logits_are_those_of_hugging_face(name, tmp_path):
     assert max(relative_error(*pair) for pair in results) <= EXACT
 
 
+@pytest.mark.parametrize("version", ["0.18.2", "0.20.0"])
+def test_layers_find_their_keys_in_the_pools_of_each_version(version, tmp_path):
+    """0.18: the place in the pool is a field of the plugin. From 0.20 on: a pool for each window."""
+    model = TEXT_MODELS["gemma2 with soft-caps and windows"]()
+    runtime = runtime_of(packed_tree(model, tmp_path / "tree", version=version))
+    assert max(relative_error(*pair) for pair in interleaved(runtime, model)) <= EXACT
+
+
 @pytest.mark.parametrize(("dtype", "block"), [(torch.float16, 16), (torch.float16, 32), (torch.bfloat16, 64)])
 def test_half_precision_is_as_near_as_that_of_hugging_face(dtype, block, tmp_path):
     """No farther from Hugging Face in float32 than Hugging Face in the same dtype is, times 1.5."""

@@ -19,6 +19,7 @@ MAKER = StepMaker(
     width=3,
     dtype=torch.float16,
 )
+LAYOUT = CacheLayout((1, 1), (0, 0), 16, 8, torch.float16)
 PICTURES = [torch.full((2, 3), 7.0), torch.full((1, 3), 8.0)]
 PARTS = [
     Part(2, (9, 100, 101, 4), past=0, prompt=4, features=PICTURES[0]),
@@ -29,7 +30,7 @@ PARTS = [
 
 @pytest.fixture
 def inputs():
-    pools = BlockPools(CacheLayout((1, 1), 16, 8, torch.float16), 4, 64)
+    pools = BlockPools(LAYOUT, 4, 64)
     for part in PARTS:
         pools.hold(part.sequence, part.past + len(part.ids))
     return MAKER.inputs(PARTS, pools)
@@ -77,7 +78,7 @@ def test_the_cache_of_each_sequence(inputs):
 
 
 def test_a_text_engine_has_no_table():
-    pools = BlockPools(CacheLayout((1, 1), 16, 8, torch.float16), 4, 64)
+    pools = BlockPools(LAYOUT, 4, 64)
     pools.hold(0, 2)
     made = evolve(MAKER, prompt_rows=0).inputs([Part(0, (1, 2), 0, 2, None)], pools)
     assert not {"prompt_embedding_table", "tasks", "prompt_vocab_size"} & set(made)
@@ -94,7 +95,7 @@ def test_a_text_engine_has_no_table():
     ],
 )
 def test_parts_that_do_not_fit_are_refused(parts, message):
-    pools = BlockPools(CacheLayout((1, 1), 16, 8, torch.float16), 4, 64)
+    pools = BlockPools(LAYOUT, 4, 64)
     with pytest.raises(ShapeError, match=message):
         MAKER.inputs(parts, pools)
 

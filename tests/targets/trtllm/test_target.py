@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ditto import LlavaModel
+from ditto import LlavaModel, LlmBuilder
 from ditto.bindings import is_installed
 from ditto.configs import Limits, TensorRTBuilderConfig, TensorRTConfig, TensorRTNetworkCreationFlags, TrtllmConfig
 from ditto.errors import ConfigError
+from ditto.network import Network
 from ditto.targets.trtllm.target import TrtllmTarget, check_machine
 from ditto.targets.trtllm.versions import version
-from tests.support.models import llava
+from tests.support.models import llama, llava
 
 TARGET = TrtllmTarget("trtllm", TrtllmConfig())
 
@@ -58,6 +59,23 @@ def test_a_table_too_small_for_the_batch_stops_a_build(tmp_path):
     with pytest.raises(ConfigError, match="a prompt table of 16 rows gives each of 4 requests 4; a picture needs 16"):
         model.build_all(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_builds_tokens_of_a_step_are_those_of_trtllm_build():
+    """Contract, LLM 9: whole sequences of a full batch at most; a prompt at least, where it cannot come in parts."""
+    builder = LlmBuilder.from_model(llama()).with_batch(2).with_target("trtllm")
+    for dtype, asked, found in (
+        ("float16", None, 128),
+        ("float16", 20, 32),
+        ("float32", 20, 40),
+        ("float16", 100, 100),
+    ):
+        chosen = builder.with_dtype(dtype).with_max_input_len(40)
+        job = (chosen if asked is None else chosen.with_max_num_tokens(asked)).job(TARGET)
+        (profile,) = job.profiles
+        range_, written = profile.ranges["num_tokens"], job.config(Network("llm")).build_config
+        assert (range_.min, range_.opt, range_.max) == (1, 2, found)
+        assert (written.max_num_tokens, written.opt_num_tokens) == (found, 2)
 
 
 @pytest.mark.parametrize(("number", "name"), [("0.18.2", "output"), ("0.19.0", "encoder_output")])

@@ -57,6 +57,40 @@ def test_text_models_keep_the_contract(text_model):
         assert found == []
 
 
+# All that the Python session binds: a network with more or fewer inputs is not run at all (contract, LLM 9).
+TEXT_INPUTS = {
+    "input_ids",
+    "position_ids",
+    "last_token_ids",
+    "sequence_length",
+    "host_request_types",
+    "host_past_key_value_lengths",
+    "context_lengths",
+    "host_runtime_perf_knobs",
+    "host_context_progress",
+    "host_context_lengths",
+    "host_max_attention_window_sizes",
+    "host_sink_token_length",
+    "cache_indirection",
+    "kv_cache_block_offsets",
+    "host_kv_cache_block_offsets",
+    "host_kv_cache_pool_pointers",
+    "host_kv_cache_pool_mapping",
+}
+TABLE_INPUTS = {"prompt_embedding_table", "tasks", "prompt_vocab_size"}
+
+
+def test_text_models_have_the_seventeen_inputs_of_the_python_session(text_model):
+    _, tree = text_model
+    assert len(TEXT_INPUTS) == 17
+    assert set(tree.parts["llm"].network.inputs) == TEXT_INPUTS
+
+
+def test_a_llava_has_the_twenty_inputs_of_the_python_session(shapes_tree):
+    assert len(TEXT_INPUTS | TABLE_INPUTS) == 20
+    assert set(Tree.open(shapes_tree).parts["llm"].network.inputs) == TEXT_INPUTS | TABLE_INPUTS
+
+
 def test_text_models_are_taken_by_the_recorder(text_model):
     _, tree = text_model
     network = tree.parts["llm"].network
@@ -77,7 +111,9 @@ def test_text_models_without_plugins_are_taken_by_tensorrt(text_model):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_version_has_its_own_form(version, tmp_path):
-    tree = text_tree(llama(), tmp_path / "out", version)
+    """Windows of two sizes, so that the runtime has to be told them."""
+    tree = text_tree(TEXT_MODELS["gemma2 with soft-caps and windows"](), tmp_path / "out", version)
+    assert tree.parts["llm"].config["pretrained_config"]["runtime_defaults"] == {"max_attention_window": [5, 64]}
     assert said(tree, version) == []
     recorded(tree.parts["llm"].network, version)
 

@@ -12,7 +12,7 @@ from typing_extensions import override
 from ditto.errors import ShapeError
 from ditto.network.plugin import Plugin, PluginField
 from ditto.network.spec import Spec, same_dtype
-from ditto.targets.trtllm import inferred
+from ditto.targets.trtllm.contract import TYPE_ID
 from ditto.targets.trtllm.versions import GEMM_FIELDS
 
 
@@ -36,7 +36,7 @@ class Gemm(Plugin):
     @property
     def type_id(self) -> int:
         """TensorRT's number of the dtype."""
-        return inferred.TYPE_ID[self.dtype]
+        return TYPE_ID[self.dtype]
 
     @override
     def fields(self) -> tuple[PluginField, ...]:

@@ -16,7 +16,7 @@ from typing_extensions import override
 from ditto.errors import ShapeError
 from ditto.network.plugin import Plugin, PluginField
 from ditto.network.spec import Spec
-from ditto.targets.trtllm import inferred
+from ditto.targets.trtllm.contract import TYPE_ID
 from ditto.targets.trtllm.paged import PagedCache, attend
 from ditto.targets.trtllm.sequences import sequences
 from ditto.targets.trtllm.versions import version
@@ -75,7 +75,6 @@ class GPTAttention(Plugin):
     rotary_embedding_scale_type: int
     rotary_embedding_scale: float
     rotary_embedding_max_positions: int
-    rotary_embedding_original_max_positions: int
     tokens_per_block: int
     max_context_length: int
     use_paged_context_fmha: int
@@ -84,6 +83,7 @@ class GPTAttention(Plugin):
     unidirectional: int = 1
     rotary_embedding_short_m_scale: float = 1.0
     rotary_embedding_long_m_scale: float = 1.0
+    rotary_embedding_original_max_positions: int = 1024
     tp_size: int = 1
     tp_rank: int = 0
     unfuse_qkv_gemm: int = 0
@@ -106,7 +106,7 @@ class GPTAttention(Plugin):
     use_cache: int = 1
     is_spec_decoding_enabled: int = 0
     spec_decoding_is_generation_length_variable: int = 0
-    spec_decoding_max_generation_length: int = 0
+    spec_decoding_max_generation_length: int = 1
     is_mla_enabled: int = 0
     q_lora_rank: int = 0
     kv_lora_rank: int = 0
@@ -123,7 +123,7 @@ class GPTAttention(Plugin):
     @property
     def type_id(self) -> int:
         """TensorRT's number of the dtype."""
-        return inferred.TYPE_ID[self.dtype]
+        return TYPE_ID[self.dtype]
 
     @property
     def num_kv_heads_origin(self) -> int:
@@ -175,10 +175,13 @@ class GPTAttention(Plugin):
     @override
     def reference(self, qkv: Tensor, *more: Tensor) -> Tensor:
         given = dict(zip(self.input_names[1:], more, strict=True))
+        located = given["host_kv_cache_pool_mapping"][self.layer_idx]
+        if not version(self.trtllm).maps_places:
+            located = torch.stack((located, torch.tensor(self.layer_idx_in_cache_pool)))
         cache = PagedCache.of_layer(
             given["kv_cache_block_offsets"],
             given["host_kv_cache_pool_pointers"],
-            given["host_kv_cache_pool_mapping"][self.layer_idx],
+            located,
             (self.num_kv_heads, self.tokens_per_block, self.head_size),
             self.dtype,
         )

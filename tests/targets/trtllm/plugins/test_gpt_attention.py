@@ -15,6 +15,7 @@ from ditto.reference import TOLERANCE
 from ditto.targets.trtllm.contract import attention_specs
 from ditto.targets.trtllm.plugins import GPTAttention, attention_inputs
 from ditto.targets.trtllm.rope import plugin_rope
+from ditto.targets.trtllm.versions import version
 
 HEADS, KV_HEADS, WIDTH, SIZE, LAYERS, LONGEST = 4, 2, 8, 4, 3, 32
 ROPE = plugin_rope(10000.0, None, WIDTH, LONGEST)
@@ -34,7 +35,6 @@ PLUGIN = GPTAttention(
     rotary_embedding_scale_type=0,
     rotary_embedding_scale=1.0,
     rotary_embedding_max_positions=LONGEST,
-    rotary_embedding_original_max_positions=1024,
     tokens_per_block=SIZE,
     max_context_length=16,
     use_paged_context_fmha=1,
@@ -159,6 +159,8 @@ def test_the_fields_of_each_version():
         "use_cache": ("int32", 1),
         "cp_size": ("int32", 1),
         "rotary_embedding_short_m_scale": ("float32", 1.0),
+        "rotary_embedding_original_max_positions": ("int32", 1024),
+        "spec_decoding_max_generation_length": ("int32", 1),
     }.items():
         assert fields[name] == value, name
     old = {field.name: field.values[0] for field in evolve(PLUGIN, trtllm="0.18.2").fields()}
@@ -166,7 +168,7 @@ def test_the_fields_of_each_version():
 
 
 def _specs(plugin):
-    named = attention_specs(LAYERS)
+    named = attention_specs(LAYERS, version(plugin.trtllm))
     named["rotary_inv_freq"], named["rotary_cos_sin"] = (Spec.of(x) for x in (ROPE.inv_freq, ROPE.cos_sin))
     return [named[name] for name in plugin.input_names[1:]]
 
