@@ -19,8 +19,9 @@ from typing_extensions import override
 from ditto.builders.classes import model_class
 from ditto.builders.generation import checkpoint_defaults, defaults_file
 from ditto.builders.sizes import check_sizes
+from ditto.builders.stated import check_original_form, check_stated
 from ditto.capture import weightless
-from ditto.checkpoint import CheckpointIndex, CheckpointReader, check_form, check_stored, match_names
+from ditto.checkpoint import CheckpointIndex, CheckpointReader, check_form, check_stored, match_names, raw_config
 from ditto.engine import Checkpoint
 from ditto.errors import CheckpointError
 from ditto.network.weight import Stored, TensorSource, Weight, fold
@@ -204,6 +205,7 @@ class Pretrained(ModelSource):
 
         path = self.text_folder / "config.json"
         check_form(path.parent)
+        check_original_form(raw_config(path.parent), str(path))
         try:
             config = AutoConfig.from_pretrained(path.parent, trust_remote_code=self.trust_remote_code)
         except Exception as error:
@@ -301,6 +303,7 @@ class Pretrained(ModelSource):
         return {}
 
     def _made(self, dtype: torch.dtype) -> Any:
+        check_stated(raw_config(self.text_folder), self.config, str(self.text_folder / "config.json"))
         cls = self._model_class()
         config = _in_dtype(self.config, dtype)
         with weightless(dtype):
