@@ -202,7 +202,8 @@ class LlmBuilder(EngineBuilder):
         if apart is None:
             return job
         prefill, decode = (
-            evolve(job, lower=_with(engine.lower, weight_of), profiles=engine.profiles) for engine in apart
+            evolve(job, lower=_with(engine.lower, weight_of), passes=engine.passes, profiles=engine.profiles)
+            for engine in apart
         )
         return evolve(prefill, more=(evolve(decode, name="decode", cache_bytes=0, beside=True),))
 
