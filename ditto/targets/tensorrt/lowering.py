@@ -14,7 +14,7 @@ from torch._ops import OpOverload
 
 from ditto.errors import UnsupportedFact
 from ditto.lowering import Lowering, Operand, Table, table
-from ditto.lowering.attention import by_name
+from ditto.lowering.attention import attention_mask, by_name, decomposed_attention, refuse_sinks
 from ditto.lowering.registry import LoweringFunction
 from ditto.network import symbol
 from ditto.network.graph import Value
@@ -29,56 +29,20 @@ from ditto.network.layers import (
 )
 from ditto.network.spec import Spec
 from ditto.ops.attention import AttentionArguments
-from ditto.targets.tensorrt.attention import fused, written_out
+from ditto.targets.tensorrt.attention import fused_attention
 
 _ops = torch.ops.ditto
 BATCH, SEQUENCE = symbol("batch"), symbol("sequence")
 
 
-def _refuse_sinks(sinks: Operand | None) -> None:
-    """Refuse attention sinks.
-
-    Raises:
-        UnsupportedFact: there are some.
-    """
-    if sinks is not None:
-        raise UnsupportedFact(
-            "attention has learned sinks", remedy="models with attention sinks are not supported on this target"
-        )
-
-
 @by_name
 def attention(net: Lowering, given: AttentionArguments[Operand]) -> Value:
     """Attention over the tokens of the call, as in a vision tower."""
-    seen = plain_mask(net, given)
+    seen = attention_mask(net, given)
     q, k, v = (net.value(operand) for operand in (given.query, given.key, given.value))
     if given.softcap:
-        return written_out(net, q, k, v, given.scale, given.softcap, seen)
-    return fused(net, q, k, v, given.scale, given.causal, seen)
-
-
-def plain_mask(net: Lowering, given: AttentionArguments[Operand]) -> Value | None:
-    """The mask of attention outside a decoder, bool [B, 1, S, K], or None.
-
-    Raises:
-        UnsupportedFact: sinks, a window, a bias on the scores, or causal attention that is more than causal.
-    """
-    _refuse_sinks(given.sinks)
-    if given.window or (given.causal and (given.softcap or given.mask is not None)):
-        raise UnsupportedFact("windowed or soft-capped causal attention outside a decoder")
-    return None if given.mask is None else _whole_mask(net, given.mask, net.value(given.query), net.value(given.key))
-
-
-def _whole_mask(net: Lowering, mask: Operand, query: Value, key: Value) -> Value:
-    value = net.value(mask)
-    if value.spec.dtype != torch.bool:
-        raise UnsupportedFact("attention scores get an added bias")
-    wanted = (query.spec.shape[0], 1, query.spec.shape[2], key.spec.shape[2])
-    value = net.reshape(value, (1,) * (4 - value.rank) + value.spec.shape)
-    if any(have not in (1, want) for have, want in zip(value.spec.shape, wanted, strict=True)):
-        raise UnsupportedFact("an attention mask that differs between heads")
-    strides = tuple(0 if have == 1 and want != 1 else 1 for have, want in zip(value.spec.shape, wanted, strict=True))
-    return value if value.spec.shape == wanted else net.box(value, (0, 0, 0, 0), wanted, strides)
+        return decomposed_attention(net, q, k, v, given.scale, given.softcap, seen)
+    return fused_attention(net, q, k, v, given.scale, given.causal, seen)
 
 
 def refuse_all_but_causal(mask: Operand | None, sinks: Operand | None, causal: bool) -> None:
@@ -87,7 +51,7 @@ def refuse_all_but_causal(mask: Operand | None, sinks: Operand | None, causal: b
     Raises:
         UnsupportedFact: sinks, or attention that is not causal.
     """
-    _refuse_sinks(sinks)
+    refuse_sinks(sinks)
     if not causal or mask is not None:
         raise UnsupportedFact(
             "the decoder's attention is not causal",
@@ -151,8 +115,8 @@ class Decoder:
         )
         seen = self._mask(net, given.window)
         if given.softcap:
-            return written_out(net, given.query, keys, values, given.scale, given.softcap, seen)
-        return fused(net, given.query, keys, values, given.scale, False, seen)
+            return decomposed_attention(net, given.query, keys, values, given.scale, given.softcap, seen)
+        return fused_attention(net, given.query, keys, values, given.scale, False, seen)
 
     def _cached(self, net: Lowering, kind: str, layer: int, new: Value) -> Value:
         past = f"past_{kind}_{layer}"
