@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from attrs import frozen
-from torch import Tensor, fx
+from torch import SymInt, Tensor, fx
 
 from ditto.errors import UnsupportedFact, at
 from ditto.ops.traits import Trait, traits_of
@@ -217,6 +217,9 @@ def _fake(node: fx.Node) -> Any:
     return value.new_empty((*value.shape[:-1], value.shape[-1] // (heads + 2 * kv_heads) * heads))  # type: ignore[operator]
 
 
+_RESHAPES = frozenset({aten.view.default, aten.reshape.default, aten._unsafe_view.default})
+
+
 def drop_batch(program: Program) -> int:
     """Take the batch axis of size 1 away wherever operators allow it. Returns how many operators lost it.
 
@@ -232,6 +235,14 @@ def drop_batch(program: Program) -> int:
             continue
         batched = [part for part in node.all_input_nodes if part in without]
         if not batched:
+            if _splits_off_batch(node):
+                with graph.inserting_before(node):
+                    without[node] = _reshaped(graph, node, node.args[0], node.meta["val"].squeeze(0))
+            continue
+        if node.target in _RESHAPES and not _has_batch(node):
+            with graph.inserting_before(node):
+                made = _reshaped(graph, node, without[batched[0]], node.meta["val"])
+            node.replace_all_uses_with(made)
             continue
         if node.target == aten.squeeze.dim and node.args[1] == 0 and node.args[0] in without:
             node.replace_all_uses_with(without[node.args[0]])  # type: ignore[index]
@@ -257,6 +268,24 @@ def drop_batch(program: Program) -> int:
             _give_back(program, graph.find_nodes(op="output")[0], [node], without)
     program.sweep()
     return dropped
+
+
+def _splits_off_batch(node: fx.Node) -> bool:
+    """Whether a node gives tokens that lie one after another, [tokens, ...], their batch axis back."""
+    if node.target not in _RESHAPES or not _has_batch(node):
+        return False
+    return isinstance(node.args[0].meta["val"].shape[0], SymInt)  # type: ignore[union-attr]
+
+
+def _reshaped(graph: fx.Graph, node: fx.Node, source: Any, value: Tensor) -> fx.Node:
+    """`source` in the shape of `value`, in the place of `node`."""
+    if [str(size) for size in source.meta["val"].shape] == [str(size) for size in value.shape]:
+        return source
+    (sizes,) = node.args[1:]
+    made = graph.call_function(aten.reshape.default, (source, sizes[len(sizes) - value.dim() :]))  # type: ignore[index, arg-type]
+    made.meta.update(node.meta)
+    made.meta["val"] = value
+    return made
 
 
 def _without_batch(value: Any) -> Any:

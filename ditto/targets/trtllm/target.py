@@ -142,7 +142,8 @@ class TrtllmTarget(Target):
         return lower(program, decoder.table(), weight_of, "llm", net)
 
     @override
-    def lower_vision(self, program: Program, weight_of: WeightOf) -> Network:
+    def lower_vision(self, program: Program, weight_of: WeightOf, outside: bool) -> Network:
+        del outside  # none of this target's are
         lowerings = {**table(), torch.ops.ditto.attention.default: vision_attention}
         network = lower(program, lowerings, weight_of, "vision")
         (output,) = network.outputs.items()
