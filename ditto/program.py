@@ -35,6 +35,7 @@ class Program:
         symbols: torch's symbol → the dimension it stands for.
         prefix: what the captured wrapper adds in front of the user's module paths.
         output_names: of the graph's outputs, in order.
+        doubts: operators, with their places, of which it is not known whether they keep tokens apart.
     """
 
     graph: fx.Graph
@@ -43,6 +44,7 @@ class Program:
     symbols: dict[sympy.Symbol, Dim]
     output_names: tuple[str, ...]
     prefix: str = ""
+    doubts: list[tuple[str, Place]] = field(factory=list)
     _count: int = field(default=0, init=False)
     _facts: dict[tuple[str, Callable[[Tensor], Any]], Any] = field(factory=dict, init=False)
 

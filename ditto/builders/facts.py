@@ -64,6 +64,12 @@ def llm_facts(config: Any, vocab_size: int) -> LlmFacts:
     )
 
 
+def attention_layers(config: Any) -> int:
+    """How many layers of a text configuration attend to the tokens before. Layers that attend to an image alone are
+    not run without one."""
+    return int(config.num_hidden_layers) - len(getattr(config, "cross_attention_layers", None) or ())
+
+
 def rope_parameters(config: Any) -> dict[str, Any]:
     """Rotary embedding's parameters as transformers 5 names them, `rope_theta` among them; empty without rope."""
     stated = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}

@@ -11,7 +11,7 @@ from torch import nn
 from typing_extensions import Self, override
 
 from ditto.builders.engine import Auto, EngineBuilder, positive
-from ditto.builders.facts import llm_facts
+from ditto.builders.facts import attention_layers, llm_facts
 from ditto.builders.generation import tokens
 from ditto.builders.in_memory import InMemory
 from ditto.builders.pipeline import Job
@@ -190,6 +190,7 @@ class LlmBuilder(EngineBuilder):
             dtype=loaded.dtype,
             sizes=target.llm_sizes(limits),
             positions="position_ids",
+            attentions=attention_layers(self.source.config.get_text_config()),
             lower=lower,
             profiles=target.llm_profiles(limits, facts.num_hidden_layers),
             config=lambda network: target.llm_config(network, facts, limits, str(loaded.dtype).removeprefix("torch.")),
@@ -202,8 +203,7 @@ class LlmBuilder(EngineBuilder):
         if apart is None:
             return job
         prefill, decode = (
-            evolve(job, lower=_with(engine.lower, weight_of), passes=engine.passes, profiles=engine.profiles)
-            for engine in apart
+            evolve(job, lower=_with(engine.lower, weight_of), profiles=engine.profiles) for engine in apart
         )
         return evolve(prefill, more=(evolve(decode, name="decode", cache_bytes=0, beside=True),))
 

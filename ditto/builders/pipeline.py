@@ -42,6 +42,7 @@ class Job:
         dtype: of floating parameters.
         sizes: of named dimensions, the largest that occur over an engine's life.
         positions: the input that holds token positions, None for a vision tower.
+        attentions: layers of a decoder that attend, each with a KV cache; None for a vision tower.
         joins: linear layers that read the same tensor become one.
         lower: from the rewritten program to the network.
         passes: over the network, in order.
@@ -63,6 +64,7 @@ class Job:
     dtype: torch.dtype
     sizes: Mapping[str, int]
     positions: str | None
+    attentions: int | None = None
     joins: bool = True
     lower: Callable[[Program], Network]
     passes: tuple[NetworkPass, ...] = SIMPLIFY
@@ -104,7 +106,7 @@ def describe_all(job: Job) -> dict[str, tuple[Job, Network]]:
         longest = job.sizes["sequence"] if job.positions is not None else None
         program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype, longest)
         dump("captured", lambda: program_text(program))
-        rewrite(program, job.sizes, job.positions, job.joins)
+        rewrite(program, job.sizes, job.positions, job.joins, job.attentions)
         described: dict[str, tuple[Job, Network]] = {}
         for part in (job, *job.more):
             lowered = part.lower(program)

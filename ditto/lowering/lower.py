@@ -10,7 +10,7 @@ import torch
 from attrs import define
 from torch import SymInt, fx
 
-from ditto.errors import ModelError, Place, ShapeError, UnsupportedOperator, at
+from ditto.errors import ModelError, Place, ShapeError, UnsupportedFact, UnsupportedOperator, at
 from ditto.lowering.folding import fold_call
 from ditto.lowering.registry import Table, call
 from ditto.network.builder import NetworkBuilder
@@ -94,10 +94,12 @@ def lower(
         context: a prepared `Lowering`, where a target adds inputs of its own first.
     Raises:
         UnsupportedOperator: operators without a lowering; all are named.
+        UnsupportedFact: it is not known of an operator whether it keeps the tokens of a decoder apart.
         ModelError, ShapeError: an operator is used in a way that its lowering cannot express.
     """
     with stage("lower", name):
         _refuse_unknown(program, table)
+        _refuse_doubts(program)
         net = context or Lowering(Network(name), program, weight_of)
         env: dict[fx.Node, Operand] = {}
         for node in program.graph.nodes:
@@ -145,6 +147,15 @@ def _refuse_unknown(program: Program, table: Table) -> None:
         missing.setdefault(str(node.target), []).append(program.place(node))
     if missing:
         raise UnsupportedOperator(missing, [str(operation) for operation in table])
+
+
+def _refuse_doubts(program: Program) -> None:
+    for operation, place in program.doubts:
+        raise UnsupportedFact(
+            f"it is not known whether `{operation}` keeps the tokens of a sequence apart",
+            place,
+            remedy="add a rule for it to `ditto/rewrite/token_rules.py`",
+        )
 
 
 def _check_against_torch(net: Lowering, node: fx.Node, made: Operand) -> None:

@@ -17,12 +17,17 @@ from ditto.rewrite.norm import GEMMA_NORM, LLAMA_NORM, OLMO_NORM
 from ditto.rewrite.projections import fuse_projections
 from ditto.rewrite.rope import ROPE_OF_HALVES
 from ditto.rewrite.tables import tabulate
+from ditto.rewrite.tokens import refuse_other_layers, refuse_other_state
 
 Step = Callable[[Program], int]
 
 
 def rewrite(
-    program: Program, sizes: Mapping[str, int], positions: str | None = None, joins: bool = True
+    program: Program,
+    sizes: Mapping[str, int],
+    positions: str | None = None,
+    joins: bool = True,
+    attentions: int | None = None,
 ) -> dict[str, int]:
     """Simplify a program in place, without changing what it computes. Returns how often each step applied.
 
@@ -30,6 +35,7 @@ def rewrite(
         sizes: of named dimensions, the largest that occur; `sequence` is the longest sequence.
         positions: the input that holds token positions, None for a vision tower.
         joins: linear layers that read the same tensor become one.
+        attentions: layers of a decoder that attend; None if that is not known.
     Raises:
         UnsupportedFact: the model says something that no engine here can honour.
     """
@@ -41,6 +47,9 @@ def rewrite(
     }
     if positions is not None:
         steps["tabulate positions"] = lambda program: tabulate(program, positions, sizes["sequence"])
+        steps["refuse other state"] = refuse_other_state
+    if attentions is not None:
+        steps["refuse other layers"] = lambda program: refuse_other_layers(program, attentions)
     for rule in (ROPE_OF_HALVES, LLAMA_NORM, GEMMA_NORM, OLMO_NORM):
         steps[rule.name] = rule
     steps["choose last tokens early"] = choose_last_tokens_early

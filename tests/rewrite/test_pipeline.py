@@ -105,6 +105,7 @@ USUAL = {
     "state masks": 2,
     "refuse writes": 0,
     "tabulate positions": 2,
+    "refuse other state": 0,
     "rope of halves": 4,
     "RMS norm, rounded first": 5,
     "RMS norm of 1 + weight": 0,

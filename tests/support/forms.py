@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from attrs import evolve
 
 from benchmarks.forms import Held
 from benchmarks.gpu_limits import compiled
@@ -14,15 +13,15 @@ from ditto.builders.pipeline import describe_all
 from ditto.network.dims import evaluate
 from ditto.network.layers import Attention, MatrixMultiply
 from ditto.reference import TOLERANCE, Constants, run
-from ditto.targets.tensorrt.tuning import H200
+from ditto.targets.tensorrt import products, prompts
 
 CPU = torch.device("cpu")
 
 
 def as_if_large(patch):
     """Give matrices of tiny models the forms that those of large ones have: parts and blocks."""
-    small = evolve(H200, split_k_shortest=8, column_block=16)
-    patch.setattr("ditto.targets.tensorrt.target.H200", small)
+    patch.setattr(products, "_SHORTEST_PART", 8)
+    patch.setattr(prompts, "BLOCK", 16)
 
 
 def check_computes(case, name, wanted):

@@ -1,0 +1,211 @@
+"""Whether a decoder treats tokens one by one, as an engine with a KV cache must.
+
+In decoding, an engine is given one token of each sequence, and keeps of those before it their keys and values alone. So
+what a token becomes may follow from itself, its position, and attention. It may not follow from other tokens in any
+other way (convolutions, scans, shifts, attention that is not ours), for that state is nowhere kept; nor from how many
+tokens are given, for that is 1 from then on (positions that a model counts itself). Both are found here, operator by
+operator, whatever the model is called.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, Union
+
+import torch
+from attrs import frozen
+from torch import SymInt, Tensor, fx
+
+from ditto.errors import ModelError, UnsupportedFact, at
+from ditto.network import dims
+from ditto.network.dims import Dim
+from ditto.ops.traits import Trait, traits_of
+from ditto.program import Program
+from ditto.rewrite.layout import Layout, canonical, names, plain
+from ditto.rewrite.rule import arguments
+from ditto.rewrite.token_rules import Call, Mixes, rule_of
+
+aten = torch.ops.aten
+
+
+@frozen
+class _Same:
+    """The same for all tokens, however many there are: weights, constants, zeros."""
+
+
+@frozen
+class _Counted:
+    """Follows from how many tokens or rows are given, since `origin`."""
+
+    origin: fx.Node
+
+
+@frozen
+class _Told:
+    """Follows from what is given, each entry from one token."""
+
+    layout: Layout
+
+
+@frozen
+class _Unknown:
+    """Follows from what is given through an operator that has no rule."""
+
+
+_State = Union[_Same, _Counted, _Told, _Unknown]
+
+# Sizes that these are given only say a shape.
+_SHAPED = frozenset({aten.broadcast_to, aten.repeat, aten.unflatten})
+_FILLS = Trait.OF_NUMBERS | Trait.NAMES_SIZES
+_JOINS = frozenset({aten.cat, aten.stack})
+
+_REMEDY = (
+    "a KV cache is all that an engine keeps from one call to the next: models whose tokens reach each other only "
+    "through attention of Hugging Face's attention interface, and whose positions are `position_ids`, are supported"
+)
+
+
+def refuse_other_state(program: Program) -> int:
+    """Refuse decoders that need more of earlier tokens than their keys and values. Operators without a rule whose
+    operands follow from tokens become the program's `doubts`. Returns 0: nothing is changed.
+
+    Raises:
+        UnsupportedFact: tokens reach each other other than through `ditto.attention`, or a value follows from how many
+            tokens are given.
+    """
+    states: dict[fx.Node, _State | list[_State]] = {}
+    for node in program.graph.nodes:
+        with at(program.place(node)):
+            if node.op == "placeholder":
+                states[node] = _Told(plain(_shape(program, node.meta["val"])))
+            elif node.op == "get_attr":
+                states[node] = _Same()
+            elif node.op == "output":
+                for result in program.outputs:
+                    if isinstance(state := states[result], _Counted):
+                        _refuse_count(program, state)
+            elif node.target is operator.getitem and node.args[0] in states:
+                states[node] = _picked(states[node.args[0]], node.args[1])  # type: ignore[index]
+            else:
+                states[node] = _after(program, node, states)
+    return 0
+
+
+def refuse_other_layers(program: Program, layers: int) -> int:
+    """Refuse decoders with layers whose attention has no cache. Returns 0: nothing is changed.
+
+    Args:
+        layers: how many attend, by the configuration.
+    Raises:
+        UnsupportedFact: the program has another number of attentions.
+    """
+    found = [
+        arguments(node)["layer"] for node in program.graph.nodes if node.target == torch.ops.ditto.attention.default
+    ]
+    if len(found) != layers:
+        missing = ", ".join(str(layer) for layer in range(layers) if layer not in found)
+        raise UnsupportedFact(
+            f"the configuration has {layers} layers that attend, and {len(found)} attentions have a KV cache"
+            + (f": layers {missing} have none" if missing else ""),
+            remedy=_REMEDY,
+        )
+    return 0
+
+
+def _picked(state: Any, index: Any) -> _State:
+    return state[index] if isinstance(state, list) else state
+
+
+def _after(program: Program, node: fx.Node, states: dict[fx.Node, Any]) -> _State | list[_State]:
+    """The state of a call's results."""
+    value = node.meta.get("val")
+    packet = getattr(node.target, "overloadpacket", None)
+    if isinstance(value, (int, SymInt)) and (packet == aten.sym_size or not _tensors(node)):
+        return _Counted(node) if isinstance(value, SymInt) else _Same()
+    traits = traits_of(node.target)
+    if (Trait.OF_SHAPE in traits or _FILLS in traits) and not isinstance(_fill_of(node), fx.Node):
+        return _Same()
+    shaped = Trait.NAMES_SIZES in traits or packet in _SHAPED
+    counted = [
+        state
+        for part in node.all_input_nodes
+        if isinstance(state := states[part], _Counted)
+        and not (shaped and _is_size(part) and part is not _fill_of(node))
+    ]
+    told = {part: state.layout for part in _tensors(node) if isinstance(state := states[part], _Told)}
+    unknown = [part for part in node.all_input_nodes if isinstance(states[part], _Unknown)]
+    if counted:
+        if told or unknown:
+            _refuse_count(program, counted[0], node)
+        return _Counted(node) if _is_size(counted[0].origin) else counted[0]
+    if unknown:
+        return _Unknown()
+    moves = Trait.MOVES in traits and packet not in _JOINS
+    return _kept(program, node, told, moves)
+
+
+def _kept(program: Program, node: fx.Node, told: dict[fx.Node, Layout], moves: bool) -> _State | list[_State]:
+    """The state of the results of a call that nothing counted goes into."""
+    value = node.meta.get("val")
+    values = value if isinstance(value, (list, tuple)) else [value]
+    shapes = [_shape(program, part) for part in values if isinstance(part, Tensor)]
+    uniform = {part: plain(_shape(program, part.meta["val"])) for part in _tensors(node) if part not in told}
+    if not told and (moves or not any(names(layout) for layout in uniform.values())):
+        return _Same()
+    rule = rule_of(node.target)
+    if rule is None or not all(isinstance(part, Tensor) for part in values):
+        if told:
+            program.doubts.append((str(node.target), program.place(node)))
+        return _Unknown() if told else _Counted(node)
+    try:
+        made = rule(Call(arguments(node), told, uniform, shapes))
+    except Mixes as mixes:
+        if not told:
+            return _Counted(node)
+        raise UnsupportedFact(
+            f"a token's values follow from other tokens of its sequence: `{node.target}` {mixes}", remedy=_REMEDY
+        ) from None
+    results: list[_State] = [_Told(canonical(layout)) if told else _Same() for layout in made]
+    return results if isinstance(value, (list, tuple)) else results[0]
+
+
+def _refuse_count(program: Program, counted: _Counted, met: fx.Node | None = None) -> None:
+    origin = counted.origin
+    with at(program.place(origin)):
+        raise UnsupportedFact(
+            f"a token's values follow from how many tokens are given: `{_name(origin)}` counts them"
+            + (f", and `{_name(met)}` of {program.place(met)} uses that" if met is not None else ""),
+            remedy="such a model takes every token of an answer for the first one of a sequence: let its positions "
+            "follow from `position_ids`",
+        )
+
+
+def _fill_of(node: fx.Node) -> Any:
+    """The number that an operator fills its result with, where it is given one."""
+    for index, parameter in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
+        if parameter.name == "fill_value":
+            return node.args[index] if index < len(node.args) else node.kwargs.get("fill_value")
+    return None
+
+
+def _name(node: fx.Node) -> str:
+    return str(node.target)
+
+
+def _tensors(node: fx.Node) -> list[fx.Node]:
+    return [part for part in node.all_input_nodes if isinstance(part.meta.get("val"), Tensor)]
+
+
+def _is_size(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), SymInt)
+
+
+def _shape(program: Program, value: Tensor) -> tuple[Dim, ...]:
+    return tuple(_dim(program, size) for size in value.shape)
+
+
+def _dim(program: Program, size: int | SymInt) -> Dim:
+    try:
+        return program.dim(size)
+    except ModelError:  # rounded, the larger of two, ...: a dimension of its own
+        return dims.symbol(f"({size})")

@@ -1,0 +1,236 @@
+"""Decoders whose state is more than keys and values are refused, by what they do and where; others are not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+from torch import nn
+from torch.nn import functional
+
+from ditto.builders.llm import LlmBuilder
+from ditto.builders.pipeline import describe
+from ditto.capture import export
+from ditto.errors import UnsupportedFact
+from ditto.program import Program
+from ditto.reference import RELATIVE_ERROR, Constants, relative_error
+from ditto.rewrite import rewrite
+from ditto.rewrite.tokens import refuse_other_layers, refuse_other_state
+from tests.support.decoding import continued
+from tests.support.models import TRANSFORMERS_5, llama, made
+from tests.test_program import captured
+
+TARGETS = ("tensorrt-rtx", "trtllm")
+_COMMON = {"vocab_size": 128, "max_position_embeddings": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+_SEQ2SEQ = {
+    **_COMMON,
+    "d_model": 64,
+    **{
+        f"{side}_{name}": size
+        for side in ("encoder", "decoder")
+        for name, size in (("layers", 2), ("attention_heads", 4))
+    },
+    **{f"{side}_ffn_dim": 96 for side in ("encoder", "decoder")},
+    "decoder_start_token_id": 1,
+    "forced_eos_token_id": None,
+    "is_decoder": True,
+    "is_encoder_decoder": False,
+}
+
+
+def _of(cls: str, config: str, **settings):
+    return lambda: made(getattr(transformers, cls), getattr(transformers, config)(**settings))
+
+
+# Positions counted by the model, attention of the model's own, or both.
+OTHER_STATE = {
+    "bart": _of("BartForCausalLM", "BartConfig", **_SEQ2SEQ),
+    "bigbird_pegasus": _of("BigBirdPegasusForCausalLM", "BigBirdPegasusConfig", **_SEQ2SEQ),
+    "blenderbot": _of("BlenderbotForCausalLM", "BlenderbotConfig", **_SEQ2SEQ),
+    "blenderbot-small": _of("BlenderbotSmallForCausalLM", "BlenderbotSmallConfig", **_SEQ2SEQ),
+    "gpt_neo": _of(
+        "GPTNeoForCausalLM",
+        "GPTNeoConfig",
+        **_COMMON,
+        hidden_size=64,
+        intermediate_size=96,
+        num_layers=2,
+        num_heads=4,
+        attention_types=[[["global", "local"], 1]],
+        window_size=8,
+    ),
+    "marian": _of("MarianForCausalLM", "MarianConfig", **_SEQ2SEQ),
+    "mbart": _of("MBartForCausalLM", "MBartConfig", **_SEQ2SEQ),
+    "mvp": _of("MvpForCausalLM", "MvpConfig", **_SEQ2SEQ),
+    "pegasus": _of("PegasusForCausalLM", "PegasusConfig", **_SEQ2SEQ),
+    "plbart": _of("PLBartForCausalLM", "PLBartConfig", **_SEQ2SEQ),
+    "trocr": _of("TrOCRForCausalLM", "TrOCRConfig", **_SEQ2SEQ),
+}
+_DECODER = {**_COMMON, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+NEAR_MISSES = {
+    "opt": _of(
+        "OPTForCausalLM",
+        "OPTConfig",
+        **_COMMON,
+        hidden_size=64,
+        ffn_dim=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        word_embed_proj_dim=64,
+    ),
+    "opt, norms behind": _of(
+        "OPTForCausalLM",
+        "OPTConfig",
+        **_COMMON,
+        hidden_size=64,
+        ffn_dim=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        word_embed_proj_dim=48,
+        do_layer_norm_before=False,
+    ),
+    "gpt_neox": _of("GPTNeoXForCausalLM", "GPTNeoXConfig", **_DECODER),
+    "cohere": _of("CohereForCausalLM", "CohereConfig", **_DECODER),
+    "persimmon": _of("PersimmonForCausalLM", "PersimmonConfig", **_DECODER),
+}
+if TRANSFORMERS_5:  # their attention was their own before
+    NEAR_MISSES["biogpt"] = _of("BioGptForCausalLM", "BioGptConfig", **_DECODER)
+    NEAR_MISSES["gpt_bigcode"] = _of(
+        "GPTBigCodeForCausalLM",
+        "GPTBigCodeConfig",
+        vocab_size=128,
+        n_positions=64,
+        n_embd=64,
+        n_layer=2,
+        n_head=4,
+        n_inner=96,
+    )
+
+
+def _job(model, target):
+    builder = LlmBuilder.from_model(model).with_target(target).with_batch(2).with_max_seq_len(40).with_max_input_len(24)
+    return builder.job(builder.resolved_target())
+
+
+@pytest.mark.parametrize("name", OTHER_STATE)
+def test_decoders_of_other_state_are_refused(name):
+    with pytest.raises(UnsupportedFact, match="values follow from (how many tokens are given|other tokens)") as refused:
+        describe(_job(OTHER_STATE[name](), "tensorrt-rtx"))
+    assert getattr(refused.value.where, "module", ""), "the module is named"
+
+
+@pytest.mark.parametrize("name", ["bart", "mvp"])
+def test_they_are_refused_for_packed_tokens_too(name):
+    with pytest.raises(UnsupportedFact, match="values follow from (how many tokens are given|other tokens)"):
+        describe(_job(OTHER_STATE[name](), "trtllm"))
+
+
+@pytest.mark.parametrize("name", NEAR_MISSES)
+def test_decoders_that_look_like_them_decode_as_hugging_face_does(name):
+    model = NEAR_MISSES[name]()
+    job = _job(model, "tensorrt-rtx")
+    network = describe(job)
+    for found, wanted in continued(network, Constants(network, job.tensors), model):
+        assert relative_error(found, wanted) <= RELATIVE_ERROR[torch.float32]
+
+
+class _Planted(nn.Module):
+    """A layer's MLP, with something done to its input first."""
+
+    def __init__(self, mlp, function):
+        super().__init__()
+        self.mlp, self.function = mlp, function
+        self.kernel = nn.Parameter(torch.randn(64, 1, 3))
+        self.table = nn.Parameter(torch.randn(8200, 64))  # more rows than tokens in a call
+
+    def forward(self, x):
+        return self.mlp(self.function(self, x))
+
+
+def _scores(x):
+    return x @ x.transpose(-1, -2)
+
+
+def _unmasked(x):
+    """The mask as Ditto gives it, true where a token is seen, added as if it were minus infinity elsewhere."""
+    seen = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).tril()
+    return (_scores(x) + seen.to(x.dtype)).softmax(-1) @ x
+
+
+PLANTED = {
+    "a token shift": (lambda m, x: x + x.roll(1, 1), "roll.*moves the tokens"),
+    "a convolution": (
+        lambda m, x: functional.conv1d(x.transpose(1, 2), m.kernel, padding=2, groups=64)[..., : x.shape[1]].transpose(
+            1, 2
+        ),
+        "conv1d.*convolves over the tokens",
+    ),
+    "a running sum": (lambda m, x: x.cumsum(1), "cumsum.*adds up over the tokens"),
+    "a running mean": (lambda m, x: x.cumsum(1) / torch.arange(1, x.shape[1] + 1)[:, None], "cumsum.*adds up"),
+    "positions that are counted": (lambda m, x: x + m.table[torch.arange(x.shape[1])], "arange.*counts them"),
+    "a table that is cut off": (lambda m, x: x + m.table[: x.shape[1]], "counts them"),
+    "attention of its own": (lambda m, x: _scores(x).softmax(-1) @ x, "matmul.*multiplies the tokens"),
+    "a bool mask that is added": (lambda m, x: _unmasked(x), "matmul.*multiplies the tokens"),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("function", "words"), PLANTED.values(), ids=PLANTED)
+def test_planted_state_is_refused_where_it_is(target, function, words):
+    model = llama(max_position_embeddings=64)
+    model.model.layers[1].mlp = _Planted(model.model.layers[1].mlp, function)
+    with pytest.raises(UnsupportedFact, match=words) as refused:
+        describe(_job(model, target))
+    assert getattr(refused.value.where, "module", "").startswith("model.layers.1.mlp")
+
+
+def test_a_planted_layer_that_keeps_tokens_apart_is_none():
+    model = llama()
+    model.model.layers[1].mlp = _Planted(model.model.layers[1].mlp, lambda m, x: x.cumsum(-1) + m.table[3])
+    assert isinstance(_captured(model), Program)
+
+
+def _captured(model):
+    job = _job(model, "tensorrt-rtx")
+    program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype)
+    rewrite(program, job.sizes, job.positions, job.joins, job.attentions)
+    return program
+
+
+def test_a_layer_without_a_cache_is_refused():
+    model = llama()
+    model.model.layers[1].self_attn = _NoAttention()
+    with pytest.raises(
+        UnsupportedFact, match="has 2 layers that attend, and 1 attentions have a KV cache: layers 1 have"
+    ):
+        describe(_job(model, "tensorrt-rtx"))
+
+
+class _NoAttention(nn.Module):
+    def forward(self, hidden_states, **_):
+        return hidden_states, None
+
+
+def test_an_operator_that_nobody_knows_leaves_a_doubt():
+    program = captured(
+        lambda x: x + torch.linalg.matrix_exp(x @ x.mT).sum(-1, keepdim=True) * 0,
+        {"x": torch.randn(2, 3, 4, 4)},
+        {"x": "batch sequence"},
+    )
+    assert refuse_other_state(program) == 0
+    assert [operation for operation, _ in program.doubts] == ["aten.linalg_matrix_exp.default"]
+
+
+def test_what_is_counted_may_not_come_out():
+    program = captured(
+        lambda x: x.new_zeros(1) + torch.arange(x.shape[1]), {"x": torch.randn(2, 5)}, {"x": "batch sequence"}
+    )
+    with pytest.raises(UnsupportedFact, match="arange.*counts them"):
+        refuse_other_state(program)
+
+
+def test_a_program_without_attention_has_no_layers():
+    program = captured(lambda x: x * 2, {"x": torch.randn(2, 5)}, {"x": "batch sequence"})
+    assert refuse_other_layers(program, 0) == 0
+    with pytest.raises(UnsupportedFact, match="has 1 layers that attend, and 0 attentions have a KV cache"):
+        refuse_other_layers(program, 1)
