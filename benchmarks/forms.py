@@ -17,6 +17,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from ditto.arguments import DynamicDimension
+from ditto.engine import Phase, Profile
 from ditto.lowering import Lowering
 from ditto.lowering.arithmetic import binary
 from ditto.lowering.linear import linear
@@ -24,7 +25,6 @@ from ditto.network import Dim, Network, Spec, Value, Weight, resolve, symbol
 from ditto.network.layers import Constant, ElementWise, Fill, MatrixMultiply, Reduce, Select, Softmax
 from ditto.network.weight import Stored, fold, stored_names
 from ditto.passes import SIMPLIFY, run_passes
-from ditto.targets import Profile
 from ditto.targets.tensorrt.attention import UNSEEN, fused
 from ditto.targets.tensorrt.lowering import sees
 from ditto.targets.tensorrt.products import ALIGNED, linear_in_halves
@@ -90,7 +90,7 @@ class Case:
     def profile(self, batch: int) -> Profile:
         """The sizes of named dimensions, and no others."""
         sizes = {"batch": batch, "tokens": batch * self.rows, "sequence": self.rows, **self.sizes}
-        return Profile("form", {name: DynamicDimension(name, size, size, size) for name, size in sizes.items()})
+        return Profile(Phase.ENCODE, {name: DynamicDimension(name, size, size, size) for name, size in sizes.items()})
 
 
 @frozen

@@ -24,7 +24,7 @@ from attrs import define, field
 
 from benchmarks.gpu import gpu_for
 from ditto import EngineTree, LlavaModel
-from ditto.engine import version_of
+from ditto.engine import Phase, version_of
 from ditto.families.answering import Answerer, load_picture
 from ditto.runtime import Batch, Request, Sampling, generate, open_session
 from tests.support.shapes import HuggingFace, Question, world
@@ -177,7 +177,8 @@ class Checks:
         """Whether decoding was recorded, and usual prompts where there are profiles for them."""
         runner = self.session.start(ROWS)
         try:
-            usual = any(name.startswith("prefill-") for name in self.tree.component("llm").profiles)
+            profiles = self.tree.component("llm").profiles
+            usual = any(profile.phase == Phase.PREFILL and profile.size("sequence") for profile in profiles)
             told = f"decode: {runner.is_recorded}, prompts: {runner.has_recorded_prompts}"
             return runner.is_recorded and runner.has_recorded_prompts == usual, told
         finally:

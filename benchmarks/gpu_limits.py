@@ -29,12 +29,10 @@ from torch import Tensor
 from benchmarks.gpu import gpu_for
 from benchmarks.llava_7b_gpu import WANTED
 from benchmarks.pieces import Piece, cut, kinds
-from ditto.arguments import DynamicDimension
 from ditto.bench.clock import milliseconds
 from ditto.bindings import TensorRT
-from ditto.builders.pipeline import profile_record
 from ditto.configs import TensorRTConfig
-from ditto.engine import Component, EngineTree
+from ditto.engine import Component, EngineTree, Phase, Profile
 from ditto.network import Network, Spec
 from ditto.network.dims import evaluate
 from ditto.network.layers import Constant
@@ -45,10 +43,9 @@ from ditto.runtime.engine import Engine
 from ditto.runtime.execution import Execution, Parts
 from ditto.runtime.graphs import capture
 from ditto.runtime.kernels import Kernels
-from ditto.runtime.profiles import decode_profile, decoder, live_slots, prefill_profile, profile_for
+from ditto.runtime.profiles import component_for, decode_profile, kv_length_bucket, prefill_profile, profile_for
 from ditto.runtime.session import RequestLimits
 from ditto.runtime.weights import network_of
-from ditto.targets import Profile
 from ditto.targets.compile import compile_networks
 from ditto.targets.tensorrt.apart import LIVE
 
@@ -110,27 +107,28 @@ def tasks(tree: EngineTree, batches: Sequence[int], context: int) -> list[Task]:
     """The bench's tasks, with the sizes that the session runs them at."""
     made: list[Task] = []
     for batch in batches if "vision" in tree.manifest.components else ():
-        profile, rows = profile_for(tree.component("vision"), "batch", batch)
+        profile, rows = profile_for(tree.component("vision"), Phase.ENCODE, "batch", batch)
         made.append(Task("vision", batch, "vision", profile, {"batch": rows}))
     for batch in batches:
         prompts = prefill_profile(tree, batch, context)
-        table = _prompt_rows(tree.component("llm"), prompts.profile, -1)
+        table = _prompt_rows(tree.component("llm"), prompts.profile, "max")
         sizes = {"batch": batch, "sequence": prompts.length, **table}
         made.append(Task("prefill", batch, "llm", prompts.profile, sizes))
     for batch in batches:
-        component = tree.component(decoder(tree))
+        decoder = component_for(tree, Phase.DECODE)
+        component = tree.component(decoder)
         capacity = RequestLimits.of(tree).max_seq_len
-        live = live_slots(context + _NEW_TOKENS, capacity) if "cache_slots" in component.inputs else capacity
+        live = kv_length_bucket(tree, context + _NEW_TOKENS, capacity)
         profile, rows = decode_profile(tree, batch, live)
-        sizes = {"batch": rows, "sequence": 1, LIVE: live, **_prompt_rows(component, profile, 0)}
-        made.append(Task("decode", batch, decoder(tree), profile, sizes, min(context, live - 1)))
+        sizes = {"batch": rows, "sequence": 1, LIVE: live, **_prompt_rows(component, profile, "min")}
+        made.append(Task("decode", batch, decoder, profile, sizes, min(context, live - 1)))
     return made
 
 
-def _prompt_rows(component: Component, profile: int, end: int) -> dict[str, int]:
+def _prompt_rows(component: Component, profile: int, end: str) -> dict[str, int]:
     """The rows of the table of picture features: with prompts the most, the fewest without."""
-    ranges = list(component.profiles.values())[profile]
-    return {name: sizes[end] for name, sizes in ranges.items() if name == "prompt_rows"}
+    rows = component.profiles[profile].ranges.get("prompt_rows")
+    return {} if rows is None else {"prompt_rows": getattr(rows, end)}
 
 
 def operands(piece: Piece, task: Task, device: torch.device, names: Sequence[str] | None = None) -> dict[str, Tensor]:
@@ -239,18 +237,12 @@ def engine_of(network: Network, source: TensorSource, profile: Profile, trt: Ten
     compiled(network, source, profile, trt, path)
     kernels = Kernels(None)
     calls, inputs = whole(network).calls, network.inputs
-    return Parts([Engine(trt, path, kernels)], calls, inputs, profile_record([profile]), kernels)
+    return Parts([Engine(trt, path, kernels)], calls, inputs, [profile], kernels)
 
 
 def compiled(network: Network, source: TensorSource, profile: Profile, trt: TensorRT, path: Path) -> int:
     """Compile a network into a file; the engine's size in bytes."""
     return compile_networks([network], [profile], source, trt, TensorRTConfig(), (), [path])
-
-
-def profile_of(component: Component, task: Task) -> Profile:
-    """The task's profile, for engines that have no other."""
-    ranges = list(component.profiles.values())[task.profile]
-    return Profile("piece", {name: DynamicDimension(name, *sizes) for name, sizes in ranges.items()})
 
 
 def run_bound(execution: Execution, bound: Mapping[str, Tensor]) -> None:
@@ -306,7 +298,7 @@ def main() -> None:
         for task in tasks(tree, options.batch, options.context):
             if options.task and task.kind not in options.task:
                 continue
-            network, profile = network_of(tree, task.component), profile_of(tree.component(task.component), task)
+            network, profile = network_of(tree, task.component), tree.component(task.component).profiles[task.profile]
             found = [bench.measure(piece, times, profile, task) for piece, times in kinds(cut(network))]
             for each in sorted(found, key=lambda each: -each.all_ms):
                 by_torch = "-" if each.torch_ms is None else f"{each.torch_ms * 1e3:.1f} us"

@@ -12,7 +12,6 @@ from typing import TypeVar
 from attrs import asdict, evolve
 from cattrs import Converter
 
-from ditto.arguments import DynamicDimension
 from ditto.configs import TensorRTConfig, TrtllmConfig
 from ditto.engine import ENGINE_FILES, Component, EngineTree, record_files, staged, write_manifest
 from ditto.engine.manifest import NAME
@@ -20,7 +19,7 @@ from ditto.errors import MissingLibraryError, TreeError
 from ditto.network.parts import whole
 from ditto.progress import recording
 from ditto.runtime.weights import network_of, weights_of
-from ditto.targets import Profile, Target, target
+from ditto.targets import Target, target
 
 _Config = TypeVar("_Config", TensorRTConfig, TrtllmConfig)
 
@@ -88,11 +87,10 @@ def _compile(tree: EngineTree, checkpoint: Path | None) -> None:
         for name, component in manifest.components.items():
             engine = folder / component.folder / ENGINE_FILES[name]
             parts = whole(network_of(tree, name))
-            profiles = tuple(_profile(*ranges) for ranges in component.profiles.items())
             capabilities = manifest.settings[name]["compute_capabilities"]
             source = weights_of(tree, name)
             tensorrt = _tensorrt(tree, name)
-            made = chosen.compile(parts.networks, profiles, source, tensorrt, capabilities, [engine])
+            made = chosen.compile(parts.networks, component.profiles, source, tensorrt, capabilities, [engine])
             libraries.add(made)
             components[name] = evolve(component, engines=[engine.name])
         finished = evolve(
@@ -104,10 +102,6 @@ def _compile(tree: EngineTree, checkpoint: Path | None) -> None:
         )
         write_manifest(finished, folder)
         EngineTree.open(folder)
-
-
-def _profile(name: str, ranges: dict[str, list[int]]) -> Profile:
-    return Profile(name, {dim: DynamicDimension(dim, *sizes) for dim, sizes in ranges.items()})
 
 
 def _tensorrt(tree: EngineTree, name: str) -> TensorRTConfig:

@@ -14,7 +14,7 @@ from ditto.compiling import compile_tree
 from ditto.configs import TrtllmConfig
 from ditto.engine import ENGINE_FILES, record_files
 from ditto.engine.manifest import NAME, read_manifest, write_manifest
-from ditto.errors import ConfigError, MissingLibraryError, TreeError
+from ditto.errors import ConfigError, MissingLibraryError, ShapeError, TreeError
 from tests.support.models import llama
 
 # What `sys.meta_path` asks first: transformers is as good as not installed.
@@ -107,10 +107,12 @@ def test_a_tree_compiled_by_half_is_named(llava_tree, tmp_path):
 
 def test_a_failure_in_the_second_engine_leaves_the_tree_as_it_was(described):
     components = dict(read_manifest(described).components)
-    profiles = {**components["llm"].profiles, "decode": {**components["llm"].profiles["decode"], "batch": [0, 1, 2]}}
+    prefill, decode = components["llm"].profiles
+    without = evolve(decode, ranges={name: size for name, size in decode.ranges.items() if name != "sequence"})
+    profiles = [prefill, without]
     edit(described, components={**components, "llm": evolve(components["llm"], profiles=profiles)})
     before = files(described)
-    with pytest.raises(ConfigError, match="dynamic dimension .batch. needs"):
+    with pytest.raises(ShapeError, match="the size of dimension `sequence` is not known"):
         compile_tree(described)
     assert files(described) == before
 

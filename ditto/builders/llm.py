@@ -203,7 +203,13 @@ class LlmBuilder(EngineBuilder):
         if apart is None:
             return job
         prefill, decode = (
-            evolve(job, lower=_with(engine.lower, weight_of), profiles=engine.profiles) for engine in apart
+            evolve(
+                job,
+                lower=_with(engine.lower, weight_of),
+                profiles=engine.profiles,
+                kv_length_step=engine.kv_length_step,
+            )
+            for engine in apart
         )
         return evolve(prefill, more=(evolve(decode, name="decode", cache_bytes=0, beside=True),))
 

@@ -17,7 +17,7 @@ from ditto.builders.reuse import Reuse
 from ditto.capture import export
 from ditto.configs import TensorRTConfig
 from ditto.dumps import dump, dumping_part
-from ditto.engine import Component, engine_files
+from ditto.engine import Component, Profile, engine_files
 from ditto.engine.config import LlmConfig, VisionConfig, write_config
 from ditto.network import Network, check, network_text, save
 from ditto.network.calls import save_calls
@@ -27,7 +27,7 @@ from ditto.passes import SIMPLIFY, NetworkPass, run_passes
 from ditto.program import Program, program_text
 from ditto.progress import stage
 from ditto.rewrite import rewrite
-from ditto.targets import Profile, Target
+from ditto.targets import Target
 from ditto.targets.emit import without_collection
 
 
@@ -47,6 +47,7 @@ class Job:
         lower: from the rewritten program to the network.
         passes: over the network, in order.
         profiles: of the engine.
+        kv_length_step: as the manifest has it.
         config: what goes into config.json, given the network.
         tensors: who has the checkpoint's numbers.
         keep_weights: also write the weights beside the engine: for a model that is on no disk.
@@ -69,6 +70,7 @@ class Job:
     lower: Callable[[Program], Network]
     passes: tuple[NetworkPass, ...] = SIMPLIFY
     profiles: tuple[Profile, ...]
+    kv_length_step: int | None = None
     config: Callable[[Network], LlmConfig | VisionConfig]
     tensors: TensorSource
     keep_weights: bool = False
@@ -161,7 +163,8 @@ def build(
         inputs={name: str(spec) for name, spec in network.inputs.items()},
         outputs={name: str(network.value(value).spec) for name, value in network.outputs.items()},
         shared=dict(network.shared),
-        profiles=profile_record(job.profiles),
+        profiles=list(job.profiles),
+        kv_length_step=job.kv_length_step,
         layers=layer_counts(network),
         weights=("../" if job.beside else "") + "weights.safetensors" if job.keep_weights else "checkpoint",
         outside=parts.outside,
@@ -175,14 +178,6 @@ def emitted(job: Job, network: Network, target: Target) -> Parts:
     if not target.has_own_session:
         return whole(network)
     return in_parts(network) if job.weights_outside else in_blocks(network)
-
-
-def profile_record(profiles: Sequence[Profile]) -> dict[str, dict[str, list[int]]]:
-    """For each profile, [min, opt, max] of each named dimension."""
-    return {
-        profile.name: {name: [dim.min, dim.opt, dim.max] for name, dim in profile.ranges.items()}
-        for profile in profiles
-    }
 
 
 def layer_counts(network: Network) -> dict[str, int]:

@@ -11,9 +11,10 @@ from attrs import frozen
 from loguru import logger
 
 from ditto.builders.outline import Outline
-from ditto.builders.pipeline import Job, describe_all, emitted, layer_counts, profile_record
+from ditto.builders.pipeline import Job, describe_all, emitted, layer_counts
 from ditto.builders.room import check_room, size_text
 from ditto.builders.source import ModelSource, Pretrained
+from ditto.engine import Profile
 from ditto.errors import ModelError, UnsupportedOperator
 from ditto.network import Network
 from ditto.network.weight import Stored, Weight, is_view, leaves
@@ -47,7 +48,7 @@ class EnginePlan:
 
     Args:
         inputs, outputs: specs by name; weights outside the engine are not among them. Empty where the model is refused.
-        profiles: for each optimisation profile, [min, opt, max] of each named dimension.
+        profiles: the optimization profiles.
         layers: how many of each kind; empty where the model is refused.
         parameters: numbers in the checkpoint's tensors that it uses.
         weights: what its constants take on the GPU, inside the engine or outside; 0 where it shares those of the engine
@@ -60,7 +61,7 @@ class EnginePlan:
 
     inputs: dict[str, str]
     outputs: dict[str, str]
-    profiles: dict[str, dict[str, list[int]]]
+    profiles: list[Profile]
     layers: dict[str, int]
     parameters: int
     weights: int
@@ -202,7 +203,7 @@ def _readable(source: ModelSource) -> ModelSource:
 def _engine_plan(
     job: Job, network: Network | None, parts: Sequence[Network], compiled: bool, refused: list[Refusal]
 ) -> EnginePlan:
-    cache, profiles = job.cache_bytes, profile_record(job.profiles)
+    cache, profiles = job.cache_bytes, list(job.profiles)
     if network is None:
         parameters = {id(part): part for part in job.wrapper.parameters()}.values()
         return EnginePlan(

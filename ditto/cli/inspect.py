@@ -88,9 +88,8 @@ def _engine_lines(engine: EngineReport) -> list[str]:
         lines += listed(title, together(specs))
     if record.outside:
         lines.append(f"  outside     {len(record.outside)} weights are inputs, bound from the checkpoint")
-    for name, ranges in record.profiles.items():
-        shown = ", ".join(f"{dim} {low} to {high} (tuned for {usual})" for dim, (low, usual, high) in ranges.items())
-        lines.append(f"  profile     {name}: {shown}")
+    for profile in record.profiles:
+        lines.append(f"  profile     {profile.phase.value}: {profile.ranges_text()}")
     kinds = sorted(record.layers.items(), key=lambda item: -item[1])
     lines.append(f"  layers      {sum(record.layers.values())}: {', '.join(f'{n} {kind}' for kind, n in kinds)}")
     return lines

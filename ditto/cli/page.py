@@ -91,9 +91,9 @@ def _engine(name: str, engine: EngineReport) -> str:
         for pattern, spec, names in grouped(specs)
     ]
     ranges = [
-        [profile, dim, str(low), str(usual), str(high)]
-        for profile, dims in record.profiles.items()
-        for dim, (low, usual, high) in dims.items()
+        [profile.phase.value, name, str(size.min), str(size.opt), str(size.max)]
+        for profile in record.profiles
+        for name, size in profile.ranges.items()
     ]
     kinds = sorted(record.layers.items(), key=lambda item: -item[1])
     rows = [[row.layer, ", ".join(row.inputs), ", ".join(row.outputs), row.module, row.source] for row in engine.layers]

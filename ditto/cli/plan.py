@@ -71,9 +71,8 @@ def _engine_lines(engine: EnginePlan) -> list[str]:
     lines = [f"  parameters  {engine.parameters / 1e6:.1f} M, {size_text(engine.weights)} of weights"]
     for title, specs in (("inputs", engine.inputs), ("outputs", engine.outputs)):
         lines += listed(title, together(specs))
-    for name, ranges in engine.profiles.items():
-        shown = ", ".join(f"{dim} {low} to {high} (tuned for {usual})" for dim, (low, usual, high) in ranges.items())
-        lines += [f"  profile     {name}: {shown}"]
+    for profile in engine.profiles:
+        lines += [f"  profile     {profile.phase.value}: {profile.ranges_text()}"]
     if engine.layers:
         kinds = sorted(engine.layers.items(), key=lambda item: -item[1])
         lines.append(f"  layers      {sum(engine.layers.values())}: {', '.join(f'{n} {kind}' for kind, n in kinds)}")

@@ -1,6 +1,7 @@
 """Engine trees on disk."""
 
 from ditto.engine.manifest import Checkpoint, Component, Manifest, Tokens, write_manifest
+from ditto.engine.profile import Phase, Profile
 from ditto.engine.staging import staged
 from ditto.engine.tree import ENGINE_FILES, EngineTree, engine_files, record_files, version_of, versions
 
@@ -10,6 +11,8 @@ __all__ = [
     "Component",
     "EngineTree",
     "Manifest",
+    "Phase",
+    "Profile",
     "Tokens",
     "engine_files",
     "record_files",

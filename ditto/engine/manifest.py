@@ -12,10 +12,11 @@ from cattrs import Converter, transform_error
 from cattrs.errors import BaseValidationError
 
 from ditto.engine.digest import FileRecord
+from ditto.engine.profile import Profile, register_hooks
 from ditto.errors import TreeError
 from ditto.outputs import MANIFEST as NAME
 
-FORMAT = 1
+FORMAT = 2
 _UNSEALED = "0" * 64
 
 
@@ -29,9 +30,11 @@ class Component:
         dtype: the model's dtype in this engine, e.g. `float16`.
         inputs, outputs: specs by name, e.g. `float16[batch, 3, 336, 336]`.
         shared: outputs that use the memory of an input.
-        profiles: for each optimisation profile, [min, opt, max] of each named dimension.
+        profiles: the optimization profiles, in the engine's order.
         layers: how many of each kind.
         weights: where the constants come from, `checkpoint` or a safetensors file relative to `folder`.
+        kv_length_step: the engine reads only as much of the KV cache as its input of cache slots names; the runtime
+            rounds that length up to a multiple of this. None where the engine reads the whole cache.
         outside: weights that the engine takes as inputs: for each input, the constant of `network.json` to bind to it.
         made_from: what the engine's bytes depend on, by which a later build knows it again; empty if it cannot.
     """
@@ -42,9 +45,10 @@ class Component:
     inputs: dict[str, str]
     outputs: dict[str, str]
     shared: dict[str, str]
-    profiles: dict[str, dict[str, list[int]]]
+    profiles: list[Profile]
     layers: dict[str, int]
     weights: str
+    kv_length_step: int | None = None
     outside: dict[str, str] = Factory(dict)
     made_from: dict[str, str] = Factory(dict)
 
@@ -111,6 +115,7 @@ class Manifest:
 
 
 _converter = Converter(forbid_extra_keys=True)
+register_hooks(_converter)
 
 
 def write_manifest(manifest: Manifest, root: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ditto.bindings import TensorRT
 from ditto.cache import cache_folder
-from ditto.engine import EngineTree
+from ditto.engine import EngineTree, Profile
 from ditto.network import Spec
 from ditto.network.calls import Call, Calls, load_calls
 from ditto.network.dims import symbol
@@ -36,7 +36,7 @@ class Parts:
         engines: loaded.
         calls: of them.
         inputs: specs of the whole component's.
-        profiles: for each optimisation profile, [min, opt, max] of each named dimension.
+        profiles: the optimization profiles of the engines.
         kernels: those that the engines were loaded with.
     """
 
@@ -45,13 +45,13 @@ class Parts:
         engines: Sequence[Engine],
         calls: Calls,
         inputs: Mapping[str, Spec],
-        profiles: Mapping[str, Mapping[str, Sequence[int]]],
+        profiles: Sequence[Profile],
         kernels: Kernels,
     ) -> None:
         self._engines, self._calls, self._inputs, self._between = engines, calls, inputs, Between(calls)
         self._kernels = kernels
         weakref.finalize(self, kernels.save)  # what is compiled in the background after `keep_kernels`
-        largest = ({name: sizes[-1] for name, sizes in profile.items()} for profile in profiles.values())
+        largest = ({name: size.max for name, size in profile.ranges.items()} for profile in profiles)
         self._beside = frozenset(call.part for call in calls.calls if call.beside)
         wanted = [(number in self._beside, engine.scratch_bytes) for number, engine in enumerate(engines)]
         self._work_bytes, self._beside_bytes = (

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from attrs import evolve, frozen
 
 from ditto.engine import EngineTree
 from ditto.errors import DeviceError
-from ditto.network import Network, Spec
+from ditto.network import Spec
 from ditto.network.dims import evaluate
 from ditto.runtime.profiles import decode_profile
 from ditto.runtime.session import RequestLimits
-from ditto.runtime.weights import network_of
+from ditto.runtime.weights import external_weights
 
 _GIB = 1 << 30
 # What the CUDA context, kernels and torch itself take beside what is counted here.
@@ -38,11 +40,7 @@ class MemoryPlan:
     @staticmethod
     def of(tree: EngineTree, rows: int = 1) -> MemoryPlan:
         """The plan of a tree before it is loaded; what its engines work in is not known yet."""
-        weights = 0
-        for name in tree.manifest.components:
-            weights += engine_bytes(tree, name)
-            if name != "decode":  # it is bound to the LLM's
-                weights += outside_bytes(tree, name)
+        weights = sum(engine_bytes(tree, name) for name in tree.manifest.components) + external_bytes(tree)
         largest = RequestLimits.of(tree).max_batch_size
         batches = {decode_profile(tree, batch)[1] for batch in range(1, largest + 1)}
         return MemoryPlan(
@@ -92,11 +90,10 @@ def engine_bytes(tree: EngineTree, name: str) -> int:
     return sum(tree.manifest.files[tree.listed(name, file)].bytes for file in tree.component(name).engines)
 
 
-def outside_bytes(tree: EngineTree, name: str) -> int:
-    """Bytes of the weights that are bound to a component's engine from outside."""
-    outside = tree.component(name).outside
-    network = network_of(tree, name) if outside else Network()
-    return sum(_bytes(network.value(value).spec) for value in outside.values())
+def external_bytes(tree: EngineTree) -> int:
+    """Bytes of the weights that are bound to the tree's engines; those that engines share are bound once."""
+    weights = {weight for name in tree.manifest.components for weight in external_weights(tree, name).values()}
+    return sum(math.prod(weight.shape) * weight.dtype.itemsize for weight in weights)
 
 
 def cache_row_bytes(tree: EngineTree) -> int:

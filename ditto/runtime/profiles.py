@@ -1,64 +1,89 @@
-"""Which optimisation profile of an engine runs what, and at which sizes."""
+"""Which optimization profile of which engine runs a call, and at which sizes."""
 
 from __future__ import annotations
 
 from attrs import frozen
 
-from ditto.engine import Component, EngineTree
-from ditto.targets.tensorrt.apart import LIVE, LIVE_STEP
+from ditto.engine import Component, EngineTree, Phase
 
 # Prompts are padded to a multiple of this: TensorRT-RTX compiles kernels for each new length.
 _LENGTH_STEP = 64
-# With static shapes a prompt runs faster by about as much as this makes it longer, at least.
+# With static shapes a prompt runs faster by at least as much as this makes it longer.
 _MOST_PADDING = 9 / 8
 
 
-def profile_for(component: Component, dimension: str, size: int, name: str = "") -> tuple[int, int]:
-    """The profile with the smallest range that takes `size` or, where no range begins that low, more.
+def component_for(tree: EngineTree, phase: Phase) -> str:
+    """The component whose engine runs a phase.
 
-    Args:
-        name: what the profile's name begins with.
+    Raises:
+        ValueError: the tree has none.
+    """
+    language = (Phase.PREFILL, Phase.DECODE)
+    serving = (phase, Phase.MIXED) if phase in language else (phase,)
+    for name, component in tree.manifest.components.items():
+        if any(profile.phase in serving for profile in component.profiles):
+            return name
+    raise ValueError(f"the tree has no engine for {phase.value}")
+
+
+def profile_for(component: Component, phase: Phase, dimension: str, size: int) -> tuple[int, int]:
+    """The profile of a phase with the smallest range that includes `size` or, where no range begins that low, more.
+
     Returns:
         The profile's index, and the size to run: `size`, or the range's smallest.
     Raises:
-        ValueError: no profile takes as much; whoever asks has checked the limits.
+        ValueError: no profile includes as much; the caller has checked the limits.
     """
     fitting: list[tuple[int, int, int]] = []
-    for index, (profile, ranges) in enumerate(component.profiles.items()):
-        smallest, _, largest = ranges[dimension]
-        if profile.startswith(name) and size <= largest:
-            fitting.append((largest, index, max(size, smallest)))
+    for index, profile in enumerate(component.profiles):
+        accepted = profile.ranges.get(dimension)
+        if profile.phase == phase and accepted is not None and size <= accepted.max:
+            fitting.append((accepted.max, index, max(size, accepted.min)))
     if not fitting:
-        raise ValueError(f"no profile takes {dimension} {size}")
-    _, index, taken = min(fitting)
-    return index, taken
+        raise ValueError(f"no {phase.value} profile includes {dimension} {size}")
+    _, index, padded = min(fitting)
+    return index, padded
 
 
 @frozen
-class Prompts:
-    """How prompts are run: the profile of component `llm`, the length they are padded to, and whether the profile takes
-    no other."""
+class PrefillCall:
+    """How prompts are run.
+
+    Args:
+        profile: its index in the component's list.
+        length: what prompts are padded to, in tokens.
+        is_fixed: whether the profile accepts no other length.
+    """
 
     profile: int
     length: int
     is_fixed: bool
 
 
-def prefill_profile(tree: EngineTree, rows: int, length: int) -> Prompts:
+def prefill_profile(tree: EngineTree, rows: int, length: int) -> PrefillCall:
     """How prompts of `rows` rows are run, of which the longest has `length` tokens: on a profile of just that batch and
-    a length that is little longer, or on the one for all."""
-    profiles = tree.component("llm").profiles
-    for index, (name, ranges) in enumerate(profiles.items()):
-        fixed = ranges["sequence"][0]
-        if name.startswith("prefill-") and ranges["batch"][0] == rows and length <= fixed <= length * _MOST_PADDING:
-            return Prompts(index, fixed, is_fixed=True)
-    *_, longest = profiles["prefill"]["sequence"]
-    return Prompts(profile_for_all_prompts(tree), padded_length(length, longest), is_fixed=False)
+    a length that is little longer, or on the one for any prompt."""
+    profiles = tree.component(component_for(tree, Phase.PREFILL)).profiles
+    for index, profile in enumerate(profiles):
+        fixed = profile.size("sequence")
+        if profile.phase != Phase.PREFILL or profile.size("batch") != rows or fixed is None:
+            continue
+        if length <= fixed <= length * _MOST_PADDING:
+            return PrefillCall(index, fixed, is_fixed=True)
+    general = dynamic_prefill_profile(tree)
+    return PrefillCall(general, padded_length(length, profiles[general].ranges["sequence"].max), is_fixed=False)
 
 
-def profile_for_all_prompts(tree: EngineTree) -> int:
+def dynamic_prefill_profile(tree: EngineTree) -> int:
     """The index of the profile that runs prompts of any batch and length."""
-    return list(tree.component("llm").profiles).index("prefill")
+
+    def extent(index: int) -> tuple[int, int]:
+        ranges = profiles[index].ranges
+        sequence, batch = ranges["sequence"], ranges.get("batch")
+        return sequence.max - sequence.min, batch.max - batch.min if batch is not None else 0
+
+    profiles = tree.component(component_for(tree, Phase.PREFILL)).profiles
+    return max((index for index, profile in enumerate(profiles) if profile.phase == Phase.PREFILL), key=extent)
 
 
 def padded_length(length: int, longest: int) -> int:
@@ -66,25 +91,22 @@ def padded_length(length: int, longest: int) -> int:
     return min(-(-length // _LENGTH_STEP) * _LENGTH_STEP, longest)
 
 
-def decoder(tree: EngineTree) -> str:
-    """The component that runs single tokens."""
-    return "decode" if "decode" in tree.manifest.components else "llm"
-
-
-def decode_profile(tree: EngineTree, batch: int, live: int | None = None) -> tuple[int, int]:
-    """The decoder's profile that runs single tokens of `batch` rows, and how many rows it runs.
+def decode_profile(tree: EngineTree, batch: int, kv_length: int | None = None) -> tuple[int, int]:
+    """The profile that runs single tokens of `batch` rows, and how many rows it runs.
 
     Args:
-        live: slots of the cache that are looked at: a profile for just as many is preferred.
+        kv_length: slots of the KV cache that are read: a profile for exactly that many is preferred.
     """
-    component = tree.component(decoder(tree))
-    index, rows = profile_for(component, "batch", batch, name="decode")
-    for special, ranges in enumerate(component.profiles.values()):
-        if ranges["batch"][0] == rows and ranges.get(LIVE) == [live] * 3:
+    component = tree.component(component_for(tree, Phase.DECODE))
+    index, rows = profile_for(component, Phase.DECODE, "batch", batch)
+    for special, profile in enumerate(component.profiles):
+        if kv_length is not None and profile.size("batch") == rows and profile.size("live") == kv_length:
             return special, rows
     return index, rows
 
 
-def live_slots(count: int, capacity: int) -> int:
-    """How many slots decode looks at where rows hold up to `count` tokens."""
-    return min(-(-count // LIVE_STEP) * LIVE_STEP, capacity)
+def kv_length_bucket(tree: EngineTree, count: int, capacity: int) -> int:
+    """How many slots of the KV cache decode reads where rows hold up to `count` tokens: all of them, unless its engine
+    has an input that says how many."""
+    step = tree.component(component_for(tree, Phase.DECODE)).kv_length_step
+    return capacity if step is None else min(-(-count // step) * step, capacity)

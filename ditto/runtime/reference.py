@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from ditto.engine import EngineTree
+from ditto.engine import EngineTree, Phase
 from ditto.network import Network
 from ditto.network.dims import evaluate
 from ditto.reference import Constants, run
 from ditto.runtime.padded import PaddedRunner
+from ditto.runtime.profiles import component_for
 from ditto.runtime.session import LlmRunner, Session
 from ditto.runtime.weights import network_of, weights_of
 
@@ -60,7 +61,8 @@ class _ReferenceRunner(PaddedRunner):
         self.device = session.device
         super().__init__(session, batch)
         self._llm = session.network("llm")
-        self._decode = session.network("decode") if "decode" in session.tree.manifest.components else None
+        prefill, decode = (component_for(session.tree, phase) for phase in (Phase.PREFILL, Phase.DECODE))
+        self._decode = session.network(decode) if decode != prefill else None
         self._caches = {
             name: torch.zeros(
                 [evaluate(dim, {"batch": batch}) for dim in spec.shape], dtype=spec.dtype, device=self.device

@@ -16,7 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from ditto.bindings import TensorRT
-from ditto.engine import EngineTree
+from ditto.engine import EngineTree, Phase
 from ditto.errors import DeviceError
 from ditto.network import Spec
 from ditto.network.dims import evaluate
@@ -27,12 +27,12 @@ from ditto.runtime.graphs import Repeated
 from ditto.runtime.memory import MemoryPlan
 from ditto.runtime.padded import PaddedRunner
 from ditto.runtime.profiles import (
+    component_for,
     decode_profile,
-    decoder,
-    live_slots,
+    dynamic_prefill_profile,
+    kv_length_bucket,
     prefill_profile,
     profile_for,
-    profile_for_all_prompts,
 )
 from ditto.runtime.session import LlmRunner, Session
 from ditto.runtime.weights import bound_weights
@@ -76,7 +76,9 @@ class TensorRTSession(Session):
     def prefill(self) -> Execution:
         """How prompts of any batch and length are run."""
         # The kernels for each length may come later.
-        return self.loaded.execution("llm", profile_for_all_prompts(self.tree), eager=False)
+        return self.loaded.execution(
+            component_for(self.tree, Phase.PREFILL), dynamic_prefill_profile(self.tree), eager=False
+        )
 
     @override
     def features_at_once(self, pixels: Tensor) -> Tensor:
@@ -238,12 +240,12 @@ class TensorRTRunner(PaddedRunner):
 
     @override
     def run_prompts(self, rows: slice, prompts: Sequence[Sequence[int]], table: Tensor | None) -> Tensor:
-        way = prefill_profile(self._session.tree, len(prompts), max(len(ids) for ids in prompts))
-        if not way.is_fixed:
-            return self._run_padded(rows, prompts, way.length, table)
-        key = (way.profile, rows.start)
+        call = prefill_profile(self._session.tree, len(prompts), max(len(ids) for ids in prompts))
+        if not call.is_fixed:
+            return self._run_padded(rows, prompts, call.length, table)
+        key = (call.profile, rows.start)
         if key not in self._prompts:
-            execution = self._session.loaded.execution("llm", way.profile)
+            execution = self._session.loaded.execution(component_for(self._session.tree, Phase.PREFILL), call.profile)
             most = max(self._limits.max_prompt_embedding_table_size, 1)
             table_of_all = self._no_pictures.new_zeros(most, self._no_pictures.shape[1])
             bound = {
@@ -251,7 +253,7 @@ class TensorRTRunner(PaddedRunner):
                 **self._cache.bound(rows),
                 "logits": self._new_logits(len(prompts)),
             }
-            self._prompts[key] = PromptsCall(execution, len(prompts), way.length, self._tokens.pad, bound)
+            self._prompts[key] = PromptsCall(execution, len(prompts), call.length, self._tokens.pad, bound)
         return self._prompts[key](prompts, table)
 
     @override
@@ -284,7 +286,7 @@ class TensorRTRunner(PaddedRunner):
             self._written[: self._batch].copy_(torch.tensor(cached, dtype=torch.int32), non_blocking=True)
             self._moving[: self._batch].copy_(torch.tensor(moving, dtype=torch.int32), non_blocking=True)
         self._ids[: self._batch].copy_(chosen[:, None])
-        self._step(live_slots(max(cached) + 1, len(self._slots)))()
+        self._step(kv_length_bucket(self._session.tree, max(cached) + 1, len(self._slots)))()
         moved = [count + goes for count, goes in zip(cached, moving, strict=True)]
         self._on_device = (moved, list(moving))
         return self._logits[: self._batch]
@@ -310,15 +312,14 @@ class TensorRTRunner(PaddedRunner):
     def close(self) -> None:
         self._session.give_back(self._cache)
 
-    def _step(self, live: int) -> Repeated:
-        """One token of every row, over the first `live` slots where the engine wants to know."""
-        name = decoder(self._session.tree)
-        component = self._session.tree.component(name)
-        key = live if "cache_slots" in component.inputs else len(self._slots)
-        if key not in self._steps:
-            profile, _ = decode_profile(self._session.tree, self._batch, key)
+    def _step(self, kv_length: int) -> Repeated:
+        """One token of every row, over the first `kv_length` slots of the KV cache."""
+        if kv_length not in self._steps:
+            name = component_for(self._session.tree, Phase.DECODE)
+            component = self._session.tree.component(name)
+            profile, _ = decode_profile(self._session.tree, self._batch, kv_length)
             execution = self._session.loaded.execution(name, profile)
-            bound = {**self._bound, "cache_slots": self._slots[:live]}
+            bound = {**self._bound, "cache_slots": self._slots[:kv_length]}
             known = {name: tensor for name, tensor in bound.items() if name in {*component.inputs, *component.outputs}}
 
             def work() -> None:
@@ -326,8 +327,8 @@ class TensorRTRunner(PaddedRunner):
                 execution.enqueue()
                 self._written += self._moving
 
-            self._steps[key] = Repeated(work)
-        return self._steps[key]
+            self._steps[kv_length] = Repeated(work)
+        return self._steps[kv_length]
 
     def _known(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Those that the engine takes: a text model has no prompt table."""
@@ -345,7 +346,7 @@ class _VisionCall:
         component = tree.component("vision")
         ((source, before), *_), ((target, after), *_) = component.inputs.items(), component.outputs.items()
         self._count, dimension = count, str(Spec.parse(before).shape[0])
-        profile, taken = profile_for(component, dimension, count)
+        profile, taken = profile_for(component, Phase.ENCODE, dimension, count)
         bound = {
             name: torch.zeros(_shape(spec, **{dimension: taken}), dtype=spec.dtype, device=loaded.scratch.device)
             for name, spec in ((source, Spec.parse(before)), (target, Spec.parse(after)))

@@ -66,7 +66,7 @@ def bound_weights(
     Raises:
         TreeError, CheckpointError: the network or the checkpoint cannot be read, or is another one.
     """
-    wanted = _outside(tree, name)
+    wanted = external_weights(tree, name)
     if not wanted:
         return
     source, literals = weights_of(tree, name), network_of(tree, name).literals
@@ -87,7 +87,7 @@ def _copier(device: torch.device) -> Callable[[Tensor], Tensor]:
     return Upload(device) if device.type == "cuda" else lambda tensor: tensor.to(device)
 
 
-def _outside(tree: EngineTree, name: str) -> dict[str, Weight]:
+def external_weights(tree: EngineTree, name: str) -> dict[str, Weight]:
     """The weights that a component's engine takes as inputs."""
     outside = tree.component(name).outside
     network = network_of(tree, name) if outside else Network()

@@ -14,16 +14,15 @@ from queue import SimpleQueue
 from typing import Any, BinaryIO
 
 import torch
-from attrs import frozen
 from loguru import logger
 
 from ditto import progress
-from ditto.arguments import DynamicDimension
 from ditto.bindings import TensorRT
 from ditto.checkpoint.mapped import Spool
 from ditto.configs import TensorRTConfig
+from ditto.engine import Profile
 from ditto.errors import BuildError, ConfigError
-from ditto.network import dims
+from ditto.network import Spec, dims
 from ditto.network.graph import Network
 from ditto.network.layers import Attention
 from ditto.network.weight import TensorSource
@@ -47,19 +46,11 @@ _KEEPING = {_M_TRIM_THRESHOLD: (1 << 31) - 1, _M_MMAP_MAX: 0, _M_ARENA_MAX: 1}
 _USUAL = {_M_TRIM_THRESHOLD: 64 << 20, _M_MMAP_THRESHOLD: 32 << 20, _M_MMAP_MAX: 65536, _M_ARENA_MAX: 0}
 
 
-@frozen
-class Profile:
-    """An optimisation profile: the ranges of named dimensions that an engine is tuned for at once."""
-
-    name: str
-    ranges: Mapping[str, DynamicDimension]
-
-    def shapes(self, network: Network, name: str) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """Smallest, usual and largest shape of an input."""
-        spec = network.inputs[name]
-        sizes = [{dim: getattr(range_, end) for dim, range_ in self.ranges.items()} for end in ("min", "opt", "max")]
-        smallest, usual, largest = (tuple(dims.evaluate(dim, size) for dim in spec.shape) for size in sizes)
-        return smallest, usual, largest
+def shape_range(profile: Profile, spec: Spec) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Smallest, optimal and largest shape of an input on a profile."""
+    sizes = [{dim: getattr(range_, end) for dim, range_ in profile.ranges.items()} for end in ("min", "opt", "max")]
+    smallest, optimal, largest = (tuple(dims.evaluate(dim, size) for dim in spec.shape) for size in sizes)
+    return smallest, optimal, largest
 
 
 def compute_capability(trt: TensorRT, name: str) -> Any:
@@ -173,8 +164,8 @@ class _Compilation:
             settings = _builder_config(self._trt, builder.trt, self._config, self._capabilities)
             for profile in self._profiles:
                 made = builder.trt.create_optimization_profile()
-                for name in network.inputs:
-                    made.set_shape(name, *profile.shapes(network, name))
+                for name, spec in network.inputs.items():
+                    made.set_shape(name, *shape_range(profile, spec))
                 settings.add_optimization_profile(made)
             settings.progress_monitor = _progress_monitor(self._trt.module, self._cancelled, advance)
             size = _build(self._trt.module, builder.trt, definition, settings, path)

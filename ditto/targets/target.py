@@ -13,11 +13,11 @@ from attrs import frozen
 
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.configs import Limits, TensorRTConfig
+from ditto.engine import Phase, Profile
 from ditto.engine.config import LlmConfig, VisionConfig
 from ditto.network.graph import Network
 from ditto.network.weight import TensorSource, Weight
 from ditto.program import Program
-from ditto.targets.compile import Profile
 
 WeightOf = Callable[[str], Weight]
 
@@ -53,6 +53,7 @@ class LlmEngine:
 
     lower: Callable[[Program, WeightOf], Network]
     profiles: tuple[Profile, ...]
+    kv_length_step: int | None = None
 
 
 @frozen
@@ -160,7 +161,7 @@ class Target(ABC):
             outside: the engine's weights are outside, so that more profiles cost no space.
         """
         del outside
-        return (Profile("vision", {dimension.name: dimension for dimension in dimensions}),)
+        return (Profile(Phase.ENCODE, {dimension.name: dimension for dimension in dimensions}),)
 
     @abstractmethod
     def llm_config(self, network: Network, facts: LlmFacts, limits: Limits, dtype: str) -> LlmConfig:

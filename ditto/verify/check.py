@@ -14,11 +14,12 @@ import torch
 from attrs import evolve
 from loguru import logger
 
-from ditto.engine import EngineTree
+from ditto.engine import EngineTree, Phase
 from ditto.errors import ConfigError
 from ditto.progress import stage
 from ditto.reference import RELATIVE_ERROR, watching
 from ditto.runtime import open_session
+from ditto.runtime.profiles import component_for
 from ditto.runtime.reference import ReferenceSession
 from ditto.runtime.weights import network_of
 from ditto.verify import inputs
@@ -124,7 +125,7 @@ def _located(
             # The prompt's last token once more, alone and behind the cache of the others.
             step = steps(session, evolve(request, ids=request.ids[:-1]), (request.ids[-1], 0))
             next(step)
-            watchers.append(departures("decode", "decode" if "decode" in tree.manifest.components else "llm"))
+            watchers.append(departures("decode", component_for(tree, Phase.DECODE)))
             with watching(watchers[-1].watch):
                 next(step)
     found = [watcher.first for watcher in watchers]

@@ -14,7 +14,6 @@ from benchmarks.gpu_limits import (
     compiled,
     in_torch,
     operands,
-    profile_of,
     tasks,
     told,
 )
@@ -46,13 +45,15 @@ def test_tasks_are_run_at_the_sessions_sizes(tree):
         (kind, batch) for kind in ("vision", "prefill", "decode") for batch in (1, 2)
     ]
     for task in asked:
-        ranges = list(tree.component(task.component).profiles.values())[task.profile]
-        for name, (smallest, _, largest) in ranges.items():
-            assert smallest <= task.sizes[name] <= largest
+        ranges = tree.component(task.component).profiles[task.profile].ranges
+        for name, accepted in ranges.items():
+            assert accepted.min <= task.sizes[name] <= accepted.max
     step = kind(tree, "decode")
-    assert list(tree.component("decode").profiles)[step.profile] == "decode-2x256"
+    assert tree.component("decode").profiles[step.profile].label() == "decode batch=2 live=256"
     assert (step.sizes["live"], step.cached, step.sizes["prompt_rows"]) == (256, CONTEXT, 1)
-    assert list(tree.component("llm").profiles)[kind(tree, "prefill").profile] == f"prefill-2x{CONTEXT}"
+    assert (
+        tree.component("llm").profiles[kind(tree, "prefill").profile].label() == f"prefill batch=2 sequence={CONTEXT}"
+    )
 
 
 def test_a_tree_of_one_engine_looks_at_its_whole_cache(llama_tree):
@@ -92,7 +93,7 @@ def test_pytorch_computes_the_same_products_and_attention(tree, name):
 @pytest.mark.parametrize("name", ["vision", "prefill", "decode"])
 def test_every_piece_compiles(tree, name, tmp_path):
     task = kind(tree, name)
-    profile = profile_of(tree.component(task.component), task)
+    profile = tree.component(task.component).profiles[task.profile]
     for index, (piece, _) in enumerate(kinds(cut(network_of(tree, task.component)))):
         path = tmp_path / f"{index}.engine"
         size = compiled(piece.network, Drawn(piece.network), profile, load_native("tensorrt_rtx"), path)

@@ -11,6 +11,7 @@ from loguru import logger
 
 from ditto import LlmBuilder
 from ditto.builders.pipeline import describe
+from ditto.engine import Phase
 from ditto.errors import ConfigError
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
 from tests.support.decoding import continued, in_dtype
@@ -101,7 +102,8 @@ def test_an_engine_alone_is_a_tree_with_its_config_at_the_top(llama_tree):
     config = json.loads((llama_tree.root / "config.json").read_text())
     assert config["pretrained_config"]["architecture"] == "LlamaForCausalLM"
     assert llama_tree.manifest.components["llm"].folder == "."
-    assert llama_tree.manifest.components["llm"].profiles["decode"]["sequence"] == [1, 1, 1]
+    _, decode = llama_tree.manifest.components["llm"].profiles
+    assert (decode.phase, decode.size("sequence")) == (Phase.DECODE, 1)
 
 
 def test_caches_share_memory_with_their_inputs(llama_tree):

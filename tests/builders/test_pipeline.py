@@ -6,6 +6,7 @@ import pytest
 
 from ditto import LlmBuilder
 from ditto.builders.pipeline import describe, emitted
+from ditto.engine import Phase
 from ditto.network import load, network_text
 from ditto.network.calls import load_calls
 from tests.support.models import llama
@@ -31,8 +32,8 @@ def test_stages_are_recorded_with_seconds_and_memory(llava_tree):
 
 def test_profiles_are_recorded_for_every_dimension(llava_tree):
     component = llava_tree.component("llm")
-    assert list(component.profiles) == ["prefill", "decode"]
-    assert set(component.profiles["prefill"]) == {"batch", "sequence", "prompt_rows"}
+    assert [profile.phase for profile in component.profiles] == [Phase.PREFILL, Phase.DECODE]
+    assert set(component.profiles[0].ranges) == {"batch", "sequence", "prompt_rows"}
 
 
 def test_logits_are_float32_and_of_the_last_tokens_only(llava_tree):

@@ -16,7 +16,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from ditto import EngineTree, LlmBuilder
-from ditto.engine import record_files, write_manifest
+from ditto.arguments import DynamicDimension
+from ditto.engine import Phase, Profile, record_files, write_manifest
 from ditto.errors import DeviceError, TreeError
 from ditto.network import Network
 from ditto.network.parts import in_blocks, in_parts, whole
@@ -31,7 +32,8 @@ from tests.support.engines import CpuContext, CpuEngine
 from tests.support.models import llama
 from tests.support.parts import weights_by_value
 
-PROFILES = {"few": {"batch": [1, 2, 4]}, "many": {"batch": [4, 8, 64]}}
+FEW, MANY = (Profile(Phase.ENCODE, {"batch": DynamicDimension("batch", *sizes)}) for sizes in ((1, 2, 4), (4, 8, 64)))
+PROFILES = (FEW, MANY)
 WORK = 1000
 
 
@@ -172,7 +174,7 @@ def test_executions_that_take_turns_share_memory(chain):
         for made, rows in ((few, 2), (many, 64)):
             x = torch.randn(rows, WIDTH)
             assert_close(run(made, x), wanted(chain.module, x))
-    assert [done.profile for done in chain.log] == [*["few"] * 6, *["many"] * 6] * 2
+    assert [done.profile for done in chain.log] == [*[FEW] * 6, *[MANY] * 6] * 2
 
 
 def test_what_is_bound_stays_until_something_else_is(chain):
@@ -204,7 +206,7 @@ def test_what_is_unbound_is_let_go_of(chain):
 
 
 def test_a_shape_that_the_profile_does_not_take_is_an_error(chain):
-    with pytest.raises(DeviceError, match=r"profile few takes x from \[1, 4\] to \[4, 4\], not \[5, 4\]"):
+    with pytest.raises(DeviceError, match=r"profile encode takes x from \[1, 4\] to \[4, 4\], not \[5, 4\]"):
         chain.execution(0).bind({"x": torch.randn(5, WIDTH)})
 
 

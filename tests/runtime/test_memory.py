@@ -6,7 +6,7 @@ import pytest
 
 from ditto import LlmBuilder
 from ditto.errors import DeviceError
-from ditto.runtime.memory import MemoryPlan, cache_row_bytes, outside_bytes
+from ditto.runtime.memory import MemoryPlan, cache_row_bytes, external_bytes
 from tests.support.models import llama
 
 GIB = 2**30
@@ -35,10 +35,10 @@ def test_weights_outside_count_as_much_as_inside(tmp_path):
     tree = builder.build(tmp_path / "tree")
     large = sum(p.numel() * 4 for p in model.parameters() if p.numel() * 4 >= 64 * 1024)
     assert large > 0
-    assert outside_bytes(tree, "llm") >= large
+    assert external_bytes(tree) >= large
     engines = list(tree.root.rglob("*.engine"))
     assert len(engines) == 5 + 3
-    assert MemoryPlan.of(tree).weights == outside_bytes(tree, "llm") + sum(path.stat().st_size for path in engines)
+    assert MemoryPlan.of(tree).weights == external_bytes(tree) + sum(path.stat().st_size for path in engines)
 
 
 PLAN = MemoryPlan(weights=13 * GIB, scratch=GIB, cache_row=2 * GIB, rows=8, batches=(1, 2, 4, 8))

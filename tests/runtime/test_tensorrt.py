@@ -21,7 +21,7 @@ from tests.support.engines import CpuEngines, Late
 from tests.support.models import image_features, llava
 
 USUAL, PICTURE = 27, 16
-DECODE = "decode-2x64"  # for as many slots as the cache has
+DECODE = "decode batch=2 live=64"  # for as many slots as the cache has
 NOTHING = torch.zeros(2, dtype=torch.int64)
 
 
@@ -72,9 +72,9 @@ def prompt(row, length, seed=0):
 @pytest.mark.parametrize(
     ("lengths", "profile"),
     [
-        ([USUAL], f"prefill-1x{USUAL}"),
-        ([USUAL - 2], f"prefill-1x{USUAL}"),
-        ([USUAL - 3, USUAL - 1], f"prefill-2x{USUAL}"),
+        ([USUAL], f"prefill batch=1 sequence={USUAL}"),
+        ([USUAL - 2], f"prefill batch=1 sequence={USUAL}"),
+        ([USUAL - 3, USUAL - 1], f"prefill batch=2 sequence={USUAL}"),
         ([USUAL - 5], "prefill"),
         ([USUAL + 1, 20], "prefill"),
     ],
@@ -96,7 +96,7 @@ def test_a_row_that_joins_has_its_own_place_in_the_cache(runners, engines):
     for turns in ([first], [Turn(0, first.request, past=USUAL), second]):
         found, wanted = (runner.step(turns, torch.tensor([7, 9])) for runner in runners)
         assert relative_error(found, wanted) < 1e-5
-    assert engines.made == [f"prefill-1x{USUAL}", f"prefill-1x{USUAL}", DECODE]
+    assert engines.made == [f"prefill batch=1 sequence={USUAL}", f"prefill batch=1 sequence={USUAL}", DECODE]
 
 
 def test_prompts_of_any_length_are_padded_to_few_lengths(runners, engines):
@@ -104,7 +104,9 @@ def test_prompts_of_any_length_are_padded_to_few_lengths(runners, engines):
     assert USUAL + 1 < longest <= 64
     for length in (9, USUAL - 5, USUAL + 1):
         runners[0].step([prompt(0, length)] if length > PICTURE + 2 else [Turn(0, Request((5,) * length), 0)], NOTHING)
-    ran = {done.shapes["input_ids"] for done in engines._parts["llm"]._engines[0].log if done.profile == "prefill"}
+    ran = {
+        done.shapes["input_ids"] for done in engines._parts["llm"]._engines[0].log if done.profile.label() == "prefill"
+    }
     assert ran == {(1, longest)}
 
 

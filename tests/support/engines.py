@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from attrs import define, evolve, field, frozen
 from torch import Tensor
 
-from ditto.engine import EngineTree
+from ditto.engine import EngineTree, Profile
 from ditto.errors import DeviceError
 from ditto.network import Network, Spec
 from ditto.network.calls import load_calls
@@ -20,8 +20,6 @@ from ditto.runtime.execution import Execution, Parts
 from ditto.runtime.kernels import Kernels
 from ditto.runtime.weights import bound_weights, network_of, weights_of
 
-Profiles = Mapping[str, Mapping[str, Sequence[int]]]
-
 
 @frozen
 class CpuEngine:
@@ -29,14 +27,14 @@ class CpuEngine:
 
     Args:
         network: what it computes.
-        profiles: for each optimisation profile, [min, opt, max] of each named dimension.
+        profiles: the optimization profiles.
         scratch_bytes: memory that it fills with rubbish whenever it runs.
         log: what its contexts did, also those of other engines.
     """
 
     network: Network
     constants: Constants
-    profiles: Profiles
+    profiles: Sequence[Profile]
     scratch_bytes: int = 1000
     log: list[CpuContext] = field(factory=list)
 
@@ -47,7 +45,7 @@ class CpuEngine:
     def context(self, profile: int, scratch: Tensor, eager: bool) -> CpuContext:
         """A way to run it."""
         assert scratch.numel() >= self.scratch_bytes
-        return CpuContext(self, list(self.profiles)[profile], scratch, eager)
+        return CpuContext(self, self.profiles[profile], scratch, eager)
 
 
 @define(eq=False)
@@ -55,7 +53,7 @@ class CpuContext:
     """Stands in for `ditto.runtime.engine.Context`: the shapes and addresses that it has been told."""
 
     engine: CpuEngine
-    profile: str
+    profile: Profile
     scratch: Tensor
     eager: bool
     shapes: dict[str, tuple[int, ...]] = field(factory=dict)
@@ -63,13 +61,15 @@ class CpuContext:
 
     def take(self, name: str, shape: tuple[int, ...]) -> None:
         """Read an input of this shape, which the profile has to take."""
-        spec, ranges = self.engine.network.inputs[name], self.engine.profiles[self.profile]
+        spec, ranges = self.engine.network.inputs[name], self.profile.ranges
         smallest, largest = (
-            [evaluate(dim, {named: sizes[end] for named, sizes in ranges.items()}) for dim in spec.shape]
-            for end in (0, -1)
+            [evaluate(dim, {named: getattr(size, end) for named, size in ranges.items()}) for dim in spec.shape]
+            for end in ("min", "max")
         )
         if not all(low <= size <= high for low, size, high in zip(smallest, shape, largest, strict=True)):
-            raise DeviceError(f"profile {self.profile} takes {name} from {smallest} to {largest}, not {list(shape)}")
+            raise DeviceError(
+                f"profile {self.profile.label()} takes {name} from {smallest} to {largest}, not {list(shape)}"
+            )
         self.shapes[name] = shape
 
     def place(self, name: str, address: int) -> None:
@@ -134,7 +134,7 @@ class CpuEngines:
         scratch = torch.empty(parts.scratch_bytes + (1 << 20), dtype=torch.uint8)[: parts.scratch_bytes]
         execution = parts.execution(profile, scratch, eager)
         execution.bind(dict(bound_weights(self.tree, name)))
-        self.made.append(list(self.tree.component(name).profiles)[profile])
+        self.made.append(self.tree.component(name).profiles[profile].label())
         return execution
 
     def _component(self, name: str) -> Parts:

@@ -15,13 +15,13 @@ from ditto import LlmBuilder
 from ditto.arguments import DynamicDimension
 from ditto.bindings import load_native
 from ditto.configs import TensorRTBuilderConfig, TensorRTConfig
+from ditto.engine import Phase, Profile
 from ditto.errors import BuildError, ConfigError
 from ditto.network import Network, Spec, symbol
 from ditto.network.layers import Activation, ElementWise
 from ditto.progress import listening, recording
-from ditto.targets import Profile
 from ditto.targets import compile as compiling
-from ditto.targets.compile import check_settings, compile_networks, compute_capability
+from ditto.targets.compile import check_settings, compile_networks, compute_capability, shape_range
 from tests.support.layers import NoTensors, network_of
 from tests.support.models import llama
 
@@ -42,7 +42,7 @@ class Tensors(NoTensors):
         """Nothing."""
 
 
-PROFILES = (Profile("only", {"batch": DynamicDimension("batch", 1, 2, 4)}),)
+PROFILES = (Profile(Phase.ENCODE, {"batch": DynamicDimension("batch", 1, 2, 4)}),)
 
 
 def build(network, path, profiles=PROFILES, config=None, capabilities=()):
@@ -52,7 +52,7 @@ def build(network, path, profiles=PROFILES, config=None, capabilities=()):
 def test_a_profile_gives_every_inputs_shapes():
     made = network_of(Activation("RELU"), [Spec((BATCH, WIDTH, 3), torch.float32)])
     ranges = {"batch": DynamicDimension("batch", 1, 2, 4), "width": DynamicDimension("width", 5, 6, 7)}
-    assert Profile("p", ranges).shapes(made, "input0") == ((1, 5, 3), (2, 6, 3), (4, 7, 3))
+    assert shape_range(Profile(Phase.ENCODE, ranges), made.inputs["input0"]) == ((1, 5, 3), (2, 6, 3), (4, 7, 3))
 
 
 def test_the_engine_is_in_the_file_and_nothing_else_is(network, tmp_path):
@@ -99,7 +99,7 @@ def test_settings_are_checked_before_any_work():
 
 
 def test_a_build_that_fails_says_what_tensorrt_said(network, tmp_path):
-    wrong = [Profile("only", {"batch": DynamicDimension("batch", 1, 2, 4)})] * 2
+    wrong = [Profile(Phase.ENCODE, {"batch": DynamicDimension("batch", 1, 2, 4)})] * 2
     network.inputs["x"] = Spec((4, 8), torch.float16)  # the recorded type no longer fits
     with pytest.raises((BuildError, Exception), match=r"."):
         build(network, tmp_path / "model.engine", wrong)

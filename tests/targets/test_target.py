@@ -8,7 +8,8 @@ import pytest
 
 from ditto.arguments import DynamicDimension
 from ditto.configs import TARGETS
-from ditto.targets import Profile, Target, target
+from ditto.engine import Phase, Profile
+from ditto.targets import Target, target
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -22,11 +23,11 @@ IMAGES = DynamicDimension("images", 1, 2, 6)
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_vision_engine_with_its_weights_inside_has_one_profile(name):
-    assert target(name).vision_profiles([IMAGES], outside=False) == (Profile("vision", {"images": IMAGES}),)
+    assert target(name).vision_profiles([IMAGES], outside=False) == (Profile(Phase.ENCODE, {"images": IMAGES}),)
 
 
 def test_with_weights_outside_powers_of_two_and_the_largest_batch_have_static_shapes():
     profiles = target("tensorrt-rtx").vision_profiles([IMAGES], outside=True)
-    assert [profile.name for profile in profiles] == ["vision-1", "vision-2", "vision-4", "vision-6"]
+    assert [profile.phase for profile in profiles] == [Phase.ENCODE] * 4
     for profile, count in zip(profiles, (1, 2, 4, 6), strict=True):
         assert profile.ranges == {"images": DynamicDimension("images", count, count, count)}

@@ -13,12 +13,13 @@ from typing_extensions import override
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.bindings import Library, load_native
 from ditto.configs import Limits, TensorRTConfig
+from ditto.engine import Phase, Profile
 from ditto.engine.config import BuildConfig, LlmConfig, PluginConfig, PretrainedConfig, VisionConfig
 from ditto.lowering import Lowering, Table, lower, table
 from ditto.network.graph import Network
 from ditto.network.weight import TensorSource
 from ditto.program import Program
-from ditto.targets.compile import Profile, check_settings, compile_networks
+from ditto.targets.compile import check_settings, compile_networks
 from ditto.targets.target import LlmEngine, LlmFacts, Target, WeightOf
 from ditto.targets.tensorrt.apart import LIVE, LIVE_STEP, Decode, Prefill
 from ditto.targets.tensorrt.lowering import Decoder, attention, rope_in_halves
@@ -42,7 +43,9 @@ def _common(limits: Limits) -> dict[str, DynamicDimension]:
 
 def _prompts(limits: Limits) -> Profile:
     """The profile of prompts of any length."""
-    return Profile("prefill", {**_common(limits), "sequence": DynamicDimension.up_to("sequence", limits.max_input_len)})
+    return Profile(
+        Phase.PREFILL, {**_common(limits), "sequence": DynamicDimension.up_to("sequence", limits.max_input_len)}
+    )
 
 
 def _usual_prompts(limits: Limits) -> Iterator[Profile]:
@@ -52,18 +55,17 @@ def _usual_prompts(limits: Limits) -> Iterator[Profile]:
     length = limits.opt_input_len
     for rows in buckets(limits.max_batch_size) if length else ():
         fixed = {name: _fixed(name, size) for name, size in (("batch", rows), ("sequence", length))}
-        yield Profile(f"prefill-{rows}x{length}", {**_common(limits), **fixed})
+        yield Profile(Phase.PREFILL, {**_common(limits), **fixed})
 
 
-def _live_slots(limits: Limits) -> Iterator[tuple[str, DynamicDimension]]:
-    """Ranges of the slots that decode looks at, each with what it adds to a profile's name: any, and those after a
-    usual prompt, static. Measured on an H200 after 600 tokens, a layer of Llama-7B: 162 us instead of 165 for one row,
-    183 instead of 190 for four."""
-    yield "", DynamicDimension.up_to(LIVE, limits.max_seq_len)
+def _live_slots(limits: Limits) -> Iterator[DynamicDimension]:
+    """Ranges of the slots that decode looks at: any, and those after a usual prompt, static. Measured on an H200 after
+    600 tokens, a layer of Llama-7B: 162 us instead of 165 for one row, 183 instead of 190 for four."""
+    yield DynamicDimension.up_to(LIVE, limits.max_seq_len)
     if limits.opt_input_len:
         first = limits.opt_input_len // LIVE_STEP + 1
         for slots in dict.fromkeys(min(LIVE_STEP * step, limits.max_seq_len) for step in (first, first + 1)):
-            yield f"x{slots}", _fixed(LIVE, slots)
+            yield _fixed(LIVE, slots)
 
 
 def _fixed(name: str, size: int) -> DynamicDimension:
@@ -143,7 +145,7 @@ class NativeTarget(Target):
     @override
     def llm_profiles(self, limits: Limits, layers: int) -> tuple[Profile, ...]:
         del layers
-        return _prompts(limits), Profile("decode", {**_common(limits), "sequence": _fixed("sequence", 1)})
+        return _prompts(limits), Profile(Phase.DECODE, {**_common(limits), "sequence": _fixed("sequence", 1)})
 
     @override
     def apart(self, limits: Limits) -> tuple[LlmEngine, LlmEngine]:
@@ -163,21 +165,19 @@ class NativeTarget(Target):
 
         common = _common(limits)
         steps = (
-            Profile(f"decode-{rows}{name}", {**common, LIVE: live, "batch": _fixed("batch", rows)})
+            Profile(Phase.DECODE, {**common, LIVE: live, "batch": _fixed("batch", rows)})
             for rows in buckets(limits.max_batch_size)
-            for name, live in _live_slots(limits)
+            for live in _live_slots(limits)
         )
         prompts = (_prompts(limits), *_usual_prompts(limits))
-        return LlmEngine(prefill, prompts), LlmEngine(decode, tuple(steps))
+        return LlmEngine(prefill, prompts), LlmEngine(decode, tuple(steps), LIVE_STEP)
 
     @override
     def vision_profiles(self, dimensions: Sequence[DynamicDimension], outside: bool) -> tuple[Profile, ...]:
         if not outside or len(dimensions) != 1:
             return super().vision_profiles(dimensions, outside)
         (batch,) = dimensions
-        return tuple(
-            Profile(f"vision-{count}", {batch.name: _fixed(batch.name, count)}) for count in buckets(batch.max)
-        )
+        return tuple(Profile(Phase.ENCODE, {batch.name: _fixed(batch.name, count)}) for count in buckets(batch.max))
 
     @override
     def llm_config(self, network: Network, facts: LlmFacts, limits: Limits, dtype: str) -> LlmConfig:

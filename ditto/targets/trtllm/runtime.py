@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ditto.engine import Profile
 from ditto.errors import ShapeError
 from ditto.network import Network
 from ditto.reference import Constants, run
@@ -21,7 +22,7 @@ class PackedRuntime:
     Args:
         network, constants: the language model.
         config: its llm/config.json.
-        profile: [min, opt, max] of the network's named dimensions.
+        profile: the ranges of the network's named dimensions.
         sequences: held at once, at most.
     Raises:
         ShapeError: the network's attentions cannot share a KV cache.
@@ -32,7 +33,7 @@ class PackedRuntime:
         network: Network,
         constants: Constants,
         config: dict[str, Any],
-        profile: Mapping[str, Sequence[int]],
+        profile: Profile,
         sequences: int,
     ) -> None:
         self.network, self._constants, self._profile = network, constants, profile
@@ -60,11 +61,11 @@ class PackedRuntime:
         self.pools.release(sequence)
 
 
-def bound(network: Network, inputs: Mapping[str, Tensor], profile: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+def bound(network: Network, inputs: Mapping[str, Tensor], profile: Profile) -> dict[str, Tensor]:
     """The inputs that a network has, from those that the runtime binds (contract, LLM 2.4).
 
     Args:
-        profile: [min, opt, max] of the network's named dimensions.
+        profile: the ranges of the network's named dimensions.
     Raises:
         ShapeError: the network has an input that the runtime does not know, or that is outside the profile.
     """
@@ -73,7 +74,7 @@ def bound(network: Network, inputs: Mapping[str, Tensor], profile: Mapping[str, 
         raise ShapeError(f"the runtime has nothing for the network's {', '.join(unknown)}")
     for name, spec in network.inputs.items():
         for dim, size in zip(spec.shape, inputs[name].shape, strict=True):
-            low, _, high = profile.get(str(dim), (size, size, size))
-            if not low <= size <= high:
-                raise ShapeError(f"{name} has {dim} = {size}, the profile goes from {low} to {high}")
+            accepted = profile.ranges.get(str(dim))
+            if accepted is not None and not accepted.min <= size <= accepted.max:
+                raise ShapeError(f"{name} has {dim} = {size}, the profile goes from {accepted.min} to {accepted.max}")
     return {name: inputs[name] for name in network.inputs}

@@ -13,13 +13,14 @@ from typing_extensions import override
 from ditto.arguments import TensorTypeHint
 from ditto.bindings import is_installed, load_plugins, plugins_version
 from ditto.configs import Limits, TensorRTConfig, TrtllmConfig
+from ditto.engine import Phase, Profile
 from ditto.engine.config import LlmConfig, VisionConfig
 from ditto.errors import ConfigError
 from ditto.lowering import Lowering, lower, table
 from ditto.network.graph import Network
 from ditto.network.weight import TensorSource
 from ditto.program import Program
-from ditto.targets.compile import Profile, compile_networks
+from ditto.targets.compile import compile_networks
 from ditto.targets.target import LlmFacts, Target, WeightOf
 from ditto.targets.trtllm import config as files
 from ditto.targets.trtllm import inferred
@@ -153,7 +154,7 @@ class TrtllmTarget(Target):
 
     @override
     def llm_profiles(self, limits: Limits, layers: int) -> tuple[Profile, ...]:
-        return (Profile("packed", {**ranges(limits, self.options), **pool_ranges(layers, self.version)}),)
+        return (Profile(Phase.MIXED, {**ranges(limits, self.options), **pool_ranges(layers, self.version)}),)
 
     @override
     def llm_config(self, network: Network, facts: LlmFacts, limits: Limits, dtype: str) -> LlmConfig:

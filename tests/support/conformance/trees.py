@@ -59,7 +59,8 @@ def _json(path: Path) -> Any:
 
 
 def _profiles(folder: Path, name: str) -> Profiles:
-    return _json(folder / "ditto.json")["components"][name]["profiles"]
+    profiles = _json(folder / "ditto.json")["components"][name]["profiles"]
+    return {profile["phase"]: profile["ranges"] for profile in profiles}
 
 
 # What expressions call the parts of the config files.

@@ -10,9 +10,10 @@ import torch
 
 from ditto.arguments import DynamicDimension
 from ditto.configs import TensorRTConfig
+from ditto.engine import Phase, Profile
 from ditto.network import Network
 from ditto.network.weight import Stored, leaves
-from ditto.targets.compile import Profile, compile_networks
+from ditto.targets.compile import compile_networks
 from ditto.targets.emit import Emission, Messages
 from tests.support.recorder.definition import Definition
 from tests.support.recorder.module import recording_tensorrt
@@ -60,8 +61,8 @@ def compiled(
     """
     trt = recording_tensorrt(version)
     made = [
-        Profile(title, {name: DynamicDimension(name, *sizes) for name, sizes in ranges.items()})
-        for title, ranges in profiles.items()
+        Profile(Phase.MIXED, {name: DynamicDimension(name, *sizes) for name, sizes in ranges.items()})
+        for ranges in profiles.values()
     ]
     compile_networks([network], made, source or Zeros(network), trt, TensorRTConfig(), (), [path])
     ((definition, config),) = trt.module.built

@@ -13,10 +13,10 @@ from ditto.bindings import is_installed
 from ditto.builders import LlmBuilder
 from ditto.builders.pipeline import describe_all
 from ditto.configs import Limits, TensorRTBuilderConfig, TensorRTConfig, TensorRTNetworkCreationFlags
+from ditto.engine import Phase
 from ditto.errors import MissingLibraryError
 from ditto.network.layers import Concatenation, RotaryEmbedding
 from ditto.network.weight import Stored
-from ditto.runtime.profiles import live_slots
 from ditto.targets import target
 from ditto.targets.tensorrt import products
 from tests.support.models import llama
@@ -46,14 +46,15 @@ def test_a_text_model_has_no_prompt_table():
 
 def test_prefill_and_decode_have_a_profile_each():
     prefill, decode = RTX.llm_profiles(LIMITS, 2)
-    assert (prefill.name, decode.name) == ("prefill", "decode")
+    assert (prefill.phase, decode.phase) == (Phase.PREFILL, Phase.DECODE)
     assert (prefill.ranges["sequence"].min, prefill.ranges["sequence"].max) == (1, 32)
     assert (decode.ranges["sequence"].min, decode.ranges["sequence"].max) == (1, 1)
 
 
 def test_usual_prompts_have_profiles_with_static_shapes_beside_the_one_for_all():
     prefill, _ = RTX.apart(evolve(LIMITS, opt_input_len=24))
-    assert [profile.name for profile in prefill.profiles] == ["prefill", "prefill-1x24", "prefill-2x24", "prefill-4x24"]
+    labels = ["prefill", *(f"prefill batch={rows} sequence=24" for rows in (1, 2, 4))]
+    assert [profile.label() for profile in prefill.profiles] == labels
     for rows, profile in zip((1, 2, 4), prefill.profiles[1:], strict=True):
         fixed = {name: (range_.min, range_.opt, range_.max) for name, range_ in profile.ranges.items()}
         assert fixed == {"batch": (rows,) * 3, "sequence": (24,) * 3, "prompt_rows": (1, 8, 16)}
@@ -61,8 +62,8 @@ def test_usual_prompts_have_profiles_with_static_shapes_beside_the_one_for_all()
 
 def test_without_a_usual_prompt_there_is_one_profile_for_all():
     prefill, decode = RTX.apart(LIMITS)
-    assert [profile.name for profile in prefill.profiles] == ["prefill"]
-    assert [profile.name for profile in decode.profiles] == ["decode-1", "decode-2", "decode-4"]
+    assert [profile.label() for profile in prefill.profiles] == ["prefill"]
+    assert [profile.label() for profile in decode.profiles] == [f"decode batch={rows}" for rows in (1, 2, 4)]
 
 
 @pytest.mark.parametrize(
@@ -72,14 +73,11 @@ def test_without_a_usual_prompt_there_is_one_profile_for_all():
 def test_decode_has_static_shapes_for_the_slots_behind_a_usual_prompt(usual, longest, slots):
     limits = evolve(LIMITS, max_batch_size=2, max_input_len=usual, opt_input_len=usual, max_seq_len=longest)
     _, decode = RTX.apart(limits)
-    names = [f"decode-{rows}{name}" for rows in (1, 2) for name in ("", *(f"x{count}" for count in slots))]
-    assert [profile.name for profile in decode.profiles] == names
-    ranges = {profile.name: profile.ranges["live"] for profile in decode.profiles}
-    assert (ranges["decode-2"].min, ranges["decode-2"].max) == (1, longest)
-    for count in slots:
-        found = ranges[f"decode-2x{count}"]
-        assert (found.min, found.opt, found.max) == (count,) * 3
-    assert live_slots(usual + 1, longest) == slots[0]
+    wanted = [(rows, count) for rows in (1, 2) for count in (None, *slots)]
+    assert [(profile.size("batch"), profile.size("live")) for profile in decode.profiles] == wanted
+    anything = decode.profiles[0].ranges["live"]
+    assert (anything.min, anything.max) == (1, longest)
+    assert min(-(-(usual + 1) // decode.kv_length_step) * decode.kv_length_step, longest) == slots[0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""Profiles say what they are for, and survive the manifest."""
+
+from __future__ import annotations
+
+import pytest
+from cattrs import Converter
+
+from ditto.arguments import DynamicDimension
+from ditto.engine import Phase, Profile
+from ditto.engine.profile import register_hooks
+
+PROFILE = Profile(
+    Phase.DECODE, {"batch": DynamicDimension("batch", 4, 4, 4), "live": DynamicDimension("live", 1, 2, 9)}
+)
+
+
+def test_a_size_is_known_where_there_is_only_one():
+    assert [PROFILE.size(name) for name in ("batch", "live", "sequence")] == [4, None, None]
+
+
+def test_a_label_has_the_phase_and_the_fixed_sizes():
+    assert PROFILE.label() == "decode batch=4"
+
+
+@pytest.fixture
+def converter():
+    converter = Converter(forbid_extra_keys=True)
+    register_hooks(converter)
+    return converter
+
+
+def test_a_profile_is_written_as_ranges_and_read_again(converter):
+    data = converter.unstructure(PROFILE)
+    assert data == {"phase": "decode", "ranges": {"batch": [4, 4, 4], "live": [1, 2, 9]}}
+    assert converter.structure(data, Profile) == PROFILE
+
+
+@pytest.mark.parametrize(
+    "damaged", [{"phase": "dream", "ranges": {}}, {"phase": "decode", "ranges": {"batch": [4, 2, 4]}}, {"ranges": {}}]
+)
+def test_a_damaged_profile_is_not_read(converter, damaged):
+    with pytest.raises(Exception):  # noqa: B017 - the manifest turns any of them into a TreeError
+        converter.structure(damaged, Profile)
