@@ -17,7 +17,7 @@ from ditto.builders.source import ModelSource, Pretrained
 from ditto.engine import Profile
 from ditto.errors import ModelError, UnsupportedOperator
 from ditto.network import Network
-from ditto.network.weight import Stored, Weight, is_view, leaves
+from ditto.network.weight import Stored, Weight, leaves
 from ditto.targets import Target
 from ditto.targets.compile import at_once
 
@@ -268,7 +268,7 @@ def _computed_bytes(engines: Iterable[Iterable[Network]]) -> int:
     """Bytes of constants that are computed, and lie on disk until the part that they are in is written."""
 
     def computed(network: Network) -> int:
-        return sum(_weight_bytes(each.weight) for each in network.constants() if not is_view(each.weight))
+        return sum(_weight_bytes(each.weight) for each in network.constants() if not each.weight.is_view)
 
     return max((_at_once(map(computed, parts)) for parts in engines), default=0)
 

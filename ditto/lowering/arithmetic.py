@@ -13,7 +13,7 @@ from ditto.network.dims import DimExpr
 from ditto.network.graph import Value
 from ditto.network.layers import Cast, ElementWise, Select, Unary
 from ditto.network.layers.elementwise import ElementWiseOp, UnaryOp
-from ditto.network.weight import Folded, Literal, Stored
+from ditto.network.weight import Weight
 
 aten = torch.ops.aten
 
@@ -32,7 +32,7 @@ def unary(net: Lowering, op: UnaryOp, x: Operand) -> Value:
 def _rank(operand: Operand) -> int:
     if isinstance(operand, Value):
         return operand.rank
-    return len(operand.shape) if isinstance(operand, (Stored, Literal, Folded)) else 0
+    return len(operand.shape) if isinstance(operand, Weight) else 0
 
 
 def _common_dtype(*operands: Operand) -> torch.dtype:
@@ -41,7 +41,7 @@ def _common_dtype(*operands: Operand) -> torch.dtype:
     def sample(operand: Operand) -> Any:
         if isinstance(operand, Value):
             return torch.empty((1,) * operand.rank, dtype=operand.spec.dtype)
-        if isinstance(operand, (Stored, Literal, Folded)):
+        if isinstance(operand, Weight):
             return torch.empty((1,) * len(operand.shape), dtype=operand.dtype)
         return 0 if isinstance(operand, DimExpr) else operand
 

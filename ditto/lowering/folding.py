@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
-from ditto.network.weight import Folded, Literal, Stored, Weight, fold
+from ditto.network.weight import Weight, fold
 
 aten = torch.ops.aten
-
-_WEIGHTS = (Stored, Literal, Folded)
 
 
 def _cast(x: Weight, dtype: torch.dtype, *_: Any) -> Weight:
@@ -61,7 +59,7 @@ def _embedding(x: Weight, indices: Weight, *_: Any) -> Weight:
 def _scaled(x: Any, factor: float) -> Any:
     if factor == 1:
         return x
-    return fold("multiply", x, factor) if isinstance(x, _WEIGHTS) else x * factor
+    return fold("multiply", x, factor) if isinstance(x, Weight) else x * factor
 
 
 _FOLDS: Mapping[OpOverload, Callable[..., Weight]] = {
@@ -89,7 +87,7 @@ def fold_call(operator: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, 
     """The weight that an operator gives when all its tensors are weights and its numbers are known, else None."""
     if operator not in _FOLDS or not _constant([*args, *kwargs.values()]):
         return None
-    if not any(isinstance(leaf, _WEIGHTS) for leaf in _leaves(args)):
+    if not any(isinstance(leaf, Weight) for leaf in _leaves(args)):
         return None
     return _FOLDS[operator](*args, **kwargs)
 
@@ -101,5 +99,5 @@ def _leaves(operands: Any) -> list[Any]:
 
 
 def _constant(operands: Any) -> bool:
-    allowed = (*_WEIGHTS, int, float, bool, torch.dtype, type(None))
+    allowed = (Weight, int, float, bool, torch.dtype, type(None))
     return all(isinstance(leaf, allowed) for leaf in _leaves(operands))

@@ -12,7 +12,7 @@ from ditto.lowering.lower import Lowering, Operand
 from ditto.lowering.registry import lowers
 from ditto.network.graph import Value
 from ditto.network.layers import Convolution, MatrixMultiply
-from ditto.network.weight import Folded, Literal, Stored, Weight, fold
+from ditto.network.weight import Weight, fold
 
 aten = torch.ops.aten
 
@@ -65,7 +65,7 @@ def conv2d(
 
 def _takes_patches(layer: Convolution, x: Value, weight: Operand) -> bool:
     """Whether a convolution takes an image apart into patches that do not overlap."""
-    if not isinstance(weight, (Stored, Literal, Folded)) or layer != Convolution(layer.stride, (0, 0), (1, 1), 1):
+    if not isinstance(weight, Weight) or layer != Convolution(layer.stride, (0, 0), (1, 1), 1):
         return False
     sizes = x.spec.shape[2:]
     return layer.stride == weight.shape[2:] and all(

@@ -18,7 +18,7 @@ from ditto.network.dims import DimExpr
 from ditto.network.graph import Network, Value
 from ditto.network.layers import Identity
 from ditto.network.spec import Spec
-from ditto.network.weight import Folded, Literal, Stored, Weight, fold
+from ditto.network.weight import Folded, Weight, fold
 from ditto.program import Program
 from ditto.progress import stage
 
@@ -53,7 +53,7 @@ class Lowering(NetworkBuilder):
         """An operand as a value: weights become constants."""
         if isinstance(operand, Value):
             return operand
-        if isinstance(operand, (Stored, Literal, Folded)):
+        if isinstance(operand, Weight):
             return self.constant(operand)
         raise ShapeError(f"{operand!r} is no tensor")
 
@@ -63,7 +63,7 @@ class Lowering(NetworkBuilder):
             return self.literal(torch.full((1,) * rank, operand, dtype=dtype))
         if isinstance(operand, DimExpr):
             return self.reshape(self.cast(self.sizes((operand,)), dtype), (1,) * rank)
-        if isinstance(operand, (Stored, Literal, Folded)):
+        if isinstance(operand, Weight):
             weight: Weight = operand if operand.dtype == dtype else fold("cast", operand, dtype)
             return self.constant(_of_rank(weight, rank))
         value = self.cast(self.value(operand), dtype)

@@ -60,7 +60,7 @@ def _dim(value: object) -> Dim:
 
 
 def _operand_out(operand: Any) -> Any:
-    if isinstance(operand, (Stored, Literal, Folded)):
+    if isinstance(operand, Weight):
         return {"weight": _weight_out(operand)}
     if isinstance(operand, torch.dtype):
         return {"dtype": _dtype_name(operand)}
@@ -79,6 +79,7 @@ def _weight_out(weight: Weight) -> dict[str, Any]:
         return {"stored": weight.name, **known}
     if isinstance(weight, Literal):
         return {"literal": weight.digest, **known}
+    assert isinstance(weight, Folded)
     return {"folded": weight.op, "operands": _operand_out(weight.operands), **known}
 
 

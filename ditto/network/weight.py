@@ -7,8 +7,9 @@ resolves it against a `TensorSource` and the network's literals, one at a time.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, Union
+from typing import Any, Protocol
 
 import torch
 from attrs import field, frozen
@@ -31,13 +32,63 @@ class TensorSource(Protocol):
         ...
 
 
+class Weight(ABC):
+    """Where a constant comes from: `Stored`, `Literal` or `Folded`.
+
+    Args:
+        shape, dtype: of the constant.
+    """
+
+    __slots__ = ()
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[Weight, ...]:
+        """The weights that this one is computed from, in order; none if it is not computed."""
+
+    @property
+    @abstractmethod
+    def is_view(self) -> bool:
+        """Whether its value is a view of its stored tensor, without new memory."""
+
+    @abstractmethod
+    def value(self, source: TensorSource, literals: Literals) -> Tensor:
+        """The tensor, not necessarily contiguous.
+
+        Raises:
+            ShapeError: the source's tensor has another shape or dtype than the network was described with.
+        """
+
+
 @frozen
-class Stored:
+class Stored(Weight):
     """A tensor of the checkpoint, by its name there; `shape` and `dtype` as stored."""
 
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
+
+    @property
+    @override
+    def parts(self) -> tuple[Weight, ...]:
+        return ()
+
+    @property
+    @override
+    def is_view(self) -> bool:
+        return True
+
+    @override
+    def value(self, source: TensorSource, literals: Literals) -> Tensor:
+        tensor = source.tensor(self.name)
+        if tuple(tensor.shape) != self.shape or tensor.dtype != self.dtype:
+            raise ShapeError(
+                f"checkpoint tensor `{self.name}` is {Spec.of(tensor)}, the network was described with {spec_of(self)}",
+                remedy="build the engines again from this checkpoint",
+            )
+        return tensor
 
     @override
     def __str__(self) -> str:
@@ -45,12 +96,26 @@ class Stored:
 
 
 @frozen
-class Literal:
+class Literal(Weight):
     """A small tensor that the network itself carries, by the digest of its content."""
 
     digest: str
     shape: tuple[int, ...]
     dtype: torch.dtype
+
+    @property
+    @override
+    def parts(self) -> tuple[Weight, ...]:
+        return ()
+
+    @property
+    @override
+    def is_view(self) -> bool:
+        return False
+
+    @override
+    def value(self, source: TensorSource, literals: Literals) -> Tensor:
+        return literals.tensors[self.digest]
 
     @override
     def __str__(self) -> str:
@@ -58,7 +123,7 @@ class Literal:
 
 
 @frozen
-class Folded:
+class Folded(Weight):
     """`FOLDABLE[op]` applied to other weights once, when it is resolved.
 
     Args:
@@ -72,12 +137,32 @@ class Folded:
     shape: tuple[int, ...]
     dtype: torch.dtype
 
+    @property
+    @override
+    def parts(self) -> tuple[Weight, ...]:
+        found: list[Weight] = []
+        _replaced(self.operands, found.append)
+        return tuple(found)
+
+    @property
+    @override
+    def is_view(self) -> bool:
+        return self.op == "reshape" and self.operands[0].is_view
+
+    @override
+    def value(self, source: TensorSource, literals: Literals) -> Tensor:
+        return FOLDABLE[self.op](*_replaced(self.operands, lambda weight: weight.value(source, literals)))
+
     @override
     def __str__(self) -> str:
         return f"{self.op}({', '.join(_text(operand) for operand in self.operands)})"
 
 
-Weight = Union[Stored, Literal, Folded]
+def _replaced(operand: Any, replacement: Callable[[Weight], Any]) -> Any:
+    """An operand with something else for each weight."""
+    if isinstance(operand, tuple):
+        return tuple(_replaced(item, replacement) for item in operand)
+    return replacement(operand) if isinstance(operand, Weight) else operand
 
 
 def _text(operand: object) -> str:
@@ -116,12 +201,10 @@ FOLDABLE: Mapping[str, Callable[..., Tensor]] = {
 def fold(op: str, *operands: Any) -> Folded:
     """`op` applied to weights; its shape and dtype follow from a run on tensors without data."""
 
-    def skeleton(operand: Any) -> Any:
-        if isinstance(operand, (Stored, Literal, Folded)):
-            return torch.empty(operand.shape, dtype=operand.dtype, device="meta")
-        return tuple(skeleton(item) for item in operand) if isinstance(operand, tuple) else operand
+    def skeleton(weight: Weight) -> Tensor:
+        return torch.empty(weight.shape, dtype=weight.dtype, device="meta")
 
-    made = FOLDABLE[op](*(skeleton(operand) for operand in operands))
+    made = FOLDABLE[op](*_replaced(operands, skeleton))
     return Folded(op, operands, tuple(made.shape), made.dtype)
 
 
@@ -135,21 +218,9 @@ def stored_names(weight: Weight) -> frozenset[str]:
     return frozenset(leaf.name for leaf in leaves(weight) if isinstance(leaf, Stored))
 
 
-def leaves(weight: Weight) -> tuple[Stored | Literal, ...]:
+def leaves(weight: Weight) -> tuple[Weight, ...]:
     """The stored tensors and literals that a weight is made of, in order."""
-    if not isinstance(weight, Folded):
-        return (weight,)
-    found: list[Stored | Literal] = []
-
-    def visit(operand: object) -> None:
-        if isinstance(operand, (Stored, Literal, Folded)):
-            found.extend(leaves(operand))
-        elif isinstance(operand, tuple):
-            for item in operand:
-                visit(item)
-
-    visit(weight.operands)
-    return tuple(found)
+    return tuple(leaf for part in weight.parts for leaf in leaves(part)) if weight.parts else (weight,)
 
 
 @frozen
@@ -168,13 +239,6 @@ class Literals:
         return Literal(key, tuple(data.shape), data.dtype)
 
 
-def is_view(weight: Weight) -> bool:
-    """Whether resolving a weight gives a view of its stored tensor, without new memory."""
-    return isinstance(weight, Stored) or (
-        isinstance(weight, Folded) and weight.op == "reshape" and is_view(weight.operands[0])
-    )
-
-
 Room = Callable[[tuple[int, ...], torch.dtype], Tensor]
 """Gives a tensor of a shape and dtype, to be written to."""
 
@@ -187,28 +251,9 @@ def resolve(weight: Weight, source: TensorSource, literals: Literals, room: Room
     Raises:
         ShapeError: the source's tensor has another shape or dtype than the network was described with.
     """
-
-    def value(operand: Any) -> Any:
-        if isinstance(operand, tuple):
-            return tuple(value(item) for item in operand)
-        if isinstance(operand, Folded):
-            return FOLDABLE[operand.op](*(value(inner) for inner in operand.operands))
-        if isinstance(operand, Literal):
-            return literals.tensors[operand.digest]
-        if isinstance(operand, Stored):
-            tensor = source.tensor(operand.name)
-            if tuple(tensor.shape) != operand.shape or tensor.dtype != operand.dtype:
-                raise ShapeError(
-                    f"checkpoint tensor `{operand.name}` is {Spec.of(tensor)}, the network was described with "
-                    f"{spec_of(operand)}",
-                    remedy="build the engines again from this checkpoint",
-                )
-            return tensor
-        return operand
-
-    if room is None or is_view(weight) or isinstance(weight, Literal):
-        return value(weight).contiguous()
+    if room is None or weight.is_view or isinstance(weight, Literal):
+        return weight.value(source, literals).contiguous()
     if isinstance(weight, Folded) and weight.op == "concatenate":  # without a copy in between
         parts, axis = weight.operands
-        return torch.cat(value(parts), axis, out=room(weight.shape, weight.dtype))
-    return room(weight.shape, weight.dtype).copy_(value(weight))
+        return torch.cat([part.value(source, literals) for part in parts], axis, out=room(weight.shape, weight.dtype))
+    return room(weight.shape, weight.dtype).copy_(weight.value(source, literals))

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from ditto.errors import ShapeError
 from ditto.network import Literals, Spec, resolve
-from ditto.network.weight import FOLDABLE, Stored, fold, is_view, leaves, spec_of, stored_names
+from ditto.network.weight import FOLDABLE, Stored, fold, leaves, spec_of, stored_names
 from tests.network.samples import Tensors
 
 torch.manual_seed(0)
@@ -129,7 +129,7 @@ def test_a_literal_does_not_change_with_the_tensor_it_was_made_from(dtype):
 def test_only_reshapes_of_stored_tensors_need_no_new_memory(weight, view):
     literals = Literals()
     literals.keep(X)
-    assert is_view(weight) == view
+    assert weight.is_view == view
     assert (resolve(weight, SOURCE, literals).data_ptr() == X.data_ptr()) == view
 
 

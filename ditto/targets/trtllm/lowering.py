@@ -24,7 +24,7 @@ from ditto.lowering.registry import LoweringFunction
 from ditto.network import Spec, symbol
 from ditto.network.graph import Value
 from ditto.network.layers import Concatenation, ElementWise, Gather, Select
-from ditto.network.weight import Folded, Literal, Stored, fold, resolve
+from ditto.network.weight import Weight, fold, resolve
 from ditto.ops.attention import AttentionArguments
 from ditto.targets.target import LlmFacts
 from ditto.targets.tensorrt.attention import written_out
@@ -189,7 +189,7 @@ class _NoTensors:
 def linear(net: Lowering, x: Operand, weight: Operand, bias: Operand | None = None) -> Value:
     """A linear layer as a Gemm plugin, its bias as a sum."""
     value = net.value(x)
-    if value.rank != 2 or not isinstance(weight, (Stored, Literal, Folded)):
+    if value.rank != 2 or not isinstance(weight, Weight):
         return plain_linear(net, x, weight, bias)
     typed = weight if weight.dtype == value.spec.dtype else fold("cast", weight, value.spec.dtype)
     made = net.add(Gemm(dtype=value.spec.dtype), value, net.value(typed))
