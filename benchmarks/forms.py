@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 from attrs import frozen
-from torch import Tensor, fx
+from torch import Tensor
 from torch.nn import functional as F
 
 from ditto.arguments import DynamicDimension
@@ -25,10 +25,12 @@ from ditto.network import Dim, Network, Spec, Value, Weight, resolve, symbol
 from ditto.network.layers import Constant, ElementWise, Fill, MatrixMultiply, Reduce, Select, Softmax
 from ditto.network.weight import Stored, fold, stored_names
 from ditto.passes import SIMPLIFY, run_passes
+from ditto.passes.bias_halves import added_in_halves
+from ditto.passes.column_blocks import ColumnBlocks, product_in_blocks
+from ditto.passes.transpose_chains import back_in_rows, transposed_product
 from ditto.targets.tensorrt.attention import UNSEEN, fused
 from ditto.targets.tensorrt.lowering import sees
-from ditto.targets.tensorrt.products import ALIGNED, linear_in_halves
-from ditto.targets.tensorrt.prompts import BLOCK, PromptProducts, _product, blocks_of
+from ditto.targets.tensorrt.tuning import H200
 
 Tensors = Mapping[str, Tensor]
 BATCH, TOKENS, LENGTH = symbol("batch"), symbol("tokens"), symbol("sequence")
@@ -126,11 +128,11 @@ def cases(config: Any) -> list[Case]:
         tower("fc2", used, "as it is", width, hidden),
         projector("linear_1", 1, "as it is, bias in halves", llm, width),
         projector("linear_2", 1, "as it is", llm, llm),
-        prompt("query/key/value", last, f"rows{_told(blocks_of(3 * llm, BLOCK))}", 3 * llm, llm),
+        prompt("query/key/value", last, f"rows{_told(_blocks(3 * llm))}", 3 * llm, llm),
         attention("prefill", last, "heads", *of_text, rows=PROMPT, causal=True),
-        prompt("output", last - 1, f"turned and back{_told(blocks_of(llm, BLOCK))}", llm, llm),
-        prompt("gate/up", last - 1, f"turned{_told(blocks_of(2 * inner, BLOCK))}", 2 * inner, llm),
-        prompt("down", last - 1, f"input and result turned, and back{_told(blocks_of(llm, BLOCK))}", llm, inner),
+        prompt("output", last - 1, f"turned and back{_told(_blocks(llm))}", llm, llm),
+        prompt("gate/up", last - 1, f"turned{_told(_blocks(2 * inner))}", 2 * inner, llm),
+        prompt("down", last - 1, f"input and result turned, and back{_told(_blocks(llm))}", llm, inner),
     ]
     assert all(case.used in case.forms for case in made)
     return made
@@ -186,13 +188,13 @@ def product(
         told = _told(blocks)
         forms[f"rows{told}"] = form(as_rows, _plain, blocks=blocks)
         forms[f"turned{told}"] = form(as_rows, _turned, "turned", blocks=blocks)
-        if blocks in (1, blocks_of(columns, BLOCK)):  # each form takes seconds: here Ditto's number of blocks will do
+        if blocks in (1, _blocks(columns)):  # each form takes seconds: here Ditto's number of blocks will do
             forms[f"turned and back{told}"] = form(as_rows, _turned, back=True, blocks=blocks)
             forms[f"input turned{told}"] = form(turned, _of_turned, blocks=blocks)
             forms[f"input and result turned{told}"] = form(turned, _turned, "turned", blocks=blocks)
             forms[f"input and result turned, and back{told}"] = form(turned, _turned, back=True, blocks=blocks)
     for parts in (2, 4):
-        if inner % (parts * ALIGNED) == 0:
+        if inner % (parts * H200.alignment) == 0:
             forms[f"{parts} parts, added"] = form(as_rows, _in_parts, parts=parts)
             forms[f"{parts} parts, a batch"] = form(as_rows, _in_batch, parts=parts)
     if bias:
@@ -211,16 +213,31 @@ def _told(blocks: int) -> str:
     return f", {blocks} blocks" if blocks > 1 else ""
 
 
+def blocks_of(columns: int, width: int) -> int:
+    """Into how many blocks of a width, at least, columns are cut."""
+    return ColumnBlocks(width, H200.alignment).blocks(columns)
+
+
+def _blocks(columns: int) -> int:
+    """Into how many blocks Ditto cuts columns."""
+    assert H200.blocks is not None
+    return H200.blocks.blocks(columns)
+
+
 def _plain(net: Lowering, x: Value, weight: Weight, blocks: int) -> Value:
-    return _product(net, x, weight, blocks) if blocks > 1 else linear(net, x, weight)
+    if blocks == 1:
+        return linear(net, x, weight)
+    return product_in_blocks(net, x, net.operand(weight, x.spec.dtype, 3), blocks)
 
 
 def _turned(net: Lowering, x: Value, weight: Weight, blocks: int, back: bool = False) -> Value:
     """As Ditto writes it; the input may lie turned."""
-    products, is_turned = PromptProducts(), x.spec.shape[2] == TOKENS
+    is_turned = x.spec.shape[2] == TOKENS
     rows = net.permute(x, (0, 2, 1)) if is_turned else x
-    made = products._product_turned(net, rows, x if is_turned else None, weight, blocks)
-    return made if back else net.value(products._turned_of(net, made))
+    matrix = net.operand(weight, x.spec.dtype, 3)
+    made = transposed_product(net, rows, x if is_turned else None, matrix, blocks)
+    columns = weight.shape[0]
+    return back_in_rows(net, made, 1, TOKENS, columns) if back else net.reshape(made, (1, columns, TOKENS))
 
 
 def _of_turned(net: Lowering, x: Value, weight: Weight, blocks: int) -> Value:
@@ -249,10 +266,7 @@ def _in_batch(net: Lowering, x: Value, weight: Weight, parts: int) -> Value:
 
 
 def _with_halves(net: Lowering, x: Value, weight: Weight, bias: Weight) -> Value:
-    graph = fx.Graph()  # Ditto's function asks who reads the product: an activation
-    net.node = graph.placeholder("product")
-    graph.call_function(torch.relu, (net.node,))
-    return linear_in_halves(net, x, weight, bias)
+    return added_in_halves(net, linear(net, x, weight), fold("reshape", bias, (1, 1, -1)))
 
 
 def attention(

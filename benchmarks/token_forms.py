@@ -19,10 +19,11 @@ from ditto.network import Network, Spec, Value, Weight, symbol
 from ditto.network.dims import multiply
 from ditto.network.layers import Concatenation, ElementWise, MatrixMultiply, Reduce
 from ditto.network.weight import Stored
+from ditto.passes.split_k import split_product
 from ditto.targets.tensorrt.apart import LIVE, over_cache
 from ditto.targets.tensorrt.attention import fused
 from ditto.targets.tensorrt.lowering import sees
-from ditto.targets.tensorrt.products import ALIGNED, parts_of, product_in_parts
+from ditto.targets.tensorrt.tuning import H200
 
 CAPACITY, SLOTS, CACHED = 1024, 768, 640
 """Of the cache's slots those that are looked at, and those that hold a token before this one."""
@@ -71,11 +72,11 @@ def product(name: str, times: int, columns: int, inner: int, dtype: torch.dtype 
     forms = {"as it is": form(linear)}
     for copies in _COPIES:
         forms[f"{copies} copies of the row"] = form(_with_copies, copies=copies)
-    for parts in (parts for parts in _PARTS if inner % (parts * ALIGNED) == 0):
-        forms[f"{parts} parts"] = form(product_in_parts, parts=parts)
+    for parts in (parts for parts in _PARTS if inner % (parts * H200.alignment) == 0):
+        forms[f"{parts} parts"] = form(_in_parts, parts=parts)
         forms[f"{parts} parts, turned"] = form(_parts_turned, parts=parts)
         forms[f"{parts} parts, multiplied with each other"] = form(_parts_crossed, parts=parts)
-    for blocks in (blocks for blocks in _BLOCKS if columns % (blocks * ALIGNED) == 0):
+    for blocks in (blocks for blocks in _BLOCKS if columns % (blocks * H200.alignment) == 0):
         forms[f"{blocks} blocks"] = form(_in_blocks, blocks=blocks)
     forms["turned"] = form(_turned, copies=1)
     forms["turned, 8 copies of the row"] = form(_turned, copies=8)
@@ -83,7 +84,7 @@ def product(name: str, times: int, columns: int, inner: int, dtype: torch.dtype 
     def by_torch(drawn: Tensors) -> Tensor:
         return F.linear(drawn["x"], drawn["weight"])
 
-    parts = parts_of(columns, inner)
+    parts = H200.split_k.parts(columns, inner) if H200.split_k is not None else 1
     used = f"{parts} parts" if parts > 1 else "as it is"
     return Case("decode", name, times, used, 1, 2.0 * columns * inner, forms, draw, by_torch, ("weight",))
 
@@ -94,6 +95,11 @@ def _rows(net: Lowering, x: Value, copies: int) -> Value:
 
 def _with_copies(net: Lowering, x: Value, weight: Weight, copies: int) -> Value:
     return net.slice(linear(net, _rows(net, x, copies), weight), 1, 0, 1)
+
+
+def _in_parts(net: Lowering, x: Value, weight: Weight, parts: int) -> Value:
+    """As Ditto splits K."""
+    return split_product(net, x, net.operand(weight, x.spec.dtype, 3), parts)
 
 
 def _in_blocks(net: Lowering, x: Value, weight: Weight, blocks: int) -> Value:

@@ -206,6 +206,7 @@ class LlmBuilder(EngineBuilder):
             evolve(
                 job,
                 lower=_with(engine.lower, weight_of),
+                passes=engine.passes,
                 profiles=engine.profiles,
                 kv_length_step=engine.kv_length_step,
             )

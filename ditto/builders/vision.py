@@ -58,7 +58,7 @@ class VisionBuilder(EngineBuilder):
         dimensions = {size.name: size for hint in inputs.values() for size in hint.dynamic.values()}
 
         def lower(program: Any) -> Network:
-            return target.lower_vision(program, weight_of, outside)
+            return target.lower_vision(program, weight_of)
 
         def config(network: Network) -> Any:
             spec = network.value(next(iter(network.outputs.values()))).spec
@@ -77,6 +77,7 @@ class VisionBuilder(EngineBuilder):
             positions=None,
             joins=target.joins_vision(outside),
             lower=lower,
+            passes=target.vision_passes(outside),
             profiles=target.vision_profiles(list(dimensions.values()), outside),
             config=config,
             tensors=loaded.tensors,

@@ -91,11 +91,9 @@ class NetworkBuilder:
                 value, axis = self._input_with(name)
                 size = self.add(Slice((axis,), (1,), (1,)), self.add(Shape(), value))
                 term = size if term is None else self.add(ElementWise("PROD"), term, size)
-            number = self.literal(torch.tensor([factor], dtype=torch.int64))
-            if term is None:
-                term = number
-            elif factor != 1:
-                term = self.add(ElementWise("PROD"), term, number)
+            if term is None or factor != 1:
+                number = self.literal(torch.tensor([factor], dtype=torch.int64))
+                term = number if term is None else self.add(ElementWise("PROD"), term, number)
             total = term if total is None else self.add(ElementWise("SUM"), total, term)
         assert total is not None
         return total

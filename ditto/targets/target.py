@@ -17,6 +17,7 @@ from ditto.engine import Phase, Profile
 from ditto.engine.config import LlmConfig, VisionConfig
 from ditto.network.graph import Network
 from ditto.network.weight import TensorSource, Weight
+from ditto.passes import SIMPLIFY, NetworkPass
 from ditto.program import Program
 
 WeightOf = Callable[[str], Weight]
@@ -49,9 +50,11 @@ class LlmFacts:
 
 @frozen
 class LlmEngine:
-    """An engine of a language model: how its program is lowered, and the optimisation profiles."""
+    """An engine of a language model: how its program is lowered, the passes over its network, and the optimisation
+    profiles."""
 
     lower: Callable[[Program, WeightOf], Network]
+    passes: tuple[NetworkPass, ...]
     profiles: tuple[Profile, ...]
     kv_length_step: int | None = None
 
@@ -122,14 +125,21 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def lower_vision(self, program: Program, weight_of: WeightOf, outside: bool) -> Network:
+    def lower_vision(self, program: Program, weight_of: WeightOf) -> Network:
         """Describe a vision tower as a network.
 
-        Args:
-            outside: the engine's weights are outside.
         Raises:
             UnsupportedOperator, UnsupportedFact: the model does something that the target cannot.
         """
+
+    def vision_passes(self, outside: bool) -> tuple[NetworkPass, ...]:
+        """The passes over a vision tower's network, in order.
+
+        Args:
+            outside: the engine's weights are outside.
+        """
+        del outside
+        return SIMPLIFY
 
     def joins_vision(self, outside: bool) -> bool:
         """Whether linear layers of a vision tower that read the same tensor are to become one.

@@ -6,11 +6,12 @@ from collections import Counter
 
 import pytest
 import torch
+from attrs import evolve
 
 from benchmarks import token_forms
 from benchmarks.described import llava_7b
 from benchmarks.token_forms import CACHED, cases
-from ditto.targets.tensorrt import products
+from ditto.targets.tensorrt.tuning import H200
 from tests.support.forms import CPU, check_compiles, check_computes, check_differ, described, kernels
 
 
@@ -78,5 +79,5 @@ def test_sizes_are_llava_7bs(monkeypatch):
     }
     assert said["down"].flops == 2 * 4096 * 11008 and said["down"].rows == 1
     assert [case.used for case in said.values()] == ["2 parts", "sums", "4 parts", "2 parts", "4 parts", "2 parts"]
-    monkeypatch.setattr(products, "_SHORTEST_PART", 1 << 20)
+    monkeypatch.setattr(token_forms, "H200", evolve(H200, split_k_shortest=1 << 20))
     assert token_forms.product("output", 1, 64, 64).used == "as it is"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from attrs import evolve
 
 from benchmarks.forms import Held
 from benchmarks.gpu_limits import compiled
@@ -13,15 +14,15 @@ from ditto.builders.pipeline import describe_all
 from ditto.network.dims import evaluate
 from ditto.network.layers import Attention, MatrixMultiply
 from ditto.reference import TOLERANCE, Constants, run
-from ditto.targets.tensorrt import products, prompts
+from ditto.targets.tensorrt.tuning import H200
 
 CPU = torch.device("cpu")
 
 
 def as_if_large(patch):
     """Give matrices of tiny models the forms that those of large ones have: parts and blocks."""
-    patch.setattr(products, "_SHORTEST_PART", 8)
-    patch.setattr(prompts, "BLOCK", 16)
+    small = evolve(H200, split_k_shortest=8, column_block=16)
+    patch.setattr("ditto.targets.tensorrt.target.H200", small)
 
 
 def check_computes(case, name, wanted):

@@ -169,3 +169,7 @@ class Select(Layer):
     @override
     def emit(self, to: Emitter, condition: Any, x: Any, y: Any) -> Any:
         return to.made(to.net.add_select(condition, x, y)).get_output(0)
+
+
+ELEMENTWISE: tuple[type[Layer], ...] = (Activation, Cast, ElementWise, Select, Unary)
+"""The layers that compute each element of the output from the same elements of their inputs."""

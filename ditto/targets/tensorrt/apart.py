@@ -16,13 +16,14 @@ from attrs import define
 from typing_extensions import override
 
 from ditto.lowering import Lowering, Operand, Table
+from ditto.lowering.attention import MASKED_SCORE, decomposed_attention
 from ditto.network import symbol
 from ditto.network.dims import multiply
 from ditto.network.graph import Value
 from ditto.network.layers import Activation, ElementWise, Fill, Reduce, Select, Softmax
 from ditto.network.spec import Spec
 from ditto.ops.attention import AttentionArguments
-from ditto.targets.tensorrt.attention import UNSEEN, fused, written_out
+from ditto.targets.tensorrt.attention import fused_attention
 from ditto.targets.tensorrt.lowering import BATCH, SEQUENCE, Decoder, sees
 
 LIVE = "live"
@@ -54,11 +55,11 @@ class Prefill(ApartDecoder):
         self._written(net, given.layer, given.key, given.value)
         qkv = given.query, given.key, given.value
         if not (given.window or given.softcap):
-            return fused(net, *qkv, given.scale, True, None)
+            return fused_attention(net, *qkv, given.scale, True, None)
         seen = self._mask(net, given.window)
         if given.softcap:
-            return written_out(net, *qkv, given.scale, given.softcap, seen)
-        return fused(net, *qkv, given.scale, False, seen)
+            return decomposed_attention(net, *qkv, given.scale, given.softcap, seen)
+        return fused_attention(net, *qkv, given.scale, False, seen)
 
     @override
     def _mask(self, net: Lowering, window: int) -> Value:
@@ -129,7 +130,7 @@ def over_cache(
     scores = net.add(ElementWise("PROD"), scores, _number(net, scale / softcap if softcap else scale))
     if softcap:
         scores = net.add(ElementWise("PROD"), net.add(Activation("TANH"), scores), _number(net, softcap))
-    scores = net.add(Select(), seen, scores, _number(net, UNSEEN))
+    scores = net.add(Select(), seen, scores, _number(net, MASKED_SCORE))
     weights = net.reshape(net.add(Softmax(axis=3), scores), (BATCH, kv_heads, group, 1, live))
     made = _dot(net, weights, net.reshape(values, (BATCH, kv_heads, 1, width, live)))
     return net.reshape(net.cast(made, query.spec.dtype), query.spec.shape)

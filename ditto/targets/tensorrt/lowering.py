@@ -14,12 +14,11 @@ from torch._ops import OpOverload
 
 from ditto.errors import UnsupportedFact
 from ditto.lowering import Lowering, Operand, Table, table
-from ditto.lowering.attention import by_name
+from ditto.lowering.attention import attention_mask, by_name, decomposed_attention, refuse_sinks
 from ditto.lowering.registry import LoweringFunction
 from ditto.network import symbol
 from ditto.network.graph import Value
 from ditto.network.layers import (
-    Concatenation,
     ElementWise,
     Fill,
     Gather,
@@ -30,56 +29,20 @@ from ditto.network.layers import (
 )
 from ditto.network.spec import Spec
 from ditto.ops.attention import AttentionArguments
-from ditto.targets.tensorrt.attention import fused, written_out
+from ditto.targets.tensorrt.attention import fused_attention
 
 _ops = torch.ops.ditto
 BATCH, SEQUENCE = symbol("batch"), symbol("sequence")
 
 
-def _refuse_sinks(sinks: Operand | None) -> None:
-    """Refuse attention sinks.
-
-    Raises:
-        UnsupportedFact: there are some.
-    """
-    if sinks is not None:
-        raise UnsupportedFact(
-            "attention has learned sinks", remedy="models with attention sinks are not supported on this target"
-        )
-
-
 @by_name
 def attention(net: Lowering, given: AttentionArguments[Operand]) -> Value:
     """Attention over the tokens of the call, as in a vision tower."""
-    seen = plain_mask(net, given)
+    seen = attention_mask(net, given)
     q, k, v = (net.value(operand) for operand in (given.query, given.key, given.value))
     if given.softcap:
-        return written_out(net, q, k, v, given.scale, given.softcap, seen)
-    return fused(net, q, k, v, given.scale, given.causal, seen)
-
-
-def plain_mask(net: Lowering, given: AttentionArguments[Operand]) -> Value | None:
-    """The mask of attention outside a decoder, bool [B, 1, S, K], or None.
-
-    Raises:
-        UnsupportedFact: sinks, a window, a bias on the scores, or causal attention that is more than causal.
-    """
-    _refuse_sinks(given.sinks)
-    if given.window or (given.causal and (given.softcap or given.mask is not None)):
-        raise UnsupportedFact("windowed or soft-capped causal attention outside a decoder")
-    return None if given.mask is None else _whole_mask(net, given.mask, net.value(given.query), net.value(given.key))
-
-
-def _whole_mask(net: Lowering, mask: Operand, query: Value, key: Value) -> Value:
-    value = net.value(mask)
-    if value.spec.dtype != torch.bool:
-        raise UnsupportedFact("attention scores get an added bias")
-    wanted = (query.spec.shape[0], 1, query.spec.shape[2], key.spec.shape[2])
-    value = net.reshape(value, (1,) * (4 - value.rank) + value.spec.shape)
-    if any(have not in (1, want) for have, want in zip(value.spec.shape, wanted, strict=True)):
-        raise UnsupportedFact("an attention mask that differs between heads")
-    strides = tuple(0 if have == 1 and want != 1 else 1 for have, want in zip(value.spec.shape, wanted, strict=True))
-    return value if value.spec.shape == wanted else net.box(value, (0, 0, 0, 0), wanted, strides)
+        return decomposed_attention(net, q, k, v, given.scale, given.softcap, seen)
+    return fused_attention(net, q, k, v, given.scale, given.causal, seen)
 
 
 def refuse_all_but_causal(mask: Operand | None, sinks: Operand | None, causal: bool) -> None:
@@ -88,7 +51,7 @@ def refuse_all_but_causal(mask: Operand | None, sinks: Operand | None, causal: b
     Raises:
         UnsupportedFact: sinks, or attention that is not causal.
     """
-    _refuse_sinks(sinks)
+    refuse_sinks(sinks)
     if not causal or mask is not None:
         raise UnsupportedFact(
             "the decoder's attention is not causal",
@@ -152,8 +115,8 @@ class Decoder:
         )
         seen = self._mask(net, given.window)
         if given.softcap:
-            return written_out(net, given.query, keys, values, given.scale, given.softcap, seen)
-        return fused(net, given.query, keys, values, given.scale, False, seen)
+            return decomposed_attention(net, given.query, keys, values, given.scale, given.softcap, seen)
+        return fused_attention(net, given.query, keys, values, given.scale, False, seen)
 
     def _cached(self, net: Lowering, kind: str, layer: int, new: Value) -> Value:
         past = f"past_{kind}_{layer}"
@@ -183,35 +146,10 @@ def rope(net: Lowering, x: Operand, cos: Any, sin: Any, positions: Operand, inte
     """Rotary embedding of whole heads by table. What positions have in the table is looked up once for all layers."""
     value = net.value(x)
     layer = RotaryEmbedding(interleaved, int(value.spec.shape[3]))  # type: ignore[arg-type]
-    return net.add(layer, value, *_angles(net, value, cos, sin, positions))
-
-
-def rope_in_halves(net: Lowering, x: Operand, cos: Any, sin: Any, positions: Operand, interleaved: bool) -> Value:
-    """Rotary embedding written out: each half of a head times the cosines, and the other half times the sines, negative
-    for the first. TensorRT-RTX runs that faster than its layer where there are many tokens. Measured on an H200, with
-    the heads moved to where attention wants them, 640 and 2560 tokens: 13 and 47 us instead of 16 and 63."""
-    if interleaved:
-        return rope(net, x, cos, sin, positions, interleaved)
-    value = net.value(x)
-    batch, heads, count, width = value.spec.shape
-    assert isinstance(width, int)
-    each = (batch, 1, count, 1, width // 2)
-    cosines, sines = (net.reshape(angle, each) for angle in _angles(net, value, cos, sin, positions))
-    negative = net.add(Unary("NEG"), sines)
-    halves = net.reshape(value, (batch, heads, count, 2, width // 2))
-    others = net.box(halves, (0, 0, 0, 1, 0), halves.spec.shape, (1, 1, 1, -1, 1))
-    turned = net.add(ElementWise("PROD"), others, net.add(Concatenation(3), negative, sines))
-    made = net.add(ElementWise("SUM"), net.add(ElementWise("PROD"), halves, cosines), turned)
-    return net.reshape(made, value.spec.shape)
-
-
-def _angles(net: Lowering, x: Value, cos: Any, sin: Any, positions: Operand) -> tuple[Value, Value]:
-    """Cosines and sines of the positions of x [B, H, S, D]: [B, S, D / 2] each."""
     ids = net.value(positions)
-    if ids.spec.shape[0] != x.spec.shape[0]:
-        ids = net.box(ids, (0, 0), (x.spec.shape[0], *ids.spec.shape[1:]), (0, 1))
-    cosines, sines = (net.add(Gather(axis=0), net.value(table), ids) for table in (cos, sin))
-    return cosines, sines
+    if ids.spec.shape[0] != value.spec.shape[0]:
+        ids = net.box(ids, (0, 0), (value.spec.shape[0], *ids.spec.shape[1:]), (0, 1))
+    return net.add(layer, value, *(net.add(Gather(axis=0), net.value(table), ids) for table in (cos, sin)))
 
 
 def prompt_rows(net: Lowering, ids: Operand, table: Operand, vocab_size: int) -> Value:

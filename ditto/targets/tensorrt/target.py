@@ -15,16 +15,16 @@ from ditto.bindings import Library, load_native
 from ditto.configs import Limits, TensorRTConfig
 from ditto.engine import Phase, Profile
 from ditto.engine.config import BuildConfig, LlmConfig, PluginConfig, PretrainedConfig, VisionConfig
-from ditto.lowering import Lowering, Table, lower, table
+from ditto.lowering import Lowering, lower, table
 from ditto.network.graph import Network
 from ditto.network.weight import TensorSource
+from ditto.passes import NetworkPass
 from ditto.program import Program
 from ditto.targets.compile import check_settings, compile_networks
 from ditto.targets.target import LlmEngine, LlmFacts, Target, WeightOf
 from ditto.targets.tensorrt.apart import LIVE, LIVE_STEP, Decode, Prefill
-from ditto.targets.tensorrt.lowering import Decoder, attention, rope_in_halves
-from ditto.targets.tensorrt.products import linear_in_halves, linear_of_few_rows
-from ditto.targets.tensorrt.prompts import PromptProducts
+from ditto.targets.tensorrt.lowering import Decoder, attention
+from ditto.targets.tensorrt.tuning import H200, Tuning
 
 
 def buckets(maximum: int) -> tuple[int, ...]:
@@ -72,7 +72,6 @@ def _fixed(name: str, size: int) -> DynamicDimension:
     return DynamicDimension(name, size, size, size)
 
 
-_LINEAR = torch.ops.aten.linear.default
 # The version whose form the config files have.
 _CONFIG_FORM = "0.19.0"
 
@@ -126,15 +125,18 @@ class NativeTarget(Target):
         return lower(program, decoder.table(), weight_of, "llm", net)
 
     @override
-    def lower_vision(self, program: Program, weight_of: WeightOf, outside: bool) -> Network:
-        lowerings = {**table(), torch.ops.ditto.attention.default: attention}
-        if outside:  # profiles have static shapes
-            lowerings.update(self._for_rtx({_LINEAR: linear_in_halves}))
-        return lower(program, lowerings, weight_of, "vision")
+    def lower_vision(self, program: Program, weight_of: WeightOf) -> Network:
+        return lower(program, {**table(), torch.ops.ditto.attention.default: attention}, weight_of, "vision")
 
-    def _for_rtx(self, forms: Table) -> Table:
-        """Forms that are for TensorRT-RTX alone: TensorRT tries its kernels out while it builds."""
-        return forms if self.library == "tensorrt_rtx" else {}
+    @property
+    def tuning(self) -> Tuning:
+        """For engines whose profiles have static shapes. TensorRT tries its kernels out while it builds: what is tuned
+        here is for TensorRT-RTX alone."""
+        return H200 if self.library == "tensorrt_rtx" else Tuning.none()
+
+    @override
+    def vision_passes(self, outside: bool) -> tuple[NetworkPass, ...]:
+        return (self.tuning if outside else Tuning.none()).vision_passes()
 
     @override
     def joins_vision(self, outside: bool) -> bool:
@@ -152,14 +154,12 @@ class NativeTarget(Target):
         def prefill(program: Program, weight_of: WeightOf) -> Network:
             net = Lowering(Network("llm"), program, weight_of)
             prompts = Prefill(net, limits.max_seq_len)
-            forms: Table = {_LINEAR: PromptProducts().linear, torch.ops.ditto.rope.default: rope_in_halves}
-            return lower(program, {**prompts.table(), **self._for_rtx(forms)}, weight_of, "llm", net)
+            return lower(program, prompts.table(), weight_of, "llm", net)
 
         def decode(program: Program, weight_of: WeightOf) -> Network:
             step = program.at_size("sequence", 1)
             net = Lowering(Network("decode"), step, weight_of)
-            lowerings = {**Decode(net, limits.max_seq_len).table(), **self._for_rtx({_LINEAR: linear_of_few_rows})}
-            network = lower(step, lowerings, weight_of, "decode", net)
+            network = lower(step, Decode(net, limits.max_seq_len).table(), weight_of, "decode", net)
             del network.inputs["last_token_ids"]  # there is one token of each row
             return network
 
@@ -170,7 +170,10 @@ class NativeTarget(Target):
             for live in _live_slots(limits)
         )
         prompts = (_prompts(limits), *_usual_prompts(limits))
-        return LlmEngine(prefill, prompts), LlmEngine(decode, tuple(steps), LIVE_STEP)
+        return (
+            LlmEngine(prefill, self.tuning.prefill_passes(), prompts),
+            LlmEngine(decode, self.tuning.decode_passes(), tuple(steps), LIVE_STEP),
+        )
 
     @override
     def vision_profiles(self, dimensions: Sequence[DynamicDimension], outside: bool) -> tuple[Profile, ...]:

@@ -21,7 +21,7 @@ from ditto.ops.attention import visible
 from ditto.reference import RELATIVE_ERROR, TOLERANCE, Constants, relative_error, run
 from ditto.rewrite import rewrite
 from ditto.targets.registry import target
-from ditto.targets.tensorrt.lowering import Decoder, attention, rope_in_halves
+from ditto.targets.tensorrt.lowering import Decoder, attention
 from tests.rewrite.test_pipeline import SEQUENCE, fresh_cache, story
 from tests.support.layers import NoTensors, emitted
 from tests.support.models import llama
@@ -228,27 +228,6 @@ PIECES = {
     "last tokens": (lambda x, i: ops.last_tokens(x, i), {"x": X[:, 0], "i": torch.tensor([4, 0], dtype=torch.int32)}),
 }
 DYNAMIC = {"x": "batch . sequence", "p": "batch sequence", "ids": "batch sequence", "t": "rows", "i": "batch"}
-
-
-@pytest.mark.parametrize("name", ["rope", "rope of pairs", "rope with one row of positions"])
-@pytest.mark.parametrize("dtype", FLOATS)
-def test_rope_in_halves_is_the_operator(name, dtype):
-    _, inputs = PIECES[name]
-    tables = [part.to(dtype) for part in TABLES]
-    is_of_pairs = name == "rope of pairs"
-
-    def rotated(x, p):
-        return ops.rope(x, *tables, p, is_of_pairs)
-
-    given = {**inputs, "x": X.to(dtype)}
-    positions = "batch sequence" if len(inputs["p"]) > 1 else ". sequence"
-    names = {"x": "batch . sequence", "p": positions}
-    network = _decoder(rotated, given, names, {_ops.rope.default: rope_in_halves})
-    emitted(network)
-    found = run(network, given, Constants(network, NoTensors()))["result"]
-    assert_close(found, rotated(*given.values()), **TOLERANCE[dtype])
-    layers = {type(node.layer) for node in network.nodes}
-    assert (RotaryEmbedding in layers) == is_of_pairs
 
 
 @pytest.mark.parametrize(("function", "inputs"), PIECES.values(), ids=PIECES)

@@ -15,10 +15,11 @@ from ditto.builders.pipeline import describe_all
 from ditto.configs import Limits, TensorRTBuilderConfig, TensorRTConfig, TensorRTNetworkCreationFlags
 from ditto.engine import Phase
 from ditto.errors import MissingLibraryError
-from ditto.network.layers import Concatenation, RotaryEmbedding
+from ditto.network.layers import ElementWise, RotaryEmbedding
 from ditto.network.weight import Stored
+from ditto.passes import run_passes
 from ditto.targets import target
-from ditto.targets.tensorrt import products
+from ditto.targets.tensorrt.tuning import H200
 from tests.support.models import llama
 from tests.test_program import captured
 from tests.witness.comparison import described_apart
@@ -103,10 +104,12 @@ def test_a_missing_library_is_said_before_any_work():
     [("tensorrt-rtx", True, 1, True), ("tensorrt-rtx", False, 0, False), ("tensorrt", True, 0, True)],
 )
 def test_products_have_the_forms_that_the_library_is_fast_at(name, outside, in_halves, joined):
-    module, chosen = nn.Linear(4, 6), target(name)  # more columns than inputs
+    module, chosen = nn.Sequential(nn.Linear(4, 6), nn.ReLU()), target(name)  # more columns than inputs
     program = captured(module, {"x": torch.randn(2, 5, 4)}, None, ("y",))
-    network = chosen.lower_vision(program, lambda key: Stored(key, *_facts(module.get_parameter(key))), outside)
-    assert sum(isinstance(node.layer, Concatenation) for node in network.nodes) == in_halves
+    network = chosen.lower_vision(program, lambda key: Stored(key, *_facts(module.get_parameter(key))))
+    network = run_passes(network, chosen.vision_passes(outside))
+    added = [node for node in network.nodes if node.layer == ElementWise("SUM")]
+    assert len(added) == 1 + in_halves
     assert chosen.joins_vision(outside) == joined
 
 
@@ -129,7 +132,7 @@ def test_rope_of_prompts_has_the_form_that_the_library_is_fast_at(name, layers):
 @pytest.mark.parametrize("tied", [False, True])
 def test_prompts_and_steps_take_their_matrices_in_one_form(monkeypatch, tied):
     """Weights outside lie on the GPU once for both."""
-    monkeypatch.setattr(products, "_SHORTEST_PART", 1)
+    monkeypatch.setattr("ditto.targets.tensorrt.target.H200", evolve(H200, split_k_shortest=1))
     networks = described_apart(LlmBuilder.from_model(llama(tie_word_embeddings=tied)))
     prompts, steps = (
         {constant.weight for constant in networks[name][0].constants() if math.prod(constant.weight.shape) >= 32 * 32}

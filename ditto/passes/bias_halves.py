@@ -1,0 +1,75 @@
+"""Bias halves: a bias before an activation, added to each half of a product's columns."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from attrs import frozen
+from typing_extensions import override
+
+from ditto.network.builder import NetworkBuilder
+from ditto.network.graph import Network, Node, Value
+from ditto.network.layers import ELEMENTWISE, Concatenation, Constant, ElementWise
+from ditto.network.weight import Weight, fold
+from ditto.passes.network_pass import NodePass, Rewriter
+from ditto.passes.row_product import RowProduct
+
+
+@frozen
+class BiasHalves(NodePass):
+    """Adds the bias of a product with more columns than inputs, as before an activation, to each half of the columns.
+
+    That keeps bias and activation out of the product's kernel: with few rows TensorRT-RTX takes them into it, and then
+    into a slower one. 11 of 98 us of a block of CLIP-L on an H200: see benchmarks/NOTES.md. With no more columns than
+    inputs nothing is gained.
+    """
+
+    name: ClassVar[str] = "bias halves"
+
+    @override
+    def replacement(self, net: Rewriter, node: Node) -> Value | None:
+        if node.layer != ElementWise("SUM"):
+            return None
+        product, bias = _product(net.old, node), _bias(net.old, node)
+        if product is None or bias is None or not _is_before_activation(net, node):
+            return None
+        if product.columns % 2 or product.columns <= product.inner:
+            net.refuse(node, f"{product.columns} columns of {product.inner} inputs")
+            return None
+        return added_in_halves(net, net.values[node.inputs[0]], bias)
+
+
+def added_in_halves(net: NetworkBuilder, x: Value, bias: Weight) -> Value:
+    """x [B, S, N] plus a bias [1, 1, N], half of the columns at a time."""
+    half = bias.shape[2] // 2
+    halves = [
+        net.add(
+            ElementWise("SUM"),
+            net.slice(x, 2, start, half),
+            net.constant(fold("slice", bias, 2, start, start + half, 1)),
+        )
+        for start in (0, half)
+    ]
+    return net.add(Concatenation(2), *halves)
+
+
+def _product(network: Network, node: Node) -> RowProduct | None:
+    """The product that is the first operand of a sum."""
+    producer = network.producer(network.value(node.inputs[0]))
+    return None if producer is None else RowProduct.of(network, producer)
+
+
+def _bias(network: Network, node: Node) -> Weight | None:
+    """The weight that is the second operand of a sum, if it has a number for each column."""
+    operand = network.value(node.inputs[1])
+    producer = network.producer(operand)
+    if producer is None or not isinstance(producer.layer, Constant) or operand.spec.shape[:2] != (1, 1):
+        return None
+    return producer.layer.weight
+
+
+def _is_before_activation(net: Rewriter, node: Node) -> bool:
+    """Whether a result is read by elementwise layers alone."""
+    readers = net.readers(node.outputs[0])
+    is_given = node.outputs[0] in net.old.outputs.values()
+    return bool(readers) and not is_given and all(isinstance(each.layer, ELEMENTWISE) for each in readers)

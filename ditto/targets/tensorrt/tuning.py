@@ -1,0 +1,89 @@
+"""Tuning: the forms and sizes that were measured to be fast on a GPU, as parameters of passes.
+
+A portable engine has none. What a value is worth and how it was measured is in benchmarks/NOTES.md.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from ditto.passes import SIMPLIFY, NetworkPass
+from ditto.passes.bias_halves import BiasHalves
+from ditto.passes.column_blocks import ColumnBlocks
+from ditto.passes.rope_halves import RopeHalves
+from ditto.passes.split_k import SplitK
+from ditto.passes.transpose_chains import TransposeChains
+
+
+@frozen(kw_only=True)
+class Tuning:
+    """Parameters of the tuned passes for one kind of GPU; None or False leaves a pass out.
+
+    Args:
+        column_block: columns of a block of a prefill product, at least.
+        split_k_shortest: inner size of a part of a decode product, at least.
+        split_k_many_columns: columns from which on a decode product has two parts, not four.
+        alignment: blocks and parts are a multiple of this.
+        transpose_chains: prefill products have the matrix on the left where nothing has to be transposed for it.
+        rope_halves: prefill's rotary embedding is decomposed.
+        bias_halves: biases before activations of a vision tower are added in halves.
+    """
+
+    column_block: int | None = None
+    split_k_shortest: int | None = None
+    split_k_many_columns: int = 0
+    alignment: int = 8
+    transpose_chains: bool = False
+    rope_halves: bool = False
+    bias_halves: bool = False
+
+    @staticmethod
+    def none() -> Tuning:
+        """No tuned pass: for portable engines, and for libraries that try their kernels out while they build."""
+        return Tuning()
+
+    def vision_passes(self) -> tuple[NetworkPass, ...]:
+        """The passes over a vision tower."""
+        return _with_tuned((BiasHalves(),) if self.bias_halves else ())
+
+    def prefill_passes(self) -> tuple[NetworkPass, ...]:
+        """The passes over a language model that runs prompts."""
+        tuned: list[NetworkPass] = [RopeHalves()] if self.rope_halves else []
+        if self.blocks is not None:
+            tuned += [TransposeChains(self.blocks), self.blocks] if self.transpose_chains else [self.blocks]
+        return _with_tuned((*tuned, *self._split_k()))
+
+    def decode_passes(self) -> tuple[NetworkPass, ...]:
+        """The passes over a language model that runs single tokens."""
+        return _with_tuned(self._split_k())
+
+    @property
+    def blocks(self) -> ColumnBlocks | None:
+        """How columns of prefill products are cut."""
+        return None if self.column_block is None else ColumnBlocks(self.column_block, self.alignment)
+
+    @property
+    def split_k(self) -> SplitK | None:
+        """How decode products are split."""
+        if self.split_k_shortest is None:
+            return None
+        return SplitK(self.split_k_shortest, self.split_k_many_columns, self.alignment)
+
+    def _split_k(self) -> tuple[NetworkPass, ...]:
+        return () if self.split_k is None else (self.split_k,)
+
+
+def _with_tuned(passes: tuple[NetworkPass, ...]) -> tuple[NetworkPass, ...]:
+    """Tuned passes over a simple network, which is simplified again behind them."""
+    return (*SIMPLIFY, *passes, *SIMPLIFY) if passes else SIMPLIFY
+
+
+# Measured with TensorRT-RTX 1.6.1 at static shapes, LLaVA-1.5-7B's sizes, benchmarks/NOTES.md.
+H200 = Tuning(
+    column_block=2048,  # "A block at a time": 4096 and 1024 are 3 to 6 % slower
+    split_k_shortest=512,  # "What the traces of single kernels showed"
+    split_k_many_columns=8192,  # the same: four parts of so many columns gain nothing over two
+    transpose_chains=True,  # "A block at a time": 5 to 20 % of prefill
+    rope_halves=True,  # "What the traces of single kernels showed": 0.8 % of prefill at batch 4
+    bias_halves=True,  # "On an H200": 11 of 98 us of a tower's block
+)
