@@ -18,7 +18,7 @@ from ditto.configs import Limits, TrtllmConfig
 from ditto.errors import UnsupportedFact
 from ditto.lowering import Lowering, Operand, Table, table
 from ditto.lowering.arithmetic import binary
-from ditto.lowering.attention import by_name
+from ditto.lowering.attention import attention_mask, by_name, decomposed_attention
 from ditto.lowering.linear import linear as plain_linear
 from ditto.lowering.registry import LoweringFunction
 from ditto.network import Spec, symbol
@@ -27,8 +27,6 @@ from ditto.network.layers import Concatenation, ElementWise, Gather, Select
 from ditto.network.weight import Weight, fold, resolve
 from ditto.ops.attention import AttentionArguments
 from ditto.targets.target import LlmFacts
-from ditto.targets.tensorrt.attention import written_out
-from ditto.targets.tensorrt.lowering import plain_mask
 from ditto.targets.trtllm import inferred
 from ditto.targets.trtllm.contract import TOKENS, attention_specs
 from ditto.targets.trtllm.plugins import Gemm, GPTAttention, attention_inputs
@@ -63,7 +61,7 @@ class PackedDecoder:
             _ditto.packed_attention.default: self.attention,
             _ditto.packed_last_tokens.default: last_tokens,
             _ditto.prompt_rows.default: self.prompt_rows,
-            _ditto.rope.default: written_out_rope,
+            _ditto.rope.default: decomposed_rope,
         }
         if self.options.gemm_plugin:
             mine[aten.linear.default] = linear
@@ -203,7 +201,7 @@ def last_tokens(net: Lowering, x: Operand, ends: Operand) -> Value:
     return net.add(Gather(axis=value.rank - 2), value, rows)
 
 
-def written_out_rope(net: Lowering, x: Operand, cos: Any, sin: Any, positions: Operand, interleaved: bool) -> Value:
+def decomposed_rope(net: Lowering, x: Operand, cos: Any, sin: Any, positions: Operand, interleaved: bool) -> Value:
     """Rotary embedding of [1, heads, T, D] without TensorRT's layer, which TensorRT 10.9 has not."""
     value, ids = net.value(x), net.value(positions)
     rows = (net.add(Gather(axis=0), net.value(table), ids) for table in (cos, sin))
@@ -235,6 +233,6 @@ def vision_attention(net: Lowering, given: AttentionArguments[Operand]) -> Value
     """Attention of a vision tower in TensorRT 10.9's layers."""
     if given.causal:
         raise UnsupportedFact("causal attention in a vision tower")
-    seen = plain_mask(net, given)
+    seen = attention_mask(net, given)
     q, k, v = (net.value(operand) for operand in (given.query, given.key, given.value))
-    return written_out(net, q, k, v, given.scale, given.softcap, seen)
+    return decomposed_attention(net, q, k, v, given.scale, given.softcap, seen)

@@ -143,8 +143,7 @@ class TrtllmTarget(Target):
         return lower(program, decoder.table(), weight_of, "llm", net)
 
     @override
-    def lower_vision(self, program: Program, weight_of: WeightOf, outside: bool) -> Network:
-        del outside  # none of this target's are
+    def lower_vision(self, program: Program, weight_of: WeightOf) -> Network:
         lowerings = {**table(), torch.ops.ditto.attention.default: vision_attention}
         network = lower(program, lowerings, weight_of, "vision")
         (output,) = network.outputs.items()
