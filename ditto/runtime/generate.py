@@ -10,6 +10,7 @@ from attrs import define, field, frozen
 from torch import Tensor
 from typing_extensions import Self
 
+from ditto.errors import ModelError
 from ditto.runtime.sampling import GREEDY, Sampling, choose
 from ditto.runtime.session import Request, Session, Turn
 
@@ -108,12 +109,21 @@ class Batch:
         Returns:
             The requests that got a token, oldest first.
         """
+        lag = 0 if self._processes else self._runner.lag
+        if len(self._unread) > lag:  # a request that processes logits has to know its tokens first
+            return self._read()
         turns = self._admitted()
         if turns:
             self._ask(turns)
-        if self._unread and (len(self._unread) > self._runner.lag or not turns):
+        if self._unread and (len(self._unread) > lag or not turns):
             return self._read()
         return []
+
+    @property
+    def _processes(self) -> bool:
+        """Whether any request processes its logits: on the host, which cannot lag behind then."""
+        there = (flight for flight in (*self._rows, *self._waiting) if flight is not None)
+        return any(flight.request.process is not None for flight in there)
 
     def leave(self, flight: Flight) -> None:
         """End a request early: its answer is what it has."""
@@ -142,14 +152,16 @@ class Batch:
         flights = [flight for turn in turns if (flight := self._rows[turn.row]) is not None]
         draws = [flight.ask() for flight in flights]
         with self._runner.working():
-            logits = self._runner.step(turns, self._chosen)
+            logits = _processed(self._runner.step(turns, self._chosen), flights)
             draw = None if self._sampling.is_greedy else self._sent(draws, torch.float32)
-            chosen = choose(logits, self._sampling, draw)
+            chosen = found = choose(logits, self._sampling, draw)
+            if draw is not None:
+                chosen = found.clamp(min=0)  # what cannot be sampled is refused when it is read
             if len(turns) == len(self._rows) and all(turn.row == row for row, turn in enumerate(turns)):
                 self._chosen.copy_(chosen)
             else:
                 self._chosen.index_copy_(0, self._sent([turn.row for turn in turns], torch.int64), chosen)
-            self._unread.append((flights, self._runner.reading(chosen)))
+            self._unread.append((flights, self._runner.reading(found)))
 
     def _read(self) -> list[Flight]:
         flights, reading = self._unread.popleft()
@@ -157,6 +169,12 @@ class Batch:
         for flight, token in zip(flights, reading(), strict=True):
             if flight.done:  # it ended while this step was on its way
                 continue
+            if token < 0:
+                raise ModelError(
+                    f"The logits of prompt {flight.number + 1} are not finite numbers for any of the tokens that new "
+                    f"token {len(flight.made) + 1} may be, so none can be sampled.",
+                    remedy="build with --dtype bfloat16 or float32, or check the model's generation defaults",
+                )
             flight.made.append(token)
             moved.append(flight)
             if token in self._session.tokens.end or len(flight.made) == flight.max_new_tokens:
@@ -165,6 +183,17 @@ class Batch:
 
     def _sent(self, numbers: Sequence[float], dtype: torch.dtype) -> Tensor:
         return torch.tensor(numbers, dtype=dtype).to(self._runner.device, non_blocking=True)
+
+
+def _processed(logits: Tensor, flights: Sequence[Flight]) -> Tensor:
+    """Logits [requests, vocabulary] as each request's processor leaves them."""
+    if all(flight.request.process is None for flight in flights):
+        return logits
+    rows = list(logits.cpu().clone())
+    for index, flight in enumerate(flights):
+        if flight.request.process is not None:
+            rows[index] = flight.request.process(flight.made, rows[index])
+    return torch.stack(rows).to(logits.device)
 
 
 def generate(

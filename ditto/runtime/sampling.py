@@ -6,13 +6,19 @@ B rows, V vocabulary, K candidates.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from attrs import field, frozen
 from torch import Tensor
 
 from ditto.errors import ConfigError
+
+# Changes the logits of a request's next token: from its new tokens so far and float32 [V] on the CPU to float32 [V].
+LogitsProcessor = Callable[[Sequence[int], Tensor], Tensor]
+
+# Temperatures beyond these change nothing more, and neither they nor their reciprocals overflow float32.
+_COLDEST, _HOTTEST = 1e-37, 1e37
 
 
 @frozen(kw_only=True)
@@ -36,7 +42,7 @@ class Sampling:
     def __attrs_post_init__(self) -> None:
         in_range = {
             f"temperature {self.temperature}": 0 <= self.temperature < math.inf,
-            f"top-k {self.top_k}": self.top_k >= 0,
+            f"top-k {self.top_k}": isinstance(self.top_k, int) and self.top_k >= 0,
             f"top-p {self.top_p}": 0 < self.top_p <= 1,
             f"seed {self.seed}": 0 <= self.seed < 1 << 40,
         }
@@ -70,12 +76,14 @@ def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     Args:
         logits: float32 [B, V].
     Returns:
-        Probabilities, float32 [B, K], falling, 0 for those that top-p excludes; and token ids, int64 [B, K].
+        Probabilities, float32 [B, K], falling, 0 for those that top-p excludes, NaN where the largest logit is not a
+        finite number; and token ids, int64 [B, K].
     Source: temperature, top-k and nucleus sampling (Holtzman et al., arXiv:1904.09751), in the order of Hugging Face.
     """
     count = min(sampling.top_k, logits.shape[-1]) or logits.shape[-1]
-    scores, tokens = (logits / sampling.temperature).topk(count, dim=-1)
-    probabilities = scores.softmax(-1)
+    scores, tokens = logits.topk(count, dim=-1)
+    temperature = min(max(sampling.temperature, _COLDEST), _HOTTEST)
+    probabilities = ((scores - scores[:, :1]) / temperature).softmax(-1)
     if sampling.top_p < 1:
         before = probabilities.cumsum(-1) - probabilities
         kept = before < sampling.top_p
@@ -92,7 +100,7 @@ def choose(logits: Tensor, sampling: Sampling, draw: Tensor | None) -> Tensor:
         logits: float32 [B, V].
         draw: float32 [B] in [0, 1); None for greedy.
     Returns:
-        int64 [B].
+        int64 [B]; where `draw` is given and the largest logit is not a finite number, -1.
     """
     if draw is None:
         return logits.argmax(-1)
@@ -100,4 +108,5 @@ def choose(logits: Tensor, sampling: Sampling, draw: Tensor | None) -> Tensor:
     reached = probabilities.cumsum(-1)
     place = (reached <= draw[:, None] * reached[:, -1:]).sum(-1, keepdim=True)
     last = (probabilities > 0).sum(-1, keepdim=True) - 1  # rounding must not lead behind the last candidate
-    return tokens.gather(-1, torch.minimum(place, last)).squeeze(-1)
+    chosen = tokens.gather(-1, torch.minimum(place, last).clamp(min=0))
+    return torch.where(last < 0, last, chosen).squeeze(-1)

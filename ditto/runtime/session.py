@@ -14,6 +14,7 @@ from torch import Tensor
 from ditto.engine import EngineTree, Tokens
 from ditto.errors import PromptError, TreeError
 from ditto.network import Spec
+from ditto.runtime.sampling import LogitsProcessor
 
 
 @frozen(eq=False)
@@ -23,10 +24,12 @@ class Request:
     Args:
         ids: token ids; those at or above the vocabulary are rows of `features`, counted from 0.
         features: [rows, width] of all pictures of the prompt, one after another, or None.
+        process: changes the logits of each new token before one is chosen, None for nothing.
     """
 
     ids: tuple[int, ...]
     features: Tensor | None = None
+    process: LogitsProcessor | None = None
 
 
 @frozen

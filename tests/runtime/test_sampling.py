@@ -7,9 +7,10 @@ import torch
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from ditto import LlmBuilder
-from ditto.errors import ConfigError
+from ditto.errors import ConfigError, ModelError
 from ditto.runtime import Batch, Request, Sampling, generate, open_session
 from ditto.runtime.sampling import GREEDY, candidates, choose
+from ditto.runtime.session import LlmRunner
 from tests.support.models import llama
 
 SETTINGS = [
@@ -103,3 +104,65 @@ def test_a_seed_repeats_and_a_request_does_not_depend_on_those_beside_it(tmp_pat
         while batch.busy:
             batch.step()
     assert [tuple(flight.made) for flight in flights] == made(3, 1)
+
+
+@pytest.mark.parametrize("temperature", [1e-8, 1e-30, 1e-44, 1e-300, 5e-324])
+@pytest.mark.parametrize("more", [{}, {"top_k": 5}, {"top_p": 0.9}, {"top_k": 10**6, "top_p": 1e-9}], ids=str)
+@pytest.mark.parametrize("scale", [1.0, 1e4, 1e30])
+def test_the_limit_of_small_temperatures_is_greedy(logits, temperature, more, scale):
+    sampling = Sampling(temperature=temperature, **more)
+    for draw in (0.0, 0.5, 1 - 2**-24):
+        chosen = choose(logits * scale, sampling, torch.full((len(logits),), draw))
+        assert torch.equal(chosen, logits.argmax(-1))
+
+
+def test_tokens_as_likely_share_a_small_temperature():
+    probabilities, tokens = candidates(torch.tensor([[1.0, 3.0, -2.0, 3.0]]), Sampling(temperature=1e-40))
+    assert probabilities[0, :2].tolist() == [0.5, 0.5]
+    assert set(tokens[0, :2].tolist()) == {1, 3}
+
+
+@pytest.mark.parametrize("temperature", [1e30, 1e200, 1.7e308])
+def test_the_limit_of_large_temperatures_is_all_tokens_alike_but_excluded_ones(temperature):
+    probabilities, tokens = candidates(torch.tensor([[1.0, -torch.inf, 9.0]]), Sampling(temperature=temperature))
+    assert probabilities[0].tolist() == [0.5, 0.5, 0.0]
+    assert tokens[0, 2] == 1
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, "all excluded"])
+@pytest.mark.parametrize("more", [{}, {"top_k": 5}, {"top_p": 0.9}], ids=str)
+def test_rows_that_cannot_be_sampled_are_marked_and_others_are_not(logits, wrong, more):
+    broken = logits.clone()
+    broken[1, 3 if isinstance(wrong, float) else slice(None)] = wrong if isinstance(wrong, float) else -torch.inf
+    draw = torch.full((len(logits),), 0.3)
+    with pytest.raises(RuntimeError):  # as in Hugging Face
+        torch.multinomial(broken[1].softmax(-1), 1)
+    wanted = choose(logits, Sampling(**more), draw)
+    wanted[1] = -1
+    assert torch.equal(choose(broken, Sampling(**more), draw), wanted)
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+def test_logits_that_cannot_be_sampled_end_the_run_with_their_prompt(lag, tmp_path, monkeypatch):
+    tree = LlmBuilder.from_model(llama()).with_batch(2).with_target("trtllm").build(tmp_path / "tree")
+    session = open_session(tree, "reference")
+    start = session.start
+    monkeypatch.setattr(LlmRunner, "lag", lag)
+
+    def broken(rows):
+        runner = start(rows)
+        step = runner.step
+
+        def wrong(turns, chosen):
+            assert (chosen >= 0).all()
+            logits = step(turns, chosen)
+            logits[[turn.row == 1 and turn.past >= 4 for turn in turns]] = torch.nan
+            return logits
+
+        runner.step = wrong
+        return runner
+
+    session.start = broken
+    with pytest.raises(ModelError, match="The logits of prompt 2 are not finite numbers.* new token 3") as caught:
+        generate(session, [Request((5, 9, 17)), Request((77, 3, 4))], 6, Sampling(seed=1))
+    assert caught.value.exit_code == 1
