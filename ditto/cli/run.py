@@ -18,7 +18,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--image", action="append", default=[], metavar="FILE", help="a picture, in the order of the image tokens"
     )
     parser.add_argument("--prompt", nargs="+", required=True, metavar="TEXT", help="prompts, image tokens included")
-    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="per answer (default 128)")
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="per answer (default: the model's, else 128)")
     parser.add_argument(
         "--session",
         choices=("auto", "tensorrt", "reference"),
@@ -26,10 +26,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="what runs the tree: engines on the GPU, or PyTorch on the CPU (default auto)",
     )
     parser.add_argument("--hf-model", metavar="MODEL", help="folder or hub id with the processor (default: the tree's)")
-    parser.add_argument("--temperature", type=float, metavar="T", help="sample; 0: the most likely token (the default)")
+    parser.add_argument(
+        "--temperature", type=float, metavar="T", help="sample; 0: the most likely token (default: the model's)"
+    )
     parser.add_argument("--top-k", type=int, metavar="K", help="sample among the K most likely tokens")
     parser.add_argument("--top-p", type=float, metavar="P", help="sample among tokens that together have probability P")
-    parser.add_argument("--seed", type=int, metavar="N", help="sample with these random numbers (default 0)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the random numbers of sampling (default 0)")
+    parser.add_argument(
+        "--no-generation-defaults",
+        action="store_true",
+        help="leave out what the model's generation_config.json asks for, but for its end tokens",
+    )
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end an answer before this text")
     parser.add_argument("--stream", action="store_true", help="print answers as they come")
     parser.add_argument(
@@ -48,17 +55,17 @@ def run(options: argparse.Namespace) -> int:
 
     from ditto.engine import EngineTree
     from ditto.families.answering import Answerer
-    from ditto.runtime import GREEDY, Sampling, open_session
+    from ditto.runtime import open_session
 
-    names = ("temperature", "top_k", "top_p", "seed")
-    asked = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     session = open_session(EngineTree.open(options.tree), options.session)
     stream = _Stream(len(options.prompt), options.json)
-    reply = Answerer(session, options.hf_model).answer(
+    answerer = Answerer(session, options.hf_model, with_defaults=not options.no_generation_defaults)
+    sampling = answerer.defaults.sampling(options.temperature, options.top_k, options.top_p, options.seed)
+    reply = answerer.answer(
         options.prompt,
         options.image,
         options.max_new_tokens,
-        Sampling(**asked) if asked else GREEDY,
+        sampling,
         options.stop,
         *([stream.tell] if options.stream else []),
     )

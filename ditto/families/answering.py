@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor
 
 from ditto.errors import PromptError, TreeError
+from ditto.families.defaults import GenerationDefaults
 from ditto.families.wording import Wording
-from ditto.runtime import GREEDY, Batch, Request, Sampling, Session
+from ditto.runtime import Batch, Request, Sampling, Session
 
-_DEFAULT_NEW_TOKENS = 128
 Tell = Callable[[int, str], None]
 
 
@@ -46,12 +46,15 @@ class Answerer:
     Args:
         session: runs the tree.
         processor: folder or hub id with tokenizer and image processor; None for the tree's own.
+        with_defaults: honour the model's own generation defaults: penalties, sampling, limits, stop strings.
     Raises:
         TreeError: there is none.
+        ConfigError: the model's generation defaults ask for what is not supported.
     """
 
-    def __init__(self, session: Session, processor: str | Path | None = None) -> None:
+    def __init__(self, session: Session, processor: str | Path | None = None, *, with_defaults: bool = True) -> None:
         self._session = session
+        self.defaults = GenerationDefaults.of(session.tree, with_defaults)
         self._has_vision = "vision" in session.tree.manifest.components
         folder = processor or session.tree.processor_folder
         if folder is None:
@@ -71,7 +74,7 @@ class Answerer:
         prompts: Sequence[str],
         images: Sequence[str | Path] = (),
         max_new_tokens: int | None = None,
-        sampling: Sampling = GREEDY,
+        sampling: Sampling | None = None,
         stops: Sequence[str] = (),
         tell: Tell = _tell_nobody,
     ) -> Reply:
@@ -80,22 +83,23 @@ class Answerer:
         Args:
             prompts: as the model wants them, with an image token where a picture belongs.
             images: picture files in the order of the image tokens; one picture serves all prompts that have one place.
-            max_new_tokens: per prompt; None for 128, or what the engine has room for.
-            sampling: how tokens are chosen; without it, the most likely ones.
-            stops: strings at which an answer ends; they are not part of it.
+            max_new_tokens: per prompt; None for as many as the model's defaults say, else 128, or what the engine has
+                room for.
+            sampling: how tokens are chosen; None for as the model's defaults say, else the most likely ones.
+            stops: strings at which an answer ends, besides the model's own; they are not part of it.
             tell: called with a prompt's number, counted from 0, and the next piece of its answer, as pieces come.
         Raises:
             PromptError: a prompt or a picture that the engines cannot take.
+            ConfigError: the model's generation defaults cannot be honoured.
         """
         start = time.perf_counter()
         encoded = self._encode(prompts, [load_picture(path) for path in images])
         encoded_at = time.perf_counter()
         requests = self._requests(encoded)
         seen_at = time.perf_counter()
-        if max_new_tokens is None:
-            room = self._session.limits.max_seq_len - max((len(request.ids) for request in requests), default=0)
-            max_new_tokens = max(1, min(_DEFAULT_NEW_TOKENS, room))
-        answers = self._generate(requests, max_new_tokens, sampling, stops, tell)
+        counts = self._counts(requests, max_new_tokens)
+        requests, sampling = self._processing(encoded, requests, counts, sampling)
+        answers = self._generate(requests, counts, sampling, (*stops, *self.defaults.stops), tell)
         done = time.perf_counter()
         return Reply(
             answers=tuple(text.strip() for text, _ in answers),
@@ -108,13 +112,48 @@ class Answerer:
             },
         )
 
+    def _counts(self, requests: Sequence[Request], asked: int | None) -> list[int]:
+        """New tokens of each request at most.
+
+        Raises:
+            PromptError: the engine has no room for them.
+        """
+        lengths, longest = [len(request.ids) for request in requests], self._session.limits.max_seq_len
+        if asked is None:
+            self._session.limits.check(requests, 1)
+        counts = [
+            self.defaults.new_tokens(number, length, longest - length) if asked is None else asked
+            for number, length in enumerate(lengths, 1)
+        ]
+        self._session.limits.check(requests, min(counts, default=1))
+        return counts
+
+    def _processing(
+        self,
+        encoded: Sequence[tuple[list[int], Tensor | None]],
+        requests: Sequence[Request],
+        counts: Sequence[int],
+        sampling: Sampling | None,
+    ) -> tuple[list[Request], Sampling]:
+        """The requests with what changes their logits, and how tokens are sampled then."""
+        wanted = chosen = self.defaults.sampling() if sampling is None else sampling
+        made: list[Request] = []
+        for (ids, _), request, count in zip(encoded, requests, counts, strict=True):
+            process, chosen = self.defaults.processed(ids, count, wanted)
+            made.append(evolve(request, process=process))
+        return made, chosen
+
     def _generate(
-        self, requests: Sequence[Request], max_new_tokens: int, sampling: Sampling, stops: Sequence[str], tell: Tell
+        self,
+        requests: Sequence[Request],
+        counts: Sequence[int],
+        sampling: Sampling,
+        stops: Sequence[str],
+        tell: Tell,
     ) -> list[tuple[str, tuple[int, ...]]]:
-        self._session.limits.check(requests, max_new_tokens)
         wordings = [Wording(self.tokenizer, stops) for _ in requests]
         with Batch(self._session, len(requests), sampling) as batch:
-            flights = [batch.join(request, max_new_tokens) for request in requests]
+            flights = [batch.join(request, count) for request, count in zip(requests, counts, strict=True)]
             while batch.busy:
                 for flight in batch.step():
                     wording = wordings[flight.number]
@@ -162,9 +201,10 @@ class Answerer:
                 f"{len(features)}",
                 remedy="use the processor of the model that the tree was built from",
             )
+        virtual = list(ids)
         for row, index in enumerate(places):
-            ids[index] = tokens.vocab_size + row
-        return Request(tuple(ids), features)
+            virtual[index] = tokens.vocab_size + row
+        return Request(tuple(virtual), features)
 
 
 def load_picture(path: str | Path) -> Any:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
+from transformers import GenerationConfig
 
 from ditto import EngineTree, LlavaModel, LlmBuilder
 from ditto.errors import PromptError, TreeError
 from ditto.families.answering import Answerer, load_picture
-from ditto.runtime import Sampling, open_session
+from ditto.runtime import GREEDY, Sampling, open_session
 from tests.support.models import llama
+from tests.support.shapes import HuggingFace
 
 DESCRIBE = "USER: <image>\nDescribe this image. ASSISTANT:"
 
@@ -136,6 +139,51 @@ def test_an_answer_ends_before_a_stop_string(answerer, pictures):
     )
     assert reply.answers == ("A small yellow", "There are two shapes.")
     assert "".join(told).strip() == "A small yellow"
+
+
+@pytest.fixture(scope="module")
+def hugging_face(shapes_checkpoint):
+    return HuggingFace(shapes_checkpoint)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_new_tokens": 7},
+        {"max_length": 90},
+        {"repetition_penalty": 9.0, "max_new_tokens": 20},
+        {"no_repeat_ngram_size": 2, "min_new_tokens": 20, "max_new_tokens": 30},
+        {"encoder_no_repeat_ngram_size": 1, "suppress_tokens": [449], "max_new_tokens": 12},
+        {"stop_strings": [" cross", "two"]},
+    ],
+    ids=str,
+)
+def test_the_models_generation_defaults_are_honoured(settings, tree, hugging_face, pictures):
+    model, tokenizer = hugging_face.model, hugging_face.processor.tokenizer
+    prompts = [DESCRIBE, "<image>\nHow many shapes are there?"]
+    model.generation_config = GenerationConfig(eos_token_id=2, pad_token_id=3, **{"max_length": 140, **settings})
+    wanted: list[tuple[int, ...]] = []
+    for prompt in prompts:
+        given = hugging_face.inputs(pictures[0], prompt)
+        made = model.generate(**given, tokenizer=tokenizer)[0, given["input_ids"].shape[1] :]
+        wanted.append(tuple(made.tolist()))
+    changed = EngineTree(tree.root, evolve(tree.manifest, generation=settings))
+    session = open_session(changed, "reference")
+    assert list(Answerer(session).answer(prompts, [pictures[0]]).tokens) == wanted
+    plain = Answerer(session, with_defaults=False).answer(prompts, [pictures[0]])
+    assert list(plain.tokens) != wanted
+    assert plain.answers[1] == "There are two shapes."
+
+
+def test_a_model_that_samples_does_so_by_seed(tree, pictures):
+    generation = {"do_sample": True, "temperature": 8.0, "max_new_tokens": 6}
+    answerer = Answerer(open_session(EngineTree(tree.root, evolve(tree.manifest, generation=generation)), "reference"))
+    own = answerer.answer([DESCRIBE], [pictures[0]]).tokens
+    assert own == answerer.answer([DESCRIBE], [pictures[0]]).tokens
+    assert own == answerer.answer([DESCRIBE], [pictures[0]], sampling=Sampling(temperature=8.0, top_k=50)).tokens
+    greedy = answerer.answer([DESCRIBE], [pictures[0]], sampling=GREEDY)
+    assert greedy.tokens != own
+    assert greedy.answers == ("A small yellow cross at the",)
 
 
 def test_sampling_repeats_by_seed(answerer, pictures):

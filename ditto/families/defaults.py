@@ -1,0 +1,246 @@
+"""A model's generation defaults, applied as Hugging Face's `generate` applies them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from attrs import evolve, frozen
+from loguru import logger
+from torch import Tensor
+
+from ditto.engine import EngineTree
+from ditto.errors import ConfigError, PromptError
+from ditto.runtime import GREEDY, LogitsProcessor, Sampling
+
+_NEW_TOKENS = 128  # where a model states no limit
+_NO_LIMIT = 20  # `max_length` of models that state none, in transformers 4
+_TOP_K = 50  # of `generate`, where a model that samples states none
+_LEAVE_OUT = "leave the model's defaults out with --no-generation-defaults"
+
+# What `generate` makes processors of.
+_PROCESSORS = (
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "encoder_no_repeat_ngram_size",
+    "encoder_repetition_penalty",
+    "exponential_decay_length_penalty",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "min_length",
+    "min_new_tokens",
+    "no_repeat_ngram_size",
+    "remove_invalid_values",
+    "renormalize_logits",
+    "repetition_penalty",
+    "sequence_bias",
+    "suppress_tokens",
+    "watermarking_config",
+)
+# Those that come into play with sampling alone, behind temperature.
+_WARPERS = ("epsilon_cutoff", "eta_cutoff", "min_p", "top_h", "typical_p")
+# Those that have to see what sampling leaves.
+_LAST = ("renormalize_logits", "watermarking_config")
+
+# What changes answers and is not supported, unless it has one of these values.
+_UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
+    "constraints": (),
+    "diversity_penalty": (0,),
+    "dola_layers": (),
+    "force_words_ids": (),
+    "forced_decoder_ids": (),
+    "guidance_scale": (1,),
+    "max_time": (),
+    "num_beam_groups": (0, 1),
+    "num_beams": (1,),
+    "num_return_sequences": (1,),
+    "penalty_alpha": (0,),
+    "token_healing": (False,),
+}
+
+
+@frozen
+class GenerationDefaults:
+    """What a model's generation defaults ask for, apart from its special tokens.
+
+    Args:
+        settings: under Hugging Face's names, those that the model states.
+        vocab_size: of the model.
+        end: ids that end an answer.
+    """
+
+    settings: Mapping[str, Any]
+    vocab_size: int
+    end: tuple[int, ...]
+
+    @staticmethod
+    def of(tree: EngineTree, wanted: bool = True) -> GenerationDefaults:
+        """The defaults of a tree's model.
+
+        Args:
+            wanted: False for none: the most likely tokens, and nothing but the end tokens.
+        Raises:
+            ConfigError: they ask for what is not supported.
+        """
+        tokens = tree.manifest.tokens
+        assert tokens is not None
+        settings = tree.manifest.generation if wanted else {}
+        unsupported = [
+            f"{name} {value}"
+            for name, value in settings.items()
+            if name in _UNSUPPORTED and value is not None and value not in _UNSUPPORTED[name]
+        ]
+        if unsupported:
+            raise ConfigError(
+                f"The model's generation defaults ask for {', '.join(unsupported)}, which is not supported.",
+                where=str(tree.root),
+                remedy=_LEAVE_OUT,
+            )
+        for name in ("max_length", "max_new_tokens"):
+            if not isinstance(settings.get(name, 1), int):
+                raise ConfigError(
+                    f"The model's generation defaults state {name} {settings[name]!r}.", remedy=_LEAVE_OUT
+                )
+        if settings:
+            shown = ", ".join(f"{name} {value}" for name, value in settings.items())
+            logger.debug("generation defaults of the model: {}", shown)
+        return GenerationDefaults(settings, tokens.vocab_size, tuple(tokens.end))
+
+    def sampling(
+        self,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+    ) -> Sampling:
+        """How tokens are chosen: as asked for, else as the model has it, else as `generate` has it.
+
+        A temperature above 0, a number of candidates or a share of their probability switches sampling on where the
+        model does not; a seed does not, nor does a value that excludes nothing.
+
+        Raises:
+            ConfigError: a setting out of its range.
+        """
+        asked = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+        own = {name: self.settings[name] for name in ("temperature", "top_k", "top_p") if name in self.settings}
+        try:
+            checked = Sampling(**{name: value for name, value in asked.items() if value is not None})
+            wanted = bool(top_k) or top_p not in (None, 1) or self.settings.get("do_sample") is True
+            if temperature == 0 or (temperature is None and not wanted):
+                idle = [f"--{name.replace('_', '-')}" for name, value in asked.items() if value is not None]
+                idle = [name for name in idle if name != "--temperature"]
+                if idle:
+                    effect = "have no effect" if len(idle) > 1 else "has no effect"
+                    logger.warning("{} {}: the most likely token is taken.", " and ".join(idle), effect)
+                return GREEDY
+            given = {name: value for name, value in asked.items() if value is not None}
+            return evolve(checked, **{"top_k": _TOP_K, **own, **given})
+        except TypeError as error:
+            raise ConfigError(
+                f"The model's generation defaults state {own}, which are not all numbers.", remedy=_LEAVE_OUT
+            ) from error
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Strings that end an answer."""
+        stated = self.settings.get("stop_strings") or ()
+        return (stated,) if isinstance(stated, str) else tuple(stated)
+
+    def new_tokens(self, number: int, length: int, room: int) -> int:
+        """How many tokens an answer may have where nobody says so.
+
+        Args:
+            number: of the prompt, counted from 1.
+            length: of the prompt.
+            room: of the engine.
+        Raises:
+            PromptError: the model's limit for prompt and answer is reached by the prompt.
+        """
+        longest = self.settings.get("max_length")
+        count = self.settings.get("max_new_tokens")
+        if count is None and longest not in (None, _NO_LIMIT):
+            count = longest - length
+            if count < 1:
+                raise PromptError(
+                    f"Prompt {number} has {length} tokens; the model's generation defaults allow {longest} with the "
+                    "answer.",
+                    remedy="ask for new tokens with --max-new-tokens",
+                )
+        return max(1, min(_NEW_TOKENS if count is None else count, room))
+
+    def processed(
+        self, prompt: Sequence[int], new_tokens: int, sampling: Sampling
+    ) -> tuple[LogitsProcessor | None, Sampling]:
+        """What changes the logits of a prompt's answer, None for nothing; and how a token is then sampled.
+
+        Args:
+            prompt: its token ids as Hugging Face has them, image tokens included.
+            new_tokens: at most.
+        Raises:
+            ConfigError: Hugging Face refuses the settings.
+        """
+        names = _PROCESSORS if sampling.is_greedy else (*_PROCESSORS, *_WARPERS)
+        stated = {name: self.settings[name] for name in names if self.settings.get(name) is not None}
+        if not stated:
+            return None, sampling
+        warps = not sampling.is_greedy and any(name in stated for name in (*_WARPERS, *_LAST))
+        if warps:
+            stated |= {
+                "do_sample": True,
+                "temperature": sampling.temperature,
+                "top_k": sampling.top_k,
+                "top_p": sampling.top_p,
+            }
+            sampling = Sampling(seed=sampling.seed)
+        found = _translated(lambda: _processors(stated, prompt, new_tokens, self.end, self.vocab_size))
+        if not found:
+            return None, sampling
+
+        def process(made: Sequence[int], logits: Tensor) -> Tensor:
+            ids = torch.tensor([[*prompt, *made]])
+            return _translated(lambda: found(ids, logits[None])[0])
+
+        return process, sampling
+
+
+def _processors(
+    settings: Mapping[str, Any], prompt: Sequence[int], new_tokens: int, end: Sequence[int], vocab_size: int
+) -> Any:
+    """The processors that the installed transformers' `generate` makes of some settings, in its order."""
+    from transformers import GenerationConfig, GenerationMixin
+    from transformers.generation.logits_process import LogitsProcessorList
+
+    config = GenerationConfig()
+    unknown = [name for name in settings if not hasattr(config, name)]
+    if unknown:
+        raise ValueError(f"the installed transformers does not know {', '.join(unknown)}")
+    config = GenerationConfig(**settings)
+    config.max_length = len(prompt) + new_tokens
+    if config.min_new_tokens is not None:  # goes before `min_length`
+        config.min_length = len(prompt) + config.min_new_tokens
+    config._eos_token_tensor = torch.tensor(end) if end else None
+    mixin: Any = GenerationMixin()
+    text: Any = SimpleNamespace(is_encoder_decoder=False, vocab_size=vocab_size)
+    text.get_text_config = lambda: text
+    mixin.config = text
+    return mixin._get_logits_processor(
+        generation_config=config,
+        input_ids_seq_length=len(prompt),
+        encoder_input_ids=torch.tensor([list(prompt)]),
+        prefix_allowed_tokens_fn=None,
+        logits_processor=LogitsProcessorList(),
+        device="cpu",
+        model_kwargs={},
+    )
+
+
+def _translated(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except Exception as error:
+        told = str(error).strip().splitlines() or [repr(error)]
+        raise ConfigError(
+            f"The model's generation defaults cannot be honoured: {told[0]}", remedy=_LEAVE_OUT
+        ) from error
