@@ -15,6 +15,7 @@ from ditto.builders.facts import attention_layers, llm_facts
 from ditto.builders.generation import tokens
 from ditto.builders.in_memory import InMemory
 from ditto.builders.pipeline import Job
+from ditto.builders.positions import most_positions, why_no_more
 from ditto.builders.source import Loaded, Pretrained
 from ditto.configs import Limits
 from ditto.engine import Tokens
@@ -109,14 +110,15 @@ class LlmBuilder(EngineBuilder):
         Raises:
             ConfigError: they contradict each other or the model.
         """
-        positions = getattr(self.source.config.get_text_config(), "max_position_embeddings", None)
+        text = self.source.config.get_text_config()
+        positions, most = getattr(text, "max_position_embeddings", None), most_positions(text)
         seq_len = self.max_seq_len
         if seq_len == "auto":
             seq_len = min(positions or _DEFAULT_SEQ_LEN, _DEFAULT_SEQ_LEN)
-        elif positions is not None and seq_len > positions:
+        elif most is not None and seq_len > most:
             raise ConfigError(
-                f"max_seq_len {seq_len} is more than the model's {positions} positions",
-                remedy=f"lower it to {positions}, or choose a model with rope scaling",
+                f"max_seq_len {seq_len} is more than the model's {most} positions{why_no_more(text)}",
+                remedy=f"lower it to {most}",
             )
         input_len = self.max_input_len
         if input_len == "auto":

@@ -57,7 +57,10 @@ def _long_rope(drawn: Drawn) -> str | None:
 
 
 def _positions(drawn: Drawn) -> str | None:
-    positions = drawn.text.settings["max_position_embeddings"]
+    positions, scaling = drawn.text.settings["max_position_embeddings"], drawn.text.scaling
+    if scaling.get("rope_type", scaling.get("type")) in ("linear", "llama3", "yarn"):
+        original = scaling.get("original_max_position_embeddings", positions)
+        positions = max(positions, int(original * scaling["factor"]))
     more = drawn.max_seq_len > positions
     return f"max_seq_len {drawn.max_seq_len} is more than the model's {positions} positions" if more else None
 

@@ -112,7 +112,7 @@ class PackedDecoder:
             rotary_embedding_base=rope.base if rope else 10000.0,
             rotary_embedding_scale_type=rope.scale_type if rope else 0,
             rotary_embedding_scale=rope.scale if rope else 1.0,
-            rotary_embedding_max_positions=self.facts.max_position_embeddings,
+            rotary_embedding_max_positions=max(self.facts.max_position_embeddings, self.limits.max_seq_len),
             tokens_per_block=self.options.tokens_per_block,
             max_context_length=self.limits.max_input_len,
             context_fmha_type=int(fused),
