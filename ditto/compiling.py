@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from attrs import asdict, evolve
-from cattrs import Converter
+from cattrs.errors import BaseValidationError
 
 from ditto.configs import TensorRTConfig, TrtllmConfig
 from ditto.engine import ENGINE_FILES, Component, EngineTree, record_files, staged, write_manifest
@@ -19,6 +19,7 @@ from ditto.errors import MissingLibraryError, TreeError
 from ditto.network.parts import whole
 from ditto.progress import recording
 from ditto.runtime.weights import network_of, weights_of
+from ditto.strict import faults_of, strict_converter
 from ditto.targets import Target, target
 
 _Config = TypeVar("_Config", TensorRTConfig, TrtllmConfig)
@@ -110,10 +111,10 @@ def _tensorrt(tree: EngineTree, name: str) -> TensorRTConfig:
 
 def _structured(tree: EngineTree, data: object, kind: type[_Config]) -> _Config:
     try:
-        return Converter(forbid_extra_keys=True).structure(data, kind)
-    except Exception as error:
+        return strict_converter().structure(data, kind)
+    except BaseValidationError as error:
         raise TreeError(
-            f"the manifest's settings are not those of this Ditto: {error}",
+            f"the manifest's settings are not those of this Ditto: {faults_of(error)}",
             where=str(tree.root / NAME),
             remedy="build the tree with the Ditto that compiles it",
         ) from error

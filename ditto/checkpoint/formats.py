@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from ditto.checkpoint.index import TensorRecord
 from ditto.errors import CheckpointError
+from ditto.files import read_json
 
 _FULL_PRECISION = "build from the model's checkpoint in float32, float16 or bfloat16"
 # In which a checkpoint's tensors are the model's values; of others, values follow with a scale.
@@ -192,7 +192,7 @@ def _remedy_for_file(file: Path) -> str:
 
 def _json_object(path: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # whoever needs its content says what is wrong with it
+        found = read_json(path, lenient=True)
+    except (OSError, ValueError):  # whoever needs its content says what is wrong with it
         return {}
     return found if isinstance(found, dict) else {}

@@ -14,6 +14,7 @@ from attrs import frozen
 from loguru import logger
 
 from ditto.errors import CheckpointError
+from ditto.files import open_regular, parse_json, read_json
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -143,7 +144,7 @@ def _shards(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
             remedy=_without_weights(folder),
         )
     try:
-        mapping = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        mapping = read_json(index)["weight_map"]
         names = sorted(set(mapping.values()))
         if not all(isinstance(name, str) and Path(name).name == name for name in names):
             raise ValueError("a shard's name is not a plain file name")
@@ -181,18 +182,18 @@ def _header(shard: Path) -> tuple[dict[str, Any], int]:
         )
 
     try:
-        with shard.open("rb") as file:
+        with open_regular(shard) as file:
             start = file.read(8)
             if len(start) < 8:
                 raise damaged("it ends within its first 8 bytes")
             (length,) = struct.unpack("<Q", start)
             if length > min(_MAX_HEADER_BYTES, shard.stat().st_size - 8):
                 raise damaged("its header would be longer than the file")
-            header = json.loads(file.read(length).decode("utf-8"))
+            header = parse_json(file.read(length))
     except OSError as error:
-        raise damaged(str(error)) from error
+        raise damaged(error.strerror or str(error)) from error
     except ValueError as error:
-        raise damaged("its header is no JSON") from error
+        raise damaged(f"its header is no JSON: {error}") from error
     if not isinstance(header, dict):
         raise damaged("its header is no JSON object")
     return header, 8 + length
@@ -203,8 +204,8 @@ def _record(shard: Path, name: str, entry: Any, base: int, size: int) -> TensorR
         return CheckpointError(f"tensor `{name}` {reason}", where=str(shard), remedy="download the checkpoint again")
 
     try:
-        dtype, shape = _DTYPES.get(entry["dtype"]), tuple(int(dim) for dim in entry["shape"])
-        start, stop = (base + int(offset) for offset in entry["data_offsets"])
+        dtype, shape = _DTYPES.get(entry["dtype"]), tuple(map(_size, entry["shape"]))
+        start, stop = (base + _size(offset) for offset in entry["data_offsets"])
     except (KeyError, TypeError, ValueError) as error:
         raise damaged("has a damaged header entry") from error
     if dtype is None:
@@ -222,6 +223,12 @@ def _record(shard: Path, name: str, entry: Any, base: int, size: int) -> TensorR
     if stop > size:
         raise damaged("lies beyond the end of the file: it is truncated")
     return TensorRecord(shard, shape, dtype, start, stop)
+
+
+def _size(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is not a size")
+    return value
 
 
 def _check_cover(shard: Path, records: Iterable[TensorRecord], base: int, size: int) -> None:
@@ -245,7 +252,7 @@ def _digest_samples(records: Iterable[TensorRecord], digest: Any) -> None:
     for record in records:
         by_file.setdefault(record.file, []).append(record)
     for path, held in by_file.items():
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             for record in sorted(held, key=lambda record: record.start):
                 middle = max(record.start, (record.start + record.stop - _SAMPLE_BYTES) // 2)
                 for start in (record.start, middle, max(record.start, record.stop - _SAMPLE_BYTES)):

@@ -13,6 +13,7 @@ from typing import Any
 from attrs import Factory, asdict, frozen
 
 from ditto.errors import TreeError
+from ditto.files import read_json
 
 
 @frozen(kw_only=True)
@@ -222,13 +223,43 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Read `folder`/config.json.
 
     Raises:
-        TreeError: it is missing or no JSON object.
+        TreeError: it is missing or not a JSON object.
     """
     path = folder / "config.json"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except (OSError, ValueError) as error:
         raise TreeError(f"cannot read config.json: {error}", where=str(path), remedy="build the tree again") from error
-    if not isinstance(data, dict):
-        raise TreeError("config.json holds no object", where=str(path), remedy="build the tree again")
+    fault = _fault(data)
+    if fault:
+        raise TreeError(f"config.json is damaged: {fault}", where=str(path), remedy="build the tree again")
     return data
+
+
+# The limits that sessions read: at least so much, by the part of config.json that states them.
+_LIMITS = {
+    "builder_config": {"max_batch_size": 1},
+    "build_config": {
+        "max_batch_size": 1,
+        "max_input_len": 1,
+        "max_seq_len": 1,
+        "max_prompt_embedding_table_size": 0,
+    },
+}
+
+
+def _fault(data: Any) -> str:
+    """What is wrong with the content of a config.json, empty if nothing is."""
+    if not isinstance(data, dict):
+        return "it is not a JSON object"
+    part = next((name for name in _LIMITS if name in data), None)
+    if part is None:
+        return f"it has none of {', '.join(_LIMITS)}"
+    for name in {part, "pretrained_config"} & set(data):
+        if not isinstance(data[name], dict):
+            return f"{name} is not an object"
+    for name, least in _LIMITS[part].items():
+        value = data[part].get(name)
+        if type(value) is not int or not least <= value < 2**31:
+            return f"{name} is {value!r}, not a number of at least {least}"
+    return ""

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from attrs import frozen
 
+from ditto.files import open_regular
+
 PIECE_BYTES = 64 << 20
 _BLOCK_BYTES = 1 << 20
 
@@ -29,10 +31,10 @@ def file_record(path: Path) -> FileRecord:
     """Size and digest of a file. Pieces are hashed side by side: reading an engine takes longer than hashing it.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or is not a regular file.
     """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
+    with open_regular(path) as file:
+        descriptor = file.fileno()
         size = os.fstat(descriptor).st_size
         starts = range(0, size, PIECE_BYTES)
         if len(starts) <= 1:
@@ -40,8 +42,6 @@ def file_record(path: Path) -> FileRecord:
         with ThreadPoolExecutor(min(len(starts), len(os.sched_getaffinity(0)))) as pool:
             pieces = list(pool.map(lambda start: _piece(descriptor, start), starts))
         return FileRecord(bytes=size, sha256=hashlib.sha256(b"".join(pieces)).hexdigest())
-    finally:
-        os.close(descriptor)
 
 
 def _piece(descriptor: int, start: int) -> bytes:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from attrs import Factory, frozen
-from cattrs import Converter, transform_error
 from cattrs.errors import BaseValidationError
 
 from ditto.engine.digest import FileRecord
+from ditto.engine.paths import inside
 from ditto.engine.profile import Profile, register_hooks
+from ditto.engine.valid import faults
 from ditto.errors import TreeError
+from ditto.files import parse_json, read_whole
 from ditto.outputs import MANIFEST as NAME
+from ditto.strict import faults_of, strict_converter
 
 FORMAT = 2
 _UNSEALED = "0" * 64
@@ -114,7 +118,7 @@ class Manifest:
     files: dict[str, FileRecord] = Factory(dict)
 
 
-_converter = Converter(forbid_extra_keys=True)
+_converter = strict_converter()
 register_hooks(_converter)
 
 
@@ -137,13 +141,15 @@ def read_manifest(root: Path) -> Manifest:
     """
     path, remedy = root / NAME, "build the tree again"
     try:
-        text = path.read_bytes().decode()  # read_text would take some changed bytes for line ends
-        data = json.loads(text)
+        content = read_whole(inside(root, NAME))
+        data = parse_json(content)
     except FileNotFoundError:
         raise TreeError(
             "there is no engine tree here: no ditto.json", where=str(root), remedy="run `ditto build` first"
         ) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise TreeError(f"cannot read the manifest: {error.strerror}", where=str(path), remedy=remedy) from error
+    except ValueError as error:
         raise TreeError(f"cannot read the manifest: {error}", where=str(path), remedy=remedy) from error
     found = data.get("format") if isinstance(data, dict) else None
     if found != FORMAT:
@@ -152,8 +158,10 @@ def read_manifest(root: Path) -> Manifest:
     try:
         manifest = _converter.structure(data, Manifest)
     except BaseValidationError as error:
-        faults = "; ".join(transform_error(error)[:5])
-        raise TreeError(f"the manifest is damaged: {faults}", where=str(path), remedy=remedy) from error
-    if not digest or _seal(text.replace(digest, _UNSEALED, 1)) != digest:
+        raise TreeError(f"the manifest is damaged: {faults_of(error)}", where=str(path), remedy=remedy) from error
+    if not digest or _seal(content.decode().replace(digest, _UNSEALED, 1)) != digest:
         raise TreeError("the manifest has changed since it was written", where=str(path), remedy=remedy)
+    found_faults = list(islice(faults(manifest), 5))
+    if found_faults:
+        raise TreeError(f"the manifest is damaged: {'; '.join(found_faults)}", where=str(path), remedy=remedy)
     return manifest

@@ -69,7 +69,11 @@ def register_hooks(converter: Converter) -> None:
         return {"phase": profile.phase.value, "ranges": ranges}
 
     def read(data: Any, _: type[Profile]) -> Profile:
-        ranges = converter.structure(data["ranges"], dict[str, tuple[int, int, int]])
+        if not isinstance(data, dict) or set(data) != {"phase", "ranges"}:
+            raise ValueError("a profile is not an object of `phase` and `ranges`")
+        ranges = converter.structure(data["ranges"], dict[str, list[int]])
+        if any(len(sizes) != 3 for sizes in ranges.values()):
+            raise ValueError("a range is not [min, opt, max]")
         return Profile(Phase(data["phase"]), {name: DynamicDimension(name, *sizes) for name, sizes in ranges.items()})
 
     converter.register_unstructure_hook(Profile, write)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import json
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from safetensors import SafetensorError
 from ditto.engine.lock import locked
 from ditto.engine.manifest import NAME, read_manifest
 from ditto.errors import OutputError, TreeError
+from ditto.files import read_json
 from ditto.outputs import check_folder
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -107,8 +107,8 @@ def _is_tree(folder: Path) -> bool:
     if path.is_symlink() or not path.is_file():
         return False
     try:
-        data = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
+        data = read_json(path)
+    except (OSError, ValueError):
         return True
     return isinstance(data, dict) and (not data or bool({"digest", "format", "components"} & set(data)))
 

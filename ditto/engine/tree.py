@@ -14,10 +14,11 @@ at a time) open as one tree.
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
-import posixpath
+import stat
 from collections.abc import Callable, Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
@@ -25,6 +26,7 @@ from attrs import evolve, frozen
 from ditto.engine.config import read_config
 from ditto.engine.digest import PIECE_BYTES, FileRecord, file_record
 from ditto.engine.manifest import NAME, Component, Manifest, read_manifest
+from ditto.engine.paths import file_bytes, inside, listed
 from ditto.errors import TreeError
 
 ENGINE_FILES = {"vision": "model.engine", "llm": "rank0.engine", "decode": "decode.engine"}
@@ -52,25 +54,19 @@ class EngineTree:
             TreeError: there is none, it is damaged, or its engines were built apart and do not belong together.
         """
         root = Path(root)
-        if not root.is_dir():
-            raise TreeError("there is no such folder", where=str(root), remedy="give the folder that was built")
-        try:
-            next(root.iterdir(), None)
-        except OSError as error:
-            raise TreeError(f"cannot read the folder: {error.strerror}", where=str(root)) from error
-        parts = {name: root / name for name in ENGINE_FILES if (root / name / NAME).is_file()}
-        if not (root / NAME).is_file() and parts:
+        parts = _parts(root)
+        if parts:
             return _joined(root, {name: EngineTree.open(folder) for name, folder in parts.items()})
         manifest = read_manifest(root)
         tree = EngineTree(root, manifest)
         for name, record in manifest.files.items():
-            path = root / name
-            if not path.is_file() or path.stat().st_size != record.bytes:
-                problem = "is missing" if not path.is_file() else f"is not {record.bytes} bytes long"
-                raise TreeError(f"{name} {problem}", where=str(root), remedy="build the tree again")
+            if file_bytes(root, name) != record.bytes:
+                raise TreeError(
+                    f"{name} is not {record.bytes} bytes long", where=str(root), remedy="build the tree again"
+                )
         for component, part in manifest.components.items():
             for name in (*(["config.json"] if component != "decode" else []), *part.engines):  # it shares the LLM's
-                record = manifest.files.get(PurePosixPath(part.folder, name).as_posix())
+                record = manifest.files.get(listed(part.folder, name))
                 if record is None or not record.bytes:
                     raise TreeError(f"{part.folder}/{name} is empty", where=str(root), remedy="build the tree again")
         tree.check(name for name, record in manifest.files.items() if record.bytes <= PIECE_BYTES)
@@ -89,7 +85,7 @@ class EngineTree:
 
     def folder(self, name: str) -> Path:
         """A component's folder."""
-        return self.root / self.component(name).folder
+        return inside(self.root, self.component(name).folder)
 
     def config(self, name: str) -> dict[str, Any]:
         """A component's config.json."""
@@ -98,8 +94,8 @@ class EngineTree:
     @property
     def processor_folder(self) -> Path | None:
         """Where tokenizer and image processor lie, None if the tree has none."""
-        candidates = [self.root / "processor"]
-        candidates += [self.folder(name) / "processor" for name in self.manifest.components]
+        candidates = [inside(self.root, "processor")]
+        candidates += [inside(self.root, part.folder, "processor") for part in self.manifest.components.values()]
         return next((folder for folder in candidates if folder.is_dir()), None)
 
     def check(self, names: Iterable[str] | None = None) -> None:
@@ -110,7 +106,7 @@ class EngineTree:
         """
         for name in self.manifest.files if names is None else names:
             try:
-                found = file_record(self.root / name)
+                found = file_record(inside(self.root, name))
             except OSError as error:
                 raise TreeError(f"cannot read {name}: {error.strerror}", where=str(self.root)) from error
             if found != self.manifest.files.get(name):
@@ -120,7 +116,7 @@ class EngineTree:
 
     def listed(self, component: str, name: str) -> str:
         """A component's file as the manifest lists it: relative to the tree."""
-        return posixpath.normpath(f"{self.component(component).folder}/{name}")  # weights may lie in the folder above
+        return listed(self.component(component).folder, name)
 
     def checked(self, component: str, name: str) -> Path:
         """A file of a component that is about to be used: its content is checked, if `open` has not done so.
@@ -132,7 +128,28 @@ class EngineTree:
         record = self.manifest.files.get(path)
         if record is None or record.bytes > PIECE_BYTES:
             self.check([path])
-        return self.root / path
+        return inside(self.root, path)
+
+
+def _parts(root: Path) -> dict[str, Path]:
+    """The single engines that make up a tree without a manifest of its own, by component; empty if it has one.
+
+    Raises:
+        TreeError: there is no folder that can be read.
+    """
+    try:
+        if not stat.S_ISDIR(os.stat(root).st_mode):
+            raise TreeError("this is not a folder", where=str(root), remedy="give the folder that was built")
+        names = {path.name for path in root.iterdir()}
+    except (FileNotFoundError, NotADirectoryError):
+        raise TreeError("there is no such folder", where=str(root), remedy="give the folder that was built") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise TreeError(f"cannot read the folder: {reason}", where=str(root)) from error
+    if NAME in names:
+        return {}
+    found = {name: inside(root, name) for name in ENGINE_FILES if name in names}
+    return {name: folder for name, folder in found.items() if os.path.lexists(folder / NAME)}
 
 
 # What the engines of one tree have in common.
@@ -163,7 +180,7 @@ def _joined(root: Path, trees: dict[str, EngineTree]) -> EngineTree:
     files: dict[str, FileRecord] = {}
     for name, tree in trees.items():
         for part, component in tree.manifest.components.items():
-            components[part] = evolve(component, folder=(PurePosixPath(name) / component.folder).as_posix())
+            components[part] = evolve(component, folder=listed(name, component.folder))
         files.update({f"{name}/{path}": record for path, record in tree.manifest.files.items()})
     vision = trees.get("vision")
     model_type = vision.manifest.model_type if vision is not None else first.manifest.model_type

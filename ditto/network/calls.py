@@ -8,11 +8,13 @@ from functools import cache
 from pathlib import Path
 
 from attrs import frozen
-from cattrs import Converter, transform_error
+from cattrs import Converter
 from cattrs.errors import BaseValidationError
 
 from ditto.errors import TreeError
+from ditto.files import read_json
 from ditto.network.spec import Spec
+from ditto.strict import faults_of, strict_converter
 
 FORMAT = 2
 
@@ -61,7 +63,7 @@ class _CallsFile:
 
 @cache
 def _converter() -> Converter:
-    converter = Converter(forbid_extra_keys=True)
+    converter = strict_converter()
     converter.register_unstructure_hook(Spec, str)
     converter.register_structure_hook(Spec, lambda text, _: Spec.parse(str(text)))
     return converter
@@ -73,15 +75,17 @@ def save_calls(calls: Calls, path: Path) -> None:
     path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def load_calls(path: Path) -> Calls:
+def load_calls(path: Path, parts: int | None = None) -> Calls:
     """Read `calls.json`.
 
+    Args:
+        parts: how many there are, None where that is not known.
     Raises:
-        TreeError: it is missing, damaged or of another format.
+        TreeError: it is missing, damaged or of another format, or calls a part that is not there.
     """
     remedy = "build the tree again"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except (OSError, ValueError) as error:
         raise TreeError(f"cannot read the calls: {error}", where=str(path), remedy=remedy) from error
     found = data.get("format") if isinstance(data, dict) else None
@@ -90,6 +94,8 @@ def load_calls(path: Path) -> Calls:
     try:
         content = _converter().structure(data, _CallsFile)
     except BaseValidationError as error:
-        faults = "; ".join(transform_error(error)[:5])
-        raise TreeError(f"the file of calls is damaged: {faults}", where=str(path), remedy=remedy) from error
+        raise TreeError(f"the file of calls is damaged: {faults_of(error)}", where=str(path), remedy=remedy) from error
+    unknown = [call.part for call in content.calls if call.part < 0 or (parts is not None and call.part >= parts)]
+    if unknown:
+        raise TreeError(f"the file of calls is damaged: there is no part {unknown[0]}", where=str(path), remedy=remedy)
     return Calls(content.calls, content.between)

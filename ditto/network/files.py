@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ditto.errors import DittoError, Place, TreeError
+from ditto.files import check_regular, read_json
 from ditto.network import dims
 from ditto.network.check import check
 from ditto.network.dims import Dim
@@ -28,6 +29,7 @@ from ditto.network.graph import Network, Node
 from ditto.network.layer import Layer
 from ditto.network.spec import Spec, dtype_named
 from ditto.network.weight import FOLDABLE, Folded, Literal, Literals, Stored, Weight
+from ditto.strict import strict_converter
 
 FORMAT = 1
 
@@ -110,7 +112,7 @@ def _kinds(cls: type[Layer]) -> dict[str, type[Layer]]:
 
 @cache
 def _converter_for(kinds: tuple[type[Layer], ...]) -> Converter:
-    converter = Converter(forbid_extra_keys=True)
+    converter = strict_converter()
     converter.register_unstructure_hook(torch.dtype, _dtype_name)
     converter.register_structure_hook(torch.dtype, lambda name, _: dtype_named(name))
     converter.register_unstructure_hook(Spec, str)
@@ -169,10 +171,11 @@ def load(json_path: Path, literals_path: Path) -> Network:
     """
     remedy = "build the tree again"
     try:
-        data = json.loads(json_path.read_text(encoding="utf-8"))
+        data = read_json(json_path)
     except (OSError, ValueError) as error:
         raise TreeError(f"cannot read the network: {error}", where=str(json_path), remedy=remedy) from error
     try:
+        check_regular(literals_path)
         literals = load_file(literals_path)
     except (OSError, SafetensorError) as error:
         raise TreeError(f"cannot read the literals: {error}", where=str(literals_path), remedy=remedy) from error
@@ -196,6 +199,6 @@ def load(json_path: Path, literals_path: Path) -> Network:
         network.outputs.update(content.outputs)
         network.shared.update(content.shared)
         check(network)
-    except (DittoError, LookupError, ArithmeticError, TypeError, ValueError) as error:
+    except (DittoError, LookupError, ArithmeticError, TypeError, ValueError, RecursionError) as error:
         raise TreeError(f"the network file is damaged: {error}", where=str(json_path), remedy=remedy) from error
     return network

@@ -71,7 +71,7 @@ class Parts:
         kernels = Kernels(_kernels_file(tree, name, device))
         engines = [Engine(trt, tree.checked(name, file), kernels) for file in component.engines]
         inputs = {key: Spec.parse(text) for key, text in component.inputs.items()}
-        calls = load_calls(tree.checked(name, "calls.json"))
+        calls = load_calls(tree.checked(name, "calls.json"), len(engines))
         return Parts(engines, calls, inputs, component.profiles, kernels)
 
     @property

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
 from attrs import frozen
 
 from ditto.engine import Component, EngineTree, Manifest
+from ditto.errors import TreeError
+from ditto.files import read_json
 from ditto.network import Network
 from ditto.network.layers import Constant
 from ditto.network.text import layer_text
@@ -137,8 +138,13 @@ def _facts(tree: EngineTree) -> dict[str, Any]:
     """From llm/config.json, and from the model's own configuration where the tree keeps it."""
     stated: dict[str, Any] = {}
     if tree.processor_folder is not None and (tree.processor_folder / "config.json").is_file():
-        model = json.loads((tree.processor_folder / "config.json").read_text(encoding="utf-8"))
-        stated = {**model, **model.get("text_config", {})}
+        path = tree.processor_folder / "config.json"
+        try:
+            model = read_json(path, lenient=True)
+        except (OSError, ValueError) as error:
+            raise TreeError(f"cannot read the model's configuration: {error}", where=str(path)) from error
+        parts = [model, model.get("text_config")] if isinstance(model, dict) else []
+        stated = {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
     if "llm" in tree.manifest.components:
         stated.update(tree.config("llm").get("pretrained_config", {}))
     return {name: stated[name] for name in _FACTS if stated.get(name) is not None}

@@ -28,7 +28,27 @@ def network_of(tree: EngineTree, name: str) -> Network:
     if tree.manifest.target == "trtllm":
         import ditto.targets.trtllm.plugins  # noqa: F401 - its layers become known to network files
     files = [tree.checked(name, file) for file in ("network.json", "network.safetensors")]
-    return _loaded(*files, *(tree.manifest.files[tree.listed(name, file.name)].sha256 for file in files))
+    network = _loaded(*files, *(tree.manifest.files[tree.listed(name, file.name)].sha256 for file in files))
+    _check_record(tree, name, network)
+    return network
+
+
+def _check_record(tree: EngineTree, name: str, network: Network) -> None:
+    """Check that the manifest says of a component what its network is."""
+    record = tree.component(name)
+    inputs = {key: str(spec) for key, spec in network.inputs.items()}
+    outputs = {key: str(network.value(value).spec) for key, value in network.outputs.items()}
+    if (inputs, outputs, dict(network.shared)) != (record.inputs, record.outputs, record.shared):
+        what = "inputs and outputs"
+    elif not any(spec.startswith(f"{record.dtype}[") for spec in inputs.values()):
+        what = "dtype"
+    else:
+        return
+    raise TreeError(
+        f"the manifest and network.json differ in the {what} of {name}",
+        where=str(tree.folder(name)),
+        remedy="build the tree again",
+    )
 
 
 @lru_cache(maxsize=8)

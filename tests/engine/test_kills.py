@@ -22,7 +22,7 @@ def build(out, content):
         (folder / "llm" / "config.json").write_text("{}")
         manifest = Manifest(
             ditto="1",
-            target="t",
+            target="trtllm",
             library=None,
             versions={},
             model=content,

@@ -87,7 +87,7 @@ def call_no_number(data):
         (add_a_word, "extra fields found (order) @ $"),
         (misspell_a_spec, "$.between['embedding.0']"),
         (lose_a_part, "required field missing @ $.calls[1].part"),
-        (call_no_number, "invalid value for type, expected int @ $.calls[0].part"),
+        (call_no_number, "'first' is not of type int @ $.calls[0].part"),
     ],
 )
 def test_a_damaged_file_is_refused_with_the_fault(path, damage, place):

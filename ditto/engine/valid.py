@@ -1,0 +1,176 @@
+"""What the values of a manifest must be, so that whoever uses them need not ask again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from attrs import asdict, frozen
+from cattrs.errors import BaseValidationError
+
+from ditto.configs import TARGETS, TensorRTConfig, TrtllmConfig
+from ditto.engine.paths import listed
+from ditto.errors import TreeError
+from ditto.outputs import MANIFEST
+from ditto.progress import StageRecord
+from ditto.strict import faults_of, strict_converter
+
+if TYPE_CHECKING:
+    from ditto.engine.manifest import Component, Manifest
+
+COMPONENTS = ("vision", "llm", "decode")
+_FLOATING = ("float32", "float16", "bfloat16")
+_DTYPES = (*_FLOATING, "int64", "int32", "int8", "uint8", "bool", "float8_e4m3fn")
+# Dimensions and token ids are int32 in engines, file sizes and limits int64.
+_MOST, _MOST_BYTES = 2**31 - 1, 2**63 - 1
+_NAME = r"[A-Za-z_]\w*"
+_FACTOR = rf"(?:\d{{1,18}}|-?{_NAME}|-\d{{1,18}})"
+_TERM = rf"{_FACTOR}(?:\*{_FACTOR})*"
+_DIM = rf"{_TERM}(?: [+-] {_TERM})*"
+_SPEC = re.compile(rf"(?:{'|'.join(_DTYPES)})\[(?:{_DIM}(?:, {_DIM})*)?\]", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_STRICT, _LENIENT = strict_converter(), strict_converter(known_keys_only=False)
+_CAPABILITY = re.compile(r"\d{1,3}\.\d{1,3}", re.ASCII)
+
+
+@frozen(kw_only=True)
+class _Settings:
+    """What is asked of a component's settings; there may be more."""
+
+    compute_capabilities: list[str]
+    weights: str
+    tensorrt: TensorRTConfig
+    max_batch_size: int
+    max_input_len: int = 0
+    max_seq_len: int = 0
+    max_num_tokens: int = 0
+    max_prompt_embedding_table_size: int = 0
+    opt_input_len: int = 0
+
+    @property
+    def limits(self) -> list[int]:
+        return [value for value in asdict(self).values() if isinstance(value, int)]
+
+
+def faults(manifest: Manifest) -> Iterator[str]:
+    """What is wrong with a manifest's values, each with its place. Types are right already."""
+    if manifest.target not in TARGETS:
+        yield f"target {manifest.target!r} is not one of {', '.join(TARGETS)}"
+    for place, value in _numbers(asdict(manifest), "$"):
+        if not -_MOST_BYTES <= value <= _MOST_BYTES:
+            yield f"a number is out of range @ {place}"
+    yield from _files(manifest)
+    yield from _settings(manifest)
+    yield from _tokens(manifest)
+    for name, component in manifest.components.items():
+        if name not in COMPONENTS:
+            yield f"there is no component {name!r}, only {', '.join(COMPONENTS)}"
+        for fault in _component(manifest, component):
+            yield f"{fault} @ $.components[{name!r}]"
+
+
+def _numbers(value: Any, place: str) -> Iterator[tuple[str, int | float]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _numbers(inner, f"{place}.{name}")
+    elif isinstance(value, (list, tuple)):
+        for number, inner in enumerate(value):
+            yield from _numbers(inner, f"{place}[{number}]")
+    elif isinstance(value, (int, float)):
+        yield place, value
+
+
+def _files(manifest: Manifest) -> Iterator[str]:
+    for name, record in manifest.files.items():
+        try:
+            if listed(name) != name or name in (".", MANIFEST):
+                yield f"{name!r} is not a file of a tree @ $.files"
+        except TreeError as error:
+            yield f"{error.cause} @ $.files"
+        if record.bytes < 0:
+            yield f"{record.bytes} is not a size in bytes @ $.files[{name!r}]"
+        if not _DIGEST.fullmatch(record.sha256):
+            yield f"{record.sha256[:70]!r} is not a SHA-256 digest @ $.files[{name!r}]"
+    checkpoint = manifest.checkpoint
+    if checkpoint is not None and not _DIGEST.fullmatch(checkpoint.identity):
+        yield f"{checkpoint.identity[:70]!r} is not a SHA-256 digest @ $.checkpoint.identity"
+    for number, stage in enumerate(manifest.stages):
+        try:
+            record = _STRICT.structure(stage, StageRecord)
+        except BaseValidationError as error:
+            yield f"{faults_of(error)} of a stage @ $.stages[{number}]"
+            continue
+        if record.seconds < 0 or record.peak_bytes < 0:
+            yield f"a stage takes no less than nothing @ $.stages[{number}]"
+
+
+def _settings(manifest: Manifest) -> Iterator[str]:
+    wanted: dict[str, type] = dict.fromkeys(set(manifest.components) - {"decode"}, _Settings)  # decode has the LLM's
+    if "trtllm" in manifest.settings:
+        wanted["trtllm"] = TrtllmConfig
+    for name, kind in wanted.items():
+        try:
+            stated = _LENIENT.structure(manifest.settings.get(name), kind)
+        except (BaseValidationError, TypeError) as error:
+            told = faults_of(error) if isinstance(error, BaseValidationError) else str(error)
+            yield f"settings of {name}: {told}"
+            continue
+        if isinstance(stated, _Settings) and not all(map(_CAPABILITY.fullmatch, stated.compute_capabilities)):
+            yield f"settings of {name}: {stated.compute_capabilities} are not compute capabilities"
+        if isinstance(stated, _Settings) and not all(0 <= value <= _MOST for value in stated.limits):
+            yield f"settings of {name}: a limit is out of range"
+
+
+def _tokens(manifest: Manifest) -> Iterator[str]:
+    tokens = manifest.tokens
+    if tokens is None:
+        return
+    if not 1 <= tokens.vocab_size <= _MOST:
+        yield f"{tokens.vocab_size} is not the size of a vocabulary @ $.tokens.vocab_size"
+    ids = {"end": tokens.end, "pad": [tokens.pad], "image": [] if tokens.image is None else [tokens.image]}
+    for name, values in ids.items():
+        least = 0 if name == "image" else -1  # in Hugging Face's older files: none
+        if not all(least <= value <= _MOST for value in values):
+            yield f"{values} are not token ids @ $.tokens.{name}"
+
+
+def _component(manifest: Manifest, component: Component) -> Iterator[str]:
+    wanted = ["network.json", "network.safetensors", *component.engines]
+    wanted += [component.weights] if component.weights != "checkpoint" else []
+    yield from (fault for name in wanted if (fault := _unlisted(manifest, component.folder, name)))
+    if component.dtype not in _FLOATING:
+        yield f"dtype {component.dtype!r} is not one of {', '.join(_FLOATING)}"
+    if len(set(component.engines)) != len(component.engines):
+        yield "an engine file is named twice"
+    for name, spec in {**component.inputs, **component.outputs}.items():
+        if not _SPEC.fullmatch(spec):
+            yield f"{spec[:70]!r} is not a type and shape of {name!r}"
+    if not set(component.shared) <= set(component.outputs) or not set(component.shared.values()) <= set(
+        component.inputs
+    ):
+        yield "an output shares the memory of an input, and one of them is not there"
+    for kind, count in component.layers.items():
+        if not 0 <= count <= _MOST:
+            yield f"{count} is not a number of layers of kind {kind!r}"
+    yield from _profiles(component)
+
+
+def _unlisted(manifest: Manifest, folder: str, name: str) -> str:
+    try:
+        return "" if listed(folder, name) in manifest.files else f"{name!r} is not among the files of the tree"
+    except TreeError as error:
+        return error.cause
+
+
+def _profiles(component: Component) -> Iterator[str]:
+    known = {name for spec in component.inputs.values() for name in re.findall(_NAME, spec.partition("[")[2])}
+    for number, profile in enumerate(component.profiles):
+        if any(size.max > _MOST for size in profile.ranges.values()):
+            yield f"profile {number} has a range up to more than {_MOST}"
+        if not known <= set(profile.ranges):
+            yield f"profile {number} has no sizes of {', '.join(sorted(known - set(profile.ranges)))}"
+    if component.kv_length_step is not None and not 1 <= component.kv_length_step <= _MOST:
+        yield f"kv_length_step is {component.kv_length_step}"
+    if not component.profiles:
+        yield "there is no profile"
