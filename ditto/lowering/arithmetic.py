@@ -20,7 +20,7 @@ aten = torch.ops.aten
 
 def binary(net: Lowering, op: ElementWiseOp, x: Operand, y: Operand, dtype: torch.dtype) -> Value:
     """`op` of two operands in `dtype`, brought to equal rank."""
-    rank = max(_rank(x), _rank(y))
+    rank = max(rank_of(x), rank_of(y))
     return net.add(ElementWise(op), net.operand(x, dtype, rank), net.operand(y, dtype, rank))
 
 
@@ -29,7 +29,8 @@ def unary(net: Lowering, op: UnaryOp, x: Operand) -> Value:
     return net.add(Unary(op), net.cast(net.value(x), net.result.dtype))
 
 
-def _rank(operand: Operand) -> int:
+def rank_of(operand: Operand) -> int:
+    """The number of an operand's axes."""
     if isinstance(operand, Value):
         return operand.rank
     return len(operand.shape) if isinstance(operand, Weight) else 0
@@ -271,7 +272,7 @@ def _logical(net: Lowering, op: ElementWiseOp, x: Operand, y: Operand) -> Value:
 @lowers(aten.where.self, aten.where.ScalarSelf, aten.where.ScalarOther)
 def where(net: Lowering, condition: Operand, self: Operand, other: Operand) -> Value:
     """where.self(Tensor condition, Tensor self, Tensor other) -> Tensor"""
-    rank, dtype = max(map(_rank, (condition, self, other))), net.result.dtype
+    rank, dtype = max(map(rank_of, (condition, self, other))), net.result.dtype
     chosen = (net.operand(operand, dtype, rank) for operand in (self, other))
     return net.add(Select(), net.operand(condition, torch.bool, rank), *chosen)
 

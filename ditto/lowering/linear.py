@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ditto.errors import UnsupportedFact
-from ditto.lowering.arithmetic import binary
+from ditto.lowering.arithmetic import binary, rank_of
 from ditto.lowering.lower import Lowering, Operand
 from ditto.lowering.registry import lowers
 from ditto.network.graph import Value
@@ -30,7 +30,7 @@ def linear(net: Lowering, x: Operand, weight: Operand, bias: Operand | None = No
 @lowers(aten.matmul.default)
 def matmul(net: Lowering, x: Operand, other: Operand) -> Value:
     """matmul(Tensor self, Tensor other) -> Tensor"""
-    ranks = [operand.rank if isinstance(operand, Value) else len(operand.shape) for operand in (x, other)]
+    ranks = [rank_of(operand) for operand in (x, other)]
     if min(ranks) < 2:
         raise UnsupportedFact("a matrix product with a vector")
     dtype = net.result.dtype
@@ -58,14 +58,14 @@ def conv2d(
     SymInt[2] dilation=[1, 1], SymInt groups=1) -> Tensor"""
     layer = Convolution(_pair(stride), _pair(padding), _pair(dilation), groups)
     value = net.value(x)
-    if _takes_patches(layer, value, weight):
+    if isinstance(weight, Weight) and _takes_patches(layer, value, weight):
         return _of_patches(net, value, weight, bias)
     return net.add(layer, value, net.value(weight), *([] if bias is None else [net.value(bias)]))
 
 
-def _takes_patches(layer: Convolution, x: Value, weight: Operand) -> bool:
+def _takes_patches(layer: Convolution, x: Value, weight: Weight) -> bool:
     """Whether a convolution takes an image apart into patches that do not overlap."""
-    if not isinstance(weight, Weight) or layer != Convolution(layer.stride, (0, 0), (1, 1), 1):
+    if layer != Convolution(layer.stride, (0, 0), (1, 1), 1):
         return False
     sizes = x.spec.shape[2:]
     return layer.stride == weight.shape[2:] and all(

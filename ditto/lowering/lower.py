@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Union
 
 import torch
 from attrs import define
@@ -22,7 +22,8 @@ from ditto.network.weight import Folded, Weight, fold
 from ditto.program import Program
 from ditto.progress import stage
 
-Operand = Any  # a Value, a Weight, a number, a Dim, or a list of such: what a node's argument stands for
+Operand = Union[Value, Weight, DimExpr, int, float]
+"""What stands for a tensor or a number in a node's arguments."""
 
 
 @define
@@ -128,8 +129,9 @@ def _lower_node(net: Lowering, node: fx.Node, table: Table, env: Mapping[fx.Node
     meaning = node.meta.get("val")
     if isinstance(meaning, (int, SymInt)):
         return net.program.dim(meaning)
-    args: Any = fx.map_arg(node.args, env.__getitem__)
-    kwargs: Any = fx.map_arg(node.kwargs, env.__getitem__)
+    lowered: Callable[[fx.Node], Any] = env.__getitem__
+    args: Any = fx.map_arg(node.args, lowered)
+    kwargs: Any = fx.map_arg(node.kwargs, lowered)
     if node.target is operator.getitem:
         return args[0][args[1]]
     assert isinstance(node.target, torch._ops.OpOverload)

@@ -106,7 +106,8 @@ class Decoder:
         """Attention of a decoder: what is refused is the same for all forms of it, the rest is `_attend`."""
         refuse_all_but_causal(given.mask, given.sinks, given.causal)
         q, k, v = (net.value(operand) for operand in (given.query, given.key, given.value))
-        return self._attend(net, evolve(given, query=q, key=k, value=v))
+        values: AttentionArguments[Any] = evolve(given, query=q, key=k, value=v)
+        return self._attend(net, values)
 
     def _attend(self, net: Lowering, given: AttentionArguments[Value]) -> Value:
         """Attention of new tokens over the cache and themselves."""

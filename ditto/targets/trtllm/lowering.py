@@ -132,7 +132,7 @@ class PackedDecoder:
 
     def _plugin_rope(self, net: Lowering, cos: Operand | None, sin: Operand | None) -> PluginRope | None:
         base = self.facts.extra.get("rotary_base")
-        if cos is None or sin is None or base is None:
+        if not isinstance(cos, Weight) or not isinstance(sin, Weight) or base is None:
             return None
         tables = [resolve(operand, _NoTensors(), net.network.literals) for operand in (cos, sin)]
         width = 2 * tables[0].shape[1]
