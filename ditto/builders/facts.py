@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ditto.errors import CheckpointError
+from ditto.errors import CheckpointError, UnsupportedFact
 from ditto.targets import LlmFacts
 
 # What a native build writes for a Qwen whose configuration has no `seq_length` (contract, LLM engine 9).
@@ -19,11 +19,12 @@ def llm_facts(config: Any, vocab_size: int) -> LlmFacts:
         vocab_size: rows of the embedding.
     Raises:
         CheckpointError: it lacks a size that every decoder has, or has heads that cannot attend.
+        UnsupportedFact: its layers differ in size.
     """
 
     def known(*names: str, otherwise: Any = None) -> Any:
         for name in names:
-            value = getattr(config, name, None)
+            value = same_in_all_layers(config, name)
             if value is not None:
                 return value
         if otherwise is None:
@@ -64,10 +65,59 @@ def llm_facts(config: Any, vocab_size: int) -> LlmFacts:
     )
 
 
-def attention_layers(config: Any) -> int:
-    """How many layers of a text configuration attend to the tokens before. Layers that attend to an image alone are
-    not run without one."""
-    return int(config.num_hidden_layers) - len(getattr(config, "cross_attention_layers", None) or ())
+def same_in_all_layers(config: Any, name: str) -> Any:
+    """What a configuration says under a name, None if nothing; of a list with a value for each layer, that value.
+
+    Raises:
+        UnsupportedFact: layers differ in it.
+    """
+    try:
+        value = getattr(config, name, None)
+    except RuntimeError as error:  # transformers 5: the configurations of single layers say different things
+        raise _different(config, name) from error
+    if not isinstance(value, (list, tuple)):
+        return value
+    if len({str(part) for part in value}) > 1:
+        raise _different(config, name)
+    return value[0] if value else None
+
+
+def _different(config: Any, name: str) -> UnsupportedFact:
+    return UnsupportedFact(
+        f"the layers of {config.model_type} differ in `{name}`",
+        remedy="models whose layers have different sizes are not supported",
+    )
+
+
+# Kinds of layers, by the names that configurations give them, that keep more than keys and values.
+_OTHER_STATE = {
+    "compressed_sparse_attention": "compressed keys",
+    "conv": "the inputs of a convolution over the sequence",
+    "heavily_compressed_attention": "compressed keys",
+    "hybrid": "the state of a recurrence",
+    "hybrid_sliding": "the state of a recurrence",
+    "indexed_attention": "the keys of an index",
+    "linear_attention": "the state of a recurrence",
+    "mamba": "the state of a recurrence",
+    "recurrent": "the state of a recurrence",
+}
+
+
+def attention_layers(config: Any, layers: int) -> int:
+    """How many of a decoder's layers attend to the tokens before. Layers that attend to an image alone are not run
+    without one.
+
+    Raises:
+        UnsupportedFact: some keep more of the tokens before than keys and values.
+    """
+    for name in ("layer_types", "layers_block_type", "block_types"):
+        for index, kind in enumerate(getattr(config, name, None) or ()):
+            if kind in _OTHER_STATE:
+                raise UnsupportedFact(
+                    f"layer {index} of {config.model_type} is of the kind `{kind}`: it keeps {_OTHER_STATE[kind]}",
+                    remedy="decoders whose layers keep keys and values alone are supported",
+                )
+    return layers - len(getattr(config, "cross_attention_layers", None) or ())
 
 
 def rope_parameters(config: Any) -> dict[str, Any]:

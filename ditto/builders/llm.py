@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 from attrs import asdict, evolve, frozen
 from loguru import logger
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import Self, override
 
 from ditto.builders.engine import Auto, EngineBuilder, positive
-from ditto.builders.facts import attention_layers, llm_facts
+from ditto.builders.facts import attention_layers, llm_facts, same_in_all_layers
 from ditto.builders.generation import tokens
 from ditto.builders.in_memory import InMemory
 from ditto.builders.pipeline import Job
@@ -19,7 +19,7 @@ from ditto.builders.positions import most_positions, why_no_more
 from ditto.builders.source import Loaded, Pretrained
 from ditto.configs import Limits
 from ditto.engine import Tokens
-from ditto.errors import ConfigError, at
+from ditto.errors import ConfigError, UnsupportedFact, at
 from ditto.network import Network
 from ditto.program import Program
 from ditto.targets import LlmFacts, Target
@@ -111,7 +111,7 @@ class LlmBuilder(EngineBuilder):
             ConfigError: they contradict each other or the model.
         """
         text = self.source.config.get_text_config()
-        positions, most = getattr(text, "max_position_embeddings", None), most_positions(text)
+        positions, most = same_in_all_layers(text, "max_position_embeddings"), most_positions(text)
         seq_len = self.max_seq_len
         if seq_len == "auto":
             seq_len = min(positions or _DEFAULT_SEQ_LEN, _DEFAULT_SEQ_LEN)
@@ -177,7 +177,9 @@ class LlmBuilder(EngineBuilder):
         vocab_size = int(embedding.weight.shape[0])
         wrapper = (PackedLlmWrapper if target.packs_tokens else LlmWrapper)(loaded.model, embedding, vocab_size)
         with at(self.source.name):
-            facts = llm_facts(self.source.config.get_text_config(), vocab_size)
+            config = self.source.config.get_text_config()
+            facts = llm_facts(config, vocab_size)
+            attentions = attention_layers(config, facts.num_hidden_layers)
         weight_of = loaded.weight_of(wrapper)
 
         def lower(program: Any) -> Network:
@@ -192,7 +194,7 @@ class LlmBuilder(EngineBuilder):
             dtype=loaded.dtype,
             sizes=target.llm_sizes(limits),
             positions="position_ids",
-            attentions=attention_layers(self.source.config.get_text_config()),
+            attentions=attentions,
             lower=lower,
             profiles=target.llm_profiles(limits, facts.num_hidden_layers),
             config=lambda network: target.llm_config(network, facts, limits, str(loaded.dtype).removeprefix("torch.")),
@@ -242,8 +244,22 @@ def _with(lower: Callable[[Program, WeightOf], Network], weight_of: WeightOf) ->
 
 
 def _embedding(loaded: Loaded) -> Any:
+    """The module that embeds tokens.
+
+    Raises:
+        UnsupportedFact: the model has not just one table of embeddings, or does not say which it is.
+    """
     model: Any = loaded.model.decoder if isinstance(loaded.model, DecoderWithHead) else loaded.model
-    return model.get_input_embeddings()
+    try:
+        found = model.get_input_embeddings()
+    except NotImplementedError:  # how transformers' models say that they do not know
+        found = None
+    if not isinstance(getattr(found, "weight", None), Tensor):
+        raise UnsupportedFact(
+            f"{type(model).__name__} has no single table of token embeddings",
+            remedy="models with one embedding for each token id are supported",
+        )
+    return found
 
 
 def _name_of(model: nn.Module) -> str:

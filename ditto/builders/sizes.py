@@ -22,7 +22,9 @@ _LARGEST = {
     "num_channels": 1 << 10,
 }
 # Left out or null, these follow from others.
-_DERIVED = ("head_dim", "num_key_value_heads", "num_channels")
+_DERIVED = ("head_dim", "intermediate_size", "num_key_value_heads", "num_channels")
+# Those that may be lists: a value for each axis, or for each layer.
+_SEVERAL = ("image_size", "patch_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
 
 
 def check_sizes(config: Any, where: str) -> None:
@@ -38,7 +40,7 @@ def check_sizes(config: Any, where: str) -> None:
             value = vars(part)[key]
             if value is None and key in _DERIVED:
                 continue
-            sizes = value if key in ("image_size", "patch_size") and isinstance(value, (list, tuple)) else [value]
+            sizes = value if key in _SEVERAL and isinstance(value, (list, tuple)) else [value]
             if not sizes or not all(type(size) is int and 1 <= size <= largest for size in sizes):
                 raise CheckpointError(
                     f"`{name}{key}` is {value!r}", where=where, remedy=f"it must be a number from 1 to {largest}"

@@ -349,12 +349,18 @@ def _index(call: Call) -> list[Layout]:
     return _kept_apart((*source[: used[0]], *rows, *source[used[-1] + 1 :]), _PICKS)
 
 
-@_rule(aten.gather, aten.take_along_dim)
+@_rule(aten.gather)
 def _gather(call: Call) -> list[Layout]:
-    source, indices, axis = call.first, call.of(call.given.get("index", call.given.get("indices"))), call.given["dim"]
+    """Entries of the first operand, as many as there are indices: of its first tokens if there are fewer."""
+    source, index, axis = call.first, call.given["index"], call.given["dim"]
     _unnamed(source, [axis], _PICKS)
-    _unnamed(indices, [axis], _PICKS)
-    return _kept_apart(broadcast([source[:axis] + ((),) + source[axis + 1 :], indices]), _PICKS)
+    if call.tensors[0] not in call.layouts:
+        return [call.of(index)]
+    rows = [(one if place != axis else ()) for place, one in enumerate(source)]
+    wanted = [(one if place != axis else ()) for place, one in enumerate(call.of(index))]
+    if [one for one in zip(rows, wanted, strict=True) if is_named(one[0]) and one[0] != one[1]]:
+        raise Mixes(_PICKS)
+    return _kept_apart(broadcast([call.of(index)], [source]), _PICKS)
 
 
 _SOMEWHERE_ELSE = "attends to something other than the tokens of its sequence"

@@ -9,8 +9,8 @@ import torch
 from transformers import Gemma2Config, LlamaConfig, Phi3Config, Qwen2Config, Qwen3Config
 
 from ditto import LlmBuilder
-from ditto.builders.facts import image_token_id, llm_facts, rope_parameters
-from ditto.errors import CheckpointError
+from ditto.builders.facts import attention_layers, image_token_id, llm_facts, rope_parameters
+from ditto.errors import CheckpointError, UnsupportedFact
 from ditto.targets import target
 from tests.support.models import GEMMA2, LLAMA3_ROPE, TEXT, llama, llava, rope
 
@@ -83,3 +83,44 @@ def test_the_image_token_is_known_by_either_name():
     assert image_token_id(llava(image_token_index=40).config) == 40
     assert image_token_id(SimpleNamespace(image_token_index=None, image_token_id=7)) == 7
     assert image_token_id(LlamaConfig(**TEXT)) is None
+
+
+class _Varied(SimpleNamespace):
+    """As transformers 5 has it where the configurations of layers say different things."""
+
+    def __getattr__(self, name):
+        if name == "head_dim":
+            raise RuntimeError(f"'{name}' is a per-layer attribute and may vary across layers.")
+        raise AttributeError(name)
+
+
+def test_layers_that_differ_are_refused():
+    sizes = {**TEXT, "model_type": "varied"}
+    with pytest.raises(UnsupportedFact, match="the layers of varied differ in `head_dim`"):
+        llm_facts(_Varied(**sizes), 128)
+    for name in ("intermediate_size", "num_key_value_heads"):
+        with pytest.raises(UnsupportedFact, match=f"the layers of varied differ in `{name}`"):
+            llm_facts(SimpleNamespace(**{**sizes, name: [2, 4]}), 128)
+
+
+def test_a_value_for_each_layer_that_is_the_same_is_one_value():
+    config = LlamaConfig(**TEXT, **rope())
+    object.__setattr__(config, "intermediate_size", [96, 96])
+    assert llm_facts(config, 128).intermediate_size == 96
+    object.__setattr__(config, "intermediate_size", None)
+    assert llm_facts(config, 128).intermediate_size == 4 * 64
+
+
+@pytest.mark.parametrize("name", ["layer_types", "layers_block_type", "block_types"])
+@pytest.mark.parametrize("kind", ["conv", "mamba", "linear_attention", "hybrid", "recurrent"])
+def test_layers_that_keep_more_than_keys_and_values_are_refused(name, kind):
+    config = SimpleNamespace(model_type="odd", **{name: ["full_attention", kind]})
+    with pytest.raises(UnsupportedFact, match=f"layer 1 of odd is of the kind `{kind}`: it keeps the "):
+        attention_layers(config, 2)
+
+
+def test_layers_that_attend_to_an_image_alone_do_not_count():
+    kinds = ["full_attention", "sliding_attention", "chunked_attention"]
+    assert attention_layers(SimpleNamespace(model_type="plain", layer_types=kinds), 3) == 3
+    assert attention_layers(SimpleNamespace(model_type="plain"), 3) == 3
+    assert attention_layers(SimpleNamespace(model_type="crossed", cross_attention_layers=[1]), 3) == 2

@@ -12,7 +12,7 @@ from loguru import logger
 from ditto import LlmBuilder
 from ditto.builders.pipeline import describe
 from ditto.engine import Phase
-from ditto.errors import ConfigError
+from ditto.errors import ConfigError, UnsupportedFact
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
 from tests.support.decoding import continued, in_dtype
 from tests.support.models import TEXT_MODELS, llama, llava
@@ -148,3 +148,24 @@ def test_what_comes_to_nothing_is_said(said, change, warning):
     made = change(evolve(builder(llama()), prompt_rows=16))
     made.job(made.resolved_target())
     assert [warning in line for line in said] == [True] if warning else said == []
+
+
+@pytest.mark.parametrize("embeddings", [torch.nn.ModuleList([torch.nn.Embedding(128, 64)]), None])
+def test_a_model_of_several_tables_or_none_is_refused(embeddings):
+    model = llama()
+    made = builder(model)
+    model.get_input_embeddings = lambda: embeddings
+    with pytest.raises(UnsupportedFact, match="LlamaForCausalLM has no single table of token embeddings"):
+        made.job(made.resolved_target())
+
+
+def test_a_model_that_does_not_know_its_table_is_refused():
+    model = llama()
+
+    def unknown():
+        raise NotImplementedError("`get_input_embeddings` not auto-handled")
+
+    made = builder(model)
+    model.get_input_embeddings = unknown
+    with pytest.raises(UnsupportedFact, match="LlamaForCausalLM has no single table of token embeddings"):
+        made.job(made.resolved_target())

@@ -42,3 +42,18 @@ def test_architectures_are_names(value):
     vars(config)["architectures"] = value
     with pytest.raises(CheckpointError, match="`architectures` is"):
         check_sizes(config, "config.json")
+
+
+@pytest.mark.parametrize("value", [None, [96, 64]])
+def test_a_size_of_its_own_for_each_layer_or_none_is_taken(value):
+    config = copy.deepcopy(llava().config)
+    vars(config.text_config)["intermediate_size"] = value
+    check_sizes(config, "config.json")
+
+
+@pytest.mark.parametrize("value", [[], [96, "x"], [96, 0], 0])
+def test_not_every_list_is(value):
+    config = copy.deepcopy(llava().config)
+    vars(config.text_config)["intermediate_size"] = value
+    with pytest.raises(CheckpointError, match="`text_config.intermediate_size` is"):
+        check_sizes(config, "config.json")

@@ -68,6 +68,9 @@ APART = {
     "columns added up": lambda x, ids: x.cumsum(-1),
     "columns in another order": lambda x, ids: x[..., ORDER] + x.index_select(-1, ORDER),
     "columns chosen by the token": lambda x, ids: x.gather(-1, ids[..., None]),
+    "a buffer's entries, gathered": lambda x, ids: (
+        x + TABLE[:, 0][None].expand(x.shape[0], -1).gather(1, ids)[..., None]
+    ),
     "a table's rows": lambda x, ids: functional.embedding(ids, SQUARE) + SQUARE[ids] * x,
     "a choice": lambda x, ids: torch.where(ids[..., None] > 3, x, SQUARE[0]).masked_fill(x > 1, 0.5),
     "zeros and ones of a shape": lambda x, ids: x + torch.zeros(x.shape[0], x.shape[1], 1) + x.new_ones(x.shape),
@@ -125,6 +128,10 @@ WORDS = {
     ),
     "tokens beside each other": (lambda x, ids: (x[:, :, None] - x[:, None]).abs().sum(2), "with other tokens"),
     "tokens chosen by tokens": (lambda x, ids: _flat(x)[ids], "picks tokens"),
+    "the first token's columns, gathered": (
+        lambda x, ids: x + x.gather(2, torch.zeros(x.shape[0], 1, 3, dtype=torch.long)).sum(-1, keepdim=True),
+        "picks tokens",
+    ),
     "tokens gathered": (lambda x, ids: x.gather(1, (ids % 1)[..., None].expand(-1, -1, WIDTH)), "picks tokens"),
     "pairs of positions": (
         lambda x, ids: x + (ids[:, :, None] - ids[:, None, :]).sum(-1, keepdim=True),

@@ -124,6 +124,20 @@ class PackedDecoder:
             given.update(zip(ROPE_INPUTS, tables, strict=True))
         return net.add(plugin, value, *attention_inputs(plugin, given))
 
+    def check_layers(self) -> None:
+        """Check that each layer has its KV cache: the runtime makes one for each.
+
+        Raises:
+            UnsupportedFact: layers do not attend to the tokens before, or are not counted from 0.
+        """
+        layers = self.facts.num_hidden_layers
+        if self._layers != set(range(layers)):
+            raise UnsupportedFact(
+                f"attentions of layers {sorted(self._layers)} have a KV cache, and TensorRT-LLM makes one for each of "
+                f"the model's {layers} layers",
+                remedy="models whose layers do not all attend to the tokens before are for targets without plugins",
+            )
+
     def _attention_inputs(self, net: Lowering) -> Mapping[str, Value]:
         if not self._inputs:
             for name, spec in attention_specs(self.facts.num_hidden_layers, version(self.options.version)).items():

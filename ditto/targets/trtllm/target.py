@@ -140,7 +140,9 @@ class TrtllmTarget(Target):
         drop_batch(program)
         net = Lowering(Network("llm"), program, weight_of)
         decoder = PackedDecoder(net, facts, limits, self.options)
-        return lower(program, decoder.table(), weight_of, "llm", net)
+        network = lower(program, decoder.table(), weight_of, "llm", net)
+        decoder.check_layers()
+        return network
 
     @override
     def lower_vision(self, program: Program, weight_of: WeightOf) -> Network:

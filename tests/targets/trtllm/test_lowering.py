@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import Phi3Config, Phi3ForCausalLM
+from transformers import MllamaForCausalLM, OPTConfig, OPTForCausalLM, Phi3Config, Phi3ForCausalLM
+from transformers.models.mllama.configuration_mllama import MllamaTextConfig
 
 from ditto.builders.llm import LlmBuilder
 from ditto.builders.pipeline import describe
@@ -57,7 +58,25 @@ def close(found, wanted, dtype=torch.float32):
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_prompts_and_generation_in_one_batch_give_hugging_faces_logits(name):
-    told = built(name)
+    check_generation(built(name))
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_blocks_that_flatten_their_tokens_generate_as_others_do(norm_first):
+    settings = {name: size for name, size in TEXT.items() if name not in ("intermediate_size", "num_key_value_heads")}
+    config = OPTConfig(**settings, ffn_dim=96, word_embed_proj_dim=64, do_layer_norm_before=norm_first)
+    check_generation(packed(made(OPTForCausalLM, config)))
+
+
+def test_a_layer_that_is_not_run_has_no_cache():
+    config = MllamaTextConfig(**TEXT, **rope(), cross_attention_layers=[1])
+    told = r"attentions of layers \[0\] have a KV cache, and TensorRT-LLM makes one for each of the model's 2 layers"
+    with pytest.raises(UnsupportedFact, match=told):
+        packed(made(MllamaForCausalLM, config))
+
+
+def check_generation(told):
+    """Two prompts, six tokens after each, and a prompt between them."""
     runtime = calls(told)
     rows = {"long": LONG + [20, 21, 22, 23, 24, 25], "short": SHORT + [30, 31, 32, 33, 34, 35]}
     wanted = {name: logits(told, row) for name, row in rows.items()}

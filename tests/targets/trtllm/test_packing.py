@@ -119,6 +119,8 @@ DROPS = {
     "the larger, and its error function": lambda x: torch.erf(torch.maximum(x, -x)),
     "a mean of each token": lambda x: x - x.mean(-1, keepdim=True),
     "a sum in another dtype": lambda x: x.sum((1, 2), dtype=torch.float64),
+    "tokens flattened, and back": lambda x: x.reshape(-1, 4).relu().view(x.shape) + x,
+    "heads flattened, and back": lambda x: x + x.reshape(-1, 2).relu().view(x.shape),
     "columns by number": lambda x: x.index_select(-1, torch.tensor([3, 0])),
 }
 
