@@ -351,14 +351,13 @@ def _index(call: Call) -> list[Layout]:
 
 @_rule(aten.gather)
 def _gather(call: Call) -> list[Layout]:
-    """Entries of the first operand, as many as there are indices: of its first tokens if there are fewer."""
+    """Entries of the first operand: of its first tokens, where there are fewer indices."""
     source, index, axis = call.first, call.given["index"], call.given["dim"]
     _unnamed(source, [axis], _PICKS)
     if call.tensors[0] not in call.layouts:
         return [call.of(index)]
-    rows = [(one if place != axis else ()) for place, one in enumerate(source)]
-    wanted = [(one if place != axis else ()) for place, one in enumerate(call.of(index))]
-    if [one for one in zip(rows, wanted, strict=True) if is_named(one[0]) and one[0] != one[1]]:
+    pairs = zip(source, call.of(index), strict=True)
+    if any(is_named(rows) and rows != chosen for rows, chosen in pairs):
         raise Mixes(_PICKS)
     return _kept_apart(broadcast([call.of(index)], [source]), _PICKS)
 
