@@ -1,5 +1,6 @@
 # make demo: build the bundled LLaVA's engines and let them describe pictures.
-# make test: linters, types, import layers, tests. Both set up their own environment; nothing but Python and pip is needed.
+# make test: linters, types, import layers, tests. make docs: the documentation site. All set up their own environment;
+# nothing but Python and pip is needed.
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -12,7 +13,7 @@ EXAMPLE := examples/shapes_llava
 SPREAD := --numprocesses auto --dist loadfile
 PROMPT := $$'USER: <image>\nDescribe this image. ASSISTANT:'
 
-.PHONY: demo test test-old check clean
+.PHONY: demo test test-old check docs clean
 .DELETE_ON_ERROR:
 
 # torch first and pinned: otherwise pip may bring gigabytes of another build of it.
@@ -48,6 +49,11 @@ test: check
 
 test-old: $(OLD_VENV)/.dev
 	$(OLD_VENV)/bin/python -m pytest -q $(SPREAD)
+
+# The documentation site, in build/site. Warnings are errors: a link that leads nowhere is one.
+docs: $(VENV)/.demo
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
 
 clean:
 	rm -rf build $(VENV) $(OLD_VENV)

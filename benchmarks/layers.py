@@ -3,7 +3,7 @@ the target `trtllm`, beside what TensorRT-LLM's own Llama holds.
 
     python -m benchmarks.layers
 
-Prints the tables of docs/layers.md. Nothing is compiled and no weights are needed.
+Prints the tables of benchmarks/LAYERS.md. Nothing is compiled and no weights are needed.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def table(data: dict[str, Any]) -> tuple[list[str], bool]:
         reached = reached and verdict != "missed"
         times = " | ".join(_told(row["cells"].get(name)) for name in CONTENDERS)
         label = f"{task['kind']}, batch {task['batch']}" + (f", {task['context']} tokens" if task["context"] else "")
-        lines.append(f"| {label} | {times} | {row['floor_ms']:.2f} | {wanted or ''} | {verdict} |")
+        lines.append(f"| {label} | {times} | {row['roofline_ms']:.2f} | {wanted or ''} | {verdict} |")
     cold = {name: start.get("cold_s") for name, start in data["startup"].items()}
     ours = cold.get("ditto")
     verdict = "reached" if ours is not None and ours <= WANTED_COLD_S else "missed"
@@ -127,7 +127,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--results", type=Path, help="default: FOLDER/results")
     parser.add_argument("--weights", choices=("inside", "outside"), default="inside")
-    parser.add_argument("--seconds", type=float, default=240, help="then no measurement of a rival begins")
+    parser.add_argument("--seconds", type=float, default=240, help="then no measurement of a baseline begins")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--write-checkpoint", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -83,7 +83,10 @@ def test_modules_and_public_names_are_documented(module):
             assert ast.get_docstring(node), f"{node.name} has no docstring"
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/using.md", "docs/trtllm.md"])
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_between_documents_lead_somewhere(document):
     for target in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / document).read_text()):
         assert ((ROOT / document).parent / target).exists(), f"{document} links to {target}"
@@ -96,7 +99,7 @@ def test_the_readme_names_commands_that_exist():
         assert command in targets
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/trtllm.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_commands_in_documents_are_understood(document):
     from ditto.cli.main import parser
 

@@ -1,4 +1,4 @@
-"""Wall time of work on a device: the median of repeats, the device idle before and after each."""
+"""Wall time of work on a device: the median of repeats, with an idle device before and after each."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Callable
 
 import torch
 
-# Whatever has taken this long is not repeated again.
+# Work that has taken this long is not repeated.
 _ENOUGH_SECONDS = 5.0
-# Work shorter than this is timed in bursts, so that reading the clock does not count.
+# Shorter work is timed in bursts, so that the cost of reading the clock vanishes.
 _BURST_SECONDS = 0.05
 
 
 def wait_for(device: torch.device) -> None:
-    """Return when a device has done all its work."""
+    """Wait until a device is idle."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def milliseconds(work: Callable[[], object], device: torch.device, repeats: int = 5, burst: bool = False) -> float:
-    """The median time of `work`, which has run before.
+    """The median time of `work` in milliseconds; run it once before.
 
     Args:
-        repeats: at most; fewer where they take long.
-        burst: work that leaves results on the device may run several times between two looks at the clock.
+        repeats: at most; fewer if they take long.
+        burst: run `work` several times between two readings of the clock, where results stay on the device.
     """
     count = 1
     if burst:

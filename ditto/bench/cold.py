@@ -1,4 +1,4 @@
-"""From starting a process to a first token.
+"""Cold start: from starting a process to a first token.
 
 `python -m ditto.bench.cold tree OUT SESSION`, or `python -m ditto.bench.cold model MODEL DTYPE`.
 """
@@ -21,12 +21,12 @@ def cold_seconds(*arguments: str) -> float:
     """Start a process for `arguments` and wait for its first token.
 
     Raises:
-        RuntimeError: the process fails, or takes minutes.
+        RuntimeError: the process fails, or takes several minutes.
     """
     command = [sys.executable, "-m", "ditto.bench.cold", *arguments]
     start = time.perf_counter()
     with (
-        tempfile.TemporaryFile("w+", errors="replace") as errors,  # a pipe that nobody reads may fill up
+        tempfile.TemporaryFile("w+", errors="replace") as errors,  # an unread pipe may fill up
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
     ):
         watch = threading.Timer(_LONGEST_SECONDS, process.kill)
@@ -37,29 +37,29 @@ def cold_seconds(*arguments: str) -> float:
             seconds = next((time.perf_counter() - start for _ in lines), None)
             process.wait()
         finally:
-            watch.cancel()  # whatever ends the wait: a timer that runs keeps this process
+            watch.cancel()  # a running timer would keep this process alive
         errors.seek(0)
-        told = errors.read()
+        messages = errors.read()
     if process.returncode or seconds is None:
-        last = (told.strip().splitlines() or ["no message"])[-1]
+        last = (messages.strip().splitlines() or ["no message"])[-1]
         raise RuntimeError(f"the new process ended with {process.returncode}: {last}")
     return seconds
 
 
 def main(kind: str, what: str, how: str) -> None:
-    """Make a first token of a short prompt, with a picture where the model takes one; a tree as `ditto run` does. The
-    modules of both are compiled only once."""
+    """Generate a first token after a short prompt, with an image if the model has a vision tower. A tree starts as it
+    does in `ditto run`; bytecode is cached for both."""
     keep_bytecode()
     if kind == "tree":
         collect_seldom()
         if how != "reference":
             start_driver()
-    from ditto.bench.first import first_token, first_token_of_model, open_contender
+    from ditto.bench.first import first_token, first_token_of_model, open_system
     from ditto.engine import EngineTree
 
     if kind == "tree":
         tree = EngineTree.open(what)
-        token = first_token(open_contender(tree, how), tree)
+        token = first_token(open_system(tree, how), tree)
     else:
         token = first_token_of_model(what, how)
     print(FIRST_TOKEN, token, flush=True)

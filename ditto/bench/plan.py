@@ -1,4 +1,4 @@
-"""What is measured, cut to what a tree takes."""
+"""The tasks to measure, within the limits of a tree."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ VISION, PREFILL, DECODE, ANSWER = "vision", "prefill", "decode", "answer"
 
 @frozen
 class Task:
-    """One thing to measure.
+    """One measurement.
 
     Args:
-        kind: `vision`: pictures to features; `prefill`: a prompt to its first token; `decode`: one more token of each
-            row; `answer`: a picture and a prompt to `new_tokens` tokens, end to end.
-        batch: pictures, or rows.
+        kind: `vision`: images to features; `prefill`: a prompt to its first token; `decode`: one more token per row;
+            `answer`: an image and a prompt to `new_tokens` tokens, end to end.
+        batch: images, or rows.
         context: tokens of each prompt, 0 for vision.
         new_tokens: of each row.
     """
@@ -32,14 +32,14 @@ class Task:
 
 @frozen
 class Plan:
-    """What to measure. Empty tuples and 0 stand for what suits the tree.
+    """What to measure. Empty tuples select values that suit the tree.
 
     Args:
-        batches: rows and pictures per call.
+        batches: rows and images per call.
         contexts: tokens of the prompts.
-        new_tokens: that decoding is measured over, and of an answer.
-        repeats: of each measurement at most; the median counts.
-        seconds: after which no measurement of a rival begins.
+        new_tokens: steps that decode is averaged over, and tokens of an answer.
+        repeats: of each measurement, at most; the median is reported.
+        seconds: after this, no measurement of a baseline is started.
     """
 
     batches: tuple[int, ...] = ()
@@ -49,10 +49,10 @@ class Plan:
     seconds: float = 420.0
 
     def fitted(self, tree: EngineTree) -> Plan:
-        """The plan with everything decided.
+        """The plan with all values resolved.
 
         Raises:
-            ConfigError: it asks for more than the tree takes.
+            ConfigError: it exceeds the limits of the tree.
         """
         if min(self.repeats, self.new_tokens) < 1:
             raise ConfigError(
@@ -63,18 +63,18 @@ class Plan:
         wrong = [size for size in self.batches if not 1 <= size <= limits.max_batch_size]
         if wrong:
             raise ConfigError(
-                f"a batch of {wrong[0]} is not what the engine takes: 1 to {limits.max_batch_size}",
+                f"batch {wrong[0]} is outside of the engine's range: 1 to {limits.max_batch_size}",
                 remedy="choose others with --batch, or build with a larger --batch",
             )
         batches = self.batches or tuple(sorted({1, min(4, limits.max_batch_size), limits.max_batch_size}))
         room = min(limits.max_input_len, limits.max_seq_len - self.new_tokens - 1)
         too_long = [size for size in self.contexts if not 1 <= size <= room]
         if too_long or room < 1:
+            length = too_long[0] if too_long else 1
             raise ConfigError(
-                f"a prompt of {too_long[0] if too_long else 1} tokens and {self.new_tokens} new ones are more than the "
-                "engine takes",
-                remedy=f"it takes prompts of {limits.max_input_len} and sequences of {limits.max_seq_len} tokens: "
-                "choose with --context and --new-tokens",
+                f"a prompt of {length} tokens with {self.new_tokens} new ones exceeds the limits of the engine",
+                remedy=f"it accepts prompts of {limits.max_input_len} and sequences of {limits.max_seq_len} tokens: "
+                "lower --context or --new-tokens",
             )
         contexts = self.contexts or tuple(sorted({min(600, room), *([room] if room >= 1200 else [])}))
         return evolve(self, batches=batches, contexts=contexts)

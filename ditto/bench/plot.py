@@ -1,4 +1,4 @@
-"""A report as a picture: bars of each task's time, per contender, beside the floor."""
+"""A report as a bar chart: the time of each task per system, with the roofline."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def plot(report: Report, path: Path) -> None:
         bars = axes.barh(offsets, times, thick, label=name)
         axes.bar_label(bars, [f"{time:.3g} ms" if time else "-" for time in times], padding=3, fontsize=7)
     for place, row in zip(places, report.rows, strict=True):
-        label = "floor of the device" if place == 0 else ""  # once in the legend
-        axes.vlines(row.floor_ms, place - _WIDTH / 2, place + _WIDTH / 2, "black", linewidth=2, label=label)
+        label = "roofline" if place == 0 else ""  # once in the legend
+        axes.vlines(row.roofline_ms, place - _WIDTH / 2, place + _WIDTH / 2, "black", linewidth=2, label=label)
     axes.set_yticks(list(places), [title(row.task) for row in report.rows])
     axes.invert_yaxis()
     axes.set_xscale("log")

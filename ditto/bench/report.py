@@ -1,4 +1,4 @@
-"""What was measured: as a table, and as JSON."""
+"""The results of a run, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Any
 
 from attrs import asdict, define, field, frozen
 
-from ditto.bench.ceilings import Ceilings
+from ditto.bench.peak_rates import PeakRates
 from ditto.bench.plan import ANSWER, DECODE, VISION, Task
 
 
 @frozen
 class Cell:
-    """A contender's time for a task, or why there is none.
+    """The time of one system for one task, or the reason why there is none.
 
     Args:
-        ms: median; of decoding per step, of everything else for the whole.
-        failure: what went wrong, or why it was left out.
+        ms: median milliseconds: per step for decode, for the whole task otherwise.
+        failure: the error, or why the task was skipped.
     """
 
     ms: float | None = None
@@ -25,15 +25,15 @@ class Cell:
 
 @define
 class Row:
-    """A task, its floor, and each contender's cell.
+    """A task, its roofline, and the cell of each system.
 
     Args:
-        floor_ms: the time that the device's measured ceilings leave for it.
-        bytes, flops: that the floor follows from.
+        roofline_ms: the least time at the device's measured peak rates.
+        bytes, flops: the memory traffic and operations of that roofline.
     """
 
     task: Task
-    floor_ms: float
+    roofline_ms: float
     bytes: float
     flops: float
     cells: dict[str, Cell] = field(factory=dict)
@@ -47,20 +47,20 @@ class Row:
         return tokens / cell.ms * 1e3
 
     def share(self, name: str) -> float | None:
-        """How much of what the device can do at most was reached, 0 to 1."""
+        """The share of the roofline that was reached, 0 to 1."""
         ms = self.cells.get(name, Cell()).ms
-        return None if ms is None else self.floor_ms / ms
+        return None if ms is None else self.roofline_ms / ms
 
 
 @define
 class Startup:
-    """How a contender comes up.
+    """Start-up of a system.
 
     Args:
-        load_s: from nothing to a first token, in a process that has its libraries.
-        cold_s: from starting a new process to a first token.
-        memory_bytes: on a GPU what it holds there when all is measured; on a CPU the process's peak so far.
-        failure: what went wrong.
+        load_s: seconds from opening to a first token, in a process that has imported its libraries.
+        cold_s: seconds from starting a new process to a first token.
+        memory_bytes: GPU memory in use at the end of the run; on a CPU the peak of the process so far.
+        failure: the error, if there was one.
     """
 
     load_s: float | None = None
@@ -71,13 +71,13 @@ class Startup:
 
 @define
 class Report:
-    """A whole run.
+    """The results of a run.
 
     Args:
-        tree, model, session, device, dtype: what was measured, where.
-        versions: of what took part.
-        ceilings: of the device.
-        startup: by contender.
+        tree, model, session, device, dtype: what was measured, and where.
+        versions: of the libraries involved.
+        peak_rates: of the device.
+        startup: by system.
         rows: in the order of measuring.
     """
 
@@ -87,21 +87,21 @@ class Report:
     device: str
     dtype: str
     versions: dict[str, str]
-    ceilings: Ceilings
+    peak_rates: PeakRates
     startup: dict[str, Startup] = field(factory=dict)
     rows: list[Row] = field(factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, with what follows from the times."""
+        """The whole report, with rates and shares."""
         data = asdict(self)
         for row, made in zip(self.rows, data["rows"], strict=True):
             for name, cell in made["cells"].items():
-                cell["tokens_per_s"], cell["share_of_ceiling"] = row.tokens_per_s(name), row.share(name)
+                cell["tokens_per_s"], cell["share_of_roofline"] = row.tokens_per_s(name), row.share(name)
         return data
 
     @property
     def failures(self) -> list[str]:
-        """One sentence for each thing that could not be measured."""
+        """One sentence for each measurement that failed."""
         found = [f"{name}, start: {start.failure}" for name, start in self.startup.items() if start.failure]
         for row in self.rows:
             label = title(row.task)
@@ -109,17 +109,17 @@ class Report:
         return found
 
     def text(self) -> str:
-        """A table that a person reads."""
+        """The report as a table for a terminal."""
         names = list(self.startup)
-        gb, tera = self.ceilings.bytes_per_s / 1e9, self.ceilings.flops_per_s / 1e12
+        gb, tera = self.peak_rates.bytes_per_s / 1e9, self.peak_rates.flops_per_s / 1e12
         parts = (f"{name} {version}" for name, version in self.versions.items())
         head = [
             f"{self.tree}   session {self.session}, {self.dtype}, {self.device}",
             ", ".join(parts),
-            f"ceilings: {gb:.0f} GB/s, {tera:.2f} TFLOP/s",
+            f"peak rates: {gb:.0f} GB/s, {tera:.2f} TFLOP/s",
             "",
         ]
-        lines = [["", *names, "floor", "of ceiling", "tokens/s"]]
+        lines = [["", *names, "roofline", "of roofline", "tokens/s"]]
         for row in self.rows:
             first = names[0] if names else ""
             share, rate = row.share(first), row.tokens_per_s(first)
@@ -127,7 +127,7 @@ class Report:
                 [
                     title(row.task),
                     *(_ms(row.cells.get(name, Cell()).ms) for name in names),
-                    _ms(row.floor_ms),
+                    _ms(row.roofline_ms),
                     "-" if share is None else f"{share:.0%}",
                     "" if rate is None else f"{rate:.0f}",
                 ]
@@ -148,11 +148,11 @@ _STARTUP = (
 
 
 def title(task: Task) -> str:
-    """A task in words."""
+    """The name of a task in tables."""
     if task.kind == VISION:
         return f"vision, batch {task.batch}"
     if task.kind == ANSWER:
-        return f"answer, batch {task.batch}, a picture each, {task.new_tokens} tokens"
+        return f"answer, batch {task.batch}, an image each, {task.new_tokens} tokens"
     if task.kind == DECODE:
         return f"decode after {task.context} tokens, batch {task.batch}, per step"
     return f"prefill of {task.context} tokens, batch {task.batch}"

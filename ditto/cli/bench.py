@@ -9,7 +9,7 @@ from pathlib import Path
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Describe the command."""
-    text = "Measure a tree's speed and memory, beside Hugging Face on the same weights if asked."
+    text = "Measure the speed and memory of a tree and, on request, of Hugging Face on the same weights."
     parser = commands.add_parser("bench", help="measure speed and memory", description=text)
     parser.add_argument("tree", metavar="OUT", type=Path, help="an engine tree")
     parser.add_argument(
@@ -17,23 +17,39 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="MODEL",
         nargs="?",
         const="manifest",
-        help="measure Hugging Face too: a folder or hub id (default: what the tree was built from)",
+        help="also measure Hugging Face: a folder or hub id (default: the checkpoint that the tree was built from)",
     )
-    parser.add_argument("--session", choices=("auto", "reference", "tensorrt"), default="auto", help="what runs it")
-    parser.add_argument("--batch", type=int, nargs="+", default=[], metavar="N", help="batches (default: 1, 4, most)")
-    parser.add_argument("--context", type=int, nargs="+", default=[], metavar="N", help="prompt lengths (default 600)")
-    parser.add_argument("--new-tokens", type=int, default=128, metavar="N", help="of an answer (default 128)")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="the median counts (default 5)")
     parser.add_argument(
-        "--seconds", type=float, default=420, metavar="S", help="then no measurement of a rival begins (default 420)"
+        "--session", choices=("auto", "reference", "tensorrt"), default="auto", help="what runs the tree"
     )
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures here, as they come")
-    parser.add_argument("--plot", metavar="FILE.png", type=Path, help="draw the times here")
+    parser.add_argument(
+        "--batch", type=int, nargs="+", default=[], metavar="N", help="batch sizes (default: 1, 4 and the largest)"
+    )
+    parser.add_argument("--context", type=int, nargs="+", default=[], metavar="N", help="prompt lengths (default 600)")
+    parser.add_argument("--new-tokens", type=int, default=128, metavar="N", help="tokens of an answer (default 128)")
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=5,
+        metavar="N",
+        help="repeats of each measurement; the median is reported (default 5)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=420,
+        metavar="S",
+        help="after this, no measurement of a baseline is started (default 420)",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", type=Path, help="write the figures to this file after each measurement"
+    )
+    parser.add_argument("--plot", metavar="FILE.png", type=Path, help="draw the times into this file")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the table; exit code 1 if something of the tree could not be measured."""
+    """Print the table; exit code 1 if a measurement of the tree failed."""
     from ditto.bench.plan import Plan
     from ditto.bench.plot import MARK, plot, require
     from ditto.bench.report import Report

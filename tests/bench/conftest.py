@@ -1,4 +1,4 @@
-"""A tiny LLaVA on disk, its tree, and both as contenders."""
+"""A tiny LLaVA on disk, its tree, and both as systems."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ditto import LlavaModel
-from ditto.bench.contender import TreeContender, open_endless
-from ditto.bench.rivals import EagerRival
+from ditto.bench.baselines import EagerBaseline
+from ditto.bench.system import TreeSystem, open_endless
 from ditto.verify.model import load
 from tests.support.models import llava
 
@@ -29,9 +29,9 @@ def saved_tree(saved_llava, tmp_path_factory):
 
 @pytest.fixture
 def ours(saved_tree):
-    return TreeContender(open_endless(saved_tree, "reference"))
+    return TreeSystem(open_endless(saved_tree, "reference"))
 
 
 @pytest.fixture
 def eager(saved_llava):
-    return EagerRival(load(saved_llava, torch.float32, torch.device("cpu")), torch.device("cpu"))
+    return EagerBaseline(load(saved_llava, torch.float32, torch.device("cpu")), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""A new process makes a first token, and its failure is told."""
+"""A new process generates a first token, and its failure is reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_model_in_a_new_process(saved_llava):
     assert 0.5 < cold_seconds("model", str(saved_llava), "float32") < 240
 
 
-def test_a_failure_is_told(tmp_path):
+def test_a_failure_is_on_progress(tmp_path):
     with pytest.raises(RuntimeError, match="ended with 1"):
         cold_seconds("tree", str(tmp_path), "reference")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ditto.bench.first import first_token, first_token_of_model, open_contender
+from ditto.bench.first import first_token, first_token_of_model, open_system
 from ditto.verify import inputs
 
 
@@ -16,4 +16,4 @@ def test_a_first_token_of_a_model(saved_llava, eager):
 
 def test_a_first_token_of_a_tree(saved_tree, eager):
     wanted = eager.answer(inputs.prompts(saved_tree, 1, 16), 1)[0][0]
-    assert first_token(open_contender(saved_tree, "reference"), saved_tree) == wanted
+    assert first_token(open_system(saved_tree, "reference"), saved_tree) == wanted

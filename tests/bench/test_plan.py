@@ -16,7 +16,7 @@ def test_everything_is_measured_that_the_tree_has(llava_tree):
     assert plan.tasks(llava_tree)[-1] == Task(ANSWER, 2, rows_per_picture(llava_tree) + 24, 8)
 
 
-def test_a_text_model_sees_no_pictures(llama_tree):
+def test_a_text_model_has_no_vision_tasks(llama_tree):
     plan = Plan(new_tokens=8, contexts=(5, 9), batches=(2,)).fitted(llama_tree)
     assert rows_per_picture(llama_tree) == 0
     assert plan.tasks(llama_tree) == [
@@ -30,10 +30,10 @@ def test_a_text_model_sees_no_pictures(llama_tree):
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        (Plan(batches=(3,)), "a batch of 3 is not what the engine takes: 1 to 2"),
-        (Plan(batches=(0,)), "a batch of 0"),
-        (Plan(contexts=(40,), new_tokens=30), "a prompt of 40 tokens and 30 new ones"),
-        (Plan(new_tokens=64), "a prompt of 1 tokens and 64 new ones"),
+        (Plan(batches=(3,)), "batch 3 is outside of the engine's range: 1 to 2"),
+        (Plan(batches=(0,)), "batch 0"),
+        (Plan(contexts=(40,), new_tokens=30), "a prompt of 40 tokens with 30 new ones"),
+        (Plan(new_tokens=64), "a prompt of 1 tokens with 64 new ones"),
     ],
 )
 def test_what_does_not_fit_is_refused(plan, message, llava_tree):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ditto.bench.ceilings import Ceilings
+from ditto.bench.peak_rates import PeakRates
 from ditto.bench.plan import DECODE, Task
 from ditto.bench.plot import plot, require
 from ditto.bench.report import Cell, Report, Row, Startup
@@ -22,9 +22,9 @@ def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):
 
 
 def test_a_plot_is_a_png(tmp_path):
-    report = Report("out", "a model", "reference", "cpu", "float16", {}, Ceilings(1e9, 1e9))
-    report.startup = {"ditto": Startup(), "rival": Startup()}
-    cells = {"ditto": Cell(ms=4.0), "rival": Cell(failure="no time left")}
+    report = Report("out", "a model", "reference", "cpu", "float16", {}, PeakRates(1e9, 1e9))
+    report.startup = {"ditto": Startup(), "baseline": Startup()}
+    cells = {"ditto": Cell(ms=4.0), "baseline": Cell(failure="no time left")}
     report.rows = [Row(Task(DECODE, 1, 600, 128), 3.0, 1.0, 1.0, cells)]
     if importlib.util.find_spec("matplotlib") is None:
         with pytest.raises(MissingLibraryError):

@@ -1,4 +1,4 @@
-"""Hugging Face on the same weights: as most people run it, and as fast as it goes without another engine.
+"""Baselines: Hugging Face on the same weights, eager and compiled.
 
 B rows, S tokens of a prompt.
 """
@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from ditto.bench.contender import Contender
+from ditto.bench.system import System
 from ditto.verify.inputs import Prompts
 from ditto.verify.model import vision_of
 
 Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-class EagerRival(Contender):
-    """Hugging Face's `generate` as it comes."""
+class EagerBaseline(System):
+    """Hugging Face's eager `generate`."""
 
     name = "hugging face"
 
@@ -52,7 +52,7 @@ class EagerRival(Contender):
         return [tuple(row) for row in made[:, ids.shape[1] :].tolist()]
 
 
-class CompiledRival(Contender):
+class CompiledBaseline(System):
     """A static KV cache, and `torch.compile` for the tower and for the step of one token, as CUDA graphs on a GPU.
 
     Prompts run eagerly, as they do in Hugging Face's own use of a static cache. Tokens stay on the device until the

@@ -1,11 +1,11 @@
-"""A tree as a contender gives Hugging Face's tokens, and no token ends its answers."""
+"""A tree as a system gives Hugging Face's tokens, and no token ends its answers."""
 
 from __future__ import annotations
 
 import torch
 from attrs import evolve
 
-from ditto.bench.contender import open_endless
+from ditto.bench.system import open_endless
 from ditto.verify import inputs
 
 
@@ -15,7 +15,7 @@ def test_it_answers_as_hugging_face_does(ours, eager, saved_tree):
         assert ours.answer(given, 6) == eager.answer(given, 6)
 
 
-def test_pictures_become_features(ours, saved_tree, eager):
+def test_images_become_features(ours, saved_tree, eager):
     pixels = inputs.pictures(saved_tree, 2)
     assert torch.allclose(ours.features(pixels), eager.features(pixels), atol=1e-4)
 

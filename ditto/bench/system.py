@@ -1,4 +1,4 @@
-"""Who is measured: an engine tree in a session. B rows, S tokens of a prompt."""
+"""A system under test: something that encodes images and generates tokens."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from ditto.verify.inputs import Prompts
 from ditto.verify.tree import requests_of
 
 
-class Contender(ABC):
-    """Turns pictures into features and prompts into tokens."""
+class System(ABC):
+    """A system under test."""
 
     name: str
     device: torch.device
 
     @abstractmethod
     def features(self, pixels: Tensor) -> object:
-        """Features of pictures, left where they are computed."""
+        """Image features, left on the device that computes them."""
 
     @abstractmethod
     def answer(self, prompts: Prompts, new_tokens: int) -> list[tuple[int, ...]]:
-        """The most likely `new_tokens` tokens of each prompt, on the host; end tokens do not end a row."""
+        """The `new_tokens` greedy tokens of each prompt, on the host; end tokens do not end a row."""
 
 
-class TreeContender(Contender):
-    """A session of an engine tree."""
+class TreeSystem(System):
+    """An engine tree in a session."""
 
     name = "ditto"
 
@@ -51,7 +51,7 @@ class TreeContender(Contender):
 
 
 def open_endless(tree: EngineTree, name: str) -> Session:
-    """A session of a tree whose answers no token ends."""
+    """A session in which no token ends an answer."""
     tokens = tree.manifest.tokens
     if tokens is not None:
         tree = evolve(tree, manifest=evolve(tree.manifest, tokens=evolve(tokens, end=[])))

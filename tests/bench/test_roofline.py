@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ditto import LlavaModel, LlmBuilder
 from ditto.arguments import DynamicDimension, TensorTypeHint
-from ditto.bench.floors import Cost, Floors, vision_cost
 from ditto.bench.plan import ANSWER, DECODE, PREFILL, VISION, Task
+from ditto.bench.roofline import Cost, Roofline, vision_cost
 from ditto.runtime.weights import network_of
 from tests.support.models import image_features, llama, llava
 from tests.support.trees import llava_tree
@@ -28,10 +28,10 @@ def test_vision_costs_what_pytorch_counts(tmp_path):
     model = llava(vision_feature_layer=-1)  # so that PyTorch, too, computes no layer in vain
     tree = llava_tree(tmp_path / "tree", vision_feature_layer=-1)
     counted = flops_of(lambda: image_features(model, torch.zeros(2, 3, 28, 28)))
-    assert Floors(tree).of(Task(VISION, 2)).flops == pytest.approx(counted, rel=0.02)
+    assert Roofline(tree).of(Task(VISION, 2)).flops == pytest.approx(counted, rel=0.02)
 
 
-def test_pictures_are_counted_by_whatever_name_their_number_has(tmp_path):
+def test_images_are_counted_whatever_the_batch_dimension_is_called(tmp_path):
     hint = TensorTypeHint((DynamicDimension("images", 1, 2, 3), 3, 28, 28), torch.float32)
     model = llava(vision_feature_layer=-1)
     builder = LlavaModel.from_model(model).with_batch(3).with_target("tensorrt-rtx").vision
@@ -49,19 +49,23 @@ def test_prefill_costs_what_pytorch_counts_and_somebody_wants(llama_tree, tmp_pa
     needless = sum(part.numel() for part in (block.self_attn.o_proj.weight, *block.mlp.parameters())) * 2 * 2 * 15
     wanted = counted - unseen - needless
     for tree in (llama_tree, LlmBuilder.from_model(model).with_weights("outside").build(tmp_path / "outside")):
-        assert Floors(tree).of(Task(PREFILL, 2, 16, 1)).flops == pytest.approx(wanted, rel=0.005)
+        assert Roofline(tree).of(Task(PREFILL, 2, 16, 1)).flops == pytest.approx(wanted, rel=0.005)
 
 
 def test_a_step_reads_every_matrix_and_the_cache_once(llama_tree):
     model = llama()
     matrices = sum(part.numel() for name, part in model.named_parameters() if part.dim() > 1 and "embed" not in name)
     cache = 3 * (10 + 4) * 2 * 2 * 2 * 16  # rows, tokens in the middle, keys and values, layers, KV heads, head width
-    found = Floors(llama_tree).of(Task(DECODE, 3, 10, 8))
+    found = Roofline(llama_tree).of(Task(DECODE, 3, 10, 8))
     assert found.bytes == 4 * (matrices + cache)
 
 
 def test_an_answer_is_its_parts(saved_tree):
-    floors = Floors(saved_tree)
-    parts = floors.of(Task(VISION, 2)) + floors.of(Task(PREFILL, 2, 40, 1)) + floors.of(Task(DECODE, 2, 40, 8)).times(7)
-    assert floors.of(Task(ANSWER, 2, 40, 8)) == parts
+    roofline = Roofline(saved_tree)
+    parts = (
+        roofline.of(Task(VISION, 2))
+        + roofline.of(Task(PREFILL, 2, 40, 1))
+        + roofline.of(Task(DECODE, 2, 40, 8)).times(7)
+    )
+    assert roofline.of(Task(ANSWER, 2, 40, 8)) == parts
     assert Cost(1, 2).times(3) == Cost(3, 6)

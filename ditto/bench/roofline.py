@@ -1,4 +1,4 @@
-"""What each task cannot do without: bytes moved and operations, counted from a tree's networks."""
+"""Roofline: the memory traffic and operations that each task needs, counted from the networks of a tree."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ditto.verify.inputs import rows_per_picture
 
 @frozen
 class Cost:
-    """Bytes that come from memory at least once, and operations (two per multiply-add)."""
+    """Bytes read from memory at least once, and floating-point operations (two per multiply-add)."""
 
     bytes: float = 0.0
     flops: float = 0.0
@@ -28,20 +28,20 @@ class Cost:
         return Cost(self.bytes + other.bytes, self.flops + other.flops)
 
     def times(self, count: float) -> Cost:
-        """The cost of doing it so many times."""
+        """The cost of `count` repetitions."""
         return Cost(self.bytes * count, self.flops * count)
 
 
 @frozen
-class LlmFacts:
-    """What a decoder's cost follows from.
+class DecoderCost:
+    """The sizes that determine the cost of a decoder.
 
     Args:
-        weights: numbers in matrices that every token passes.
-        last: numbers in those that only the last tokens pass: the output embedding, and what stands between the last
-            attention and it.
-        layers, width, kv_width: layers; columns of all query heads, and of all key heads.
-        item_bytes: bytes of a number.
+        weights: parameters of the matrices that every token is multiplied with.
+        last: parameters of those that only last tokens are multiplied with: the output embedding, and the layers
+            between it and the last attention.
+        layers, width, kv_width: number of layers; total size of the query heads, and of the key heads.
+        item_bytes: bytes per value.
     """
 
     weights: int
@@ -52,15 +52,15 @@ class LlmFacts:
     item_bytes: int
 
     @staticmethod
-    def of(tree: EngineTree) -> LlmFacts:
-        """The facts of a tree's decoder."""
+    def of(tree: EngineTree) -> DecoderCost:
+        """The decoder of a tree."""
         config = tree.config("llm")["pretrained_config"]
         network = network_of(tree, "llm")
         tokens = str(network.inputs["input_ids"].shape[-1])
         passed = {True: 0, False: 0}
         for size, made in _matrices(network):
             passed[isinstance(made.numel, DimExpr) and tokens in made.numel.names] += size
-        return LlmFacts(
+        return DecoderCost(
             weights=passed[True],
             last=passed[False],
             layers=config["num_hidden_layers"],
@@ -70,50 +70,50 @@ class LlmFacts:
         )
 
     def prefill(self, batch: int, tokens: int) -> Cost:
-        """A prompt of each row: weights once, causal attention half of the square."""
+        """One prompt per row: weights read once, causal attention over half of the square."""
         products = 2.0 * batch * (tokens * self.weights + self.last)
         attention = 2.0 * batch * self.layers * self.width * tokens * tokens
         cache = 2 * batch * tokens * self.layers * self.kv_width
         return Cost((self.weights + self.last + cache) * self.item_bytes, products + attention)
 
     def decode(self, batch: int, context: float) -> Cost:
-        """One token of each row: weights once, each row's cache once."""
+        """One token per row: weights read once, the cache of each row read once."""
         products = 2.0 * batch * (self.weights + self.last)
         attention = 4.0 * batch * self.layers * self.width * context
         cache = 2 * batch * context * self.layers * self.kv_width
         return Cost((self.weights + self.last + cache) * self.item_bytes, products + attention)
 
 
-class Floors:
-    """Costs of a tree's tasks."""
+class Roofline:
+    """The costs of the tasks of a tree."""
 
     def __init__(self, tree: EngineTree) -> None:
-        self._llm = LlmFacts.of(tree)
+        self._llm = DecoderCost.of(tree)
         self._vision = network_of(tree, "vision") if rows_per_picture(tree) else None
 
     def of(self, task: Task) -> Cost:
-        """What `task` costs at least; of decoding one step in the middle."""
+        """The least cost of `task`; for decode, of a step in the middle."""
         middle = task.context + task.new_tokens / 2
         if task.kind == VISION:
-            return self._seen(task.batch)
+            return self._vision_cost(task.batch)
         if task.kind == PREFILL:
             return self._llm.prefill(task.batch, task.context)
         if task.kind == DECODE:
             return self._llm.decode(task.batch, middle)
         assert task.kind == ANSWER
         steps = self._llm.decode(task.batch, middle).times(task.new_tokens - 1)
-        return self._seen(task.batch) + self._llm.prefill(task.batch, task.context) + steps
+        return self._vision_cost(task.batch) + self._llm.prefill(task.batch, task.context) + steps
 
-    def _seen(self, pictures: int) -> Cost:
+    def _vision_cost(self, images: int) -> Cost:
         assert self._vision is not None
-        return vision_cost(self._vision, pictures)
+        return vision_cost(self._vision, images)
 
 
-def vision_cost(network: Network, pictures: int) -> Cost:
-    """The weights once, and the products, convolutions and attention of a network without a cache."""
+def vision_cost(network: Network, images: int) -> Cost:
+    """Weights read once; matrix multiplications, convolutions and attention of a network without a cache."""
 
     (given,) = network.inputs.values()
-    sizes = {str(given.shape[0]): pictures}  # whatever the number of pictures is called
+    sizes = {str(given.shape[0]): images}  # whatever the batch dimension is called
 
     def shape(name: str) -> list[int]:
         return [evaluate(dim, sizes) for dim in network.value(name).spec.shape]
@@ -133,10 +133,10 @@ def vision_cost(network: Network, pictures: int) -> Cost:
 
 
 def _matrices(network: Network) -> Iterator[tuple[int, Spec]]:
-    """Numbers in each matrix of the checkpoint that products take whole, and what the product gives; tables that rows
-    are gathered from are none."""
+    """For each checkpoint matrix that is an operand of a matrix multiplication: its number of parameters, and the type
+    of the product. Tables that rows are gathered from do not count."""
     looked_up = {node.inputs[0] for node in network.nodes if isinstance(node.layer, Gather)}
-    matrix_of: dict[str, str] = {}  # what is nothing but a matrix in another shape
+    matrix_of: dict[str, str] = {}  # reshaped matrices, by value
     sizes: dict[str, int] = {}
     for node in network.nodes:
         (made, *_) = node.outputs

@@ -1,18 +1,18 @@
-"""The rivals do what Hugging Face's `generate` does."""
+"""The baselines do what Hugging Face's `generate` does."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from ditto.bench.rivals import CompiledRival
+from ditto.bench.baselines import CompiledBaseline
 from ditto.verify import inputs
 
 
 @pytest.fixture
 def static(eager):
     """A static cache, and no compiler: what is compiled is the same function."""
-    return CompiledRival(eager.model, torch.device("cpu"), compiled=lambda work: work)
+    return CompiledBaseline(eager.model, torch.device("cpu"), compiled=lambda work: work)
 
 
 def test_a_static_cache_gives_the_tokens_of_generate(static, eager, saved_tree):
