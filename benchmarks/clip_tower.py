@@ -1,6 +1,6 @@
 """Build time and peak memory of a CLIP-L/14-336 tower (304 M parameters, random float16 weights).
 
-    python -m benchmarks.clip_tower [--work build/benchmarks] [--weights outside] [--report FILE]
+    python -m benchmarks.clip_tower [--work build/benchmarks] [--weights external] [--report FILE]
 
 Prints seconds per stage, from the end of the imports, and peak resident memory above what the imports took, beside
 the weights' size. FILE takes the whole build's as JSON.
@@ -45,7 +45,7 @@ def checkpoint(work: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build/benchmarks"))
-    parser.add_argument("--weights", choices=("inside", "outside"), default="inside")
+    parser.add_argument("--weights", choices=("embedded", "external"), default="embedded")
     parser.add_argument("--report", type=Path)
     options = parser.parse_args()
     folder = checkpoint(options.work)

@@ -89,9 +89,9 @@ def networks() -> dict[str, Network]:
         "llm of trtllm": llm.with_target("trtllm"),
     }
     made = {name: describe(builder.job(builder.resolved_target())) for name, builder in builders.items()}
-    for builder in (builders["vision"].with_weights("outside"), llm.with_weights("outside")):
+    for builder in (builders["vision"].with_weights("external"), llm.with_weights("external")):
         described = describe_all(builder.job(builder.resolved_target()))
-        made.update((f"{name}, weights outside", network) for name, (_, network) in described.items())
+        made.update((f"{name}, external weights", network) for name, (_, network) in described.items())
     return made
 
 

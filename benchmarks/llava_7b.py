@@ -29,8 +29,8 @@ def commands(checkpoint: Path, out: Path) -> Mapping[str, list[str]]:
     return {
         "copy": ["cp", "-r", str(checkpoint), str(out)],
         "plan": [*ditto, "plan", str(checkpoint), "--target", "tensorrt-rtx", "--batch", "4"],
-        "outside": [*build, "--target", "tensorrt-rtx", "--weights", "outside"],
-        "inside": [*build, "--target", "tensorrt-rtx"],
+        "external": [*build, "--target", "tensorrt-rtx", "--weights", "external"],
+        "embedded": [*build, "--target", "tensorrt-rtx"],
         "trtllm": [*build, "--target", "trtllm"],
     }
 
@@ -38,7 +38,7 @@ def commands(checkpoint: Path, out: Path) -> Mapping[str, list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--steps", nargs="+", default=["copy", "plan", "outside", "inside", "trtllm"])
+    parser.add_argument("--steps", nargs="+", default=["copy", "plan", "external", "embedded", "trtllm"])
     parser.add_argument("--keep", action="store_true", help="keep the checkpoint")
     options = parser.parse_args()
     described = llava_7b()
@@ -50,9 +50,9 @@ def main() -> None:
         shutil.rmtree(out, ignore_errors=True)
         found[step] = measured(commands(checkpoint, out)[step])
         print(f"{step:<8} {found[step]}   written {_folder_bytes(out) / 1e9:6.2f} GB", flush=True)
-    if {"copy", "inside"} <= found.keys() and not found["inside"].code:
+    if {"copy", "embedded"} <= found.keys() and not found["embedded"].code:
         allowed = 3 * found["copy"].seconds + 60
-        print(f"inside: {found['inside'].seconds:.0f} s of {allowed:.0f} s (3 copies + 60 s)")
+        print(f"embedded: {found['embedded'].seconds:.0f} s of {allowed:.0f} s (3 copies + 60 s)")
     shutil.rmtree(out, ignore_errors=True)
     if not options.keep:
         shutil.rmtree(checkpoint)

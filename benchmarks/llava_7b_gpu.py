@@ -1,6 +1,6 @@
 """LLaVA-1.5-7B's shape on a machine with a GPU: built there, measured beside Hugging Face, held against it.
 
-    python -m benchmarks.llava_7b_gpu --work FOLDER [--results FOLDER] [--weights inside|outside] [--parts ...]
+    python -m benchmarks.llava_7b_gpu --work FOLDER [--results FOLDER] [--weights embedded|external] [--parts ...]
 
 FOLDER needs 30 GB (random float16 weights and engines). Each part is a process of its own: one that fails or hangs is
 told, and the rest goes on. RESULTS gets bench.json, bench.png where matplotlib is installed, verify.out (JSON), and
@@ -126,7 +126,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--results", type=Path, help="default: FOLDER/results")
-    parser.add_argument("--weights", choices=("inside", "outside"), default="inside")
+    parser.add_argument("--weights", choices=("embedded", "external"), default="embedded")
     parser.add_argument("--seconds", type=float, default=240, help="then no measurement of a baseline begins")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--write-checkpoint", action="store_true", help=argparse.SUPPRESS)

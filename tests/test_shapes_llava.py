@@ -14,7 +14,7 @@ from ditto.runtime.session import Turn
 from tests.support.models import image_features
 
 pytestmark = pytest.mark.slow
-BUILDS = (("float32", "inside"), ("float16", "inside"), ("float16", "outside"))
+BUILDS = (("float32", "embedded"), ("float16", "embedded"), ("float16", "external"))
 
 
 @pytest.fixture(scope="module", params=BUILDS, ids=" with weights ".join)

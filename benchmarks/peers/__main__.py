@@ -33,7 +33,7 @@ Ditto outside: three static profiles (batch 1, 2, 4) where the others have one f
 checking, hashing and syncing the tree to the disk; the others write a file.
 TensorRT Edge-LLM: has no CLIP; the tower is written out of its own modules. Its plugins, made for large TensorRT, are
 not loaded; the tower uses none.
-torch-tensorrt-rtx: no weights outside (weightless engines must be refitted, which needs a GPU already to build them).
+torch-tensorrt-rtx: no external weights (weightless engines must be refitted, which needs a GPU already to build them).
 Without a GPU it does not load the engine that it has built, which is a part of its way otherwise."""
 
 
@@ -58,14 +58,14 @@ def entries(work: Path, edge_llm: str | None, torch_tensorrt: str | None) -> lis
     """What is compared; the peers whose interpreter is given."""
     source, out = str(checkpoint(work)), str(work / ENGINE)
     ditto = (sys.executable, "-m", "benchmarks.clip_tower", "--work", str(work))
-    both = ("inside", "outside")
+    both = ("embedded", "external")
     found = [Entry("Ditto", weights, (*ditto, "--weights", weights)) for weights in both]
     if edge_llm:
         command = (edge_llm, "-m", "benchmarks.peers.edge_llm", source, out)
         found += [Entry("TensorRT Edge-LLM", weights, (*command, "--weights", weights)) for weights in both]
     if torch_tensorrt:
         command = (torch_tensorrt, "-m", "benchmarks.peers.torch_tensorrt_rtx", source, out)
-        found.append(Entry("torch-tensorrt-rtx", "inside", command))
+        found.append(Entry("torch-tensorrt-rtx", "embedded", command))
     return found
 
 

@@ -132,7 +132,7 @@ def build(checkpoint: Path, out: Path, weights: str) -> Path:
         min_image_tokens=TOKENS_OF_A_PICTURE,
         max_image_tokens=4 * TOKENS_OF_A_PICTURE,
         max_image_tokens_per_image=TOKENS_OF_A_PICTURE,
-        externalize_weights=NOTHING if weights == "inside" else (),
+        externalize_weights=NOTHING if weights == "embedded" else (),
     )
     source = bundle.BundleConfig.from_pretrained(str(checkpoint))
     made = builder.build_engine(settings, bundle=source, plugin_handle=object())
@@ -148,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--weights", choices=("inside", "outside"), required=True)
+    parser.add_argument("--weights", choices=("embedded", "external"), required=True)
     parser.add_argument("--report", type=Path, required=True)
     options = parser.parse_args()
     builder._active_cuda_compute_capability = lambda: (8, 9)

@@ -69,7 +69,7 @@ def without_gpu() -> Iterator[Any]:
 
 
 def build(torch_tensorrt: Any, checkpoint: Path, out: Path) -> Path:
-    """Read, export and compile, as its documentation says for a serialized engine; weights are inside."""
+    """Read, export and compile, as its documentation says for a serialized engine; weights are embedded."""
     model = CLIPVisionModel.from_pretrained(checkpoint, dtype=torch.float16).eval()
     batch = torch.export.Dim("batch", min=1, max=4)
     picture = (model.config.num_channels, model.config.image_size, model.config.image_size)

@@ -25,7 +25,7 @@ from ditto.targets import Target, target
 
 Auto = Literal["auto"]
 Described = dict[str, tuple[Job, Network]]
-WeightPlace = Literal["inside", "outside"]
+WeightPlacement = Literal["embedded", "external"]
 
 
 def positive(name: str, value: Any) -> int:
@@ -50,7 +50,7 @@ class EngineBuilder(ABC):
         target: a name of `ditto.configs.TARGETS`, or `auto` for the first whose library is installed.
         compute_capabilities: GPUs to build for, e.g. `8.9`; none for a portable engine (TensorRT-RTX) or for the GPU
             present (TensorRT).
-        weights: `inside` the engine, or `outside`: it takes large ones as inputs, which the session binds from the
+        weights: `embedded` in the engine, or `external`: large ones are inputs, which the session binds from the
             checkpoint.
         tensorrt: TensorRT's own settings.
         trtllm: choices of TensorRT-LLM engines, for the target `trtllm`.
@@ -63,7 +63,7 @@ class EngineBuilder(ABC):
     dtype: torch.dtype | Auto = "auto"
     target: str = AUTO
     compute_capabilities: tuple[str, ...] = ()
-    weights: WeightPlace = "inside"
+    weights: WeightPlacement = "embedded"
     tensorrt: TensorRTConfig = TensorRTConfig()
     trtllm: TrtllmConfig = TrtllmConfig()
 
@@ -88,7 +88,7 @@ class EngineBuilder(ABC):
         return evolve(self, compute_capabilities=tuple(str(capability) for capability in capabilities))
 
     def with_weights(self, place: str) -> Self:
-        """Keep large weights `inside` the engine or `outside` of it."""
+        """Embed the weights (`embedded`), or make the large ones inputs of the engine (`external`)."""
         return evolve(self, weights=parse_weights(place))
 
     def with_tensorrt(self, config: TensorRTConfig) -> Self:
@@ -107,10 +107,10 @@ class EngineBuilder(ABC):
         """
         chosen = target(self.target, self.trtllm)
         chosen.check(self.tensorrt, self.compute_capabilities)
-        if self.weights == "outside" and not chosen.has_own_session:
+        if self.weights == "external" and not chosen.has_own_session:
             raise ConfigError(
-                f"target {chosen.name} has weights inside its engines only",
-                remedy="leave --weights out, or build for a target without plugins",
+                f"target {chosen.name} embeds the weights in its engines",
+                remedy="omit --weights, or build for a plugin-free target",
             )
         return chosen
 
@@ -219,16 +219,18 @@ def parse_dtype(dtype: torch.dtype | str) -> torch.dtype | Auto:
     return known  # type: ignore[return-value]
 
 
-def parse_weights(place: str) -> WeightPlace:
-    """Where weights are kept, by name.
+def parse_weights(place: str) -> WeightPlacement:
+    """A weight placement, by name.
 
     Raises:
-        ConfigError: there is no such place.
+        ConfigError: it is not known.
     """
-    for known in get_args(WeightPlace):
+    for known in get_args(WeightPlacement):
         if place == known:
             return known
-    raise ConfigError(f"weights cannot be kept {place!r}", remedy=f"choose from {', '.join(get_args(WeightPlace))}")
+    raise ConfigError(
+        f"{place!r} is not a weight placement", remedy=f"choose from {', '.join(get_args(WeightPlacement))}"
+    )
 
 
 def finish(

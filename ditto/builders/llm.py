@@ -43,7 +43,7 @@ class LlmBuilder(EngineBuilder):
         max_num_tokens: tokens per call over the batch (packed targets); `auto`: 8192, or what one prompt needs.
         max_prompt_embedding_table_size: rows over the batch; `auto`: `prompt_rows` for each item of the batch.
         prompt_rows: rows of image features per request; 0 for a text model.
-        opt_input_len: tokens of a usual prompt: where weights are outside, prompts of up to as many, and not of much
+        opt_input_len: tokens of a usual prompt: where weights are external, prompts of up to as many, and not of much
             less, run faster, and the build takes longer; 0 for none; `auto`: pictures and 64 tokens beside them, none
             for a text model.
     """
@@ -164,8 +164,8 @@ class LlmBuilder(EngineBuilder):
                 limits.max_input_len,
                 table,
             )
-        if self.opt_input_len not in ("auto", 0) and self.weights == "inside":
-            logger.warning("opt_input_len is for weights outside: here it changes nothing")
+        if self.opt_input_len not in ("auto", 0) and self.weights == "embedded":
+            logger.warning("opt_input_len is for external weights: here it changes nothing")
 
     @override
     def job(self, target: Target) -> Job:
@@ -200,10 +200,10 @@ class LlmBuilder(EngineBuilder):
             config=lambda network: target.llm_config(network, facts, limits, str(loaded.dtype).removeprefix("torch.")),
             tensors=loaded.tensors,
             keep_weights=self.source.checkpoint is None,
-            weights_outside=self.weights == "outside",
+            external_weights=self.weights == "external",
             cache_bytes=_cache_bytes(facts, limits, loaded.dtype.itemsize),
         )
-        apart = target.apart(limits) if self.weights == "outside" else None
+        apart = target.apart(limits) if self.weights == "external" else None
         if apart is None:
             return job
         prefill, decode = (

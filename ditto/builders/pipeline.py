@@ -51,7 +51,7 @@ class Job:
         config: what goes into config.json, given the network.
         tensors: who has the checkpoint's numbers.
         keep_weights: also write the weights beside the engine: for a model that is on no disk.
-        weights_outside: the engine takes its large weights as inputs.
+        external_weights: the engine takes its large weights as inputs.
         cache_bytes: of the KV cache at the chosen limits.
         more: engines of the same program, made beside this one over the same weights.
         beside: this is such an engine; config.json and kept weights are in the folder above its own.
@@ -74,7 +74,7 @@ class Job:
     config: Callable[[Network], LlmConfig | VisionConfig]
     tensors: TensorSource
     keep_weights: bool = False
-    weights_outside: bool = False
+    external_weights: bool = False
     cache_bytes: int = 0
     more: tuple[Job, ...] = ()
     beside: bool = False
@@ -150,7 +150,7 @@ def build(
     parts = emitted(job, network, target)
     if target.has_own_session:
         save_calls(parts.calls, folder / "calls.json")
-    settings = (target, tensorrt, tuple(capabilities), job.dtype, job.profiles, job.weights_outside)
+    settings = (target, tensorrt, tuple(capabilities), job.dtype, job.profiles, job.external_weights)
     made_from = reuse.made_from(folder / "network.json", settings)
     paths = [folder / name for name in engine_files(job.name, len(parts.networks))]
     library = reuse.take(job.name, made_from, paths)
@@ -177,7 +177,7 @@ def emitted(job: Job, network: Network, target: Target) -> Parts:
     """What TensorRT is given of a job's network."""
     if not target.has_own_session:
         return whole(network)
-    return in_parts(network) if job.weights_outside else in_blocks(network)
+    return in_parts(network) if job.external_weights else in_blocks(network)
 
 
 def layer_counts(network: Network) -> dict[str, int]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # What a process takes that describes models and compiles without weights (benchmarks/README.md).
 _BASE_MEMORY = 1_200_000_000
-# TensorRT-RTX 1.6 with weights inside, measured: bytes of memory for each byte of the weights of parts in the making.
+# TensorRT-RTX 1.6 with embedded weights, measured: bytes of memory for each byte of the weights of parts in the making.
 _MEMORY_PER_WEIGHT = 2.2
 # An engine file without weights: code, so much for each layer, and for each layer in each profile but the first.
 # Measured where no layer is like another, as in the parts of a network; likes share some of it.
@@ -47,7 +47,7 @@ class EnginePlan:
     """One engine. Sizes are in bytes.
 
     Args:
-        inputs, outputs: specs by name; weights outside the engine are not among them. Empty where the model is refused.
+        inputs, outputs: specs by name; external weights are not among them. Empty where the model is refused.
         profiles: the optimization profiles.
         layers: how many of each kind; empty where the model is refused.
         parameters: numbers in the checkpoint's tensors that it uses.
@@ -78,7 +78,7 @@ class Plan:
     Args:
         model: the id or folder that was asked for.
         shapes: where they come from: `checkpoint`, or `config.json` where the weights are not at hand.
-        weights_place: `inside` the engines or `outside`.
+        weights_placement: `embedded` in the engines, or `external`.
         compiled: whether engines are compiled here; if not, the tree holds networks, to be compiled elsewhere.
         parameters: of all engines, those that engines share counted once.
         unused: checkpoint tensors that no engine uses.
@@ -91,7 +91,7 @@ class Plan:
     target: str
     dtype: str
     shapes: str
-    weights_place: str
+    weights_placement: str
     compiled: bool
     engines: dict[str, EnginePlan]
     parameters: int
@@ -116,7 +116,7 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The short form: engines, and what is needed."""
-        made = [f"plan: {self.model_type}, target {self.target}, {self.dtype}, weights {self.weights_place}"]
+        made = [f"plan: {self.model_type}, target {self.target}, {self.dtype}, weights {self.weights_placement}"]
         for name, engine in self.engines.items():
             count = sum(engine.layers.values())
             made.append(f"  {name}: {count} layers, {engine.parameters / 1e6:.0f} M parameters")
@@ -174,7 +174,7 @@ def plan_of(
         target=target.name,
         dtype=str(job.dtype).removeprefix("torch."),
         shapes="config.json" if isinstance(source, Outline) else "checkpoint",
-        weights_place="outside" if job.weights_outside else "inside",
+        weights_placement="external" if job.external_weights else "embedded",
         compiled=compiled,
         engines=engines,
         parameters=_count(tensors.values()),

@@ -41,13 +41,13 @@ def check_room(out: Path, disk: int, memory: int) -> None:
         raise RoomError(
             f"the build needs {size_text(disk)} of disk, {size_text(free)} are free",
             where=str(out),
-            remedy="free some, give a folder on another disk, or keep the weights in the checkpoint: --weights outside",
+            remedy="free some, use another disk, or keep the weights in the checkpoint: --weights external",
         )
     available = available_memory()
     if memory > available:
         raise RoomError(
             f"the build needs {size_text(memory)} of memory, {size_text(available)} are available",
-            remedy="keep the weights in the checkpoint (--weights outside), or build on a machine with more",
+            remedy="keep the weights in the checkpoint (--weights external), or build on a machine with more",
         )
 
 

@@ -54,7 +54,7 @@ class VisionBuilder(EngineBuilder):
             name: evolve(hint, dtype=loaded.dtype) if hint.dtype.is_floating_point else hint
             for name, hint in self.inputs.items()
         }
-        outside = self.weights == "outside"
+        outside = self.weights == "external"
         dimensions = {size.name: size for hint in inputs.values() for size in hint.dynamic.values()}
 
         def lower(program: Any) -> Network:
@@ -82,7 +82,7 @@ class VisionBuilder(EngineBuilder):
             config=config,
             tensors=loaded.tensors,
             keep_weights=self.source.checkpoint is None,
-            weights_outside=outside,
+            external_weights=outside,
         )
 
     @property

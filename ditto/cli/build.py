@@ -39,7 +39,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-input-len", type=int, metavar="N", help="tokens of a prompt, pictures included")
     parser.add_argument(
-        "--opt-input-len", type=int, metavar="N", help="tokens of a usual prompt, to be fast for; 0: none (outside)"
+        "--opt-input-len", type=int, metavar="N", help="tokens of a usual prompt, to be fast for; 0: none (external)"
     )
     parser.add_argument("--max-seq-len", type=int, metavar="N", help="tokens of a prompt and its answer")
     parser.add_argument(
@@ -49,9 +49,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vision-batch", type=int, metavar="N", help="pictures per call of the vision engine")
     parser.add_argument(
         "--weights",
-        choices=("inside", "outside"),
-        default="inside",
-        help="outside: engines take large weights as inputs, bound from the checkpoint (default inside)",
+        choices=("embedded", "external"),
+        default="embedded",
+        help="external: engines take large weights as inputs, bound from the checkpoint (default embedded)",
     )
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="run Python code that comes with a text model's checkpoint"

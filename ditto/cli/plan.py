@@ -42,7 +42,7 @@ def plan_text(plan: Plan) -> str:
     from ditto.builders.room import available_memory, size_text
     from ditto.cli.tree import unused_line
 
-    lines = [f"{plan.model}   {plan.model_type}, target {plan.target}, {plan.dtype}, weights {plan.weights_place}"]
+    lines = [f"{plan.model}   {plan.model_type}, target {plan.target}, {plan.dtype}, weights {plan.weights_placement}"]
     if plan.shapes != "checkpoint":
         lines.append("  shapes are those of config.json: the weights are not at hand")
     for name, engine in plan.engines.items():

@@ -120,7 +120,7 @@ class MultimodalModel(ABC):
         )
 
     def with_weights(self, place: str) -> Self:
-        """Keep large weights `inside` the engines or `outside` of them."""
+        """Embed the weights (`embedded`), or make the large ones inputs of the engines (`external`)."""
         return evolve(self, llm=self.llm.with_weights(place), vision=self.vision.with_weights(place))
 
     def with_tensorrt(self, config: TensorRTConfig) -> Self:

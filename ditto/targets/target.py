@@ -136,7 +136,7 @@ class Target(ABC):
         """The passes over a vision tower's network, in order.
 
         Args:
-            outside: the engine's weights are outside.
+            outside: the engine's weights are external.
         """
         del outside
         return SIMPLIFY
@@ -145,7 +145,7 @@ class Target(ABC):
         """Whether linear layers of a vision tower that read the same tensor are to become one.
 
         Args:
-            outside: the engine's weights are outside.
+            outside: the engine's weights are external.
         """
         del outside
         return True
@@ -168,7 +168,7 @@ class Target(ABC):
         """The optimisation profiles of a vision tower: one, as every consumer expects.
 
         Args:
-            outside: the engine's weights are outside, so that more profiles cost no space.
+            outside: the engine's weights are external, so that more profiles cost no space.
         """
         del outside
         return (Profile(Phase.ENCODE, {dimension.name: dimension for dimension in dimensions}),)

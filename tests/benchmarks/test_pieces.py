@@ -26,7 +26,7 @@ SIZES = {"batch": 2, "sequence": 5, "live": 9, "prompt_rows": 3}
 
 
 def vision_of(model):
-    builder = LlavaModel.from_model(model).with_batch(2).with_target("tensorrt-rtx").with_weights("outside").vision
+    builder = LlavaModel.from_model(model).with_batch(2).with_target("tensorrt-rtx").with_weights("external").vision
     job = builder.job(builder.resolved_target())
     return describe(job), job.tensors
 

@@ -31,7 +31,7 @@ def test_the_builder_is_abstract():
         (lambda b: b.with_dtype("auto"), "dtype", "auto"),
         (lambda b: b.with_target("tensorrt"), "target", "tensorrt"),
         (lambda b: b.with_compute_capabilities("8.9", "12.0"), "compute_capabilities", ("8.9", "12.0")),
-        (lambda b: b.with_weights("outside"), "weights", "outside"),
+        (lambda b: b.with_weights("external"), "weights", "external"),
         (lambda b: b.with_max_input_len(7), "max_input_len", 7),
         (lambda b: b.with_max_seq_len(9), "max_seq_len", 9),
         (lambda b: b.with_max_num_tokens(11), "max_num_tokens", 11),
@@ -64,7 +64,7 @@ def test_a_dtype_that_engines_do_not_compute_in_is_refused(builder, dtype):
 
 
 def test_a_place_for_weights_that_there_is_not_is_refused(builder):
-    with pytest.raises(ConfigError, match="weights cannot be kept 'beside'") as caught:
+    with pytest.raises(ConfigError, match="'beside' is not a weight placement") as caught:
         builder.with_weights("beside")
     assert "inside, outside" in str(caught.value)
 

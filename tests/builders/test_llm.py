@@ -133,8 +133,8 @@ def said():
             "a picture is 16 tokens and 16 rows of the prompt table, the engine ",
         ),
         (lambda made: made.with_prompt_table(3), "the engine takes 63 and 3"),
-        (lambda made: made.with_opt_input_len(20), "opt_input_len is for weights outside: here it changes nothing"),
-        (lambda made: made.with_opt_input_len(20).with_weights("outside"), None),
+        (lambda made: made.with_opt_input_len(20), "opt_input_len is for external weights: here it changes nothing"),
+        (lambda made: made.with_opt_input_len(20).with_weights("external"), None),
         (lambda made: made.with_opt_input_len(0), None),
         (lambda made: made.with_max_num_tokens(7), None),
         (

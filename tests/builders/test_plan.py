@@ -25,7 +25,7 @@ def planned(family):
     return plan(family.builders)
 
 
-@pytest.mark.parametrize("place", ["inside", "outside"])
+@pytest.mark.parametrize("place", ["embedded", "external"])
 def test_what_is_planned_is_what_is_built(family, tmp_path, place):
     family = family.with_weights(place)
     made, tree = plan(family.builders), family.build_all(tmp_path / "tree")
@@ -72,7 +72,7 @@ def test_a_folder_with_a_configuration_alone_is_enough(planned, shapes_checkpoin
 
 def test_weights_outside_need_less_memory_and_disk():
     builder = LlmBuilder.from_model(llama(hidden_size=256, vocab_size=16384)).with_target("tensorrt-rtx")
-    inside, outside = (plan({"llm": builder.with_weights(place)}) for place in ("inside", "outside"))
+    inside, outside = (plan({"llm": builder.with_weights(place)}) for place in ("embedded", "external"))
     assert outside.memory < inside.memory
     assert outside.disk < inside.disk
     assert outside.weights == pytest.approx(inside.weights, rel=0.01)  # both engines share them

@@ -43,7 +43,7 @@ def test_an_unchanged_engine_is_taken_over(model, tmp_path):
 
 
 def outside(builder):
-    return builder.with_weights("outside")
+    return builder.with_weights("external")
 
 
 def test_an_unchanged_engine_in_parts_is_taken_over_whole(model, tmp_path):
@@ -90,7 +90,7 @@ CHANGES = {
     "a setting": ("settings", lambda model: None, lambda builder: builder.with_max_seq_len(32)),
     "the dtype": ("settings", lambda model: None, lambda builder: builder.with_dtype(torch.float16)),
     "a GPU": ("settings", lambda model: None, lambda builder: builder.with_compute_capabilities("8.9")),
-    "weights outside": ("settings", lambda model: None, lambda builder: builder.with_weights("outside")),
+    "external weights": ("settings", lambda model: None, lambda builder: builder.with_weights("external")),
     "a number of the checkpoint": ("checkpoint", edit_a_row, lambda builder: builder),
 }
 

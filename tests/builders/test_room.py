@@ -52,4 +52,4 @@ def test_what_fits_is_let_through(tmp_path):
 def test_what_does_not_fit_is_refused_with_figures(tmp_path, disk, memory, message):
     with pytest.raises(RoomError, match=message) as caught:
         check_room(tmp_path, disk, memory)
-    assert "--weights outside" in str(caught.value)
+    assert "--weights external" in str(caught.value)

@@ -17,7 +17,7 @@ from tests.support.models import LLAVA_MODELS, image_features, llava
 
 @pytest.mark.parametrize("name", LLAVA_MODELS)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize("weights", ["inside", "outside"])
+@pytest.mark.parametrize("weights", ["embedded", "external"])
 def test_features_are_those_of_hugging_face(name, dtype, weights):
     model = LLAVA_MODELS[name]()
     configured = LlavaModel.from_model(model).with_batch(2).with_target("tensorrt-rtx").with_dtype(dtype)
@@ -30,7 +30,7 @@ def test_features_are_those_of_hugging_face(name, dtype, weights):
     assert relative_error(found, image_features(model, pixels)) <= RELATIVE_ERROR[job.dtype]
 
 
-@pytest.mark.parametrize(("weights", "products"), [("inside", 6), ("outside", 4)])
+@pytest.mark.parametrize(("weights", "products"), [("embedded", 6), ("external", 4)])
 def test_query_key_and_value_are_one_where_profiles_are_static(weights, products):
     made = LlavaModel.from_model(llava()).with_target("tensorrt-rtx").with_weights(weights).vision
     network = describe(made.job(made.resolved_target()))

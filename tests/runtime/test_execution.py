@@ -222,7 +222,7 @@ def test_only_contiguous_memory_on_the_gpu_is_bound(chain, monkeypatch):
 @pytest.fixture(scope="module")
 def outside_tree(tmp_path_factory):
     """A tree whose engines take their weights as inputs; not to be changed."""
-    builder = LlmBuilder.from_model(llama(num_hidden_layers=3)).with_target("tensorrt-rtx").with_weights("outside")
+    builder = LlmBuilder.from_model(llama(num_hidden_layers=3)).with_target("tensorrt-rtx").with_weights("external")
     return builder.build(tmp_path_factory.mktemp("execution") / "tree")
 
 

@@ -23,9 +23,9 @@ from tests.support.models import llama
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """A checkpoint and the tree built from it."""
-    work = tmp_path_factory.mktemp("outside")
+    work = tmp_path_factory.mktemp("external")
     llama(hidden_size=128, intermediate_size=256).save_pretrained(work / "model")
-    builder = LlmBuilder.from_pretrained(str(work / "model")).with_target("tensorrt-rtx").with_weights("outside")
+    builder = LlmBuilder.from_pretrained(str(work / "model")).with_target("tensorrt-rtx").with_weights("external")
     return work / "model", builder.build(work / "tree")
 
 
@@ -53,7 +53,7 @@ def test_every_weight_is_the_checkpoints(built):
         assert_close(tensor.squeeze(), wanted, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("place", ["inside", "outside"])
+@pytest.mark.parametrize("place", ["embedded", "external"])
 def test_a_model_in_memory_answers_from_the_weights_that_its_tree_keeps(place, tmp_path):
     model = llama()
     tree = LlmBuilder.from_model(model).with_target("tensorrt-rtx").with_weights(place).build(tmp_path / "tree")
@@ -65,12 +65,12 @@ def test_a_model_in_memory_answers_from_the_weights_that_its_tree_keeps(place, t
 
 def test_engines_are_smaller_by_the_weights_that_are_outside(tmp_path):
     builder = LlmBuilder.from_model(llama(hidden_size=256, vocab_size=32768)).with_target("tensorrt-rtx")
-    trees = {place: builder.with_weights(place).build(tmp_path / place) for place in ("inside", "outside")}
-    saved = sum(tensor.nbytes for _, tensor in bound_weights(trees["outside"], "llm"))
+    trees = {place: builder.with_weights(place).build(tmp_path / place) for place in ("embedded", "external")}
+    saved = sum(tensor.nbytes for _, tensor in bound_weights(trees["external"], "llm"))
     sizes = {place: engine_bytes(tree, "llm") for place, tree in trees.items()}
     assert saved > 2 * 256 * 32768 * 4
-    assert sizes["inside"] - sizes["outside"] > 0.9 * saved
-    assert dict(bound_weights(trees["inside"], "llm")) == {}
+    assert sizes["embedded"] - sizes["external"] > 0.9 * saved
+    assert dict(bound_weights(trees["embedded"], "llm")) == {}
 
 
 def test_weights_come_where_they_are_wanted(built):
@@ -104,7 +104,7 @@ def test_the_reference_session_runs_a_tree_with_weights_outside(built, tmp_path)
     _, tree = built
     requests = [Request((5, 6, 7))]
     inside = LlmBuilder.from_model(llama(hidden_size=128, intermediate_size=256)).with_target("tensorrt-rtx")
-    wanted = generate(open_session(inside.build(tmp_path / "inside"), "reference"), requests, 4)
+    wanted = generate(open_session(inside.build(tmp_path / "embedded"), "reference"), requests, 4)
     assert generate(open_session(tree, "reference"), requests, 4) == wanted
 
 
@@ -128,7 +128,7 @@ def test_an_input_that_the_network_does_not_know_is_named(copied):
 
 def test_weights_of_a_model_in_memory_come_from_the_tree(tmp_path):
     model = llama(hidden_size=128, intermediate_size=256)
-    tree = LlmBuilder.from_model(model).with_target("tensorrt-rtx").with_weights("outside").build(tmp_path / "tree")
+    tree = LlmBuilder.from_model(model).with_target("tensorrt-rtx").with_weights("external").build(tmp_path / "tree")
     found = dict(bound_weights(tree, "llm"))
     name = "model.layers.1.mlp.down_proj.weight"
     assert_close(found[name].squeeze(), model.get_parameter(name).detach(), rtol=0, atol=0)
@@ -136,11 +136,11 @@ def test_weights_of_a_model_in_memory_come_from_the_tree(tmp_path):
 
 @pytest.mark.slow
 def test_both_engines_of_the_bundled_model_take_their_weights_as_inputs(shapes_checkpoint, tmp_path):
-    family = LlavaModel.from_pretrained(str(shapes_checkpoint)).with_target("tensorrt-rtx").with_weights("outside")
+    family = LlavaModel.from_pretrained(str(shapes_checkpoint)).with_target("tensorrt-rtx").with_weights("external")
     tree = family.build_all(tmp_path / "tree")
     tensors = load_file(shapes_checkpoint / "model.safetensors")
     for name in ("vision", "llm"):
-        assert tree.manifest.settings[name]["weights"] == "outside"
+        assert tree.manifest.settings[name]["weights"] == "external"
         found = dict(bound_weights(tree, name))
         assert found
         for stored in found.keys() & tensors.keys():

@@ -297,7 +297,9 @@ def builds(draw: st.DrawFn, text: Text) -> Build:
         stored=stored,
         dtype=draw(st.just(stored) | DTYPES),
         weights=draw(
-            st.sampled_from(["inside", "inside", "outside"] if target != "trtllm" or _seldom(draw) else ["inside"])
+            st.sampled_from(
+                ["embedded", "embedded", "external"] if target != "trtllm" or _seldom(draw) else ["embedded"]
+            )
         ),
         batch=draw(st.integers(1, 4)),
         max_seq_len=seq_len,

@@ -117,7 +117,7 @@ class Late:
 
 @define
 class CpuEngines:
-    """Stands in for `ditto.runtime.tensorrt.Loaded`, for a tree with weights outside.
+    """Stands in for `ditto.runtime.tensorrt.Loaded`, for a tree with external weights.
 
     Args:
         made: the profiles of executions so far.

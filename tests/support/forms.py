@@ -62,7 +62,7 @@ def described(source):
     llm = LlmBuilder(**common, prompt_rows=LlavaModel.tokens_per_image(source.config))
     networks = {}
     for builder in (vision, llm):
-        apart = builder.with_weights("outside")
+        apart = builder.with_weights("external")
         for name, (_, network) in describe_all(apart.job(apart.resolved_target())).items():
             networks[{"llm": "prefill"}.get(name, name)] = network
     return networks

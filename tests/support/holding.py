@@ -40,7 +40,8 @@ from tests.support.parts import DIVISIONS, run_in_parts
 from tests.support.refusals import the_reason
 
 # How networks are divided when they are computed here, where hardly a weight is large, by where weights are.
-_COMPUTED = {"outside": DIVISIONS["all outside"], "inside": DIVISIONS["inside"]}
+_EMITTED = {"external": DIVISIONS["outside"], "embedded": DIVISIONS["inside"]}
+_COMPUTED = {"external": DIVISIONS["all outside"], "embedded": DIVISIONS["inside"]}
 SEED = "DITTO_PROPERTY_SEED"
 PROPERTY = "random configurations"
 NEW_TOKENS = 4
@@ -166,7 +167,7 @@ def built(drawn: Drawn, model: Any, folder: Path) -> EngineTree:
     if asked.target == "tensorrt-rtx":
         for name in tree.manifest.components:
             network = network_of(tree, name)
-            for part in DIVISIONS[asked.weights](network).networks:
+            for part in _EMITTED[asked.weights](network).networks:
                 emitted(part, weights_of(tree, name))
     return tree
 

@@ -98,8 +98,8 @@ def _no_features(drawn: Drawn) -> str | None:
 
 
 def _weights(drawn: Drawn) -> str | None:
-    both = drawn.build.target == "trtllm" and drawn.build.weights == "outside"
-    return "target trtllm has weights inside its engines only" if both else None
+    both = drawn.build.target == "trtllm" and drawn.build.weights == "external"
+    return "target trtllm embeds the weights in its engines" if both else None
 
 
 def _library(drawn: Drawn) -> str | None:
@@ -118,7 +118,7 @@ REFUSALS = (
     Refusal("sequences longer than the model's positions", _positions),
     Refusal("prompts that leave no room for an answer", _no_answer),
     Refusal("pictures without features", _no_features),
-    Refusal("weights outside for TensorRT-LLM", _weights),
+    Refusal("external weights for TensorRT-LLM", _weights),
     Refusal("heads of half precision whose width is no multiple of 8, by TensorRT-RTX", _library),
     Refusal("KV heads that do not divide the heads", _heads),
     Refusal("heads of odd width", _odd),

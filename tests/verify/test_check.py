@@ -93,7 +93,7 @@ def test_a_planted_fault_is_found_and_its_layer_named(name, request, tmp_path):
 
 
 def test_a_fault_of_the_network_that_decodes_is_found_there(tmp_path, llamas):
-    builder = LlmBuilder.from_pretrained(str(llamas.checkpoint)).with_weights("outside").with_target("tensorrt-rtx")
+    builder = LlmBuilder.from_pretrained(str(llamas.checkpoint)).with_weights("external").with_target("tensorrt-rtx")
     built = builder.build(tmp_path / "tree")
     assert verify(built, mixed(built, 3), None, "reference", 3).passed
     tree = planted(built, "decode", node=tanh)

@@ -70,7 +70,7 @@ def replayed_in_parts(network: Network, source: TensorSource) -> Computed:
 
 def described_apart(builder: LlmBuilder, capacity: int = 48) -> dict[str, tuple[Network, TensorSource]]:
     """The networks for prompts and for steps of one token, and who has their weights."""
-    builder = builder.with_batch(2).with_target("tensorrt-rtx").with_weights("outside")
+    builder = builder.with_batch(2).with_target("tensorrt-rtx").with_weights("external")
     job = builder.with_max_seq_len(capacity).with_max_input_len(capacity - 1).job(builder.resolved_target())
     return {name: (network, part.tensors) for name, (part, network) in describe_all(job).items()}
 

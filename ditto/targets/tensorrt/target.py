@@ -78,7 +78,7 @@ _CONFIG_FORM = "0.19.0"
 
 @frozen
 class NativeTarget(Target):
-    """Padded rows [batch, sequence]: prefill and decode in one engine with a profile each or, with weights outside, in
+    """Padded rows [batch, sequence]: prefill and decode in one engine with a profile each or, with external weights, in
     one each, with profiles for batches and usual prompts.
 
     Args:
@@ -140,7 +140,7 @@ class NativeTarget(Target):
 
     @override
     def joins_vision(self, outside: bool) -> bool:
-        # With weights inside, for any batch, TensorRT-RTX runs them as fast apart (CLIP-L/14-336 and projector on an
+        # With embedded weights, for any batch, TensorRT-RTX runs them as fast apart (CLIP-L/14-336 and projector on an
         # H200: 3.04 and 6.35 ms, joined 3.03 and 6.33) and compiles them sooner.
         return outside or self.library != "tensorrt_rtx"
 

@@ -19,7 +19,7 @@ NAMES = ["llama", "mistral with a window", "gemma2 with soft-caps and windows"]
 @pytest.fixture(scope="module", params=NAMES)
 def parts(request):
     model = TEXT_MODELS[request.param]()
-    builder = LlmBuilder.from_model(model).with_target("tensorrt-rtx").with_weights("outside").with_batch(2)
+    builder = LlmBuilder.from_model(model).with_target("tensorrt-rtx").with_weights("external").with_batch(2)
     job = builder.with_max_seq_len(CAPACITY).with_max_input_len(CAPACITY - 1).job(builder.resolved_target())
     described = {name: network for name, (_, network) in describe_all(job).items()}
     return model, described, {name: Constants(network, job.tensors) for name, network in described.items()}

@@ -120,7 +120,7 @@ def _facts(tensor):
 @pytest.mark.parametrize(("name", "layers"), [("tensorrt-rtx", 0), ("tensorrt", 4)])
 def test_rope_of_prompts_has_the_form_that_the_library_is_fast_at(name, layers):
     builder = LlmBuilder.from_model(llama()).with_max_seq_len(40).with_max_input_len(30)
-    job = builder.with_target(name).with_weights("outside").job(target(name))
+    job = builder.with_target(name).with_weights("external").job(target(name))
     networks = {part: network for part, (_, network) in describe_all(job).items()}
     counts = {
         part: sum(isinstance(node.layer, RotaryEmbedding) for node in network.nodes)
@@ -131,7 +131,7 @@ def test_rope_of_prompts_has_the_form_that_the_library_is_fast_at(name, layers):
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_prompts_and_steps_take_their_matrices_in_one_form(monkeypatch, tied):
-    """Weights outside lie on the GPU once for both."""
+    """External weights lie on the GPU once for both."""
     monkeypatch.setattr("ditto.targets.tensorrt.target.H200", evolve(H200, split_k_shortest=1))
     networks = described_apart(LlmBuilder.from_model(llama(tie_word_embeddings=tied)))
     prompts, steps = (
