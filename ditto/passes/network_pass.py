@@ -8,17 +8,9 @@ from typing import ClassVar
 from attrs import define, evolve, field, frozen
 from typing_extensions import override
 
-from ditto.errors import Place
 from ditto.network.builder import NetworkBuilder
 from ditto.network.graph import Network, Node, Value
-
-
-@frozen
-class Refusal:
-    """A place where a pass did not apply, and why."""
-
-    place: Place
-    reason: str
+from ditto.refusals import Refusal
 
 
 @frozen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 
@@ -15,6 +14,7 @@ from ditto.passes.cse import CommonSubexpressions
 from ditto.passes.dead_layers import DeadLayers
 from ditto.passes.fold_shuffles import FoldShuffles
 from ditto.passes.network_pass import NetworkPass
+from ditto.refusals import refusal_lines
 
 SIMPLIFY: tuple[NetworkPass, ...] = (FoldShuffles(), CommonSubexpressions(), DeadLayers())
 """What every network goes through after lowering, and after passes that leave something to simplify."""
@@ -26,9 +26,8 @@ def run_passes(network: Network, passes: Iterable[NetworkPass]) -> Network:
     for each in passes:
         result = each.run(network)
         logger.debug("pass {} applied {} times to {}", each.name, result.applied, network.name)
-        for reason, count in Counter(refusal.reason for refusal in result.refused).items():
-            first = next(refusal.place for refusal in result.refused if refusal.reason == reason)
-            logger.debug("pass {} refused {} times, first at {}: {}", each.name, count, first, reason)
+        for line in refusal_lines(result.refused):
+            logger.debug("pass {} {}", each.name, line)
         network = result.network
         if result.applied:
             dump(f"{each.name} of {network.name}", partial(network_text, network))

@@ -1,14 +1,17 @@
-"""Which rewrites run, in which order, and how often each applied."""
+"""Which rewrites run, in which order, and what each did."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Union
 
 from loguru import logger
 
 from ditto.dumps import dump
 from ditto.program import Program, program_text
 from ditto.progress import stage
+from ditto.refusals import refusal_lines
 from ditto.rewrite.attention import recognise_sdpa
 from ditto.rewrite.clean import clean, refuse_writes
 from ditto.rewrite.last_tokens import choose_last_tokens_early
@@ -16,10 +19,11 @@ from ditto.rewrite.masks import state_masks
 from ditto.rewrite.norm import GEMMA_NORM, LLAMA_NORM, OLMO_NORM
 from ditto.rewrite.projections import fuse_projections
 from ditto.rewrite.rope import ROPE_OF_HALVES
+from ditto.rewrite.rule import RewriteReport
 from ditto.rewrite.tables import tabulate
 from ditto.rewrite.tokens import refuse_other_layers, refuse_other_state
 
-Step = Callable[[Program], int]
+Step = Callable[[Program], Union[int, RewriteReport]]
 
 
 def rewrite(
@@ -28,8 +32,8 @@ def rewrite(
     positions: str | None = None,
     joins: bool = True,
     attentions: int | None = None,
-) -> dict[str, int]:
-    """Simplify a program in place, without changing what it computes. Returns how often each step applied.
+) -> dict[str, RewriteReport]:
+    """Simplify a program in place, without changing what it computes. Returns what each step did.
 
     Args:
         sizes: of named dimensions, the largest that occur; `sequence` is the longest sequence.
@@ -55,11 +59,19 @@ def rewrite(
     steps["choose last tokens early"] = choose_last_tokens_early
     if joins:
         steps["fuse projections"] = fuse_projections
-    counts: dict[str, int] = {}
+    reports: dict[str, RewriteReport] = {}
     with stage("rewrite"):
         for name, step in steps.items():
-            counts[name] = step(program)
-            logger.debug("{}: {}", name, counts[name])
-            if counts[name]:
-                dump(name, lambda: program_text(program))
-    return counts
+            result = step(program)
+            reports[name] = report = result if isinstance(result, RewriteReport) else RewriteReport(result)
+            lines = refusal_lines(report.refused)
+            for line in (f"applied {report.applied} times", *lines):
+                logger.debug("rewrite {}: {}", name, line)
+            if report.applied or lines:
+                dump(name, partial(_dumped, program, lines))
+    return reports
+
+
+def _dumped(program: Program, refusals: list[str]) -> str:
+    """A program as a rewrite left it, and where it did not apply."""
+    return "".join([program_text(program), *(f"# {line}\n" for line in refusals)])

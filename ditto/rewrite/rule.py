@@ -13,11 +13,25 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ditto.ops.traits import Trait, traits_of
 from ditto.program import Program
+from ditto.refusals import Refusal
 from ditto.rewrite.clean import clean
 
 _DTYPES = (torch.float16, torch.float32)
 
 Bindings = dict[str, Any]
+
+
+@frozen
+class RewriteReport:
+    """What a rewrite did.
+
+    Args:
+        applied: how often.
+        refused: where its pattern was found and not replaced.
+    """
+
+    applied: int
+    refused: tuple[Refusal, ...] = ()
 
 
 @frozen(slots=False)
@@ -39,19 +53,25 @@ class Rewrite:
     sample: tuple[Any, ...]
     only_if: Callable[[Program, Bindings], str | None] = lambda program, found: None
 
-    def __call__(self, program: Program) -> int:
-        """Rewrite everywhere; returns how often."""
-        count = 0
+    def __call__(self, program: Program) -> RewriteReport:
+        """Rewrite everywhere."""
+        applied = 0
+        refused: dict[Refusal, None] = {}  # once, however often and in whichever dtype the pattern fits
         for form in self._forms:
             for node in list(program.graph.nodes):
                 if node.op != "call_function" or node.target != form.anchor.target:
                     continue
+                reasons: list[str] = []
                 for found in form.matches(node):
-                    if self.only_if(program, found) is None and form.replace(program, node, found):
-                        count += 1
+                    reason = self.only_if(program, found) or form.replace(program, node, found)
+                    if reason is None:
+                        applied += 1
                         break
+                    reasons.append(reason)
+                else:
+                    refused.update(dict.fromkeys(Refusal(program.place(node), reason) for reason in reasons))
             program.sweep()  # what is replaced does not match the next form again
-        return count
+        return RewriteReport(applied, tuple(refused))
 
     @cached_property
     def _forms(self) -> tuple[_Form, ...]:
@@ -91,8 +111,8 @@ class _Form:
         for bindings in self._match(self.anchor, node, {}):
             yield {name: value for name, value in bindings.items() if isinstance(name, str)}
 
-    def replace(self, program: Program, node: fx.Node, found: Bindings) -> bool:
-        """Put the replacement in the place of `node`, unless it has another shape or dtype; whether it did."""
+    def replace(self, program: Program, node: fx.Node, found: Bindings) -> str | None:
+        """Put the replacement in the place of `node`; the reason why not if it has another shape or dtype."""
         values: dict[fx.Node, Any] = {}
         made = node
         with program.graph.inserting_before(node):
@@ -107,10 +127,10 @@ class _Form:
                     values[inner] = program.graph.call_function(inner.target, args, kwargs)
                     values[inner].meta.update(node.meta)
                     values[inner].meta["val"] = _fake_result(values[inner])
-        fits = _form_of(made) == _form_of(node)
-        if fits:
-            node.replace_all_uses_with(made)
-        return fits
+        if _form_of(made) != _form_of(node):
+            return "the replacement has another shape or dtype"
+        node.replace_all_uses_with(made)
+        return None
 
     def _filled(self, argument: Any, values: dict[fx.Node, Any], found: Bindings) -> Any:
         if isinstance(argument, fx.Node):

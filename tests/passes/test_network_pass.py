@@ -9,8 +9,8 @@ from attrs.exceptions import FrozenInstanceError
 from ditto.errors import Place, ShapeError
 from ditto.network import network_text
 from ditto.network.layers import Unary
-from ditto.passes import Refusal
 from ditto.passes.network_pass import NodePass, Rewriter
+from ditto.refusals import Refusal
 from tests.support.passes import check_pass, network_from
 
 NETWORK = """

@@ -8,9 +8,10 @@ from loguru import logger
 
 from ditto.dumps import dumping
 from ditto.network import network_text
-from ditto.passes import SIMPLIFY, NetworkPass, PassResult, Refusal, run_passes
+from ditto.passes import SIMPLIFY, NetworkPass, PassResult, run_passes
 from ditto.passes.dead_layers import DeadLayers
 from ditto.reference import Constants, run
+from ditto.refusals import Refusal
 from tests.network.samples import whole
 from tests.support.passes import check_same, network_from
 

@@ -7,19 +7,22 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from loguru import logger
+from torch.nn.functional import embedding
 
 from ditto.builders.llm import LlmBuilder
 from ditto.capture import export
+from ditto.dumps import dumping
 from ditto.network import check
 from ditto.network.dims import evaluate as size_of
 from ditto.passes import run_passes
-from ditto.program import evaluate
+from ditto.program import evaluate, program_text
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
 from ditto.rewrite import rewrite
 from ditto.targets.registry import target
 from tests.support.layers import emitted
 from tests.support.models import TEXT_MODELS, TRANSFORMERS_5
-from tests.test_program import captured, operators
+from tests.test_program import Says, captured, operators
 
 aten = torch.ops.aten
 
@@ -42,7 +45,7 @@ def _story(name, dtype):
     parameter = dict(job.wrapper.named_parameters(remove_duplicate=False)).__getitem__
     program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype)
     captured = [evaluate(program, inputs(*size), parameter)[0] for size in SIZES]
-    counts = rewrite(program, job.sizes, job.positions)
+    counts = {name: report.applied for name, report in rewrite(program, job.sizes, job.positions).items()}
     network = run_passes(job.lower(program), job.passes)
     return SimpleNamespace(
         model=model, job=job, parameter=parameter, captured=captured, rewritten=program, counts=counts, network=network
@@ -168,9 +171,39 @@ def test_tensorrt_agrees_with_every_shape_and_dtype(name):
 
 def test_steps_run_in_order_and_positions_only_where_there_are_any():
     program = captured(lambda x: x * 1, {"x": torch.zeros(2)})
-    counts = rewrite(program, {})
-    assert list(counts) == ["clean", *(step for step in USUAL if step != "tabulate positions")]
+    counts = {name: report.applied for name, report in rewrite(program, {}).items()}
+    assert list(counts) == [
+        "clean",
+        *(step for step in USUAL if step not in ("tabulate positions", "refuse other state")),
+    ]
     assert counts.pop("clean") == 1
     assert not any(counts.values())
     program = captured(lambda x: x + 1, {"x": torch.zeros(2)})
     assert list(rewrite(program, {"sequence": 4}, "position_ids")) == ["clean", *USUAL]
+
+
+def test_refusals_are_logged_and_dumped(tmp_path):
+    """A table whose second half is not its first is not that of a rotary embedding."""
+    cos, sin = torch.randn(9, 8), torch.randn(9, 8)
+
+    def rotated(self, x, ids):
+        c, s = embedding(ids, self.cos).unsqueeze(1), embedding(ids, self.sin).unsqueeze(1)
+        return x * c + torch.cat((-x[..., 4:], x[..., :4]), dim=-1) * s
+
+    inputs = {"x": torch.randn(2, 3, 5, 8), "ids": torch.zeros(2, 5, dtype=torch.int64)}
+    program = captured(Says(rotated, buffers={"cos": cos, "sin": sin}), inputs)
+    lines = []
+    handler = logger.add(lambda line: lines.append(line), level="DEBUG", format="{message}")
+    logger.enable("ditto")
+    try:
+        with dumping(tmp_path / "dump"):
+            reports = rewrite(program, {})
+    finally:
+        logger.disable("ditto")
+        logger.remove(handler)
+    (refusal,) = reports["rope of halves"].refused
+    assert refusal.reason == "the cos table does not repeat its first half"
+    line = f"refused 1 times, first at {refusal.place}: {refusal.reason}"
+    assert f"rewrite rope of halves: {line}\n" in lines
+    (dumped,) = (tmp_path / "dump").glob("*rope of halves.txt")
+    assert dumped.read_text() == program_text(program) + f"# {line}\n"

@@ -12,10 +12,11 @@ from torch.testing import assert_close
 
 import ditto.rewrite
 from ditto.reference import TOLERANCE
+from ditto.refusals import Refusal
 from ditto.rewrite.clean import clean
 from ditto.rewrite.norm import GEMMA_NORM, LLAMA_NORM, OLMO_NORM
 from ditto.rewrite.rope import ROPE_OF_HALVES
-from ditto.rewrite.rule import Rewrite, arguments
+from ditto.rewrite.rule import Rewrite, RewriteReport, arguments
 from tests.test_program import FLOATS, Says, captured, operators, result_of
 
 aten = torch.ops.aten
@@ -29,7 +30,7 @@ def check_applies(rule, module, inputs, times=1, names=None):
     program = captured(module, inputs, names)
     before = result_of(program, inputs, program_owner(module))
     clean(program)
-    assert rule(program) == times
+    assert applied(rule(program)) == times
     program.graph.lint()
     assert_close(result_of(program, inputs, program_owner(module)), before, **TOLERANCE[before.dtype])
     return program
@@ -40,8 +41,13 @@ def check_misses(rule, module, inputs, names=None):
     program = captured(module, inputs, names)
     clean(program)
     before = str(program.graph)
-    assert rule(program) == 0
+    assert applied(rule(program)) == 0
     assert str(program.graph) == before
+
+
+def applied(result):
+    """How often a rule or a step applied."""
+    return result.applied if isinstance(result, RewriteReport) else result
 
 
 def program_owner(module):
@@ -88,8 +94,8 @@ EXAMPLE = Rewrite("example", _twice, _tanh, (torch.randn(2, 3), 37.5))
 )
 def test_operands_that_commute_may_come_in_either_order(function):
     program = captured(function, {"x": torch.randn(4, 5)})
-    assert EXAMPLE(program) == 1
-    assert EXAMPLE(program) == 0
+    assert EXAMPLE(program).applied == 1
+    assert EXAMPLE(program).applied == 0
     assert operators(program) == [aten.tanh.default, aten.mul.Tensor, aten.relu.default, aten.add.Tensor]
     (product,) = (node for node in program.graph.nodes if node.target == aten.mul.Tensor)
     assert product.args[1] == 2.5
@@ -121,7 +127,7 @@ def test_a_rule_applies_everywhere_and_counts_each_once():
         return torch.relu(y * 1.5) + y
 
     program = captured(twice, {"x": torch.randn(2, 3)})
-    assert EXAMPLE(program) == 2
+    assert EXAMPLE(program).applied == 2
     assert operators(program).count(aten.tanh.default) == 2
 
 
@@ -131,7 +137,7 @@ def test_what_others_read_stays_beside_the_replacement():
         return inner + x, inner
 
     program = captured(lambda x: torch.cat(shared(x)), {"x": torch.randn(2, 3)})
-    assert EXAMPLE(program) == 1
+    assert EXAMPLE(program).applied == 1
     assert operators(program).count(aten.relu.default) == 2
 
 
@@ -146,6 +152,29 @@ def test_a_condition_sees_what_each_parameter_matched():
     check_misses(rule, lambda x: torch.relu(x * 2.5) + x, {"x": torch.randn(4, 5)})
     assert seen
     assert all((found["x"].target, found["factor"]) == ("x", 2.5) for found in seen)
+
+
+def test_a_refusal_keeps_its_place_and_its_reason():
+    def narrow(program, found):
+        return None if found["factor"] < 2 else f"{found['factor']} is too large"
+
+    rule = Rewrite("example", _twice, _tanh, (torch.randn(2, 3), 37.5), narrow)
+
+    def thrice(x):
+        y = torch.relu(x * 2.5) + x
+        return torch.relu(y * 1.5) + y
+
+    program = captured(thrice, {"x": torch.randn(4, 5)})
+    (first, _) = (node for node in program.graph.nodes if node.target == aten.add.Tensor)
+    wanted = Refusal(program.place(first), "2.5 is too large")
+    assert rule(program) == RewriteReport(1, (wanted,))
+    assert wanted.place.source
+
+
+def test_a_replacement_that_does_not_fit_is_a_refusal():
+    rule = Rewrite("wrong", lambda x: torch.relu(x), lambda x: x.flatten(), (torch.randn(2, 3),))
+    (refusal,) = rule(captured(torch.relu, {"x": torch.randn(4, 5)})).refused
+    assert refusal.reason == "the replacement has another shape or dtype"
 
 
 def test_a_replacement_of_another_dtype_or_shape_is_not_put_in():
@@ -188,4 +217,4 @@ def test_arguments_have_names_defaults_and_axes_from_the_front():
 def test_numbers_of_a_sample_stand_for_any_number_of_their_type():
     module = Says(lambda x: torch.relu(x * -0.0) + x)
     check = captured(module, {"x": torch.randn(2, 3)})
-    assert EXAMPLE(check) == 1
+    assert EXAMPLE(check).applied == 1

@@ -37,7 +37,7 @@ def _story(name, dtype):
     parameter = dict(job.wrapper.named_parameters(remove_duplicate=False)).__getitem__
     program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype)
     captured = [evaluate(program, {"input": _pixels(batch, dtype)}, parameter)[0] for batch in SIZES]
-    counts = rewrite(program, job.sizes, job.positions)
+    counts = {name: report.applied for name, report in rewrite(program, job.sizes, job.positions).items()}
     network = run_passes(job.lower(program), job.passes)
     return SimpleNamespace(
         model=model, job=job, parameter=parameter, captured=captured, rewritten=program, counts=counts, network=network

@@ -111,7 +111,7 @@ def test_pictures_by_way_of_the_table_give_hugging_faces_logits_at_every_wall():
     with torch.no_grad():
         found = {"wrapper": told.job.wrapper(**given)}
     (found["captured"],) = evaluate(told.program, given, parameter)
-    counts = rewrite(told.program, told.job.sizes, told.job.positions)
+    reports = rewrite(told.program, told.job.sizes, told.job.positions)
     (found["rewritten"],) = evaluate(told.program, given, parameter)
     network = run_passes(told.job.lower(told.program), told.job.passes)
     constants = Constants(network, told.job.tensors)
@@ -119,7 +119,7 @@ def test_pictures_by_way_of_the_table_give_hugging_faces_logits_at_every_wall():
     emitted(network, told.job.tensors)
     for wall, logits in found.items():
         assert relative_error(logits, wanted) < FLOAT32, wall
-    assert counts["rope of halves"] == 4 and counts["RMS norm, rounded first"] == 5
+    assert reports["rope of halves"].applied == 4 and reports["RMS norm, rounded first"].applied == 5
     assert "prompt_embedding_table" in network.inputs
 
 
