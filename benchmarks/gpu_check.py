@@ -25,7 +25,8 @@ from attrs import define, field
 from benchmarks.gpu import gpu_for
 from ditto import EngineTree, LlavaModel
 from ditto.engine import Phase, version_of
-from ditto.families.answering import Answerer, load_picture
+from ditto.families.answering import Answerer
+from ditto.families.images import load_image
 from ditto.runtime import Batch, Request, Sampling, generate, open_session
 from tests.support.shapes import HuggingFace, Question, world
 
@@ -225,7 +226,7 @@ class Checks:
 
     def given(self, prompt: str, pictures: Sequence[Path]) -> Any:
         """What the processor makes of a prompt with any number of pictures."""
-        images = [load_picture(path) for path in pictures]
+        images = [load_image(path) for path in pictures]
         return self.face.processor(text=[prompt], images=images or None, return_tensors="pt")
 
     def request(self, given: Any) -> Request:

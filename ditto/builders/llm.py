@@ -19,7 +19,7 @@ from ditto.builders.positions import most_positions, why_no_more
 from ditto.builders.source import Loaded, Pretrained
 from ditto.configs import Limits
 from ditto.engine import Tokens
-from ditto.errors import ConfigError, UnsupportedFact, at
+from ditto.errors import ConfigError, ModelError, UnsupportedFact, at
 from ditto.network import Network
 from ditto.program import Program
 from ditto.targets import LlmFacts, Target
@@ -177,6 +177,7 @@ class LlmBuilder(EngineBuilder):
         vocab_size = int(embedding.weight.shape[0])
         wrapper = (PackedLlmWrapper if target.packs_tokens else LlmWrapper)(loaded.model, embedding, vocab_size)
         with at(self.source.name):
+            _check_vocabulary(loaded.model, vocab_size, self.tokens().vocab_size)
             config = self.source.config.get_text_config()
             facts = llm_facts(config, vocab_size)
             attentions = attention_layers(config, facts.num_hidden_layers)
@@ -260,6 +261,20 @@ def _embedding(loaded: Loaded) -> Any:
             remedy="models with one embedding for each token id are supported",
         )
     return found
+
+
+def _check_vocabulary(model: Any, rows: int, stated: int) -> None:
+    """Ids from the end of the vocabulary on are rows of image features: no token may be among them."""
+    try:
+        head: Any = model.get_output_embeddings()
+    except (AttributeError, NotImplementedError):  # of a bare decoder; of a model that does not know
+        head = None
+    chosen = rows if getattr(head, "weight", None) is None else int(head.weight.shape[0])
+    if not stated == rows >= chosen:
+        raise ModelError(
+            f"the embedding has {rows} rows, the output {chosen}, and vocab_size is {stated}",
+            remedy="resize the model with `resize_token_embeddings` and save it again",
+        )
 
 
 def _name_of(model: nn.Module) -> str:

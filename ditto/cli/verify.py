@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+
+from ditto.cli.console import show_json
 
 _PROMPT = "USER: <image>\nDescribe this image. ASSISTANT:"
 
@@ -17,9 +18,20 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--against", metavar="MODEL", help="folder or hub id (default: what the tree was built from)")
     parser.add_argument("--session", choices=("auto", "reference", "tensorrt"), default="auto", help="what runs it")
     parser.add_argument(
-        "--image", action="append", default=[], metavar="FILE", help="a picture (default: random pictures and prompts)"
+        "--image",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="images (default: random images and prompts)",
     )
-    parser.add_argument("--prompt", metavar="TEXT", help="asked about each picture (default: for a description)")
+    parser.add_argument(
+        "--prompt",
+        nargs="+",
+        action="extend",
+        metavar="TEXT",
+        help="each asked about each image (default: for a description)",
+    )
     parser.add_argument("--max-new-tokens", type=int, default=16, metavar="N", help="per prompt (default 16)")
     parser.add_argument("--json", action="store_true", help="print one object")
     parser.set_defaults(run=run)
@@ -35,8 +47,11 @@ def run(options: argparse.Namespace) -> int:
     tree, count = EngineTree.open(options.tree), options.max_new_tokens
     if options.prompt is not None and not options.image:
         raise ConfigError("--prompt is asked about pictures, and there is none", remedy="give some with --image FILE")
-    asked = _PROMPT if options.prompt is None else options.prompt
+    asked = [_PROMPT] if options.prompt is None else options.prompt
     prompts = about_pictures(tree, options.image, asked) if options.image else mixed(tree, count)
     result = verify(tree, prompts, options.against, options.session, count)
-    print(json.dumps(result.to_json(), indent=1, ensure_ascii=False) if options.json else result.text())
+    if options.json:
+        show_json(result.to_json())
+    else:
+        print(result.text())
     return 0 if result.passed else 1

@@ -11,8 +11,10 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
-from ditto.errors import PromptError, TreeError
+from ditto.errors import PromptError
 from ditto.families.defaults import GenerationDefaults
+from ditto.families.images import ImageInput, load_images
+from ditto.families.processing import Processor
 from ditto.families.wording import Wording
 from ditto.runtime import Batch, Request, Sampling, Session
 
@@ -48,31 +50,23 @@ class Answerer:
         processor: folder or hub id with tokenizer and image processor; None for the tree's own.
         with_defaults: honour the model's own generation defaults: penalties, sampling, limits, stop strings.
     Raises:
-        TreeError: there is none.
+        TreeError: there is none, or it is not of the model that the tree was built from.
         ConfigError: the model's generation defaults ask for what is not supported.
     """
 
     def __init__(self, session: Session, processor: str | Path | None = None, *, with_defaults: bool = True) -> None:
         self._session = session
         self.defaults = GenerationDefaults.of(session.tree, with_defaults)
-        self._has_vision = "vision" in session.tree.manifest.components
-        folder = processor or session.tree.processor_folder
-        if folder is None:
-            raise TreeError(
-                "the tree has no tokenizer files",
-                where=str(session.tree.root),
-                remedy="name the model's folder or hub id with --hf-model",
-            )
-        self._processor = load_processor(folder, self._has_vision)
+        self._processor = Processor.of(session.tree, processor)
 
     @property
     def tokenizer(self) -> Any:
-        return getattr(self._processor, "tokenizer", self._processor)
+        return self._processor.tokenizer
 
     def answer(
         self,
         prompts: Sequence[str],
-        images: Sequence[str | Path] = (),
+        images: Sequence[ImageInput] = (),
         max_new_tokens: int | None = None,
         sampling: Sampling | None = None,
         stops: Sequence[str] = (),
@@ -82,7 +76,8 @@ class Answerer:
 
         Args:
             prompts: as the model wants them, with an image token where a picture belongs.
-            images: picture files in the order of the image tokens; one picture serves all prompts that have one place.
+            images: files, their contents as bytes, or PIL images, in the order of the image tokens; one image serves
+                all prompts that have one place.
             max_new_tokens: per prompt; None for as many as the model's defaults say, else 128, or what the engine has
                 room for.
             sampling: how tokens are chosen; None for as the model's defaults say, else the most likely ones.
@@ -92,8 +87,10 @@ class Answerer:
             PromptError: a prompt or a picture that the engines cannot take.
             ConfigError: the model's generation defaults cannot be honoured.
         """
+        if isinstance(stops, str):
+            raise PromptError("the stop strings are a str, not a list", remedy="give a list, e.g. [stop]")
         start = time.perf_counter()
-        encoded = self._encode(prompts, [load_picture(path) for path in images])
+        encoded = self._processor.encode(prompts, load_images(images))
         encoded_at = time.perf_counter()
         requests = self._requests(encoded)
         seen_at = time.perf_counter()
@@ -166,17 +163,6 @@ class Answerer:
                         tell(flight.number, piece)
         return [(wording.text, tuple(flight.made)) for wording, flight in zip(wordings, flights, strict=True)]
 
-    def _encode(self, prompts: Sequence[str], images: Sequence[Any]) -> list[tuple[list[int], Tensor | None]]:
-        if not self._has_vision:
-            if images:
-                raise PromptError("the tree has no vision engine", remedy="leave the pictures out")
-            return [(list(self._processor(prompt)["input_ids"]), None) for prompt in prompts]
-        encoded: list[tuple[list[int], Tensor | None]] = []
-        for prompt, pictures in zip(prompts, assign(prompts, images, image_token_of(self._processor)), strict=True):
-            made = self._processor(text=[prompt], images=pictures or None, return_tensors="pt")
-            encoded.append((made["input_ids"][0].tolist(), made.get("pixel_values")))
-        return encoded
-
     def _requests(self, encoded: Sequence[tuple[list[int], Tensor | None]]) -> list[Request]:
         """The pictures of all prompts go through the vision engine together."""
         pictures = [pixels for _, pixels in encoded if pixels is not None]
@@ -192,8 +178,8 @@ class Answerer:
         """Image tokens become virtual ids, one for each row of features."""
         tokens = self._session.tokens
         image = tokens.image
-        if image is None:  # a language model that was built alone does not know the pictures' token
-            image = self.tokenizer.convert_tokens_to_ids(image_token_of(self._processor))
+        if image is None:  # a language model that was built alone does not know the images' token
+            image = self.tokenizer.convert_tokens_to_ids(self._processor.image_token)
         places = [index for index, token in enumerate(ids) if token == image]
         if len(places) != len(features):
             raise PromptError(
@@ -205,68 +191,3 @@ class Answerer:
         for row, index in enumerate(places):
             virtual[index] = tokens.vocab_size + row
         return Request(tuple(virtual), features)
-
-
-def load_picture(path: str | Path) -> Any:
-    """A picture file as an RGB image.
-
-    Raises:
-        PromptError: there is no such file, or it is no picture.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except FileNotFoundError:
-        raise PromptError("there is no such picture", where=str(path), remedy="check the path") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise PromptError("this file is no picture", where=str(path), remedy="give a PNG or JPEG file") from error
-
-
-def image_token_of(processor: Any) -> str:
-    """What stands in a prompt for a picture."""
-    return getattr(processor, "image_token", None) or "<image>"
-
-
-def assign(prompts: Sequence[str], images: Sequence[Any], token: str) -> list[list[Any]]:
-    """The pictures of each prompt.
-
-    Raises:
-        PromptError: places and pictures do not match.
-    """
-    places = [prompt.count(token) for prompt in prompts]
-    for number, count in enumerate(places, 1):
-        if images and not count:
-            raise PromptError(
-                f"prompt {number} has no {token} token, so it has no place for a picture",
-                remedy=f"write {token} where the picture belongs, e.g. 'USER: {token}\\nWhat is this? ASSISTANT:'",
-            )
-    if len(images) == 1 and all(count == 1 for count in places):
-        return [[images[0]] for _ in prompts]
-    if sum(places) != len(images):
-        raise PromptError(
-            f"places for pictures in the prompts: {sum(places)}; pictures given: {len(images)}",
-            remedy=f"give one picture for each {token}, in their order",
-        )
-    left = iter(images)
-    return [[next(left) for _ in range(count)] for count in places]
-
-
-def load_processor(folder: str | Path, has_vision: bool) -> Any:
-    """Hugging Face's processor, or the tokenizer of a text model.
-
-    Raises:
-        TreeError: transformers cannot load it.
-    """
-    from transformers import AutoProcessor, AutoTokenizer
-
-    try:
-        return (AutoProcessor if has_vision else AutoTokenizer).from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TreeError(
-            f"transformers cannot load the {'processor' if has_vision else 'tokenizer'}: {reason}",
-            where=str(folder),
-            remedy="name the model's folder or hub id with --hf-model",
-        ) from error

@@ -34,12 +34,13 @@ class Request:
 
 @frozen
 class RequestLimits:
-    """What a tree's language model takes, read from its config.json."""
+    """What a tree's language model takes, read from its config.json, and the size of its vocabulary."""
 
     max_batch_size: int
     max_input_len: int
     max_seq_len: int
     max_prompt_embedding_table_size: int
+    vocab_size: int
 
     @staticmethod
     def of(tree: EngineTree) -> RequestLimits:
@@ -52,7 +53,10 @@ class RequestLimits:
         names = ("max_batch_size", "max_input_len", "max_seq_len", "max_prompt_embedding_table_size")
         if not all(isinstance(build.get(name), int) for name in names):
             raise TreeError("llm/config.json does not state the engine's limits", where=str(tree.root))
-        return RequestLimits(*(build[name] for name in names))
+        tokens = tree.manifest.tokens
+        if tokens is None:
+            raise TreeError("the tree has no language model", where=str(tree.root), remedy="run a whole tree")
+        return RequestLimits(*(build[name] for name in names), tokens.vocab_size)
 
     def check(self, requests: Sequence[Request], max_new_tokens: int) -> None:
         """Check a batch.
@@ -73,6 +77,15 @@ class RequestLimits:
             length = len(request.ids)
             if not length:
                 raise PromptError(f"prompt {number} is empty")
+            rows = 0 if request.features is None else len(request.features)
+            wrong = [token for token in request.ids if not 0 <= token < self.vocab_size + rows]
+            if wrong:
+                behind = f", and with its images' features to {self.vocab_size + rows - 1}" if rows else ""
+                raise PromptError(
+                    f"prompt {number} holds token {wrong[0]}; the model's tokens go from 0 to {self.vocab_size - 1}"
+                    + behind,
+                    remedy="use the tokenizer of the model that the tree was built from",
+                )
             if length > self.max_input_len:
                 raise PromptError(
                     f"prompt {number} has {length} tokens, the engine takes {self.max_input_len}",
@@ -166,10 +179,8 @@ class Session(ABC):
     def __init__(self, tree: EngineTree) -> None:
         self.tree = tree
         self.limits = RequestLimits.of(tree)
-        tokens = tree.manifest.tokens
-        if tokens is None:
-            raise TreeError("the tree has no language model", where=str(tree.root), remedy="run a whole tree")
-        self.tokens: Tokens = tokens
+        assert tree.manifest.tokens is not None  # whose absence the limits name
+        self.tokens: Tokens = tree.manifest.tokens
 
     def features(self, pixels: Tensor) -> Tensor:
         """Features of any number of pictures: [images, channels, height, width] → [images, rows, width].

@@ -15,7 +15,8 @@ from attrs import evolve
 from loguru import logger
 
 from ditto.engine import EngineTree, Phase
-from ditto.errors import ConfigError
+from ditto.errors import CheckpointError, ConfigError
+from ditto.families.processing import foreign
 from ditto.progress import stage
 from ditto.reference import RELATIVE_ERROR, watching
 from ditto.runtime import open_session
@@ -26,7 +27,7 @@ from ditto.verify import inputs
 from ditto.verify.compare import Trio, difference, measure, worst_prompt
 from ditto.verify.departure import Departures
 from ditto.verify.inputs import Prompts
-from ditto.verify.model import checkpoint_of, load, rounded
+from ditto.verify.model import check_model, checkpoint_of, load, rounded
 from ditto.verify.report import Verification
 from ditto.verify.tree import answers, logits, requests_of, steps
 from ditto.verify.yardstick import Yardstick, greedy, look, modules
@@ -55,12 +56,14 @@ def verify(
         raise ConfigError("there is nothing to compare", remedy="ask for at least one prompt and one new token")
     inputs.check(tree, prompts, new_tokens)
     model = checkpoint_of(tree, against)
+    check_model(tree, model, sees=any(prompt.pixels is not None for prompt in prompts))
     opened = open_session(tree, session)
     dtype: Any = getattr(torch, tree.component("llm").dtype)
 
     def looked(face: Any, exact: list[Yardstick] | None) -> list[Yardstick]:
-        tokens = [item.tokens for item in exact] if exact else [greedy(face, each, new_tokens) for each in prompts]
-        return [look(face, prompt, given) for prompt, given in zip(prompts, tokens, strict=True)]
+        with foreign(CheckpointError, "Hugging Face cannot run the model", model, "check the model's files"):
+            tokens = [item.tokens for item in exact] if exact else [greedy(face, each, new_tokens) for each in prompts]
+            return [look(face, prompt, given) for prompt, given in zip(prompts, tokens, strict=True)]
 
     with stage("hugging face", model):
         exact, own = _twice(model, dtype, opened.device, looked)

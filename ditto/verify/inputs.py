@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ditto.engine import EngineTree
 from ditto.errors import PromptError, TreeError
-from ditto.families.answering import assign, image_token_of, load_picture, load_processor
+from ditto.families.images import load_image
+from ditto.families.processing import Processor
 from ditto.network import Spec
 from ditto.runtime.session import Request, RequestLimits
 
@@ -85,28 +86,29 @@ def check(tree: EngineTree, given: Sequence[Prompts], new_tokens: int) -> None:
     for number, prompt in enumerate(given, 1):
         wanted = 0 if prompt.pixels is None else rows_per_picture(tree) * len(prompt.pixels) // len(prompt.ids)
         for row in prompt.ids:
-            places = int((row == tokens.image).sum()) if wanted and tokens is not None else 0
-            if places != wanted:
+            image = None if tokens is None or not wanted else tokens.image
+            places = row.eq(image) if image is not None else torch.zeros_like(row, dtype=torch.bool)
+            found = int(places.sum())
+            if found != wanted:
                 raise PromptError(
-                    f"prompt {number} has {places} image tokens, its pictures become {wanted} rows of features",
+                    f"prompt {number} has {found} image tokens, its pictures become {wanted} rows of features",
                     remedy="write <image> once for each picture, e.g. 'USER: <image>\\nWhat is this? ASSISTANT:'",
                 )
-            limits.check([Request(tuple(row.tolist()), torch.empty(wanted, 0) if wanted else None)], new_tokens)
+            ids = row.masked_fill(places, 0).tolist()  # the image token may be outside of the vocabulary
+            limits.check([Request(tuple(ids), torch.empty(wanted, 0) if wanted else None)], new_tokens)
 
 
-def about_pictures(tree: EngineTree, files: Sequence[str], prompt: str) -> list[Prompts]:
-    """The same prompt about each picture, as the tree's own processor makes it.
+def about_pictures(tree: EngineTree, files: Sequence[str], asked: Sequence[str]) -> list[Prompts]:
+    """Each prompt about each picture, as the tree's own processor makes it.
 
     Raises:
-        PromptError, TreeError: a file is no picture, the prompt has no place for one or several, or the tree sees none
+        PromptError, TreeError: a file is not an image, a prompt has no place for one or several, or the tree sees none
             or has no processor.
     """
     if "vision" not in tree.manifest.components:
-        raise PromptError("the tree has no vision engine", remedy="leave the pictures out")
+        raise PromptError("the tree has no vision engine", remedy="leave the images out")
     if tree.processor_folder is None:
-        raise TreeError("the tree has no processor", where=str(tree.root), remedy="leave the pictures out")
-    processor = load_processor(tree.processor_folder, has_vision=True)
-    pictures = [load_picture(file) for file in files]
-    assigned = assign([prompt] * len(pictures), pictures, image_token_of(processor))
-    made = [processor(text=[prompt], images=own, return_tensors="pt") for own in assigned]
-    return [Prompts(one["input_ids"], one["pixel_values"]) for one in made]
+        raise TreeError("the tree has no processor", where=str(tree.root), remedy="leave the images out")
+    processor, images = Processor.of(tree), [load_image(file) for file in files]
+    made = [processor.encode([prompt] * len(images), images) for prompt in asked]
+    return [Prompts(torch.tensor([ids]), pixels) for each in made for ids, pixels in each]

@@ -12,6 +12,7 @@ from ditto.builders import Pretrained
 from ditto.engine import EngineTree
 from ditto.errors import CheckpointError, TreeError
 from ditto.families.registry import FAMILIES
+from ditto.network import Spec
 
 
 def checkpoint_of(tree: EngineTree, against: str | None = None) -> str:
@@ -29,6 +30,34 @@ def checkpoint_of(tree: EngineTree, against: str | None = None) -> str:
             remedy="name the model's folder or hub id with --against",
         )
     return tree.manifest.checkpoint.folder
+
+
+def check_model(tree: EngineTree, model: str, sees: bool) -> None:
+    """Check, by its configuration, that a checkpoint can be asked what a tree is asked.
+
+    Args:
+        sees: whether there are images among the prompts.
+    Raises:
+        CheckpointError: it is a text model though there are images, or its vocabulary or its images are others.
+    """
+    config = Pretrained(model, "AutoModelForCausalLM").config
+    tokens, vocab_size = tree.manifest.tokens, config.get_text_config().vocab_size
+    reason = None
+    if tokens is not None and vocab_size != tokens.vocab_size:
+        reason = f"its vocabulary has {vocab_size} tokens, the tree's {tokens.vocab_size}"
+    elif sees:
+        family = FAMILIES.get(config.model_type)
+        wanted = Spec.parse(next(iter(tree.component("vision").inputs.values()))).shape[1:]
+        if family is None:
+            reason = f"{config.model_type!r} takes no images that Ditto knows, and the tree does"
+        elif family.pixel_shape(config) != wanted:
+            reason = f"its images are {list(family.pixel_shape(config))}, the tree's {list(wanted)}"
+    if reason is not None:
+        raise CheckpointError(
+            f"the model cannot be compared with the tree: {reason}",
+            where=model,
+            remedy="name the model that the tree was built from, or one of the same shapes, with --against",
+        )
 
 
 def load(model: str | Path, dtype: torch.dtype, device: torch.device, attention: str | None = None) -> Any:

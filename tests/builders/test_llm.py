@@ -12,8 +12,9 @@ from loguru import logger
 from ditto import LlmBuilder
 from ditto.builders.pipeline import describe
 from ditto.engine import Phase
-from ditto.errors import ConfigError, UnsupportedFact
+from ditto.errors import ConfigError, ModelError, UnsupportedFact
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
+from ditto.targets import target
 from tests.support.decoding import continued, in_dtype
 from tests.support.models import TEXT_MODELS, llama, llava
 
@@ -169,3 +170,18 @@ def test_a_model_that_does_not_know_its_table_is_refused():
     model.get_input_embeddings = unknown
     with pytest.raises(UnsupportedFact, match="LlamaForCausalLM has no single table of token embeddings"):
         made.job(made.resolved_target())
+
+
+@pytest.mark.parametrize("name", ["tensorrt-rtx", "trtllm"])
+def test_a_token_without_an_embedding_is_refused(name):
+    """Its id would select a row of the image table."""
+    fewer = llama()
+    fewer.config.vocab_size = 100
+    head = llama()
+    head.lm_head = torch.nn.Linear(64, 130, bias=False)
+    for model, message in (
+        (fewer, "the embedding has 128 rows, the output 128, and vocab_size is 100"),
+        (head, "the embedding has 128 rows, the output 130, and vocab_size is 128"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            LlmBuilder.from_model(model).with_target(name).job(target(name))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from attrs import evolve
+from PIL import Image
 from transformers import GenerationConfig
 
 from ditto import EngineTree, LlavaModel, LlmBuilder
 from ditto.errors import PromptError, TreeError
-from ditto.families.answering import Answerer, load_picture
-from ditto.runtime import GREEDY, Sampling, open_session
+from ditto.families.answering import Answerer
+from ditto.runtime import GREEDY, Request, Sampling, generate, open_session
+from ditto.verify.inputs import Prompts
+from ditto.verify.tree import requests_of
 from tests.support.models import llama
 from tests.support.shapes import HuggingFace
 
@@ -54,13 +58,55 @@ def test_a_text_prompt_needs_no_picture(answerer):
     assert answerer.answer(["USER: How many shapes are there? ASSISTANT:"], max_new_tokens=4).tokens[0]
 
 
+def test_prompts_with_and_without_images_are_answered_in_one_batch(tree, hugging_face, pictures):
+    """A session's requests; the answers are Hugging Face's for each alone."""
+    session = open_session(tree, "reference")
+    with_image, (text,) = (
+        hugging_face.inputs(pictures[2], DESCRIBE),
+        hugging_face.processor.tokenizer(["USER: How many shapes are there? ASSISTANT:"], return_tensors="pt")[
+            "input_ids"
+        ].tolist(),
+    )
+    (request,) = requests_of(
+        session,
+        Prompts(with_image["input_ids"], with_image["pixel_values"]),
+        session.features(with_image["pixel_values"]),
+    )
+    wanted = hugging_face.model.generate(torch.tensor([text]), max_new_tokens=8, do_sample=False)[0, len(text) :]
+    for batch in ([request, Request(tuple(text))], [Request(tuple(text)), request]):
+        found = [answer.ids for answer in generate(session, batch, 8)]
+        assert found[batch.index(request)] == hugging_face.tokens(pictures[2], DESCRIBE, 8)
+        assert found[1 - batch.index(request)] == tuple(wanted.tolist())
+
+
+@pytest.mark.parametrize("given", ["a.png", b"...", None])
+def test_one_image_for_a_list_is_refused(answerer, given):
+    with pytest.raises(PromptError, match="not a list of images"):
+        answerer.answer([DESCRIBE], given)
+
+
+def test_one_prompt_or_one_stop_string_for_a_list_is_refused(answerer, pictures):
+    """Their characters would be taken for prompts and for stop strings."""
+    with pytest.raises(PromptError, match="the prompts are a str, not a list"):
+        answerer.answer(DESCRIBE, [pictures[0]])
+    with pytest.raises(PromptError, match="the stop strings are a str, not a list"):
+        answerer.answer([DESCRIBE], [pictures[0]], stops="cross")
+
+
+def test_images_come_as_files_as_bytes_and_as_pil_images(answerer, pictures):
+    with Image.open(pictures[3]) as image:
+        given = [pictures[3], str(pictures[3]), pictures[3].read_bytes(), image]
+        found = {answerer.answer([DESCRIBE], [one]).answers for one in given}
+    assert found == {("A large green cross at the top.",)}
+
+
 @pytest.mark.parametrize(
     ("prompts", "count", "message"),
     [
         (["Describe this."], 1, "prompt 1 has no <image> token"),
         ([DESCRIBE, "Describe this."], 1, "prompt 2 has no <image> token"),
-        ([DESCRIBE], 0, "places for pictures in the prompts: 1; pictures given: 0"),
-        ([DESCRIBE], 2, "places for pictures in the prompts: 1; pictures given: 2"),
+        ([DESCRIBE], 0, "places for images in the prompts: 1; images given: 0"),
+        ([DESCRIBE], 2, "places for images in the prompts: 1; images given: 2"),
         ([DESCRIBE] * 3, 1, "3 prompts are more than the engine's batch of 2"),
         ([DESCRIBE + " x" * 60], 1, r"prompt 1 has \d+ tokens, the engine takes 100"),
         (["<image><image>"], 2, r"prompt 1 has \d+ tokens, the engine takes 100"),
@@ -77,24 +123,6 @@ def test_prompts_that_do_not_fit_are_refused(answerer, pictures, prompts, count,
 def test_new_tokens_that_do_not_fit_are_refused(answerer, pictures, count, message):
     with pytest.raises(PromptError, match=message):
         answerer.answer([DESCRIBE], [pictures[0]], max_new_tokens=count)
-
-
-def test_a_picture_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(PromptError, match="there is no such picture") as caught:
-        load_picture(tmp_path / "no.png")
-    assert str(tmp_path / "no.png") in str(caught.value)
-
-
-@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n broken"])
-def test_a_file_that_is_no_picture_is_named(tmp_path, content):
-    (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(PromptError, match="this file is no picture"):
-        load_picture(tmp_path / "a.png")
-
-
-def test_a_folder_is_no_picture(tmp_path):
-    with pytest.raises(PromptError, match="this file is no picture"):
-        load_picture(tmp_path)
 
 
 def test_a_tree_without_tokenizer_asks_for_one(llava_tree):

@@ -13,11 +13,13 @@ from ditto.errors import PromptError, TreeError
 from ditto.runtime import Request, open_session
 from ditto.runtime.session import RequestLimits
 
-LIMITS = RequestLimits(max_batch_size=2, max_input_len=8, max_seq_len=12, max_prompt_embedding_table_size=4)
+LIMITS = RequestLimits(
+    max_batch_size=2, max_input_len=8, max_seq_len=12, max_prompt_embedding_table_size=4, vocab_size=10
+)
 
 
 def test_a_batch_within_the_limits_is_accepted():
-    LIMITS.check([Request(tuple(range(8))), Request((1,), torch.zeros(4, 3))], 4)
+    LIMITS.check([Request(tuple(range(8))), Request((1, 9, 10, 13), torch.zeros(4, 3))], 4)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,9 @@ def test_a_batch_within_the_limits_is_accepted():
         ([Request(tuple(range(9)))], 1, "prompt 1 has 9 tokens, the engine takes 8"),
         ([Request(tuple(range(8)))], 5, "prompt 1 has 8 tokens; with 5 new ones that is more than the engine's 12"),
         ([Request((1,), torch.zeros(3, 2)), Request((1,), torch.zeros(2, 2))], 1, "need 5 rows of the prompt table"),
+        ([Request((1, 10))], 1, "prompt 1 holds token 10; the model's tokens go from 0 to 9\n"),
+        ([Request((1,)), Request((-1,))], 1, "prompt 2 holds token -1; the model's tokens go from 0 to 9\n"),
+        ([Request((13, 14), torch.zeros(4, 2))], 1, "holds token 14; .* from 0 to 9, and with its images' .* to 13"),
         ([Request((1,))], 0, "0 new tokens were asked for"),
     ],
 )

@@ -43,7 +43,7 @@ def test_mixed_prompts_differ_in_length_and_in_pictures(llava_tree, llama_tree):
 def test_a_persons_pictures_go_through_the_processor(shapes_checkpoint, pictures, tmp_path, llama_tree, llava_tree):
     tree = LlavaModel.from_pretrained(str(shapes_checkpoint)).with_target("tensorrt-rtx").build_all(tmp_path / "tree")
     prompt = "USER: <image>\nWhat? ASSISTANT:"
-    first, second = about_pictures(tree, [str(path) for path in pictures[:2]], prompt)
+    first, second = about_pictures(tree, [str(path) for path in pictures[:2]], [prompt])
     processor = AutoProcessor.from_pretrained(shapes_checkpoint)
     with Image.open(pictures[1]) as picture:
         wanted = processor(
@@ -53,9 +53,9 @@ def test_a_persons_pictures_go_through_the_processor(shapes_checkpoint, pictures
     assert torch.equal(second.pixels, wanted["pixel_values"])
     assert not torch.equal(first.pixels, second.pixels)
     with pytest.raises(PromptError, match="no vision engine"):
-        about_pictures(llama_tree, ["x"], "y")
+        about_pictures(llama_tree, ["x"], ["y"])
     with pytest.raises(TreeError, match="no processor"):
-        about_pictures(llava_tree, ["x"], "y")
+        about_pictures(llava_tree, ["x"], ["y"])
 
 
 def test_a_tree_whose_prompts_have_no_room_for_a_picture_is_asked_without(tmp_path):

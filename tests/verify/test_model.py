@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import CLIPVisionConfig
 
 from ditto.errors import CheckpointError, TreeError
-from ditto.verify.model import checkpoint_of, image_features, load, rounded, vision_of
-from tests.support.models import llama, llava
+from ditto.verify.model import check_model, checkpoint_of, image_features, load, rounded, vision_of
+from tests.support.models import VISION, llama, llava
 
 CPU = torch.device("cpu")
 
@@ -29,6 +30,28 @@ def test_a_tree_from_memory_knows_no_checkpoint(llama_tree):
     with pytest.raises(TreeError, match="built from a model in memory"):
         checkpoint_of(llama_tree)
     assert checkpoint_of(llama_tree, "elsewhere") == "elsewhere"
+
+
+def test_a_model_that_cannot_be_compared_is_named_before_it_is_loaded(llava_tree, llama_tree, tmp_path):
+    """By its configuration: there are no weights here."""
+    for name, model in {
+        "text": llama(),
+        "words": llama(vocab_size=100),
+        "image": llava(CLIPVisionConfig(**{**VISION, "image_size": 14}, projection_dim=48)),
+        "same": llava(),
+    }.items():
+        model.config.save_pretrained(tmp_path / name)
+    for name, message in (
+        ("text", "'llama' takes no images that Ditto knows"),
+        ("words", "its vocabulary has 100 tokens, the tree's 128"),
+        ("image", r"its images are \[3, 14, 14\], the tree's \[3, 28, 28\]"),
+    ):
+        with pytest.raises(CheckpointError, match=message) as caught:
+            check_model(llava_tree, str(tmp_path / name), sees=True)
+        assert "--against" in str(caught.value)
+    check_model(llava_tree, str(tmp_path / "same"), sees=True)
+    check_model(llava_tree, str(tmp_path / "text"), sees=False)
+    check_model(llama_tree, str(tmp_path / "same"), sees=False)
 
 
 def test_a_broken_checkpoint_is_named(tmp_path):

@@ -1,0 +1,254 @@
+"""Hugging Face's processor: the one door through which prompts and images become token ids and pixels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from ditto.engine import EngineTree, Tokens
+from ditto.errors import DittoError, PromptError, TreeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_NAME_A_MODEL = "name the model's folder or hub id with --hf-model"
+
+
+@frozen(eq=False)
+class Processor:
+    """A processor, or the tokenizer of a text model, that belongs to a tree.
+
+    Args:
+        inner: Hugging Face's.
+        tokens: of the tree.
+        folder: where it came from.
+        sees: whether it takes images.
+    """
+
+    inner: Any
+    tokens: Tokens
+    folder: str
+    sees: bool
+
+    @staticmethod
+    def of(tree: EngineTree, folder: str | Path | None = None) -> Processor:
+        """A tree's own processor, or that of another folder or hub id.
+
+        Raises:
+            TreeError: there is none, transformers cannot load it, or its tokens are not the tree's.
+        """
+        own, sees, tokens = tree.processor_folder, "vision" in tree.manifest.components, tree.manifest.tokens
+        if folder is None and own is None:
+            raise TreeError("the tree has no tokenizer files", where=str(tree.root), remedy=_NAME_A_MODEL)
+        if tokens is None:
+            raise TreeError("the tree has no language model", where=str(tree.root), remedy="run a whole tree")
+        made = Processor(load_processor(folder or own, sees), tokens, str(folder or own), sees)
+        if folder is not None:
+            made.check_tokens(None if own is None else load_processor(own, has_vision=False))
+        return made
+
+    @property
+    def tokenizer(self) -> Any:
+        """Hugging Face's tokenizer."""
+        return getattr(self.inner, "tokenizer", self.inner)
+
+    @property
+    def image_token(self) -> str:
+        """What stands in a prompt for an image."""
+        return getattr(self.inner, "image_token", None) or "<image>"
+
+    def check_tokens(self, own: Any) -> None:
+        """Check that token ids mean to the tree what they mean to this tokenizer.
+
+        Args:
+            own: the tree's tokenizer, None if it has none.
+        Raises:
+            TreeError: they do not.
+        """
+        vocabulary = self.tokenizer.get_vocab()
+        reason = None
+        if own is None:
+            image = self.tokenizer.convert_tokens_to_ids(self.image_token) if self.sees else None
+            if self.tokenizer.vocab_size > self.tokens.vocab_size:
+                reason = f"it has {self.tokenizer.vocab_size} tokens, the model {self.tokens.vocab_size}"
+            elif self.tokens.image is not None and image not in (None, self.tokens.image):
+                reason = f"{self.image_token} is token {image}, of the model {self.tokens.image}"
+        else:
+            wrong = min(own.get_vocab().items() - vocabulary.items(), key=lambda entry: entry[1], default=None)
+            if wrong is not None:
+                reason = f"{wrong[0]!r} is token {wrong[1]} of the tree and {vocabulary.get(wrong[0], 'none')} of it"
+        if reason is not None:
+            raise TreeError(
+                f"the tokenizer is not of the model that the tree was built from: {reason}",
+                where=self.folder,
+                remedy="name that model with --hf-model",
+            )
+
+    def encode(self, prompts: Any, images: Sequence[Any]) -> list[tuple[list[int], Tensor | None]]:
+        """Token ids of each prompt, and the pixels of its images: float [images, channels, height, width].
+
+        Args:
+            prompts: a list, with an image token where an image belongs.
+            images: in the order of the image tokens; one serves all prompts that have one place each.
+        Raises:
+            PromptError: a prompt or an image that does not fit, or that the processor cannot take.
+        """
+        texts = check_prompts(prompts)
+        if not self.sees:
+            if images:
+                raise PromptError("the tree has no vision engine", remedy="leave the images out")
+            return [(self._ids(text, number), None) for number, text in enumerate(texts, 1)]
+        assigned = assign(texts, images, self.image_token)
+        return [self._encoded(*each, number) for number, each in enumerate(zip(texts, assigned, strict=True), 1)]
+
+    def _ids(self, text: str, number: int) -> list[int]:
+        with self._foreign("tokenizer", number):
+            ids = [int(token) for token in self.inner(text)["input_ids"]]
+        self._check_ids(ids, number, ())
+        return ids
+
+    def _encoded(self, text: str, images: Sequence[Any], number: int) -> tuple[list[int], Tensor | None]:
+        with self._foreign("processor", number):
+            made = self.inner(text=[text], images=list(images) or None, return_tensors="pt")
+            ids, pixels = [int(token) for token in made["input_ids"][0]], made.get("pixel_values")
+            finite = pixels is None or bool(pixels.isfinite().all())
+        if not finite:
+            raise PromptError(
+                f"the processor makes pixels of prompt {number} that are not finite numbers",
+                where=self.folder,
+                remedy="check image_mean and image_std in preprocessor_config.json",
+            )
+        image = self.tokenizer.convert_tokens_to_ids(self.image_token) if images else None
+        self._check_ids(ids, number, (self.tokens.image, image) if images else ())
+        return ids, pixels
+
+    def _check_ids(self, ids: Sequence[int], number: int, places: Collection[int | None]) -> None:
+        """Check that the model has an embedding for each token but those that images replace."""
+        for token in ids:
+            if not 0 <= token < self.tokens.vocab_size and token not in places:
+                raise PromptError(
+                    f"prompt {number} holds {self.tokenizer.convert_ids_to_tokens(token)!r}, token {token}; the "
+                    f"model's vocabulary has {self.tokens.vocab_size} tokens",
+                    remedy="leave it out, or resize the model's embedding to its tokenizer and build again",
+                )
+
+    @contextmanager
+    def _foreign(self, name: str, number: int) -> Generator[None]:
+        cause = f"the {name} cannot take prompt {number}"
+        with foreign(PromptError, cause, self.folder, "check its files"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what they lead to is checked
+            yield
+
+
+@contextmanager
+def foreign(error: type[DittoError], cause: str, where: str, remedy: str) -> Generator[None]:
+    """What libraries raise inside becomes an error with their words behind `cause`."""
+    try:
+        yield
+    except (DittoError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as reason:  # panics of Rust are no `Exception`
+        lines = str(reason).strip().splitlines()
+        raise error(f"{cause}: {lines[0] if lines else type(reason).__name__}", where=where, remedy=remedy) from reason
+
+
+def check_prompts(prompts: Any) -> list[str]:
+    """Prompts of a list.
+
+    Raises:
+        PromptError: it is not a list, or one of them is not text.
+    """
+    if not isinstance(prompts, (list, tuple)):
+        raise PromptError(
+            f"the prompts are a {type(prompts).__name__}, not a list", remedy="give a list, e.g. [prompt]"
+        )
+    for number, prompt in enumerate(prompts, 1):
+        if not isinstance(prompt, str):
+            raise PromptError(f"prompt {number} is a {type(prompt).__name__}, not a str", remedy="give text")
+        try:
+            prompt.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise PromptError(
+                f"prompt {number} is not valid Unicode at character {error.start + 1}", remedy="give it in UTF-8"
+            ) from error
+    return list(prompts)
+
+
+def assign(prompts: Sequence[str], images: Sequence[Any], token: str) -> list[list[Any]]:
+    """The images of each prompt.
+
+    Raises:
+        PromptError: places and images do not match.
+    """
+    places = [prompt.count(token) for prompt in prompts]
+    for number, count in enumerate(places, 1):
+        if images and not count:
+            raise PromptError(
+                f"prompt {number} has no {token} token, so it has no place for an image",
+                remedy=f"write {token} where the image belongs, e.g. 'USER: {token}\\nWhat is this? ASSISTANT:'",
+            )
+    if len(images) == 1 and all(count == 1 for count in places):
+        return [[images[0]] for _ in prompts]
+    if sum(places) != len(images):
+        raise PromptError(
+            f"places for images in the prompts: {sum(places)}; images given: {len(images)}",
+            remedy=f"give one image for each {token}, in their order",
+        )
+    left = iter(images)
+    return [[next(left) for _ in range(count)] for count in places]
+
+
+def load_processor(folder: str | Path | None, has_vision: bool) -> Any:
+    """Hugging Face's processor, or the tokenizer of a text model.
+
+    Raises:
+        TreeError: transformers cannot load it.
+    """
+    from transformers import AutoProcessor, AutoTokenizer
+
+    name = "processor" if has_vision else "tokenizer"
+    with foreign(TreeError, f"transformers cannot load the {name}", str(folder), _NAME_A_MODEL):
+        made: Any = (AutoProcessor if has_vision else AutoTokenizer).from_pretrained(folder, trust_remote_code=False)
+        if hasattr(made, "patch_size"):
+            _complete(made, folder)
+    return made
+
+
+def _complete(processor: Any, folder: str | Path | None) -> None:
+    """What a processor needs to count an image's tokens and its files leave out, as older ones do, from config.json.
+
+    Raises:
+        Exception: it is not there either.
+    """
+    names = ("patch_size", "vision_feature_select_strategy")
+    stated, _ = type(processor).get_processor_dict(folder)
+    missing = [name for name in (*names, "num_additional_image_tokens") if stated.get(name) is None]
+    if not missing:
+        return
+    from transformers import AutoConfig
+
+    from ditto.families.registry import FAMILIES
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        family = FAMILIES[config.model_type]
+    except Exception as error:
+        raise ValueError(f"it does not state {missing[0]}, and neither does a config.json beside it") from error
+    sizes = config.vision_config.patch_size
+    patch, *others = set(sizes) if isinstance(sizes, (list, tuple)) else {sizes}
+    if others:
+        raise ValueError(f"it does not state patch_size, and config.json states {sizes}, which is not square")
+    if "patch_size" in missing:
+        processor.patch_size = patch
+    if "vision_feature_select_strategy" in missing:
+        processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+    if "num_additional_image_tokens" in missing:
+        _, height, width = family.pixel_shape(config)
+        dropped = 1 if config.vision_feature_select_strategy == "default" else 0
+        patches = (height // patch) * (width // patch)
+        processor.num_additional_image_tokens = family.tokens_per_image(config) + dropped - patches

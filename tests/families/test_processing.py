@@ -1,0 +1,181 @@
+"""Prompts and images go through Hugging Face's processor; what it lacks, cannot take or does not mean is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from attrs import evolve
+from PIL import Image
+from transformers import AutoProcessor
+
+from ditto.engine import EngineTree, Tokens
+from ditto.errors import PromptError, TreeError
+from ditto.families.processing import Processor, check_prompts, foreign, load_processor
+from tests.support.hostile import change
+
+DESCRIBE = "USER: <image>\nDescribe this image. ASSISTANT:"
+TOKENS = Tokens(vocab_size=512, end=[2], pad=0, image=4)
+
+
+@pytest.fixture
+def folder(shapes_checkpoint, tmp_path):
+    """The bundled LLaVA's files, weights left out."""
+    return shutil.copytree(shapes_checkpoint, tmp_path / "hf", ignore=shutil.ignore_patterns("*.safetensors"))
+
+
+@pytest.fixture
+def image():
+    return Image.new("RGB", (80, 50), "red")
+
+
+def processor(folder, sees=True, **tokens):
+    inner = load_processor(folder, sees)
+    token = inner.tokenizer.convert_tokens_to_ids("<image>") if sees else None
+    return Processor(inner, evolve(TOKENS, image=token, **tokens), str(folder), sees)
+
+
+def test_prompts_become_what_hugging_face_makes_of_them(folder, image):
+    wanted = AutoProcessor.from_pretrained(folder)(text=[DESCRIBE], images=[image], return_tensors="pt")
+    ((ids, pixels), _) = processor(folder).encode([DESCRIBE] * 2, [image])
+    assert ids == wanted["input_ids"][0].tolist()
+    assert pixels.equal(wanted["pixel_values"])
+    assert processor(folder).encode(["Hello"], [])[0][1] is None
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        ["patch_size"],
+        ["vision_feature_select_strategy"],
+        ["num_additional_image_tokens"],
+        ["patch_size", "vision_feature_select_strategy", "num_additional_image_tokens"],
+    ],
+    ids="+".join,
+)
+@pytest.mark.parametrize("strategy", ["default", "full"])
+def test_what_older_processors_leave_out_is_the_models_own(missing, strategy, folder, image):
+    for name in ("config.json", "processor_config.json"):
+        change(name, vision_feature_select_strategy=strategy)(folder)
+    wanted = processor(folder).encode([DESCRIBE], [image])[0][0]
+    change("processor_config.json", **dict.fromkeys(missing))(folder)
+    assert processor(folder).encode([DESCRIBE], [image])[0][0] == wanted
+
+
+def test_what_no_file_states_is_named(folder):
+    change("processor_config.json", patch_size=None)(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(TreeError, match="it does not state patch_size, and neither does a config.json") as caught:
+        load_processor(folder, has_vision=True)
+    assert caught.value.where == str(folder)
+
+
+def test_patches_that_are_not_square_are_refused(folder):
+    change("processor_config.json", patch_size=None)(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"]["patch_size"] = [14, 14]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_processor(folder, has_vision=True).patch_size == 14
+    config["vision_config"]["patch_size"] = [14, 28]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(TreeError, match=r"config.json states \[14, 28\], which is not square"):
+        load_processor(folder, has_vision=True)
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_a_token_without_an_embedding_is_named_by_its_text(sees, folder, image):
+    path = folder / "tokenizer.json"
+    data, size = json.loads(path.read_text()), len(load_processor(folder, has_vision=False))
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    data["added_tokens"].append({"id": size, "content": "<|im_start|>", "special": True, **flags})
+    path.write_text(json.dumps(data))
+    given = processor(folder, sees, vocab_size=size)
+    images = [image] if sees else []
+    given.encode([DESCRIBE], images)
+    with pytest.raises(PromptError, match=rf"prompt 2 holds '<\|im_start\|>', token {size}; .* has {size}") as caught:
+        given.encode([DESCRIBE, "<|im_start|>" + DESCRIBE], images)
+    assert caught.value.exit_code == 2
+    evolve(given, tokens=evolve(given.tokens, vocab_size=size + 1)).encode(["<|im_start|>" + DESCRIBE], images)
+
+
+def test_the_image_token_may_be_outside_of_the_vocabulary_where_images_are(folder, image):
+    """As in LLaVA 1.5: images replace it, and a text model has no use for it."""
+    token = processor(folder).tokens.image
+    beside = [other for other in processor(folder).encode(["<image>"], [image])[0][0] if other != token]
+    assert max(beside) < token
+    assert token in processor(folder, vocab_size=token).encode(["<image>"], [image])[0][0]
+    with pytest.raises(PromptError, match=f"prompt 1 holds '<image>', token {token}"):
+        processor(folder, sees=False, vocab_size=token).encode(["<image>"], [])
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ("Hello", "the prompts are a str, not a list"),
+        (b"Hello", "the prompts are a bytes, not a list"),
+        (None, "the prompts are a NoneType, not a list"),
+        ([b"Hello"], "prompt 1 is a bytes, not a str"),
+        (["Hello", None], "prompt 2 is a NoneType, not a str"),
+        (["Hello", "caf\udce9"], "prompt 2 is not valid Unicode at character 4"),
+    ],
+)
+def test_prompts_that_are_not_texts_are_named(prompts, message):
+    with pytest.raises(PromptError, match=message) as caught:
+        check_prompts(prompts)
+    assert caught.value.remedy
+
+
+class _Panic(BaseException):
+    """As Rust's are."""
+
+
+@pytest.mark.parametrize("raised", [ValueError("bad\nlong story"), KeyError("x"), RecursionError(), _Panic("bad")])
+def test_what_libraries_raise_is_one_sentence(raised):
+    with pytest.raises(PromptError, match="^it fails: ") as caught, foreign(PromptError, "it fails", "here", "mend it"):
+        raise raised
+    assert len(str(caught.value).splitlines()) == 3
+    assert caught.value.__cause__ is raised
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), SystemExit(3), TreeError("known")])
+def test_what_is_not_a_librarys_passes(raised):
+    with pytest.raises(type(raised)), foreign(PromptError, "it fails", "here", "mend it"):
+        raise raised
+
+
+class TestAnotherTokenizer:
+    """`--hf-model` must mean by an id what the tree means."""
+
+    def renamed(self, folder):
+        path = folder / "tokenizer.json"
+        data = json.loads(path.read_text())
+        vocabulary = data["model"]["vocab"]
+        first, second = list(vocabulary)[-2:]
+        vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+        path.write_text(json.dumps(data))
+
+    def test_the_trees_own_is_accepted_and_one_with_other_ids_is_not(self, shapes_checkpoint, folder):
+        given = processor(shapes_checkpoint)
+        given.check_tokens(given.tokenizer)
+        self.renamed(folder)
+        with pytest.raises(TreeError, match="not of the model that the tree was built from: '.*' is token") as caught:
+            processor(folder).check_tokens(given.tokenizer)
+        assert caught.value.where == str(folder)
+
+    def test_a_tree_without_one_knows_its_size_and_its_image_token(self, shapes_checkpoint):
+        given = processor(shapes_checkpoint)
+        given.check_tokens(None)
+        for tokens, message in (
+            (evolve(given.tokens, vocab_size=100), r"it has \d+ tokens, the model 100"),
+            (evolve(given.tokens, image=77), "<image> is token .*, of the model 77"),
+        ):
+            with pytest.raises(TreeError, match=message):
+                evolve(given, tokens=tokens).check_tokens(None)
+
+
+def test_a_tree_that_knows_no_tokens_is_refused(llava_tree, shapes_checkpoint):
+    with pytest.raises(TreeError, match="the tree has no tokenizer files"):
+        Processor.of(llava_tree)
+    with pytest.raises(TreeError, match="has no language model"):
+        Processor.of(EngineTree(llava_tree.root, evolve(llava_tree.manifest, tokens=None)), shapes_checkpoint)
