@@ -23,9 +23,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--session", choices=("auto", "reference", "tensorrt"), default="auto", help="what runs the tree"
     )
     parser.add_argument(
-        "--batch", type=int, nargs="+", default=[], metavar="N", help="batch sizes (default: 1, 4 and the largest)"
+        "--batch",
+        type=int,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="N",
+        help="batch sizes (default: 1, 4 and the largest)",
     )
-    parser.add_argument("--context", type=int, nargs="+", default=[], metavar="N", help="prompt lengths (default 600)")
+    parser.add_argument(
+        "--context", type=int, nargs="+", action="extend", default=[], metavar="N", help="prompt lengths (default 600)"
+    )
     parser.add_argument("--new-tokens", type=int, default=128, metavar="N", help="tokens of an answer (default 128)")
     parser.add_argument(
         "--repeats",

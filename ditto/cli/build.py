@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ditto.cli.console import show_json
 from ditto.configs import AUTO, TARGETS, TrtllmConfig
 
 if TYPE_CHECKING:
@@ -35,7 +35,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", choices=(AUTO, *TARGETS), default=AUTO, help="what to build for (default auto)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (default: the model's own)")
     parser.add_argument(
-        "--compute-capability", nargs="+", default=[], metavar="CC", help="GPUs to build for, e.g. 8.9; none: portable"
+        "--compute-capability",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="CC",
+        help="GPUs to build for, e.g. 8.9; none: portable",
     )
     parser.add_argument("--max-input-len", type=int, metavar="N", help="tokens of a prompt, pictures included")
     parser.add_argument(
@@ -79,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
         tree = build(options.output, force=options.force)
     record = build_record(tree, options.output, time.perf_counter() - start)
     if options.json:
-        print(json.dumps(record, indent=1, ensure_ascii=False))
+        show_json(record)
     else:
         print(tree_text(tree))
         if tree.manifest.unused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -61,6 +62,16 @@ def showing(verbose: int, quiet: bool) -> Generator[None]:
         return
     with listening(StageLines()):
         yield
+
+
+def show_json(data: Any, indent: int | None = 1) -> None:
+    """Print one JSON object; what stdout's encoding lacks is escaped."""
+    text = json.dumps(data, indent=indent, ensure_ascii=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(data, indent=indent)
+    print(text, flush=True)
 
 
 def show_error(error: DittoError) -> None:

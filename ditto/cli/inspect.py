@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ditto.cli.console import show_json
 
 if TYPE_CHECKING:
     from ditto.runtime.inspection import EngineReport, TreeReport
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     if options.html is not None:
         write_file(options.html, page(report).encode(), MARK)
     if options.json:
-        print(json.dumps(asdict(report), indent=1, ensure_ascii=False))
+        show_json(asdict(report))
     elif options.html is None:
         print(report_text(report, options.layers))
     return 0

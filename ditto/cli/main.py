@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
 import signal
 import sys
 import threading
@@ -14,6 +13,8 @@ from typing import NoReturn
 
 from ditto.cli import bench, build, compiling, doctor, inspect, plan, run, verify
 from ditto.cli.console import show_error, showing
+from ditto.cli.parsing import Parser
+from ditto.cli.streams import checked_stdout, optional_stderr
 from ditto.errors import DittoError
 from ditto.start import collect_seldom, keep_bytecode
 
@@ -24,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="ditto", description=description)
     made.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice: everything")
     made.add_argument("-q", "--quiet", action="store_true", help="say nothing but results and errors")
-    commands = made.add_subparsers(metavar="COMMAND", required=True)
+    commands = made.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for command in (build, plan, compiling, inspect, run, bench, verify, doctor):
         command.add_parser(commands)
     return made
@@ -50,18 +51,24 @@ class _Terminated(KeyboardInterrupt):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 for what the caller can put right, 1 for a failure, and 128 plus the
     signal's number for one that a signal ended."""
-    options = parser().parse_args(arguments)
+    with optional_stderr():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     try:
-        with _signals(), showing(options.verbose, options.quiet):
-            code = options.run(options)
-            sys.stdout.flush()
-            return code
-    except BrokenPipeError:  # whoever reads has seen enough (`| head`); what is left to print goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with checked_stdout():
+            options = parser().parse_args(arguments)
+            with _signals(), showing(options.verbose, options.quiet):
+                return options.run(options)
+    except BrokenPipeError:  # whoever reads has seen enough (`| head`)
         return 128 + int(signal.SIGPIPE)
     except DittoError as error:
         show_error(error)
         return error.exit_code
+    except OSError as error:  # of a file or a device that nobody expected to fail
+        show_error(DittoError(error.strerror or str(error), where=error.filename))
+        return DittoError.exit_code
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, _Terminated) else int(signal.SIGINT)
         print(f"error: ended by {signal.Signals(number).name}; nothing was written", file=sys.stderr)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ditto.cli.build import add_settings, configured
+from ditto.cli.console import show_json
 
 if TYPE_CHECKING:
     from ditto.builders.plan import EnginePlan, Plan
@@ -33,7 +33,10 @@ def run(options: argparse.Namespace) -> int:
     builder = configured(options)
     made = plan(builder.builders if isinstance(builder, MultimodalModel) else {builder.name: builder})
     data = {**asdict(made), "weights": made.weights, "cache": made.cache}
-    print(json.dumps(data, indent=1) if options.json else plan_text(made))
+    if options.json:
+        show_json(data)
+    else:
+        print(plan_text(made))
     return 1 if made.refused else 0
 
 

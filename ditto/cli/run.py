@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
+from ditto.cli.console import show_json
 from ditto.start import start_driver
 
 
@@ -15,9 +15,21 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("run", help="answer prompts about pictures", description=text)
     parser.add_argument("tree", metavar="OUT", type=Path, help="an engine tree")
     parser.add_argument(
-        "--image", action="append", default=[], metavar="FILE", help="a picture, in the order of the image tokens"
+        "--image",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="images, in the order of the image tokens",
     )
-    parser.add_argument("--prompt", nargs="+", required=True, metavar="TEXT", help="prompts, image tokens included")
+    parser.add_argument(
+        "--prompt",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="TEXT",
+        help="prompts, image tokens included",
+    )
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="per answer (default: the model's, else 128)")
     parser.add_argument(
         "--session",
@@ -70,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
         *([stream.tell] if options.stream else []),
     )
     if options.json:
-        print(json.dumps(asdict(reply), ensure_ascii=False))
+        show_json(asdict(reply), indent=None)
     elif options.stream:
         stream.end()
     else:
@@ -88,7 +100,7 @@ class _Stream:
     def tell(self, number: int, piece: str) -> None:
         """Print a piece now, or keep it until the answers before it are whole."""
         if self._as_json:
-            print(json.dumps({"number": number, "piece": piece}, ensure_ascii=False), flush=True)
+            show_json({"number": number, "piece": piece}, indent=None)
             return
         started = bool(self._pieces[number])
         self._pieces[number].append(piece if started else piece.lstrip())

@@ -172,8 +172,8 @@ BAD_INPUT = {
     "an output with something else in it": (["build", "{model}", "-o", "{full}"], 2, "is not an engine tree"),
     "a tree that is not there": (["run", "{out}", "--prompt", "x"], 2, "there is no such folder"),
     "a folder that is no tree": (["run", "{empty}", "--prompt", "x"], 2, "no engine tree here"),
-    "a picture that is none": (["run", "{tree}", "--image", "{file}", "--prompt", DESCRIBE], 2, "is no picture"),
-    "a missing picture": (["run", "{tree}", "--image", "{out}", "--prompt", DESCRIBE], 2, "no such picture"),
+    "a picture that is none": (["run", "{tree}", "--image", "{file}", "--prompt", DESCRIBE], 2, "is not an image"),
+    "a missing picture": (["run", "{tree}", "--image", "{out}", "--prompt", DESCRIBE], 2, "no such image"),
     "a prompt without a place": (["run", "{tree}", "--image", "{picture}", "--prompt", "x"], 2, "no <image> token"),
     "too long a prompt": (
         ["run", "{tree}", "--image", "{picture}", "--prompt", DESCRIBE + " long" * 300],
@@ -324,7 +324,7 @@ def test_figures_that_cannot_be_written_are_refused_before_anything_is_measured(
         (["verify", "--prompt", "Who is it?"], "--prompt is asked about pictures, and there is none"),
         (["verify", "--max-new-tokens", "100000"], "that is more than the engine's"),
         (["verify", "--image", "{picture}", "--prompt", "hi"], "prompt 1 has no <image> token"),
-        (["verify", "--image", "{picture}", "--prompt", "<image><image>"], "places for pictures in the prompts: 2"),
+        (["verify", "--image", "{picture}", "--prompt", "<image><image>"], "places for images in the prompts: 2"),
         (["run", "--prompt", "hi", "--temperature", "inf"], "temperature inf is out of range"),
     ],
 )

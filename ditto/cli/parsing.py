@@ -1,0 +1,66 @@
+"""Options that take several values, beside arguments that have no name."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from typing_extensions import override
+
+
+class _RefusedError(Exception):
+    """A command line that argparse does not understand."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A command's parser whose options leave the positional argument alone.
+
+    argparse gives an option with several values all that follow it: of `--prompt TEXT OUT`, OUT too. Where the command
+    line makes no sense like that, the last value of one option is tried as the positional argument.
+    """
+
+    _trying = False
+
+    @override
+    def error(self, message: str) -> NoReturn:
+        if self._trying:
+            raise _RefusedError(message)
+        super().error(message)
+
+    @override
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        given = list(args or ())
+        if self._understands(given):
+            return super().parse_known_args(given, namespace)
+        moved = {given[at]: [given[at], *given[:at], *given[at + 1 :]] for at in _ends(given)}
+        moved = {word: line for word, line in moved.items() if self._understands(line)}
+        if len(moved) > 1:  # an engine tree or a checkpoint is a folder, which neither prompts nor images are
+            folders = [word for word in moved if _is_folder(word)]
+            if len(folders) != 1:
+                self.error(f"which of these is the argument without a name: {', '.join(moved)}? give it first")
+            moved = {folders[0]: moved[folders[0]]}
+        return super().parse_known_args(next(iter(moved.values()), given), namespace)
+
+    def _understands(self, args: Sequence[str]) -> bool:
+        self._trying = True
+        try:
+            return not super().parse_known_args(args)[1]
+        except _RefusedError:
+            return False
+        finally:
+            self._trying = False
+
+
+def _ends(args: Sequence[str]) -> list[int]:
+    """Where values end: in front of an option, or at the end."""
+    after = [*args[1:], "-"]
+    return [at for at, word in enumerate(args) if not word.startswith("-") and after[at].startswith("-")]
+
+
+def _is_folder(word: str) -> bool:
+    try:
+        return Path(word).is_dir()
+    except (OSError, ValueError):  # a prompt may be longer than a file's name can be
+        return False
