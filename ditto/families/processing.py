@@ -43,11 +43,12 @@ class Processor:
             TreeError: there is none, transformers cannot load it, or its tokens are not the tree's.
         """
         own, sees, tokens = tree.processor_folder, "vision" in tree.manifest.components, tree.manifest.tokens
-        if folder is None and own is None:
+        chosen = own if folder is None else folder
+        if chosen is None:
             raise TreeError("the tree has no tokenizer files", where=str(tree.root), remedy=_NAME_A_MODEL)
         if tokens is None:
             raise TreeError("the tree has no language model", where=str(tree.root), remedy="run a whole tree")
-        made = Processor(load_processor(folder or own, sees), tokens, str(folder or own), sees)
+        made = Processor(load_processor(chosen, sees), tokens, str(chosen), sees)
         if folder is not None:
             made.check_tokens(None if own is None else load_processor(own, has_vision=False))
         return made
@@ -203,7 +204,7 @@ def assign(prompts: Sequence[str], images: Sequence[Any], token: str) -> list[li
     return [[next(left) for _ in range(count)] for count in places]
 
 
-def load_processor(folder: str | Path | None, has_vision: bool) -> Any:
+def load_processor(folder: str | Path, has_vision: bool) -> Any:
     """Hugging Face's processor, or the tokenizer of a text model.
 
     Raises:
@@ -219,7 +220,7 @@ def load_processor(folder: str | Path | None, has_vision: bool) -> Any:
     return made
 
 
-def _complete(processor: Any, folder: str | Path | None) -> None:
+def _complete(processor: Any, folder: str | Path) -> None:
     """What a processor needs to count an image's tokens and its files leave out, as older ones do, from config.json.
 
     Raises:

@@ -56,7 +56,7 @@ class RequestLimits:
         tokens = tree.manifest.tokens
         if tokens is None:
             raise TreeError("the tree has no language model", where=str(tree.root), remedy="run a whole tree")
-        return RequestLimits(*(build[name] for name in names), tokens.vocab_size)
+        return RequestLimits(**{name: build[name] for name in names}, vocab_size=tokens.vocab_size)
 
     def check(self, requests: Sequence[Request], max_new_tokens: int) -> None:
         """Check a batch.
