@@ -36,8 +36,8 @@ from ditto.engine import Component, EngineTree, Phase, Profile
 from ditto.network import Network, Spec
 from ditto.network.dims import evaluate
 from ditto.network.layers import Constant
-from ditto.network.parts import whole
 from ditto.network.weight import Stored, TensorSource, leaves
+from ditto.passes.partition import PartitionMode, partition
 from ditto.runtime.device import library_for
 from ditto.runtime.engine import Engine
 from ditto.runtime.execution import Execution, Parts
@@ -236,7 +236,7 @@ def engine_of(network: Network, source: TensorSource, profile: Profile, trt: Ten
     """A network in an engine of its own, loaded."""
     compiled(network, source, profile, trt, path)
     kernels = Kernels(None)
-    calls, inputs = whole(network).calls, network.inputs
+    calls, inputs = partition(network, PartitionMode.WHOLE).calls, network.inputs
     return Parts([Engine(trt, path, kernels)], calls, inputs, [profile], kernels)
 
 

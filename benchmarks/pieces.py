@@ -19,8 +19,8 @@ from ditto.network import Network, Spec
 from ditto.network.dims import evaluate
 from ditto.network.graph import Node
 from ditto.network.layers import Attention, Constant, MatrixMultiply, Shuffle
-from ditto.network.outside import Outside
-from ditto.network.parts import size_nodes
+from ditto.passes.body import size_nodes
+from ditto.passes.external_weights import ExternalWeights
 
 
 @frozen(eq=False)
@@ -87,7 +87,7 @@ class _Cut:
     """Sorts a network's nodes, in order."""
 
     def __init__(self, network: Network) -> None:
-        self._network, self._outside = network, Outside(network, math.inf)
+        self._network, self._external = network, ExternalWeights(network, math.inf)
         self._known_as = {value: name for name, value in network.outputs.items()}
         self._order = {node.outputs[0]: index for index, node in enumerate(network.nodes)}
         self._readers: dict[str, set[str]] = defaultdict(set)
@@ -125,7 +125,7 @@ class _Cut:
         (name, *_), reads = node.outputs, node.inputs
         is_constant = isinstance(node.layer, Constant)
         is_shuffle = isinstance(node.layer, Shuffle) and len(reads) == 1
-        if is_constant and self._outside.may(name):
+        if is_constant and self._external.may_be_external(name):
             self._weights.add(name)
         elif is_shuffle and self._is_weight(reads[0]):
             self._shaped[name] = node

@@ -16,7 +16,7 @@ from ditto.configs import TensorRTConfig, TrtllmConfig
 from ditto.engine import ENGINE_FILES, Component, EngineTree, record_files, staged, write_manifest
 from ditto.engine.manifest import NAME
 from ditto.errors import MissingLibraryError, TreeError
-from ditto.network.parts import whole
+from ditto.passes.partition import PartitionMode, partition
 from ditto.progress import recording
 from ditto.runtime.weights import network_of, weights_of
 from ditto.strict import faults_of, strict_converter
@@ -87,7 +87,7 @@ def _compile(tree: EngineTree, checkpoint: Path | None) -> None:
         libraries: set[str] = set()
         for name, component in manifest.components.items():
             engine = folder / component.folder / ENGINE_FILES[name]
-            parts = whole(network_of(tree, name))
+            parts = partition(network_of(tree, name), PartitionMode.WHOLE)
             capabilities = manifest.settings[name]["compute_capabilities"]
             source = weights_of(tree, name)
             tensorrt = _tensorrt(tree, name)

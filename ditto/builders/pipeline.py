@@ -21,9 +21,9 @@ from ditto.engine import Component, Profile, engine_files
 from ditto.engine.config import LlmConfig, VisionConfig, write_config
 from ditto.network import Network, check, network_text, save
 from ditto.network.calls import save_calls
-from ditto.network.parts import Parts, in_blocks, in_parts, whole
 from ditto.network.weight import TensorSource, stored_names
 from ditto.passes import SIMPLIFY, NetworkPass, run_passes
+from ditto.passes.partition import Partition, PartitionMode, partition
 from ditto.program import Program, program_text
 from ditto.progress import stage
 from ditto.rewrite import rewrite
@@ -167,17 +167,17 @@ def build(
         kv_length_step=job.kv_length_step,
         layers=layer_counts(network),
         weights=("../" if job.beside else "") + "weights.safetensors" if job.keep_weights else "checkpoint",
-        outside=parts.outside,
+        outside=parts.external,
         made_from=made_from,
     )
     return Built(component, used, library)
 
 
-def emitted(job: Job, network: Network, target: Target) -> Parts:
+def emitted(job: Job, network: Network, target: Target) -> Partition:
     """What TensorRT is given of a job's network."""
     if not target.has_own_session:
-        return whole(network)
-    return in_parts(network) if job.external_weights else in_blocks(network)
+        return partition(network, PartitionMode.WHOLE)
+    return partition(network, PartitionMode.SHARED_BLOCKS if job.external_weights else PartitionMode.EMBEDDED_BLOCKS)
 
 
 def layer_counts(network: Network) -> dict[str, int]:

@@ -20,17 +20,17 @@ from ditto.arguments import DynamicDimension
 from ditto.engine import Phase, Profile, record_files, write_manifest
 from ditto.errors import DeviceError, TreeError
 from ditto.network import Network
-from ditto.network.parts import in_blocks, in_parts, whole
+from ditto.passes import SIMPLIFY, run_passes
 from ditto.reference import Constants
 from ditto.runtime import execution
 from ditto.runtime.between import ALIGNMENT, aligned
 from ditto.runtime.execution import Parts
 from ditto.runtime.kernels import Kernels
 from tests.lowering.test_lower import Tensors, lowered
-from tests.network.test_parts import WIDTH, Block, Chain, Towered, blocks
+from tests.passes.test_partition import WIDTH, Block, Chain, Towered, blocks
 from tests.support.engines import CpuContext, CpuEngine
 from tests.support.models import llama
-from tests.support.parts import weights_by_value
+from tests.support.parts import as_a_whole, in_embedded_blocks, in_shared_blocks, weights_by_value
 
 FEW, MANY = (Profile(Phase.ENCODE, {"batch": DynamicDimension("batch", *sizes)}) for sizes in ((1, 2, 4), (4, 8, 64)))
 PROFILES = (FEW, MANY)
@@ -66,16 +66,16 @@ class Loaded:
         return made
 
 
-def loaded(module, divide=lambda network: in_parts(network, 1), scratch=(WORK, 10, 500)):
+def loaded(module, divide=lambda network: in_shared_blocks(network, 1), scratch=(WORK, 10, 500)):
     """A module of x [batch, WIDTH]."""
-    network = lowered(module, {"x": torch.randn(3, WIDTH)}, {"x": "batch"})
+    network = run_passes(lowered(module, {"x": torch.randn(3, WIDTH)}, {"x": "batch"}), SIMPLIFY)
     made, stored, constants = divide(network), weights_by_value(network), Constants(network, Tensors(module))
     log: list[CpuContext] = []
     engines = [
         CpuEngine(part, constants, PROFILES, bytes_, log)
         for part, bytes_ in zip(made.networks, itertools.cycle(scratch), strict=False)
     ]
-    weights = {name: constants[stored[value]].clone() for name, value in made.outside.items()}
+    weights = {name: constants[stored[value]].clone() for name, value in made.external.items()}
     parts = Parts(engines, made.calls, network.inputs, PROFILES, Kernels(None))
     return Loaded(module, network, parts, made.calls, weights, log)
 
@@ -110,7 +110,9 @@ MODULES = {
 
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize(
-    "divide", [lambda network: in_parts(network, 1), in_blocks, whole], ids=["in parts", "in blocks", "whole"]
+    "divide",
+    [lambda network: in_shared_blocks(network, 1), in_embedded_blocks, as_a_whole],
+    ids=["in parts", "in blocks", "whole"],
 )
 def test_calls_compute_what_pytorch_computes(name, divide):
     made = loaded(MODULES[name](), divide)
@@ -158,7 +160,7 @@ def test_what_is_handed_on_lies_behind_what_engines_work_in(chain):
 def test_memory_is_that_of_the_hungriest_engine_and_the_largest_batch(chain):
     state = 64 * (WIDTH + 1) * 4
     assert chain.parts.scratch_bytes == aligned(WORK) + 2 * aligned(state)
-    assert loaded(chain.module, whole, scratch=[WORK]).parts.scratch_bytes == aligned(WORK)
+    assert loaded(chain.module, as_a_whole, scratch=[WORK]).parts.scratch_bytes == aligned(WORK)
 
 
 def test_nothing_is_written_behind_the_memory(chain):

@@ -14,11 +14,11 @@ from ditto.errors import DeviceError
 from ditto.network import Network, Spec
 from ditto.network.calls import load_calls
 from ditto.network.dims import evaluate
-from ditto.network.parts import in_parts
 from ditto.reference import Constants, run
 from ditto.runtime.execution import Execution, Parts
 from ditto.runtime.kernels import Kernels
 from ditto.runtime.weights import bound_weights, network_of, weights_of
+from tests.support.parts import in_shared_blocks
 
 
 @frozen
@@ -141,7 +141,7 @@ class CpuEngines:
         if name not in self._parts:
             component, network = self.tree.component(name), network_of(self.tree, name)
             constants = Constants(network, weights_of(self.tree, name))
-            networks = in_parts(network).networks
+            networks = in_shared_blocks(network).networks
             assert len(networks) == len(component.engines)
             engines = [CpuEngine(part, constants, component.profiles) for part in networks]
             inputs = {key: Spec.parse(text) for key, text in component.inputs.items()}

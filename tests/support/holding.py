@@ -24,7 +24,6 @@ from torch import Tensor
 
 from ditto import EngineTree, LlavaModel, LlmBuilder
 from ditto.errors import DittoError
-from ditto.network.parts import whole
 from ditto.reference import RELATIVE_ERROR, relative_error
 from ditto.runtime import Session, generate, open_session
 from ditto.runtime.session import Turn
@@ -36,7 +35,7 @@ from tests.support.decoding import eager, in_dtype
 from tests.support.drawn import Drawn, Llava
 from tests.support.layers import emitted
 from tests.support.models import image_features
-from tests.support.parts import DIVISIONS, run_in_parts
+from tests.support.parts import DIVISIONS, as_a_whole, run_in_parts
 from tests.support.refusals import the_reason
 
 # How networks are divided when they are computed here, where hardly a weight is large, by where weights are.
@@ -112,7 +111,7 @@ def hold(drawn: Drawn, folder: Path) -> Outcome:
         return Outcome(f"refused for {the_reason(drawn, error).name}", by_hugging_face=not runs(drawn, stored))
     exact = eager(in_dtype(stored, torch.float32))
     own = [eager(nudged(exact, drawn.build.dtype, seed)) for seed in range(3)]
-    divide = _COMPUTED[drawn.build.weights] if drawn.build.target == "tensorrt-rtx" else whole
+    divide = _COMPUTED[drawn.build.weights] if drawn.build.target == "tensorrt-rtx" else as_a_whole
     with patch("ditto.runtime.reference.run", partial(run_in_parts, divide=divide)):
         compare(drawn, tree, exact, own)
     return BUILT

@@ -9,22 +9,40 @@ from torch import Tensor
 
 from ditto.network import Network, Spec, check
 from ditto.network.layers import Constant
-from ditto.network.parts import Parts, in_blocks, in_parts
 from ditto.network.weight import Weight
+from ditto.passes.external_weights import LEAST_BYTES
+from ditto.passes.partition import Partition, PartitionMode, partition
 from ditto.reference import Constants, run
 
-Divide = Callable[[Network], Parts]
+Divide = Callable[[Network], Partition]
+
+
+def in_shared_blocks(network: Network, least_bytes: int = LEAST_BYTES) -> Partition:
+    """All blocks as one network that takes its weights as inputs."""
+    return partition(network, PartitionMode.SHARED_BLOCKS, least_bytes)
+
+
+def in_embedded_blocks(network: Network) -> Partition:
+    """Each block as a network with its weights."""
+    return partition(network, PartitionMode.EMBEDDED_BLOCKS)
+
+
+def as_a_whole(network: Network) -> Partition:
+    """One network."""
+    return partition(network, PartitionMode.WHOLE)
+
+
 # Ways to divide a network, by where its weights are.
 DIVISIONS: dict[str, Divide] = {
-    "all outside": partial(in_parts, least_bytes=1),
-    "outside": in_parts,
-    "inside": in_blocks,
+    "all outside": partial(in_shared_blocks, least_bytes=1),
+    "outside": in_shared_blocks,
+    "inside": in_embedded_blocks,
 }
 
 RunPart = Callable[[int, dict[str, Tensor]], dict[str, Tensor]]
 
 
-def by_calls(parts: Parts, given: Mapping[str, Tensor], run_part: RunPart) -> dict[str, Tensor]:
+def by_calls(parts: Partition, given: Mapping[str, Tensor], run_part: RunPart) -> dict[str, Tensor]:
     """All tensors of the whole network, of which its inputs and weights are given.
 
     A call says what each tensor of its part is, and of no other; what it makes is new, and what it hands on is as it is
@@ -64,7 +82,7 @@ def run_in_parts(
     parts, stored = divide(network), weights_by_value(network)
     for part in parts.networks:
         check(part)
-    weights = {name: constants[stored[value]] for name, value in parts.outside.items()}
+    weights = {name: constants[stored[value]] for name, value in parts.external.items()}
     made = by_calls(parts, {**inputs, **weights}, lambda part, given: run(parts.networks[part], given, constants))
     assert made.keys() - network.outputs.keys() == {*inputs, *weights, *parts.calls.between}
     return {name: made[name] for name in network.outputs}

@@ -13,10 +13,9 @@ from typing_extensions import override
 from ditto.builders import EngineBuilder, LlmBuilder
 from ditto.builders.pipeline import describe, describe_all
 from ditto.network import Network, Spec, TensorSource, resolve
-from ditto.network.parts import in_parts
 from ditto.reference import RELATIVE_ERROR, relative_error
 from tests.support.layers import emitted
-from tests.support.parts import by_calls, weights_by_value
+from tests.support.parts import by_calls, in_shared_blocks, weights_by_value
 from tests.support.witness import replay
 from tests.support.witness.reading import DTYPES
 
@@ -57,9 +56,9 @@ def replayed(kept: Any) -> Computed:
 
 def replayed_in_parts(network: Network, source: TensorSource) -> Computed:
     """The definitions of a network's parts, by their calls; they take every weight that they can as an input."""
-    parts, stored = in_parts(network, least_bytes=1), weights_by_value(network)
+    parts, stored = in_shared_blocks(network, least_bytes=1), weights_by_value(network)
     definitions = [emitted(part, source) for part in parts.networks]
-    weights = {name: resolve(stored[value], source, network.literals) for name, value in parts.outside.items()}
+    weights = {name: resolve(stored[value], source, network.literals) for name, value in parts.external.items()}
 
     def run(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         made = by_calls(parts, {**given, **weights}, lambda part, taken: replay(definitions[part].definition, taken))

@@ -12,10 +12,10 @@ from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionConfig, Ll
 
 from ditto.builders import LlmBuilder
 from ditto.families.llava import LlavaModel
-from ditto.network.parts import in_parts
 from ditto.reference import RELATIVE_ERROR, relative_error
 from tests.support.forms import as_if_large
 from tests.support.models import LLAVA_MODELS, TEXT_MODELS, VISION, image_features, llama, llava
+from tests.support.parts import in_shared_blocks
 from tests.support.witness import replay
 from tests.witness.comparison import (
     ApartDecoder,
@@ -107,7 +107,7 @@ def test_prefill_and_decode_apart_compute_what_hugging_face_computes(monkeypatch
 def test_a_deep_decoder_calls_one_block_for_each_layer():
     model, rows = llama(num_hidden_layers=5), _rows(3, 128)
     networks = described_apart(LlmBuilder.from_model(model))
-    calls = {name: in_parts(network, 1).calls.calls for name, (network, _) in networks.items()}
+    calls = {name: in_shared_blocks(network, 1).calls.calls for name, (network, _) in networks.items()}
     times = {name: sum(not call.beside for call in made) for name, made in calls.items()}
     assert times == {"llm": 1 + 4 + 1, "decode": 1 + 5 + 1}  # of a prompt's last layer only the last tokens are wanted
     made = {name: replayed_in_parts(*network) for name, network in networks.items()}
@@ -119,7 +119,7 @@ def test_a_deep_tower_calls_one_block_for_each_layer():
     model = llava(CLIPVisionConfig(**{**VISION, "num_hidden_layers": 6}), vision_feature_layer=[-6, -3, -1])
     pixels = _pixels(model)
     network, source = described(LlavaModel.from_model(model).with_weights("external").vision)
-    assert len(in_parts(network, 1).calls.calls) == 1 + 5 + 1  # behind the sixth there is no norm
+    assert len(in_shared_blocks(network, 1).calls.calls) == 1 + 5 + 1  # behind the sixth there is no norm
     found = replayed_in_parts(network, source).run({"input": pixels})["encoder_output"]
     assert relative_error(found, image_features(eager(model), pixels)) <= RELATIVE_ERROR[FLOAT]
 

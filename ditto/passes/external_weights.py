@@ -1,4 +1,4 @@
-"""Weights that stay outside an engine: which, and what they are called as inputs."""
+"""External weights: which weights are inputs of an engine, and their names."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from ditto.network.graph import Network
 from ditto.network.layers import Constant, Convolution
 from ditto.network.weight import Stored, Weight, leaves
 
-# Matrices and tables go outside. Vectors (norms, biases) weigh nothing in an engine, and would each be one more input.
+# Matrices and tables are inputs. Vectors (norms, biases) weigh nothing in an engine, and would each be one more input.
 LEAST_BYTES = 64 * 1024
 
 
-class Outside:
+class ExternalWeights:
     """The constants of a network that are bound when its engine is loaded, each under a name of its own.
 
-    Those of `least_bytes` or more that are made of checkpoint tensors should be there, smaller ones may. Kernels of
-    convolutions stay inside: TensorRT lays them out while it builds.
+    Those of `least_bytes` or more that are made of checkpoint tensors should be, smaller ones may be. Kernels of
+    convolutions stay embedded: TensorRT lays them out while it builds.
     """
 
     def __init__(self, network: Network, least_bytes: float = LEAST_BYTES) -> None:
@@ -30,22 +30,22 @@ class Outside:
         self._taken = {*network.inputs, *network.outputs, *(name for node in network.nodes for name in node.outputs)}
         self.names: dict[str, str] = {}
 
-    def may(self, value: str) -> bool:
-        """Whether a constant can be outside."""
+    def may_be_external(self, value: str) -> bool:
+        """Whether a constant can be an input."""
         stored = any(isinstance(leaf, Stored) for leaf in leaves(self._weights[value]))
         return stored and value not in self._stay
 
-    def should(self, value: str) -> bool:
-        """Whether a constant is large enough to be wanted outside."""
+    def should_be_external(self, value: str) -> bool:
+        """Whether a constant is so large that it is to be an input."""
         weight = self._weights[value]
-        return self.may(value) and math.prod(weight.shape) * weight.dtype.itemsize >= self._least_bytes
+        return self.may_be_external(value) and math.prod(weight.shape) * weight.dtype.itemsize >= self._least_bytes
 
     def weight(self, value: str) -> Weight:
         """A constant's weight."""
         return self._weights[value]
 
     def name(self, value: str) -> str:
-        """Put a constant outside, if it is not there yet; its name as an input."""
+        """Make a constant an input, if it is not one yet; its name as one."""
         if value not in self.names:
             self.names[value] = free_name(input_name(self._weights[value]), self._taken)
             self._taken.add(self.names[value])

@@ -13,12 +13,19 @@ from torch.testing import assert_close
 
 from ditto.network import check
 from ditto.network.layers import Constant, Convolution, MatrixMultiply, Normalization, Shape
-from ditto.network.parts import in_blocks, in_parts, whole
 from ditto.network.weight import stored_names
+from ditto.passes import SIMPLIFY, run_passes
 from ditto.reference import Constants
 from tests.lowering.test_lower import Tensors, lowered
 from tests.network import samples
-from tests.support.parts import DIVISIONS, run_in_parts, weights_by_value
+from tests.support.parts import (
+    DIVISIONS,
+    as_a_whole,
+    in_embedded_blocks,
+    in_shared_blocks,
+    run_in_parts,
+    weights_by_value,
+)
 
 WIDTH = 4
 X = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(1))
@@ -57,12 +64,12 @@ def blocks(*factors):
 
 
 def network_of(module, outputs=("result",), x=X):
-    return lowered(module, {"x": x}, outputs=outputs)
+    return run_passes(lowered(module, {"x": x}, outputs=outputs), SIMPLIFY)
 
 
 def runs(network, least_bytes=1):
     """How many nodes each part has that is no constant, and how often it is called."""
-    parts = in_parts(network, least_bytes)
+    parts = in_shared_blocks(network, least_bytes)
     times = Counter(call.part for call in parts.calls.calls)
     return [
         (sum(not isinstance(node.layer, Constant) for node in part.nodes), times[number])
@@ -76,7 +83,7 @@ def check_parts(module, outputs=("result",), least_bytes=1, x=X):
     with torch.no_grad():
         wanted = module(x)
     wanted = wanted if isinstance(wanted, tuple) else (wanted,)
-    for divide in (partial(in_parts, least_bytes=least_bytes), in_blocks):
+    for divide in (partial(in_shared_blocks, least_bytes=least_bytes), in_embedded_blocks):
         found = run_in_parts(network, {"x": x}, Constants(network, Tensors(module)), divide)
         for name, tensor in zip(outputs, wanted, strict=True):
             assert_close(found[name], tensor, msg=lambda text, name=name: f"{name}: {text}")
@@ -149,7 +156,7 @@ class Normed(Block):
         return x + self.linear(nn.functional.layer_norm(x, x.shape[-1:], self.scale))
 
 
-@pytest.mark.parametrize("divide", [partial(in_parts, least_bytes=1), in_blocks])
+@pytest.mark.parametrize("divide", [partial(in_shared_blocks, least_bytes=1), in_embedded_blocks])
 def test_a_cut_is_before_a_product_so_that_a_sum_and_the_norm_behind_it_are_in_one_part(divide):
     network = network_of(Chain(*(Normed(width=WIDTH + 1) for _ in range(4))))
     parts = divide(network)
@@ -160,12 +167,12 @@ def test_a_cut_is_before_a_product_so_that_a_sum_and_the_norm_behind_it_are_in_o
 
 
 def test_each_call_takes_its_own_blocks_weights_and_hands_on_one_value():
-    parts = in_parts(network_of(Chain(*blocks(2.0, 2.0, 2.0))), 1)
+    parts = in_shared_blocks(network_of(Chain(*blocks(2.0, 2.0, 2.0))), 1)
     handed = None
     for number, call in enumerate(parts.calls.calls[1:-1]):
         taken = {call.tensors[name] for name in parts.networks[1].inputs}
         own = {f"blocks.{number}.linear.weight", f"blocks.{number}.scale"}
-        assert taken & set(parts.outside) == own
+        assert taken & set(parts.external) == own
         assert handed is None or handed in taken
         (handed,) = (call.tensors[name] for name in parts.networks[1].outputs)
         assert handed in parts.calls.between
@@ -175,14 +182,14 @@ def test_each_call_takes_its_own_blocks_weights_and_hands_on_one_value():
 def test_the_network_is_left_as_it_is():
     network = network_of(Chain(*blocks(2.0, 2.0, 2.0)))
     nodes, inputs, outputs = list(network.nodes), dict(network.inputs), dict(network.outputs)
-    in_parts(network, 1)
+    in_shared_blocks(network, 1)
     assert (network.nodes, network.inputs, network.outputs) == (nodes, inputs, outputs)
 
 
 def test_weights_that_differ_between_blocks_are_outside_even_if_they_are_small():
     network = check_parts(Chain(*blocks(2.0, 2.0)), least_bytes=1 << 20)
     wanted = {f"blocks.{number}.{name}" for number in (0, 1) for name in ("linear.weight", "scale")}
-    assert set(in_parts(network, 1 << 20).outside) == wanted
+    assert set(in_shared_blocks(network, 1 << 20).external) == wanted
 
 
 class Shared(Chain):
@@ -203,9 +210,9 @@ class Shared(Chain):
 def test_weights_that_blocks_have_in_common_are_inside_if_they_are_small():
     large = (WIDTH + 1) ** 2 * 4
     network = check_parts(Shared(*blocks(2.0, 2.0, 2.0)), least_bytes=large)
-    parts = in_parts(network, large)
+    parts = in_shared_blocks(network, large)
     assert len(parts.networks) == 3
-    assert "matrix.weight" in parts.outside and "vector" not in parts.outside
+    assert "matrix.weight" in parts.external and "vector" not in parts.external
     assert {str(constant.weight) for constant in parts.networks[1].constants()} >= {"reshape(vector, [1, 5])"}
     taken = [call.tensors["matrix.weight"] for call in parts.calls.calls if call.part == 1]
     assert taken == ["matrix.weight"] * 3
@@ -214,7 +221,7 @@ def test_weights_that_blocks_have_in_common_are_inside_if_they_are_small():
 def test_what_is_bound_is_named_after_the_constant_that_has_the_numbers():
     network = network_of(Chain(*blocks(2.0, 2.0)))
     stored = weights_by_value(network)
-    for name, value in in_parts(network, 1).outside.items():
+    for name, value in in_shared_blocks(network, 1).external.items():
         assert name in str(stored[value])
 
 
@@ -313,11 +320,11 @@ def test_values_inside_blocks_and_constants_that_are_outputs_come_out_right():
     outputs = ("first", *(f"{kind} {index}" for index in range(4) for kind in ("inner", "state")), "y", "w", "b")
     network = check_parts(Open(*blocks(2.0, 2.0, 2.0, 2.0)), outputs)
     assert runs(network)[1][1] == 4
-    parts = in_parts(network, 1)
+    parts = in_shared_blocks(network, 1)
     made = [call.tensors[name] for call in parts.calls.calls for name in parts.networks[call.part].outputs]
     assert set(made) >= set(outputs)
     assert not set(outputs) & set(parts.calls.between)
-    assert "last.weight" not in parts.outside
+    assert "last.weight" not in parts.external
 
 
 class Convolved(nn.Module):
@@ -341,8 +348,8 @@ class Convolved(nn.Module):
 def test_kernels_stay_inside(convolutions, count, least_bytes):
     module, x = Convolved(convolutions, *(Block() for _ in range(count))), torch.randn(1, 2, 3, WIDTH)
     network = check_parts(module, least_bytes=least_bytes, x=x)
-    parts = in_parts(network, least_bytes)
-    assert not any("convolutions" in name and "weight" in name for name in parts.outside)
+    parts = in_shared_blocks(network, least_bytes)
+    assert not any("convolutions" in name and "weight" in name for name in parts.external)
     kernels = [node.inputs[1] for part in parts.networks for node in part.nodes if isinstance(node.layer, Convolution)]
     assert len(kernels) == convolutions
     inside = {name for part in parts.networks for name in weights_by_value(part)}
@@ -372,17 +379,17 @@ def test_what_is_a_weight_in_one_block_may_be_computed_in_another(is_weight):
 
 def test_every_kind_of_layer_is_in_a_part():
     network, inputs, source = samples.whole()
-    before = run_in_parts(network, inputs, Constants(network, source), whole)
+    before = run_in_parts(network, inputs, Constants(network, source), as_a_whole)
     for divide in DIVISIONS.values():
         assert_close(run_in_parts(network, inputs, Constants(network, source), divide), before)
-    kinds = {type(node.layer) for part in in_parts(network).networks for node in part.nodes}
+    kinds = {type(node.layer) for part in in_shared_blocks(network).networks for node in part.nodes}
     assert kinds == {type(node.layer) for node in network.nodes}
 
 
 def test_a_network_with_its_weights_inside_is_one_part_with_its_own_names():
     network = network_of(Chain(*blocks(2.0, 2.0)))
-    parts = whole(network)
-    assert parts.networks == (network,) and parts.outside == {} and parts.calls.between == {}
+    parts = as_a_whole(network)
+    assert parts.networks == (network,) and parts.external == {} and parts.calls.between == {}
     (call,) = parts.calls.calls
     assert (call.part, call.tensors) == (0, {"x": "x", "result": "result"})
     check(network)
@@ -398,8 +405,8 @@ def test_a_size_that_is_an_output_is_made():
 
 def test_with_weights_inside_each_block_is_a_part_of_its_own():
     network = network_of(Chain(*blocks(2.0, 2.0, 2.0, 2.0)))
-    parts, cut = in_blocks(network), in_parts(network, 1)
-    assert not parts.outside
+    parts, cut = in_embedded_blocks(network), in_shared_blocks(network, 1)
+    assert not parts.external
     assert [call.part for call in parts.calls.calls] == list(range(1 + 4 + 1))
     assert parts.calls.between == cut.calls.between
     held = Counter(name for part in parts.networks for name in _stored(part))
@@ -413,12 +420,12 @@ def _stored(network):
 
 def test_with_weights_inside_blocks_that_share_a_weight_have_it_each():
     network = check_parts(Shared(*blocks(2.0, 2.0, 2.0)))
-    parts = in_blocks(network)
+    parts = in_embedded_blocks(network)
     holders = [any("matrix.weight" in str(each.weight) for each in part.constants()) for part in parts.networks]
     assert holders == [False, True, True, True, False]
 
 
 def test_what_repeats_nothing_is_one_part_with_weights_inside():
     network = check_parts(Chain(*blocks(2.0)))
-    parts = in_blocks(network)
+    parts = in_embedded_blocks(network)
     assert len(parts.networks) == len(parts.calls.calls) == 1

@@ -1,4 +1,4 @@
-"""Which weights stay outside an engine, and what they are called there."""
+"""Which weights are inputs of an engine, and their names."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 
 from ditto.network import Network, Spec
 from ditto.network.layers import Constant, Convolution, ElementWise, MatrixMultiply
-from ditto.network.outside import Outside, free_name, input_name
 from ditto.network.weight import Stored, fold
+from ditto.passes.external_weights import ExternalWeights, free_name, input_name
 
 
 def stored(name, *shape, dtype=torch.float32):
@@ -53,34 +53,36 @@ def network():
     return made
 
 
-def outside_of(network, least_bytes):
+def external_of(network, least_bytes):
     """The set, and the names of a network's constants by what they are made of."""
     nodes = [node for node in network.nodes if isinstance(node.layer, Constant)]
-    return Outside(network, least_bytes), {str(node.layer.weight): node.outputs[0] for node in nodes}
+    return ExternalWeights(network, least_bytes), {str(node.layer.weight): node.outputs[0] for node in nodes}
 
 
-def test_what_comes_from_the_checkpoint_may_be_outside_but_outputs_and_kernels(network):
-    outside, values = outside_of(network, Q_BYTES)
+def test_what_comes_from_the_checkpoint_may_be_external_but_outputs_and_kernels(network):
+    external, values = external_of(network, Q_BYTES)
     stay = {"table", "patch.weight"}
-    assert {text for text, value in values.items() if not outside.may(value) and "literal" not in text} == stay
-    assert [text for text, value in values.items() if not outside.may(value) and "literal" in text]
+    assert {
+        text for text, value in values.items() if not external.may_be_external(value) and "literal" not in text
+    } == stay
+    assert [text for text, value in values.items() if not external.may_be_external(value) and "literal" in text]
 
 
 @pytest.mark.parametrize(("least_bytes", "count"), [(1, 4), (257, 3), (Q_BYTES, 3), (Q_BYTES + 1, 1), (1 << 20, 0)])
 def test_of_those_the_large_ones_should_be(network, least_bytes, count):
-    outside, values = outside_of(network, least_bytes)
-    large = [value for value in values.values() if outside.should(value)]
+    external, values = external_of(network, least_bytes)
+    large = [value for value in values.values() if external.should_be_external(value)]
     assert len(large) == count
-    assert all(outside.may(value) for value in large)
+    assert all(external.may_be_external(value) for value in large)
 
 
 def test_a_constant_has_one_name_of_its_own(network):
-    outside, values = outside_of(network, 1)
-    assert outside.names == {}
+    external, values = external_of(network, 1)
+    assert external.names == {}
     plain, turned = values[Q.name], values[f"permute({Q.name}, [0, 1])"]
-    assert [outside.name(value) for value in (plain, turned, plain)] == [Q.name, f"{Q.name}#2", Q.name]
-    assert outside.names == {plain: Q.name, turned: f"{Q.name}#2"}
-    assert outside.weight(plain) == Q
+    assert [external.name(value) for value in (plain, turned, plain)] == [Q.name, f"{Q.name}#2", Q.name]
+    assert external.names == {plain: Q.name, turned: f"{Q.name}#2"}
+    assert external.weight(plain) == Q
 
 
 @pytest.mark.parametrize("taken", ["an input", "an output", "a value"])
@@ -90,7 +92,7 @@ def test_a_name_that_the_network_has_already_gets_a_number(taken):
     name = "x.0" if taken == "a value" else "x"
     weight = made.add(Constant(stored(name, 4, 4)))
     made.output("x" if taken == "an output" else "z", made.add(MatrixMultiply(), x, weight))
-    assert Outside(made, 1).name(weight.name) == f"{name}#2"
+    assert ExternalWeights(made, 1).name(weight.name) == f"{name}#2"
 
 
 def test_a_free_name_is_as_it_is_or_has_the_first_number_that_is_free():

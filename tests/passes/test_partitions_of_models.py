@@ -14,10 +14,9 @@ from ditto.builders import LlmBuilder
 from ditto.builders.pipeline import describe
 from ditto.families.llava import LlavaModel
 from ditto.network.layers import Fill, Gather, KVCacheUpdate, Shape, Shuffle, Slice
-from ditto.network.parts import in_parts
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error
 from tests.support.models import GEMMA2, TEXT, TEXT_MODELS, VISION, image_features, llama, llava, made, rope
-from tests.support.parts import DIVISIONS, run_in_parts
+from tests.support.parts import DIVISIONS, in_shared_blocks, run_in_parts
 from tests.witness.comparison import ApartDecoder, Computed, described_apart, eager, logits, step_errors
 
 LAYERS = 5
@@ -57,7 +56,7 @@ def text(request):
 
 def block_of(network, least_bytes=1):
     """The parts of a network, and the one of them that is called for the blocks."""
-    parts = in_parts(network, least_bytes)
+    parts = in_shared_blocks(network, least_bytes)
     beside = {call.part for call in parts.calls.calls if call.beside}
     order = [call.part for call in parts.calls.calls if not call.beside]
     assert order == [0, *[1] * (len(order) - 2), order[-1]]
@@ -96,7 +95,7 @@ def test_a_block_is_called_for_every_layer_or_as_many_as_make_a_turn(text):
 def test_each_layer_writes_the_cache_that_it_reads(text):
     _, networks, _ = text
     for network, _ in networks.values():
-        parts = in_parts(network, 1)
+        parts = in_shared_blocks(network, 1)
         shared = {
             call.tensors[present]: call.tensors[past]
             for call in parts.calls.calls
@@ -134,7 +133,7 @@ def test_prompts_write_their_caches_beside_the_blocks_and_a_step_reads_what_it_w
             makers = {name: node.layer for node in networks["llm"][0].nodes for name in node.outputs}
             assert not any(isinstance(makers[name], Shuffle | Slice) for name in read)
             assert set(part.outputs) == set(part.shared)
-    assert not any(call.beside for call in in_parts(networks["decode"][0], 1).calls.calls)
+    assert not any(call.beside for call in in_shared_blocks(networks["decode"][0], 1).calls.calls)
 
 
 def test_weights_of_a_block_are_outside_and_each_call_has_its_layers_and_the_norm_behind(text):
@@ -144,7 +143,7 @@ def test_weights_of_a_block_are_outside_and_each_call_has_its_layers_and_the_nor
         calls = [call for call in parts.calls.calls if call.part == 1]
         layers = wanted[name][1]
         for number, call in enumerate(calls):
-            names = [call.tensors[taken] for taken in block.inputs if call.tensors[taken] in parts.outside]
+            names = [call.tensors[taken] for taken in block.inputs if call.tensors[taken] in parts.external]
             behind = (number + 1) * layers
             own = {f"model.layers.{layer}" for layer in range(number * layers, behind)}
             norm = (
@@ -153,16 +152,16 @@ def test_weights_of_a_block_are_outside_and_each_call_has_its_layers_and_the_nor
                 else "model.norm.weight"
             )
             assert norm in names and {".".join(weight.split(".")[:3]) for weight in names if weight != norm} == own
-        assert all(weight.startswith(("model.layers.", "model.norm.")) for weight in parts.outside)
+        assert all(weight.startswith(("model.layers.", "model.norm.")) for weight in parts.external)
 
 
 def test_an_embedding_that_is_the_heads_weight_too_is_bound_once():
     networks = described_apart(LlmBuilder.from_model(llama(num_hidden_layers=3, tie_word_embeddings=True)))
     parts, _ = block_of(networks["decode"][0])
-    forms = [name for name in parts.outside if name.startswith("model.embed_tokens.weight")]
+    forms = [name for name in parts.external if name.startswith("model.embed_tokens.weight")]
     used = [name for call in (parts.calls.calls[0], parts.calls.calls[-1]) for name in call.tensors.values()]
     assert set(forms) == {name for name in used if name.startswith("model.embed_tokens.weight")}
-    assert not any(name.startswith("lm_head") for name in parts.outside)
+    assert not any(name.startswith("lm_head") for name in parts.external)
 
 
 DEEP = {**VISION, "num_hidden_layers": 6}
@@ -203,7 +202,7 @@ def test_a_towers_block_is_called_for_every_layer_that_a_norm_follows(tower):
     _, network, _, deepest = tower
     parts, _ = block_of(network)
     assert len(parts.calls.calls) == 1 + deepest - 1 + 1
-    taken = [[name for name in call.tensors.values() if name in parts.outside] for call in parts.calls.calls]
+    taken = [[name for name in call.tensors.values() if name in parts.external] for call in parts.calls.calls]
     assert any("patch_embedding" in name for name in taken[0])
     assert any("multi_modal_projector" in name for name in taken[-1])
     for number, names in enumerate(taken[1:-1]):
@@ -224,13 +223,13 @@ def test_every_kind_of_decoder_has_a_block(name):
 
 def test_two_layers_of_which_the_last_is_another_are_one_part():
     network, _ = described_apart(LlmBuilder.from_model(llama(num_hidden_layers=2)))["llm"]
-    assert len(in_parts(network, 1).networks) == 1
+    assert len(in_shared_blocks(network, 1).networks) == 1
 
 
 def test_sizes_are_read_where_they_are_used():
     networks = described_apart(LlmBuilder.from_model(llama(num_hidden_layers=3)))
     for network, _ in networks.values():
-        for part in in_parts(network).networks:
+        for part in in_shared_blocks(network).networks:
             for node in part.nodes:
                 assert not isinstance(node.layer, Shape) or node.inputs[0] in part.inputs
-        assert not any(spec.dtype == torch.int64 for spec in in_parts(network).calls.between.values())
+        assert not any(spec.dtype == torch.int64 for spec in in_shared_blocks(network).calls.between.values())
