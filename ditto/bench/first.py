@@ -21,7 +21,7 @@ def first_token(system: System, tree: EngineTree) -> int:
     """Generate one token after a short prompt, and encode an image if the tree has a vision engine."""
     if rows_per_picture(tree):
         system.features(inputs.pictures(tree, 1).to(system.device))
-    length = min(_PROMPT, tree.config("llm")["build_config"]["max_input_len"])
+    length = min(_PROMPT, tree.limits.max_input_len)
     return system.answer(inputs.prompts(tree, 1, length), 1)[0][0]
 
 

@@ -85,8 +85,7 @@ class Plan:
         limits = RequestLimits.of(tree)
         rows = rows_per_picture(tree)
         if rows:
-            at_once = tree.config("vision")["builder_config"]["max_batch_size"]
-            made += [Task(VISION, size) for size in self.batches if size <= at_once]
+            made += [Task(VISION, size) for size in self.batches if size <= tree.max_images]
         for context in self.contexts:
             made += [Task(PREFILL, size, context, 1) for size in self.batches]
             made += [Task(DECODE, size, context, self.new_tokens) for size in self.batches]

@@ -17,7 +17,17 @@ from ditto.builders.plan import announce, plan_of
 from ditto.builders.reuse import Reuse
 from ditto.builders.source import DTYPES, ModelSource
 from ditto.configs import AUTO, TensorRTConfig, TrtllmConfig
-from ditto.engine import EngineTree, Manifest, Tokens, record_files, staged, version_of, versions, write_manifest
+from ditto.engine import (
+    EngineTree,
+    Manifest,
+    Tokens,
+    TreeLimits,
+    record_files,
+    staged,
+    version_of,
+    versions,
+    write_manifest,
+)
 from ditto.errors import ConfigError
 from ditto.network import Network
 from ditto.progress import StageRecord, recording
@@ -149,6 +159,14 @@ class EngineBuilder(ABC):
             "tensorrt": asdict(self.tensorrt),
         }
 
+    @abstractmethod
+    def tree_limits(self, target: Target) -> TreeLimits:
+        """How much the engine accepts at once, as a target has it.
+
+        Raises:
+            ConfigError: the limits contradict each other or the model.
+        """
+
     def tokens(self) -> Tokens | None:
         """Token ids that running needs; None for an engine without a language model."""
         return None
@@ -170,7 +188,8 @@ class EngineBuilder(ABC):
             )
             self.source.copy_processor(folder / "processor")
             settings = {self.name: self.settings()}
-            finish(folder, self.source, self.model_type, chosen, built, settings, self.tokens(), stages)
+            limits = self.tree_limits(chosen)
+            finish(folder, self.source, self.model_type, chosen, built, settings, limits, self.tokens(), stages)
         return EngineTree.open(out)
 
     def described(self, target: Target) -> Described:
@@ -240,6 +259,7 @@ def finish(
     target: Target,
     built: dict[str, Built],
     settings: dict[str, Any],
+    limits: TreeLimits,
     tokens: Tokens | None,
     stages: Sequence[StageRecord],
 ) -> None:
@@ -259,6 +279,7 @@ def finish(
         model=source.name,
         model_type=model_type,
         settings={**settings, **target.settings()},
+        limits=limits,
         checkpoint=source.checkpoint,
         tokens=tokens,
         generation={} if tokens is None else without_tokens(source.generation_config),

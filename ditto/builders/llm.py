@@ -18,7 +18,7 @@ from ditto.builders.pipeline import Job
 from ditto.builders.positions import most_positions, why_no_more
 from ditto.builders.source import Loaded, Pretrained
 from ditto.configs import Limits
-from ditto.engine import Tokens
+from ditto.engine import Tokens, TreeLimits
 from ditto.errors import ConfigError, ModelError, UnsupportedFact, at
 from ditto.network import Network
 from ditto.program import Program
@@ -149,6 +149,10 @@ class LlmBuilder(EngineBuilder):
             ConfigError: they contradict each other or the model.
         """
         return target.adjusted(self.limits, self.resolved_dtype(target))
+
+    @override
+    def tree_limits(self, target: Target) -> TreeLimits:
+        return TreeLimits(llm=self.limits_for(target))
 
     def _warn(self, limits: Limits) -> None:
         """Say what was asked for and comes to nothing."""

@@ -12,6 +12,7 @@ from typing_extensions import Self, override
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.builders.engine import EngineBuilder
 from ditto.builders.pipeline import Job
+from ditto.engine import TreeLimits
 from ditto.errors import ConfigError
 from ditto.network import Network
 from ditto.targets import Target
@@ -89,6 +90,11 @@ class VisionBuilder(EngineBuilder):
     @override
     def model_type(self) -> str:
         return self.family
+
+    @override
+    def tree_limits(self, target: Target) -> TreeLimits:
+        del target
+        return TreeLimits(max_images=self.max_batch_size)
 
     @override
     def settings(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Engine trees on disk."""
 
-from ditto.engine.manifest import Checkpoint, Component, Manifest, Tokens, write_manifest
+from ditto.engine.manifest import Checkpoint, Component, Manifest, Tokens, TreeLimits, write_manifest
 from ditto.engine.profile import Phase, Profile
 from ditto.engine.staging import staged
 from ditto.engine.tree import ENGINE_FILES, EngineTree, engine_files, record_files, version_of, versions
@@ -14,6 +14,7 @@ __all__ = [
     "Phase",
     "Profile",
     "Tokens",
+    "TreeLimits",
     "engine_files",
     "record_files",
     "staged",

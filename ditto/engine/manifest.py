@@ -11,11 +11,12 @@ from typing import Any
 from attrs import Factory, frozen
 from cattrs.errors import BaseValidationError
 
+from ditto.configs import Limits
 from ditto.engine.digest import FileRecord
 from ditto.engine.paths import inside
 from ditto.engine.profile import Profile, register_hooks
 from ditto.engine.valid import faults
-from ditto.errors import TreeError
+from ditto.errors import ConfigError, TreeError
 from ditto.files import parse_json, read_whole
 from ditto.outputs import MANIFEST as NAME
 from ditto.strict import faults_of, strict_converter
@@ -83,6 +84,25 @@ class Tokens:
 
 
 @frozen(kw_only=True)
+class TreeLimits:
+    """How much the engines of a tree accept at once.
+
+    Args:
+        llm: of the language model, None without one.
+        max_images: images per call of the vision engine, None without one.
+    Raises:
+        ConfigError: a number below 1.
+    """
+
+    llm: Limits | None = None
+    max_images: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.max_images is not None and self.max_images < 1:
+            raise ConfigError(f"max_images is {self.max_images}", remedy="give a number of at least 1")
+
+
+@frozen(kw_only=True)
 class Manifest:
     """All of `ditto.json`.
 
@@ -94,6 +114,7 @@ class Manifest:
         model: the id or folder that was asked for.
         model_type: Hugging Face's name of the family.
         settings: limits and choices, as asked for and as derived.
+        limits: what the engines accept: what running, measuring and verifying go by.
         checkpoint: None for a model that came from memory.
         generation: the model's generation defaults under Hugging Face's names, but for its special tokens.
         unused: checkpoint tensors that no engine uses.
@@ -109,6 +130,7 @@ class Manifest:
     model: str
     model_type: str
     settings: dict[str, Any]
+    limits: TreeLimits
     checkpoint: Checkpoint | None
     tokens: Tokens | None
     generation: dict[str, Any]

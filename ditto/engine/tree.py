@@ -23,6 +23,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
+from ditto.configs import Limits
 from ditto.engine.config import read_config
 from ditto.engine.digest import PIECE_BYTES, FileRecord, file_record
 from ditto.engine.manifest import NAME, Component, Manifest, read_manifest
@@ -82,6 +83,28 @@ class EngineTree:
             have = ", ".join(self.manifest.components)
             raise TreeError(f"the tree has no {name} engine, only {have}", where=str(self.root))
         return self.manifest.components[name]
+
+    @property
+    def limits(self) -> Limits:
+        """How much the language model accepts at once.
+
+        Raises:
+            TreeError: the tree has no language model.
+        """
+        self.component("llm")
+        assert self.manifest.limits.llm is not None
+        return self.manifest.limits.llm
+
+    @property
+    def max_images(self) -> int:
+        """Images that the vision engine accepts at once.
+
+        Raises:
+            TreeError: the tree has no vision engine.
+        """
+        self.component("vision")
+        assert self.manifest.limits.max_images is not None
+        return self.manifest.limits.max_images
 
     def folder(self, name: str) -> Path:
         """A component's folder."""
@@ -184,7 +207,9 @@ def _joined(root: Path, trees: dict[str, EngineTree]) -> EngineTree:
         files.update({f"{name}/{path}": record for path, record in tree.manifest.files.items()})
     vision = trees.get("vision")
     model_type = vision.manifest.model_type if vision is not None else first.manifest.model_type
-    return EngineTree(root, evolve(first.manifest, components=components, files=files, model_type=model_type))
+    limits = first.manifest.limits if vision is None else evolve(vision.manifest.limits, llm=first.manifest.limits.llm)
+    manifest = evolve(first.manifest, components=components, files=files, model_type=model_type, limits=limits)
+    return EngineTree(root, manifest)
 
 
 def record_files(root: Path) -> dict[str, FileRecord]:

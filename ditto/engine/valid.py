@@ -62,6 +62,7 @@ def faults(manifest: Manifest) -> Iterator[str]:
             yield f"a number is out of range @ {place}"
     yield from _files(manifest)
     yield from _settings(manifest)
+    yield from _limits(manifest)
     yield from _tokens(manifest)
     for name, component in manifest.components.items():
         if name not in COMPONENTS:
@@ -120,6 +121,16 @@ def _settings(manifest: Manifest) -> Iterator[str]:
             yield f"settings of {name}: {stated.compute_capabilities} are not compute capabilities"
         if isinstance(stated, _Settings) and not all(0 <= value <= _MOST for value in stated.limits):
             yield f"settings of {name}: a limit is out of range"
+
+
+def _limits(manifest: Manifest) -> Iterator[str]:
+    stated = {"llm": manifest.limits.llm, "vision": manifest.limits.max_images}
+    for name in stated.keys() & manifest.components.keys():
+        if stated[name] is None:
+            yield f"the limits of {name} are not stated @ $.limits"
+    for place, value in _numbers(asdict(manifest.limits), "$.limits"):
+        if not 0 <= value <= _MOST:
+            yield f"a limit is out of range @ {place}"
 
 
 def _tokens(manifest: Manifest) -> Iterator[str]:

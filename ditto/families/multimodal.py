@@ -186,5 +186,6 @@ class MultimodalModel(ABC):
                 built.update(builder.build_into(target, described[name], root / name, root, reuse))
             source.copy_processor(root / "processor")
             settings = {name: builder.settings() for name, builder in self.builders.items()}
-            finish(root, source, self.model_type, target, built, settings, self.llm.tokens(), stages)
+            limits = evolve(self.vision.tree_limits(target), llm=self.llm.limits_for(target))
+            finish(root, source, self.model_type, target, built, settings, limits, self.llm.tokens(), stages)
         return EngineTree.open(out)

@@ -31,7 +31,7 @@ class PackedLimits(RequestLimits):
     @override
     def of(tree: EngineTree) -> PackedLimits:
         whole = RequestLimits.of(tree)
-        max_num_tokens = int(tree.config("llm")["build_config"]["max_num_tokens"])
+        max_num_tokens = tree.limits.max_num_tokens
         return PackedLimits(
             max_batch_size=whole.max_batch_size,
             max_input_len=min(whole.max_input_len, max_num_tokens),

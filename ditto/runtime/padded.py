@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from ditto.network import Spec
 from ditto.runtime.session import LlmRunner, Session, Turn
 
 
@@ -24,7 +25,8 @@ class PaddedRunner(LlmRunner):
         self._batch = batch
         self._cached = [0] * batch  # tokens in each row's cache
         self._tokens, self._limits = session.tokens, session.limits
-        width = int(session.tree.config("llm")["pretrained_config"]["hidden_size"])
+        table = session.tree.component("llm").inputs.get("prompt_embedding_table")
+        width = 0 if table is None else int(Spec.parse(table).shape[1])  # type: ignore[arg-type]
         self._no_pictures = torch.zeros(1, width, dtype=session.table_dtype, device=self.device)
 
     @abstractmethod

@@ -34,7 +34,7 @@ class Request:
 
 @frozen
 class RequestLimits:
-    """What a tree's language model takes, read from its config.json, and the size of its vocabulary."""
+    """What a tree's language model accepts, and the size of its vocabulary."""
 
     max_batch_size: int
     max_input_len: int
@@ -47,16 +47,18 @@ class RequestLimits:
         """The limits of a tree.
 
         Raises:
-            TreeError: its config.json does not state them.
+            TreeError: its manifest does not state them.
         """
-        build = tree.config("llm").get("build_config", {})
-        names = ("max_batch_size", "max_input_len", "max_seq_len", "max_prompt_embedding_table_size")
-        if not all(isinstance(build.get(name), int) for name in names):
-            raise TreeError("llm/config.json does not state the engine's limits", where=str(tree.root))
-        tokens = tree.manifest.tokens
+        stated, tokens = tree.limits, tree.manifest.tokens
         if tokens is None:
             raise TreeError("the tree has no language model", where=str(tree.root), remedy="run a whole tree")
-        return RequestLimits(**{name: build[name] for name in names}, vocab_size=tokens.vocab_size)
+        return RequestLimits(
+            max_batch_size=stated.max_batch_size,
+            max_input_len=stated.max_input_len,
+            max_seq_len=stated.max_seq_len,
+            max_prompt_embedding_table_size=stated.max_prompt_embedding_table_size,
+            vocab_size=tokens.vocab_size,
+        )
 
     def check(self, requests: Sequence[Request], max_new_tokens: int) -> None:
         """Check a batch.
@@ -195,7 +197,7 @@ class Session(ABC):
                 f"pictures come as {list(pixels.shape[1:])}, the vision engine takes {list(wanted)}",
                 remedy="use the processor of the model that the tree was built from",
             )
-        at_once = self.tree.config("vision")["builder_config"]["max_batch_size"]
+        at_once = self.tree.max_images
         starts = range(0, len(pixels), at_once)
         parts = [self.features_at_once(pixels[start : start + at_once]) for start in starts]
         return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -58,7 +58,8 @@ def rows_per_picture(tree: EngineTree) -> int:
     """Rows of features that one picture becomes, 0 without a vision engine."""
     if "vision" not in tree.manifest.components:
         return 0
-    return int(tree.config("vision")["builder_config"]["output_shape"][1])
+    output = next(iter(tree.component("vision").outputs.values()))
+    return int(Spec.parse(output).shape[1])  # type: ignore[arg-type]
 
 
 def mixed(tree: EngineTree, new_tokens: int, count: int = 4) -> list[Prompts]:

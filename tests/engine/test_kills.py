@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from ditto.engine import EngineTree, Manifest, record_files, staged, write_manifest
+from ditto.engine import EngineTree, Manifest, TreeLimits, record_files, staged, write_manifest
 
 # Python's own notices of what may touch the disk; between two of them nothing on it changes.
 STEPS = ("open", "os.", "shutil.", "ctypes.", "fcntl.")
@@ -28,6 +28,7 @@ def build(out, content):
             model=content,
             model_type="m",
             settings={},
+            limits=TreeLimits(),
             checkpoint=None,
             tokens=None,
             generation={},

@@ -20,6 +20,10 @@ def of_llm(**changes):
     return change
 
 
+def of_limits(**changes):
+    return lambda manifest: evolve(manifest, limits=evolve(manifest.limits, **changes))
+
+
 def of_settings(**changes):
     def change(manifest):
         return evolve(manifest, settings={**manifest.settings, "llm": {**manifest.settings["llm"], **changes}})
@@ -56,6 +60,9 @@ CHANGES = {
     "a dimension without a range": (of_llm(profiles=[profile(batch=3)]), "has no sizes of"),
     "no profile": (of_llm(profiles=[]), "there is no profile"),
     "a step": (of_llm(kv_length_step=0), "kv_length_step is 0"),
+    "no limits of the language model": (of_limits(llm=None), "the limits of llm are not stated @ $.limits"),
+    "no limit of the vision engine": (of_limits(max_images=None), "the limits of vision are not stated"),
+    "a limit too large": (of_limits(max_images=2**31), "a limit is out of range @ $.limits.max_images"),
     "a limit": (of_settings(max_seq_len=-1), "a limit is out of range"),
     "a limit that is text": (of_settings(max_seq_len="64"), "'64' is not of type int"),
     "a compute capability": (of_settings(compute_capabilities=["new"]), "are not compute capabilities"),

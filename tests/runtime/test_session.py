@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-
 import pytest
 import torch
 
 from ditto import EngineTree
 from ditto.errors import PromptError, TreeError
-from ditto.runtime import Request, open_session
+from ditto.runtime import Request, generate, open_session
 from ditto.runtime.session import RequestLimits
 
 LIMITS = RequestLimits(
@@ -43,13 +40,14 @@ def test_what_is_more_than_the_engine_takes_is_refused(requests, count, message)
     assert caught.value.remedy or message.endswith("empty")
 
 
-def test_a_tree_that_does_not_state_its_limits_is_refused(llama_tree, tmp_path):
-    shutil.copytree(llama_tree.root, tmp_path / "tree")
-    config = json.loads((tmp_path / "tree" / "config.json").read_text())
-    del config["build_config"]["max_seq_len"]
-    (tmp_path / "tree" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(TreeError, match="max_seq_len is None"):
-        RequestLimits.of(EngineTree(tmp_path / "tree", llama_tree.manifest))
+def test_limits_are_read_from_the_manifest_alone(llama_tree, monkeypatch):
+    """config.json is for TensorRT-LLM."""
+    monkeypatch.setattr(EngineTree, "config", lambda *_: pytest.fail("config.json was read"))
+    stated = RequestLimits.of(llama_tree)
+    assert stated == RequestLimits(
+        max_batch_size=2, max_input_len=32, max_seq_len=64, max_prompt_embedding_table_size=0, vocab_size=128
+    )
+    assert generate(open_session(llama_tree, "reference"), [Request((5, 6))], 2)
 
 
 def test_a_tree_without_language_model_cannot_be_run(tmp_path):
