@@ -16,6 +16,7 @@ from typing_extensions import override
 from ditto.bench.system import System
 from ditto.verify.inputs import Prompts
 from ditto.verify.model import vision_of
+from ditto.verify.yardstick import plain_settings
 
 Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -40,15 +41,16 @@ class EagerBaseline(System):
     @torch.no_grad()
     def answer(self, prompts: Prompts, new_tokens: int) -> list[tuple[int, ...]]:
         ids, pixels = _placed(prompts, self.device, self.dtype)
-        made = self.model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=new_tokens,
-            eos_token_id=self._no_token,
-            do_sample=False,
-            pad_token_id=0,
-            **pixels,
-        )
+        with plain_settings(self.model):
+            made = self.model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=new_tokens,
+                eos_token_id=self._no_token,
+                do_sample=False,
+                pad_token_id=0,
+                **pixels,
+            )
         return [tuple(row) for row in made[:, ids.shape[1] :].tolist()]
 
 

@@ -94,6 +94,7 @@ def verify(
         measures=tuple(measures),
         tokens=sum(len(item.tokens) for item in exact),
         differences=tuple(differences),
+        left_out=tuple(sorted(tree.manifest.generation)),
     )
     if result.passed:
         return result

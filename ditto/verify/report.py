@@ -74,6 +74,7 @@ class Verification:
         differences: at most one for each prompt.
         departures: the first layer of each network that departs; looked for when something else failed.
         compared: sides of modules compared while looking; 0 if nothing was looked for.
+        left_out: generation defaults that are not part of the comparison: on both sides, tokens are the most likely.
     """
 
     tree: str
@@ -85,6 +86,7 @@ class Verification:
     differences: tuple[Difference, ...]
     departures: tuple[Departure, ...] = field(default=())
     compared: int = 0
+    left_out: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -110,6 +112,8 @@ class Verification:
         verdict = "ok" if all(found.tie for found in self.differences) else "FAIL"
         same = "all as Hugging Face's" if not self.differences else f"{len(self.differences)} prompts differ"
         lines.append(f"{'tokens':<10} {self.tokens} compared, {same}   {verdict}")
+        if self.left_out:
+            lines.append(f"{'':<10} on both sides without the model's generation defaults: {', '.join(self.left_out)}")
         for item in self.differences:
             kind = "a tie within the allowed error" if item.tie else "not a tie"
             if item.gap is None:

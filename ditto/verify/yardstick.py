@@ -38,7 +38,7 @@ def greedy(model: Any, prompt: Prompts, new_tokens: int) -> tuple[int, ...]:
     """The tokens that `generate` gives for one prompt, each the most likely: whatever else the model's own settings ask
     of it (penalties, beams, words to leave out) is left out."""
     ids = prompt.ids.to(model.device)
-    with _plain_settings(model):
+    with plain_settings(model):
         made = model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
@@ -50,7 +50,7 @@ def greedy(model: Any, prompt: Prompts, new_tokens: int) -> tuple[int, ...]:
 
 
 @contextmanager
-def _plain_settings(model: Any) -> Generator[None]:
+def plain_settings(model: Any) -> Generator[None]:
     """Inside, of the model's settings for generation there are only its special tokens."""
     own = model.generation_config
     special = ("bos_token_id", "eos_token_id", "pad_token_id")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 import torch
 from attrs import evolve
 
-from ditto import LlmBuilder
+from ditto import EngineTree, LlmBuilder
 from ditto.errors import ConfigError, TreeError
 from ditto.runtime.session import LlmRunner
 from ditto.verify.check import verify
@@ -176,3 +179,23 @@ def test_the_decoder_answers_for_itself(llavas, tmp_path):
     result = checked(llavas, tree)
     assert [item.component for item in result.departures] == ["vision"]
     assert torch.tensor([item.relative_error for item in result.measures]).min() > 1e-5
+
+
+def test_generation_defaults_are_left_out_on_both_sides_and_named(llamas, tmp_path):
+    """Neither a tree nor a model that honours them makes a comparison pass or fail."""
+    checkpoint = shutil.copytree(llamas.checkpoint, tmp_path / "checkpoint")
+    own = json.loads((checkpoint / "generation_config.json").read_text())
+    penalties = {"repetition_penalty": 9.0, "no_repeat_ngram_size": 1}
+    (checkpoint / "generation_config.json").write_text(json.dumps({**own, **penalties}))
+    sound = llamas.sound
+    tree = EngineTree(sound.root, evolve(sound.manifest, generation=penalties))
+    plain, result = (
+        verify(each, mixed(each, 6), str(model), "reference", 6)
+        for each, model in ((sound, llamas.checkpoint), (tree, checkpoint))
+    )
+    assert result.passed
+    assert result.tokens == plain.tokens
+    assert result.left_out == ("no_repeat_ngram_size", "repetition_penalty")
+    assert "without the model's generation defaults: no_repeat_ngram_size, repetition_penalty" in result.text()
+    assert plain.left_out == ()
+    assert "generation defaults" not in plain.text()
