@@ -11,7 +11,7 @@ import torch
 from attrs import asdict, evolve, frozen
 from typing_extensions import Self
 
-from ditto.builders.generation import without_tokens
+from ditto.builders.generation import answer_settings
 from ditto.builders.pipeline import Built, Job, build, describe_all
 from ditto.builders.plan import announce, plan_of
 from ditto.builders.reuse import Reuse
@@ -282,7 +282,7 @@ def finish(
         limits=limits,
         checkpoint=source.checkpoint,
         tokens=tokens,
-        generation={} if tokens is None else without_tokens(source.generation_config),
+        generation={} if tokens is None else answer_settings(source.generation_config),
         components={name: part.component for name, part in built.items()},
         unused=source.unused(used),
         stages=[asdict(record) for record in stages],

@@ -13,6 +13,8 @@ from ditto.engine import Tokens
 from ditto.errors import CheckpointError
 
 _SPECIAL_TOKENS = ("bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id")
+# What changes the form of an output, or how it is computed, and not the answer.
+_WITHOUT_EFFECT = ("output_", "return_", "use_cache", "cache_", "max_cache_len", "compile_config", "disable_compile")
 
 
 def defaults_file(folder: Path) -> Path:
@@ -80,9 +82,19 @@ def tokens(config: Any, defaults: Mapping[str, Any], vocab_size: int) -> Tokens:
     )
 
 
-def without_tokens(defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Generation defaults but for the ids that `tokens` keeps, and those that a decoder has no use for."""
-    return {name: value for name, value in defaults.items() if name not in _SPECIAL_TOKENS}
+def answer_settings(defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Generation defaults that make answers differ from those of a model that states none. The ids that `tokens` keeps
+    are not among them."""
+    from transformers import GenerationConfig
+
+    usual = GenerationConfig().to_dict()
+    if hasattr(GenerationConfig, "_get_default_generation_params"):  # transformers 5 has them apart
+        usual |= GenerationConfig._get_default_generation_params()
+    return {
+        name: value
+        for name, value in defaults.items()
+        if name not in _SPECIAL_TOKENS and not name.startswith(_WITHOUT_EFFECT) and value != usual.get(name)
+    }
 
 
 def _ids(defaults: Mapping[str, Any], name: str) -> list[int]:

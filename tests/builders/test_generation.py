@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationConfig
 
 from ditto.builders import InMemory, Pretrained
-from ditto.builders.generation import tokens, without_tokens
+from ditto.builders.generation import answer_settings, tokens
 from ditto.errors import CheckpointError
 from tests.support.models import llama, llava
 
@@ -133,5 +133,17 @@ def test_end_tokens_that_are_not_ids_are_refused(value):
         tokens(llava().config, {"eos_token_id": value}, 128)
 
 
-def test_special_tokens_are_kept_once():
-    assert without_tokens({"eos_token_id": 2, "bos_token_id": 1, "top_k": 5}) == {"top_k": 5}
+def test_settings_that_change_no_answer_are_not_kept():
+    special = {"eos_token_id": 2, "bos_token_id": 1}
+    form = {
+        "output_attentions": False,
+        "return_dict_in_generate": True,
+        "use_cache": False,
+        "cache_implementation": "x",
+    }
+    usual = {"repetition_penalty": 1.0, "top_k": 50, "num_beams": 1, "do_sample": False}
+    kept = {"top_k": 5, "max_new_tokens": 9, "num_beams": 2, "do_sample": True}
+    assert answer_settings({**special, **form, **usual}) == {}
+    assert answer_settings({**special, **form, **kept}) == kept
+    assert answer_settings(InMemory(llama()).generation_config) == {}
+    assert answer_settings(InMemory(llava()).generation_config) == {}
