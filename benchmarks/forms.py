@@ -20,6 +20,7 @@ from ditto.arguments import DynamicDimension
 from ditto.engine import Phase, Profile
 from ditto.lowering import Lowering
 from ditto.lowering.arithmetic import binary
+from ditto.lowering.attention import MASKED_SCORE
 from ditto.lowering.linear import linear
 from ditto.network import Dim, Network, Spec, Value, Weight, resolve, symbol
 from ditto.network.layers import Constant, ElementWise, Fill, MatrixMultiply, Reduce, Select, Softmax
@@ -28,7 +29,7 @@ from ditto.passes import SIMPLIFY, run_passes
 from ditto.passes.bias_halves import added_in_halves
 from ditto.passes.column_blocks import ColumnBlocks, product_in_blocks
 from ditto.passes.transpose_chains import back_in_rows, transposed_product
-from ditto.targets.tensorrt.attention import UNSEEN, fused
+from ditto.targets.tensorrt.attention import fused_attention
 from ditto.targets.tensorrt.lowering import sees
 from ditto.targets.tensorrt.tuning import H200
 
@@ -289,7 +290,7 @@ def attention(
         return {name: tensor.to(dtype) for name, tensor in drawn.items()}
 
     def layer(net: Lowering, query: Value, key: Value, value: Value) -> Value:
-        return fused(net, query, key, value, 1.0, causal, None)
+        return fused_attention(net, query, key, value, 1.0, causal, None)
 
     def written_out(net: Lowering, query: Value, key: Value, value: Value) -> Value:
         if not causal:
@@ -327,7 +328,7 @@ def in_products(net: Lowering, query: Value, key: Value, value: Value, seen: Val
     """Attention as two products, softmax in float32; `seen` is its mask, of rank 4."""
     scores = net.cast(net.add(MatrixMultiply(transpose_y=True), query, key), torch.float32)
     if seen is not None:
-        scores = net.add(Select(), seen, scores, net.operand(UNSEEN, torch.float32, 4))
+        scores = net.add(Select(), seen, scores, net.operand(MASKED_SCORE, torch.float32, 4))
     return net.add(MatrixMultiply(), net.cast(net.add(Softmax(3), scores), query.spec.dtype), value)
 
 

@@ -20,8 +20,8 @@ from ditto.network.dims import multiply
 from ditto.network.layers import Concatenation, ElementWise, MatrixMultiply, Reduce
 from ditto.network.weight import Stored
 from ditto.passes.split_k import split_product
-from ditto.targets.tensorrt.apart import LIVE, over_cache
-from ditto.targets.tensorrt.attention import fused
+from ditto.targets.tensorrt.apart import LIVE, decode_attention
+from ditto.targets.tensorrt.attention import fused_attention
 from ditto.targets.tensorrt.lowering import sees
 from ditto.targets.tensorrt.tuning import H200
 
@@ -175,7 +175,7 @@ def attention(times: int, heads: int, width: int, dtype: torch.dtype = torch.flo
         return Form(*finished(net, made), given, lambda made, drawn: made)
 
     def sums(net: Lowering, query: Value, keys: Value, values: Value, seen: Value) -> Value:
-        return over_cache(net, query, keys, values, seen, 1.0, 0.0)
+        return decode_attention(net, query, keys, values, seen, 1.0, 0.0)
 
     forms = {
         "sums": form(sums),
@@ -200,7 +200,7 @@ def _live(net: Lowering, cache: Value) -> Value:
 
 def _one_layer(net: Lowering, query: Value, keys: Value, values: Value, seen: Value) -> Value:
     mask = net.reshape(seen, (BATCH, 1, 1, symbol(LIVE)))
-    return fused(net, query, _live(net, keys), _live(net, values), 1.0, False, mask)
+    return fused_attention(net, query, _live(net, keys), _live(net, values), 1.0, False, mask)
 
 
 def _products(net: Lowering, query: Value, keys: Value, values: Value, seen: Value, copies: int) -> Value:

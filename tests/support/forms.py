@@ -14,7 +14,7 @@ from ditto.builders.pipeline import describe_all
 from ditto.network.dims import evaluate
 from ditto.network.layers import Attention, MatrixMultiply
 from ditto.reference import TOLERANCE, Constants, run
-from ditto.targets.tensorrt.tuning import H200
+from ditto.targets.tensorrt.tuning import H200, TUNINGS
 
 CPU = torch.device("cpu")
 
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 def as_if_large(patch):
     """Give matrices of tiny models the forms that those of large ones have: parts and blocks."""
     small = evolve(H200, split_k_shortest=8, column_block=16)
-    patch.setattr("ditto.targets.tensorrt.target.H200", small)
+    patch.setitem(TUNINGS, "9.0", small)
 
 
 def check_computes(case, name, wanted):

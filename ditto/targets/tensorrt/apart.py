@@ -29,9 +29,6 @@ from ditto.targets.tensorrt.lowering import BATCH, SEQUENCE, Decoder, sees
 LIVE = "live"
 """The dimension of the slots that decode looks at."""
 
-LIVE_STEP = 256
-"""What their number is rounded up to: each is a CUDA graph of its own."""
-
 
 @define
 class ApartDecoder(Decoder):
@@ -91,7 +88,7 @@ class Decode(ApartDecoder):
     def _attend(self, net: Lowering, given: AttentionArguments[Value]) -> Value:
         """Attention of one token per row, its key and value among those in the cache."""
         seen, caches = self._mask(net, given.window), self._written(net, given.layer, given.key, given.value)
-        return over_cache(net, given.query, *caches, seen, given.scale, given.softcap)
+        return decode_attention(net, given.query, *caches, seen, given.scale, given.softcap)
 
     @override
     def _mask(self, net: Lowering, window: int) -> Value:
@@ -107,7 +104,7 @@ class Decode(ApartDecoder):
         return {**super().table(), torch.ops.ditto.last_tokens.default: _itself}
 
 
-def over_cache(
+def decode_attention(
     net: Lowering, query: Value, keys: Value, values: Value, seen: Value, scale: float, softcap: float
 ) -> Value:
     """Attention of one token per row over the live slots of a cache, in float32.

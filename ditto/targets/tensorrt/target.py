@@ -22,9 +22,9 @@ from ditto.passes import NetworkPass
 from ditto.program import Program
 from ditto.targets.compile import check_settings, compile_networks
 from ditto.targets.target import LlmEngine, LlmFacts, Target, WeightOf
-from ditto.targets.tensorrt.apart import LIVE, LIVE_STEP, Decode, Prefill
+from ditto.targets.tensorrt.apart import LIVE, Decode, Prefill
 from ditto.targets.tensorrt.lowering import Decoder, attention
-from ditto.targets.tensorrt.tuning import H200, Tuning
+from ditto.targets.tensorrt.tuning import TUNINGS, Tuning
 
 
 def buckets(maximum: int) -> tuple[int, ...]:
@@ -58,13 +58,13 @@ def _usual_prompts(limits: Limits) -> Iterator[Profile]:
         yield Profile(Phase.PREFILL, {**_common(limits), **fixed})
 
 
-def _live_slots(limits: Limits) -> Iterator[DynamicDimension]:
+def _live_slots(limits: Limits, step: int) -> Iterator[DynamicDimension]:
     """Ranges of the slots that decode looks at: any, and those after a usual prompt, static. Measured on an H200 after
     600 tokens, a layer of Llama-7B: 162 us instead of 165 for one row, 183 instead of 190 for four."""
     yield DynamicDimension.up_to(LIVE, limits.max_seq_len)
     if limits.opt_input_len:
-        first = limits.opt_input_len // LIVE_STEP + 1
-        for slots in dict.fromkeys(min(LIVE_STEP * step, limits.max_seq_len) for step in (first, first + 1)):
+        first = limits.opt_input_len // step + 1
+        for slots in dict.fromkeys(min(step * steps, limits.max_seq_len) for steps in (first, first + 1)):
             yield _fixed(LIVE, slots)
 
 
@@ -131,8 +131,8 @@ class NativeTarget(Target):
     @property
     def tuning(self) -> Tuning:
         """For engines whose profiles have static shapes. TensorRT tries its kernels out while it builds: what is tuned
-        here is for TensorRT-RTX alone."""
-        return H200 if self.library == "tensorrt_rtx" else Tuning.none()
+        here is for TensorRT-RTX alone, and as only one GPU has been measured, for that one whichever is there."""
+        return TUNINGS["9.0"] if self.library == "tensorrt_rtx" else Tuning.none()
 
     @override
     def vision_passes(self, outside: bool) -> tuple[NetworkPass, ...]:
@@ -167,12 +167,12 @@ class NativeTarget(Target):
         steps = (
             Profile(Phase.DECODE, {**common, LIVE: live, "batch": _fixed("batch", rows)})
             for rows in buckets(limits.max_batch_size)
-            for live in _live_slots(limits)
+            for live in _live_slots(limits, self.tuning.kv_length_step)
         )
         prompts = (_prompts(limits), *_usual_prompts(limits))
         return (
             LlmEngine(prefill, self.tuning.prefill_passes(), prompts),
-            LlmEngine(decode, self.tuning.decode_passes(), tuple(steps), LIVE_STEP),
+            LlmEngine(decode, self.tuning.decode_passes(), tuple(steps), self.tuning.kv_length_step),
         )
 
     @override

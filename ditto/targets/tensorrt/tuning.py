@@ -1,9 +1,11 @@
-"""Tuning: the forms and sizes that were measured to be fast on a GPU, as parameters of passes.
+"""Tuning: the forms and sizes that were measured to be fast on a GPU, one value for each compute capability.
 
-A portable engine has none. What a value is worth and how it was measured is in benchmarks/NOTES.md.
+What a value is worth and how it was measured is in benchmarks/NOTES.md, under the headings that the table names.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from attrs import frozen
 
@@ -17,7 +19,7 @@ from ditto.passes.transpose_chains import TransposeChains
 
 @frozen(kw_only=True)
 class Tuning:
-    """Parameters of the tuned passes for one kind of GPU; None or False leaves a pass out.
+    """Parameters of the tuned passes and profiles for one kind of GPU; None or False leaves a pass out.
 
     Args:
         column_block: columns of a block of a prefill product, at least.
@@ -27,6 +29,8 @@ class Tuning:
         transpose_chains: prefill products have the matrix on the left where nothing has to be transposed for it.
         rope_halves: prefill's rotary embedding is decomposed.
         bias_halves: biases before activations of a vision tower are added in halves.
+        kv_length_step: decode reads a multiple of so many slots of the KV cache: each number is a CUDA graph of its
+            own, and rows of a multiple of 256 numbers are read faster.
     """
 
     column_block: int | None = None
@@ -36,6 +40,7 @@ class Tuning:
     transpose_chains: bool = False
     rope_halves: bool = False
     bias_halves: bool = False
+    kv_length_step: int = 256
 
     @staticmethod
     def none() -> Tuning:
@@ -78,7 +83,7 @@ def _with_tuned(passes: tuple[NetworkPass, ...]) -> tuple[NetworkPass, ...]:
     return (*SIMPLIFY, *passes, *SIMPLIFY) if passes else SIMPLIFY
 
 
-# Measured with TensorRT-RTX 1.6.1 at static shapes, LLaVA-1.5-7B's sizes, benchmarks/NOTES.md.
+# Measured with TensorRT-RTX 1.6.1 at static shapes of LLaVA-1.5-7B's sizes.
 H200 = Tuning(
     column_block=2048,  # "A block at a time": 4096 and 1024 are 3 to 6 % slower
     split_k_shortest=512,  # "What the traces of single kernels showed"
@@ -86,4 +91,8 @@ H200 = Tuning(
     transpose_chains=True,  # "A block at a time": 5 to 20 % of prefill
     rope_halves=True,  # "What the traces of single kernels showed": 0.8 % of prefill at batch 4
     bias_halves=True,  # "On an H200": 11 of 98 us of a tower's block
+    kv_length_step=256,  # "What the traces of single kernels showed": steps of 128 read no faster
 )
+
+TUNINGS: Mapping[str, Tuning] = {"9.0": H200}
+"""By compute capability. A GPU that is not here has not been measured."""

@@ -19,7 +19,7 @@ from ditto.network.layers import ElementWise, RotaryEmbedding
 from ditto.network.weight import Stored
 from ditto.passes import run_passes
 from ditto.targets import target
-from ditto.targets.tensorrt.tuning import H200
+from ditto.targets.tensorrt.tuning import H200, TUNINGS
 from tests.support.models import llama
 from tests.test_program import captured
 from tests.witness.comparison import described_apart
@@ -132,7 +132,7 @@ def test_rope_of_prompts_has_the_form_that_the_library_is_fast_at(name, layers):
 @pytest.mark.parametrize("tied", [False, True])
 def test_prompts_and_steps_take_their_matrices_in_one_form(monkeypatch, tied):
     """External weights lie on the GPU once for both."""
-    monkeypatch.setattr("ditto.targets.tensorrt.target.H200", evolve(H200, split_k_shortest=1))
+    monkeypatch.setitem(TUNINGS, "9.0", evolve(H200, split_k_shortest=1))
     networks = described_apart(LlmBuilder.from_model(llama(tie_word_embeddings=tied)))
     prompts, steps = (
         {constant.weight for constant in networks[name][0].constants() if math.prod(constant.weight.shape) >= 32 * 32}
