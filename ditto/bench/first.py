@@ -28,11 +28,12 @@ def first_token(system: System, tree: EngineTree) -> int:
 def first_token_of_model(model: str, dtype: str) -> int:
     """The same for a Hugging Face model, on the GPU if there is one."""
     from ditto.bench.baselines import EagerBaseline  # a tree starts faster without it
+    from ditto.families.registry import FAMILIES
     from ditto.verify.model import load
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     baseline = EagerBaseline(load(model, getattr(torch, dtype), device), device)
-    vision = getattr(baseline.model.config, "vision_config", None)
-    if vision is not None:
-        baseline.features(torch.zeros(1, 3, vision.image_size, vision.image_size, device=device))
+    family = FAMILIES.get(baseline.model.config.model_type)
+    if family is not None:
+        baseline.features(torch.zeros(1, *family.pixel_shape(baseline.model.config), device=device))
     return baseline.answer(Prompts(torch.full((1, _PROMPT), 5)), 1)[0][0]

@@ -38,7 +38,7 @@ def model_class(config: Any, automatic: str, where: str, *, runs_code: bool) -> 
     classes: Mapping[Any, Any] = getattr(transformers, automatic)._model_mapping
     known = classes.get(type(config), None)
     usual = (known,) if isinstance(known, type) else tuple(known or ())
-    named = list(getattr(config, "architectures", None) or ())
+    named: list[str] = list(getattr(config, "architectures", None) or ())
     if not named and usual:
         return usual[0]
     by_name = {each.__name__.lower(): each for each in usual}

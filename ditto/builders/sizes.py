@@ -23,8 +23,9 @@ _LARGEST = {
 }
 # Left out or null, these follow from others.
 _DERIVED = ("head_dim", "intermediate_size", "num_key_value_heads", "num_channels")
-# Those that may be lists: a value for each axis, or for each layer.
-_SEVERAL = ("image_size", "patch_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
+# Those that may be lists: height and width, or a value for each layer.
+_PAIRS = ("image_size", "patch_size")
+_SEVERAL = (*_PAIRS, "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
 
 
 def check_sizes(config: Any, where: str) -> None:
@@ -41,7 +42,8 @@ def check_sizes(config: Any, where: str) -> None:
             if value is None and key in _DERIVED:
                 continue
             sizes = value if key in _SEVERAL and isinstance(value, (list, tuple)) else [value]
-            if not sizes or not all(type(size) is int and 1 <= size <= largest for size in sizes):
+            one_axis = key in _PAIRS and value is sizes and len(sizes) != 2
+            if not sizes or one_axis or not all(type(size) is int and 1 <= size <= largest for size in sizes):
                 raise CheckpointError(
                     f"`{name}{key}` is {value!r}", where=where, remedy=f"it must be a number from 1 to {largest}"
                 )

@@ -172,10 +172,10 @@ def _stated(config: object, prefix: str = "") -> Iterator[tuple[str, Mapping[str
 
 def _format_of(stated: Mapping[str, Any], tool: str | None = None) -> str:
     """A format's name from what a tool says of it: the method, and the details that tell its variants apart."""
-    inner = stated.get("quantization") if isinstance(stated.get("quantization"), dict) else stated
-    producer = stated.get("producer")
-    method = stated.get("quant_method") or (producer or {}).get("name") if isinstance(producer, dict) else None
-    method = stated.get("quant_method") or method or tool
+    quantization, producer = stated.get("quantization"), stated.get("producer")
+    inner: Mapping[str, Any] = quantization if isinstance(quantization, dict) else stated
+    maker = producer.get("name") if isinstance(producer, dict) else None
+    method = stated.get("quant_method") or maker or tool
     if method is None:
         loaded = [key for key in stated if key.lstrip("_").startswith("load_in_") and stated[key]]
         method = "bitsandbytes" if loaded else "a format without a name"

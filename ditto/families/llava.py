@@ -9,7 +9,7 @@ from torch import nn
 from typing_extensions import override
 
 from ditto.errors import CheckpointError
-from ditto.families.multimodal import MultimodalModel
+from ditto.families.multimodal import MultimodalModel, pair
 from ditto.wrappers.llava import LlavaVisionWrapper
 
 # What towers put in front of the patches, registers left out: a class token; DeiT also one of distillation.
@@ -22,6 +22,9 @@ _BEFORE_PATCHES = {
     "dinov3_vit": 1,
     "vit": 1,
 }
+# Towers whose classes divide sizes as numbers, and those that lay patches out in a square.
+_OF_ONE_NUMBER = ("clip_vision_model", "siglip_vision_model")
+_OF_SQUARE_IMAGES = ("dinov2", "dinov2_with_registers")
 
 
 @frozen(kw_only=True, slots=False)
@@ -51,16 +54,14 @@ class LlavaModel(MultimodalModel):
     @override
     def pixel_shape(config: Any) -> tuple[int, int, int]:
         vision = config.vision_config
-        size = vision.image_size
-        height, width = (size, size) if isinstance(size, int) else tuple(size)
-        return getattr(vision, "num_channels", 3), height, width
+        return getattr(vision, "num_channels", 3), *pair("image_size", vision.image_size)
 
     @staticmethod
     @override
     def tokens_per_image(config: Any) -> int:
         _, height, width = LlavaModel.pixel_shape(config)
-        patch = config.vision_config.patch_size
-        patches = (height // patch) * (width // patch)
+        patch_height, patch_width = pair("patch_size", config.vision_config.patch_size)
+        patches = (height // patch_height) * (width // patch_width)
         registers = getattr(config.vision_config, "num_register_tokens", 0)
         before = _BEFORE_PATCHES.get(config.vision_config.model_type, 0) + registers
         dropped = 1 if config.vision_feature_select_strategy == "default" else 0  # the first token, whatever it is
@@ -69,6 +70,7 @@ class LlavaModel(MultimodalModel):
     @classmethod
     @override
     def check_config(cls, config: Any) -> None:
+        _check_pairs(config.vision_config)
         strategy = config.vision_feature_select_strategy
         if strategy not in ("default", "full"):
             raise CheckpointError(
@@ -86,4 +88,24 @@ class LlavaModel(MultimodalModel):
             raise CheckpointError(
                 "a picture becomes no features: it is one patch, which vision_feature_select_strategy 'default' drops",
                 remedy="give `full` in config.json, or check image_size and patch_size",
+            )
+
+
+def _check_pairs(vision: Any) -> None:
+    """Check that the tower's class in transformers takes sizes of the form in which they are stated."""
+    for name in ("image_size", "patch_size"):
+        stated, sides = getattr(vision, name), pair(name, getattr(vision, name))
+        if not isinstance(stated, int) and vision.model_type in _OF_ONE_NUMBER:
+            raise CheckpointError(
+                f"`vision_config.{name}` is {list(sides)}; a {vision.model_type} tower of transformers takes one "
+                "number for both sides.",
+                remedy=f"give {sides[0]} in config.json"
+                if sides[0] == sides[1]
+                else "use a tower of square images and patches",
+            )
+        if name == "image_size" and sides[0] != sides[1] and vision.model_type in _OF_SQUARE_IMAGES:
+            raise CheckpointError(
+                f"`vision_config.{name}` is {list(sides)}; a {vision.model_type} tower of transformers takes square "
+                "images alone.",
+                remedy="use a tower of square images",
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -189,3 +190,16 @@ class MultimodalModel(ABC):
             limits = evolve(self.vision.tree_limits(target), llm=self.llm.limits_for(target))
             finish(root, source, self.model_type, target, built, settings, limits, self.llm.tokens(), stages)
         return EngineTree.open(out)
+
+
+def pair(name: str, size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width of a size of images or patches, which a configuration gives as one number or as two.
+
+    Raises:
+        CheckpointError: it is neither.
+    """
+    if isinstance(size, int):
+        return size, size
+    if len(size) == 2:
+        return size[0], size[1]
+    raise CheckpointError(f"`vision_config.{name}` is {size!r}", remedy="give one number, or height and width")

@@ -28,7 +28,7 @@ def test_an_absurd_size_is_named(part, value):
     assert caught.value.where == "config.json"
 
 
-@pytest.mark.parametrize("value", [[], 0, [28, "x"]])
+@pytest.mark.parametrize("value", [[], 0, [28, "x"], [28], [28, 28, 3], {"height": 28, "width": 28}])
 def test_a_picture_has_a_size(value):
     config = copy.deepcopy(llava().config)
     vars(config.vision_config)["image_size"] = value

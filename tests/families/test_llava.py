@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from types import SimpleNamespace
 
@@ -9,18 +10,22 @@ import pytest
 import torch
 from transformers import (
     BeitConfig,
+    CLIPVisionConfig,
     DeiTConfig,
     Dinov2Config,
     Dinov2WithRegistersConfig,
+    LlamaConfig,
+    LlavaConfig,
     SiglipVisionConfig,
     ViTConfig,
 )
 
 from ditto import LlavaModel
+from ditto.cli.main import main
 from ditto.errors import CheckpointError
 from ditto.reference import RELATIVE_ERROR, relative_error
 from ditto.runtime import open_session
-from tests.support.models import LLAVA_MODELS, VISION, image_features, llava
+from tests.support.models import LLAVA_MODELS, TEXT, VISION, image_features, llava
 
 
 @pytest.mark.parametrize("name", LLAVA_MODELS)
@@ -54,8 +59,53 @@ def test_pixels_have_the_towers_shape():
     assert LlavaModel.pixel_shape(llava().config) == (3, 28, 28)
 
 
+PAIRS = [
+    (ViTConfig, {"image_size": [28, 28], "patch_size": [7, 7]}),
+    (ViTConfig, {"image_size": [28, 42]}),
+    (ViTConfig, {"patch_size": [7, 14]}),
+    (BeitConfig, {"image_size": (28, 42), "patch_size": (14, 7)}),
+]
+
+
+@pytest.mark.parametrize(("tower", "sizes"), PAIRS, ids=str)
+def test_sizes_may_be_pairs(tower, sizes, tmp_path):
+    model = llava(tower(**{**VISION, "num_hidden_layers": 1, **sizes}), vision_feature_layer=-1)
+    _, height, width = LlavaModel.pixel_shape(model.config)
+    assert [height, width] == list(sizes.get("image_size", (28, 28)))
+    pixels = torch.randn(1, 3, height, width)
+    tree = LlavaModel.from_model(model).with_target("trtllm").build_all(tmp_path / "tree")
+    found, wanted = open_session(tree, "reference").features(pixels), image_features(model, pixels)
+    assert relative_error(found, wanted) < RELATIVE_ERROR[torch.float32]
+    assert LlavaModel.tokens_per_image(model.config) == wanted.shape[1]
+
+
+@pytest.mark.parametrize("name", ["image_size", "patch_size"])
+@pytest.mark.parametrize(("value", "told"), [([14, 14], "give 14 in config.json"), ([28, 14], "square images")])
+@pytest.mark.parametrize("tower", [CLIPVisionConfig, SiglipVisionConfig])
+def test_pairs_that_transformers_does_not_take_are_refused_by_name(tower, name, value, told, tmp_path, capsys):
+    config = LlavaConfig(vision_config=tower(**VISION), text_config=LlamaConfig(**TEXT), image_token_index=127)
+    config.save_pretrained(tmp_path)
+    stated = json.loads((tmp_path / "config.json").read_text())
+    stated["vision_config"][name] = value
+    (tmp_path / "config.json").write_text(json.dumps(stated))
+    assert main(["-q", "plan", str(tmp_path), "--target", "tensorrt-rtx"]) == 2
+    message = capsys.readouterr().err
+    assert f"`vision_config.{name}` is {value}" in message
+    assert told in message
+
+
+@pytest.mark.parametrize("tower", [Dinov2Config, Dinov2WithRegistersConfig])
+def test_so_are_wide_images_of_towers_that_cannot_place_their_patches(tower):
+    config = LlavaConfig(vision_config=tower(**{**WIDE, "image_size": [28, 42]}), text_config=LlamaConfig(**TEXT))
+    with pytest.raises(CheckpointError, match=r"`vision_config.image_size` is \[28, 42\]; .* takes square images"):
+        LlavaModel.check_config(config)
+
+
 def test_an_unknown_select_strategy_is_refused():
-    config = SimpleNamespace(vision_feature_select_strategy="median")  # transformers 5 would refuse it itself
+    vision = SimpleNamespace(model_type="clip_vision_model", image_size=28, patch_size=7)
+    config = SimpleNamespace(
+        vision_feature_select_strategy="median", vision_config=vision
+    )  # transformers 5 would refuse it itself
     with pytest.raises(CheckpointError, match="vision_feature_select_strategy is 'median'"):
         LlavaModel.check_config(config)
 
