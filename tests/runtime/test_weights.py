@@ -13,11 +13,13 @@ from torch.testing import assert_close
 from ditto import LlavaModel, LlmBuilder
 from ditto.engine import EngineTree
 from ditto.errors import TreeError
+from ditto.network.spec import FLOATING
 from ditto.runtime import Request, generate, open_session
 from ditto.runtime.memory import engine_bytes
-from ditto.runtime.weights import bound_weights
+from ditto.runtime.weights import bound_weights, network_of
 from tests.support.greedy import greedy
 from tests.support.models import llama
+from tests.support.texts import packed_tree
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +150,8 @@ def test_both_engines_of_the_bundled_model_take_their_weights_as_inputs(shapes_c
             whole = tensors[stored].half().flatten()
             mine = torch.cat([half.flatten() for half in halves[: 1 if halves[0].numel() == whole.numel() else 2]])
             assert_close(mine, whole, rtol=0, atol=0)
+
+
+def test_a_text_model_of_packed_tokens_opens_although_no_input_is_floating(tmp_path):
+    tree = packed_tree(llama(), tmp_path / "tree")
+    assert all(spec.dtype not in FLOATING for spec in network_of(tree, "llm").inputs.values())
