@@ -18,8 +18,8 @@ from ditto import LlavaModel, LlmBuilder
 from ditto.api import build_llm_engine
 from ditto.cache import cache_folder
 from ditto.cli.main import main
+from ditto.cli.startup import keep_bytecode
 from ditto.errors import ConfigError
-from ditto.start import keep_bytecode
 from tests.support.hostile import FILES, PROCESSORS, special
 from tests.support.models import llama
 

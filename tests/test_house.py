@@ -22,6 +22,7 @@ UNMIRRORED = {
     Path("cli/compiling.py"),
     Path("cli/console.py"),
     Path("cli/doctor.py"),
+    Path("cli/first_token.py"),
     Path("cli/page.py"),
     Path("cli/run.py"),
     Path("cli/tree.py"),
@@ -47,6 +48,48 @@ def test_importing_ditto_loads_no_torch_and_says_nothing():
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert made.stdout.strip() == "[]"
     assert made.stderr == ""
+
+
+# Prints what differs in a process after all of Ditto has been imported; what it imports changes things itself.
+IMPORTS = """
+import gc, os, signal, sys, threading, warnings
+import loguru, torch, transformers, torch.export._trace, torch._dynamo, tensorrt_rtx
+from torch.fx import proxy
+from torch.fx.experimental import proxy_tensor
+from transformers import AttentionInterface
+def state():
+    linear = torch.ops.aten.linear.default
+    return {
+        "garbage": (gc.get_threshold(), gc.isenabled(), gc.get_freeze_count()),
+        "bytecode": (sys.dont_write_bytecode, sys.pycache_prefix),
+        "threads": [thread.name for thread in threading.enumerate()],
+        "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
+        "environment": dict(os.environ),
+        "hooks": (sys.excepthook, sys.unraisablehook, threading.excepthook, warnings.filters[:]),
+        "limits": (sys.getrecursionlimit(), sys.getswitchinterval()),
+        "torch": (
+            torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads(),
+            torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark, torch.cuda.is_initialized(),
+            dict(linear.py_kernels), proxy_tensor._extract_tensor_metadata, proxy.CapturedTraceback,
+        ),
+        "attention": sorted(AttentionInterface().valid_keys()),
+        "log": (list(loguru.logger._core.handlers), loguru.logger._core.activation_list),
+    }
+before = state()
+import importlib
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+after = state()
+before["log"] = (before["log"][0], [("ditto.", False)])
+print({key: (before[key], after[key]) for key in before if before[key] != after[key]})
+"""
+
+
+def test_importing_ditto_changes_nothing_in_the_process():
+    names = [".".join(("ditto", *path.with_suffix("").parts)) for path in MODULES if path != Path("__main__.py")]
+    names = [name.removesuffix(".__init__") for name in names]
+    made = subprocess.run([sys.executable, "-c", IMPORTS, *names], capture_output=True, text=True, check=False)
+    assert (made.stdout, made.returncode) == ("{}\n", 0), made.stderr
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)

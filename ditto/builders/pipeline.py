@@ -19,6 +19,7 @@ from ditto.configs import TensorRTConfig
 from ditto.dumps import dump, dumping_part
 from ditto.engine import Component, Profile, engine_files
 from ditto.engine.config import LlmConfig, VisionConfig, write_config
+from ditto.garbage import without_collection
 from ditto.network import Network, check, network_text, save
 from ditto.network.calls import save_calls
 from ditto.network.weight import TensorSource, stored_names
@@ -28,7 +29,6 @@ from ditto.program import Program, program_text
 from ditto.progress import stage
 from ditto.rewrite import rewrite
 from ditto.targets import Target
-from ditto.targets.emit import without_collection
 
 
 @frozen(kw_only=True)
@@ -104,7 +104,7 @@ def describe_all(job: Job) -> dict[str, tuple[Job, Network]]:
     Raises:
         ModelError: the model does something that no engine can.
     """
-    with dumping_part(job.name), without_collection():  # what tracing makes lives on: looking through it is in vain
+    with dumping_part(job.name), without_collection():
         longest = job.sizes["sequence"] if job.positions is not None else None
         program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype, longest)
         dump("captured", lambda: program_text(program))

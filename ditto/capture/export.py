@@ -14,8 +14,8 @@ from torch.export.graph_signature import InputKind
 
 from ditto.arguments import TensorTypeHint
 from ditto.capture.attention import register, use_semantic_attention
+from ditto.capture.export_patches import export_patches
 from ditto.capture.patches import settle_rope, state_windows
-from ditto.capture.shortcuts import shortcuts
 from ditto.capture.skeleton import stand_in
 from ditto.errors import DittoError, ModelError
 from ditto.network import dims
@@ -55,7 +55,7 @@ def export(
         with mode:
             samples = tuple(torch.empty(hint.sample_shape(), dtype=hint.dtype) for hint in inputs.values())
         try:
-            with torch.no_grad(), shortcuts():
+            with torch.no_grad(), export_patches():
                 exported = torch.export.export(twin, samples, dynamic_shapes=_dynamic_shapes(inputs), strict=False)
         except DittoError:
             raise

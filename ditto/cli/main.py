@@ -14,9 +14,9 @@ from typing import NoReturn
 from ditto.cli import bench, build, compiling, doctor, inspect, plan, run, verify
 from ditto.cli.console import show_error, showing
 from ditto.cli.parsing import Parser
+from ditto.cli.startup import collect_seldom, keep_bytecode
 from ditto.cli.streams import checked_stdout, optional_stderr
 from ditto.errors import DittoError
-from ditto.start import collect_seldom, keep_bytecode
 
 
 def parser() -> argparse.ArgumentParser:

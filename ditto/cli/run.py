@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ditto.cli.console import show_json
-from ditto.start import start_driver
+from ditto.cli.startup import start_driver
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

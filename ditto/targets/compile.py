@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -22,28 +21,20 @@ from ditto.checkpoint.mapped import Spool
 from ditto.configs import TensorRTConfig
 from ditto.engine import Profile
 from ditto.errors import BuildError, ConfigError
+from ditto.garbage import without_collection
 from ditto.network import Spec, dims
 from ditto.network.graph import Network
 from ditto.network.layers import Attention
 from ditto.network.weight import TensorSource
 from ditto.progress import stage
-from ditto.targets.emit import Emission, Messages, without_collection
+from ditto.targets.allocator import keeping_freed_memory
+from ditto.targets.emit import Emission, Messages
 
 # Each takes memory for its weights.
 _MOST_AT_ONCE = 4
 _RELEASE_SECONDS = 0.03
 # Linux takes pieces of this size several times as fast as TensorRT's, of 64 MiB.
 _WRITE_BYTES = 1 << 20
-# glibc's; other allocators give memory back by themselves, or not at all.
-_libc = ctypes.CDLL(None)
-_trim: Callable[[int], int] = getattr(_libc, "malloc_trim", lambda keep: keep)
-_mallopt: Callable[[int, int], int] = getattr(_libc, "mallopt", lambda parameter, value: value)
-# malloc.h: how much free memory at the end is given back, which blocks come from the system one by one and how many of
-# them, how many arenas there are.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
-_KEEPING = {_M_TRIM_THRESHOLD: (1 << 31) - 1, _M_MMAP_MAX: 0, _M_ARENA_MAX: 1}
-# glibc's own; thresholds as it raises them by itself when large blocks are freed, which it no longer does.
-_USUAL = {_M_TRIM_THRESHOLD: 64 << 20, _M_MMAP_THRESHOLD: 32 << 20, _M_MMAP_MAX: 65536, _M_ARENA_MAX: 0}
 
 
 def shape_range(profile: Profile, spec: Spec) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
@@ -140,7 +131,7 @@ class _Compilation:
         count = at_once(len(parts)) if self._trt.library == "tensorrt_rtx" else 1
         for _ in range(count):
             self._builders.put(_Builder(self._trt))
-        with self._letting_go(), ThreadPoolExecutor(count) as pool:
+        with keeping_freed_memory(), self._letting_go(), ThreadPoolExecutor(count) as pool:
             try:
                 running = [
                     # A context each: whoever listens to stages.
@@ -181,12 +172,8 @@ class _Compilation:
 
     @contextmanager
     def _letting_go(self) -> Generator[None]:
-        """Keep resident memory low while TensorRT builds: it copies each mapped weight once, in its own time. What it
-        frees is for the next part: from the system such blocks come as pages that are cleared one at a time, which
-        takes as long as the rest of the work."""
+        """Keep resident memory low while TensorRT builds: it copies each mapped weight once, in its own time."""
         done = threading.Event()
-        for parameter, value in _KEEPING.items():
-            _mallopt(parameter, value)
 
         def release() -> None:
             while not done.wait(_RELEASE_SECONDS):
@@ -200,9 +187,6 @@ class _Compilation:
         finally:
             done.set()
             thread.join()
-            for parameter, value in _USUAL.items():
-                _mallopt(parameter, value)
-            _trim(0)
 
 
 class _Builder:

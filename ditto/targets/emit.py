@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import re
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +11,7 @@ from torch import Tensor
 
 from ditto.bindings import TensorRT
 from ditto.errors import BuildError, at
+from ditto.garbage import without_collection
 from ditto.network.check import check
 from ditto.network.dims import DimExpr, symbol
 from ditto.network.graph import Network, Node
@@ -28,20 +26,6 @@ _DTYPES = {
     torch.int8: "INT8",
     torch.bool: "BOOL",
 }
-
-
-@contextmanager
-def without_collection() -> Generator[None]:
-    """Let Python collect no garbage inside. TensorRT calls back into Python while it holds a lock of its own; were an
-    old builder collected there (a traceback may have kept it), freeing it would wait for that lock for ever (seen with
-    TensorRT-RTX 1.6.1)."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
 
 
 class Messages:

@@ -1,4 +1,4 @@
-"""With the shortcuts, torch.export gives what it gives without them; torch is its own yardstick."""
+"""With the patches, torch.export gives what it gives without them; torch is its own yardstick."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.nn.functional import linear
 
 from ditto import LlavaModel, LlmBuilder
 from ditto.capture import export
-from ditto.capture.shortcuts import shortcuts
+from ditto.capture.export_patches import TESTED, export_patches
 from ditto.program import Program
 from ditto.targets.registry import target
 from tests.support.models import LLAVA_MODELS, TEXT_MODELS
@@ -27,7 +27,7 @@ DYNAMIC = ({0: Dim("batch", min=1, max=8), 1: Dim("sequence", min=2, max=16)},)
 
 
 def _exported(module, x, ways, dynamic=DYNAMIC):
-    """What each node is and says of its result, exported in a way that shortcuts are taken or not."""
+    """What each node is and says of its result, exported with or without patches."""
     with ways(), torch.no_grad():
         program = torch.export.export(module.eval(), (x,), dynamic_shapes=dynamic, strict=False)
     return [
@@ -57,7 +57,7 @@ LINEAR = {
 @pytest.mark.parametrize("case", LINEAR)
 def test_linear_layers_have_the_results_that_torch_finds(case):
     module, x = Says(LINEAR[case], parameters=PARAMETERS), torch.randn(3, 4, 6)
-    assert _exported(module, x, shortcuts) == _exported(module, x, nullcontext)
+    assert _exported(module, x, export_patches) == _exported(module, x, nullcontext)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_linear_layers_have_the_results_that_torch_finds(case):
 )
 def test_what_torch_refuses_it_refuses_in_the_same_words(function):
     messages = []
-    for ways in (shortcuts, nullcontext):
+    for ways in (export_patches, nullcontext):
         with pytest.raises(Exception) as caught:
             _exported(Says(function, parameters=PARAMETERS), torch.randn(3, 4, 6), ways)
         messages.append((type(caught.value), str(caught.value).splitlines()[0]))
@@ -82,7 +82,7 @@ def test_what_torch_refuses_it_refuses_in_the_same_words(function):
 def test_numbers_are_computed_as_ever():
     x, weight, bias = torch.randn(2, 3, 6), PARAMETERS["w"], PARAMETERS["b"]
     wanted = linear(x, weight, bias)
-    with shortcuts(), enable_python_dispatcher():
+    with export_patches(), enable_python_dispatcher():
         assert torch.equal(linear(x, weight, bias), wanted)
 
 
@@ -99,7 +99,7 @@ def test_a_model_is_captured_as_without(name, monkeypatch):
     job = MODELS[name]().job(target("tensorrt-rtx"))
     wanted = (job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype)
     short = _told(export(*wanted))
-    monkeypatch.setattr(CAPTURE, "shortcuts", nullcontext)
+    monkeypatch.setattr(CAPTURE, "export_patches", nullcontext)
     assert short == _told(export(*wanted))
 
 
@@ -118,23 +118,40 @@ def _told(program: Program):
     ]
 
 
+def _state():
+    return (
+        torch.ops.aten.linear.default.py_kernels.get(DispatchKey.CompositeImplicitAutograd),
+        proxy_tensor._extract_tensor_metadata,
+        torch.fx.proxy.CapturedTraceback,
+    )
+
+
 def test_torch_is_as_it_was_even_after_an_error():
-    def state():
-        table = torch.ops.aten.linear.default.py_kernels
-        return (
-            table.get(DispatchKey.CompositeImplicitAutograd),
-            proxy_tensor._extract_tensor_metadata,
-            (torch.fx.proxy.CapturedTraceback),
-        )
-
-    before = state()
-    with pytest.raises(ValueError, match="inside"), shortcuts():
-        assert all(now is not earlier for now, earlier in zip(state(), before, strict=True))
+    before = _state()
+    with pytest.raises(ValueError, match="inside"), export_patches():
+        assert all(now is not earlier for now, earlier in zip(_state(), before, strict=True))
         raise ValueError("inside")
-    assert state() == before
+    assert _state() == before
 
 
-def test_a_torch_without_what_is_replaced_is_left_alone(monkeypatch):
-    monkeypatch.delattr(proxy_tensor, "_extract_tensor_metadata")
-    with shortcuts():
-        assert not hasattr(proxy_tensor, "_extract_tensor_metadata")
+def test_patches_within_patches_change_nothing():
+    before = _state()
+    with export_patches():
+        patched = _state()
+        with export_patches():
+            pass
+        assert _state() == patched
+    assert _state() == before
+
+
+@pytest.mark.parametrize("version", ["2.12.1", "2.14.0+cu130", "2.130.0", "3.0.0"])
+def test_other_versions_are_left_alone(version, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", version)
+    before = _state()
+    with export_patches():
+        assert _state() == before
+
+
+def test_this_version_is_patched():
+    """Otherwise the tests above compare torch with itself: see which versions a new torch is added to."""
+    assert torch.__version__.startswith(TESTED)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ditto.start import collect_seldom, keep_bytecode, start_driver
+from ditto.cli.startup import collect_seldom, keep_bytecode, start_driver
 
 
 class Driver:
@@ -53,7 +53,7 @@ def test_without_a_driver_nothing_happens(monkeypatch):
 
 
 def test_it_needs_no_torch():
-    code = "import sys, ditto.start; print('torch' in sys.modules)"
+    code = "import sys, ditto.cli.startup; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
@@ -68,7 +68,7 @@ def test_garbage_is_searched_for_seldom():
 
 # Imports a module as torch is imported.
 IMPORT = """
-from ditto.start import keep_bytecode
+from ditto.cli.startup import keep_bytecode
 keep_bytecode()
 import torch
 """

@@ -1,0 +1,34 @@
+"""A process that generates a first token, for `ditto bench`.
+
+`python -m ditto.cli.first_token tree OUT SESSION`, or `python -m ditto.cli.first_token model MODEL DTYPE`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from ditto.cli.startup import collect_seldom, keep_bytecode, start_driver
+
+
+def main(kind: str, what: str, how: str) -> None:
+    """Generate a first token after a short prompt, with an image if the model has a vision tower. A tree starts as it
+    does in `ditto run`; bytecode is cached for both."""
+    keep_bytecode()
+    if kind == "tree":
+        collect_seldom()
+        if how != "reference":
+            start_driver()
+    from ditto.bench.cold import FIRST_TOKEN
+    from ditto.bench.first import first_token, first_token_of_model, open_system
+    from ditto.engine import EngineTree
+
+    if kind == "tree":
+        tree = EngineTree.open(what)
+        token = first_token(open_system(tree, how), tree)
+    else:
+        token = first_token_of_model(what, how)
+    print(FIRST_TOKEN, token, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
