@@ -39,11 +39,9 @@ def _check_record(tree: EngineTree, name: str, network: Network) -> None:
     record = tree.component(name)
     inputs = {key: str(spec) for key, spec in network.inputs.items()}
     outputs = {key: str(network.value(value).spec) for key, value in network.outputs.items()}
-    # A text model for TensorRT-LLM has none: its cache is known by addresses.
-    floating = [str(spec.dtype).removeprefix("torch.") for spec in network.inputs.values() if spec.dtype in FLOATING]
     if (inputs, outputs, dict(network.shared)) != (record.inputs, record.outputs, record.shared):
         what = "inputs and outputs"
-    elif floating and record.dtype not in floating:
+    elif record.dtype not in _dtypes(network):
         what = "dtype"
     else:
         return
@@ -52,6 +50,16 @@ def _check_record(tree: EngineTree, name: str, network: Network) -> None:
         where=str(tree.folder(name)),
         remedy="build the tree again",
     )
+
+
+def _dtypes(network: Network) -> set[str]:
+    """The floating dtypes of a network's inputs or, if all are integers, of its weights: a text model for TensorRT-LLM
+    knows its cache by addresses."""
+    found = {spec.dtype for spec in network.inputs.values() if spec.dtype in FLOATING}
+    if not found:
+        weights = (constant.weight for constant in network.constants())
+        found = {weight.dtype for weight in weights if not isinstance(weight, Literal)}
+    return {str(dtype).removeprefix("torch.") for dtype in found}
 
 
 @lru_cache(maxsize=8)

@@ -155,3 +155,17 @@ def test_both_engines_of_the_bundled_model_take_their_weights_as_inputs(shapes_c
 def test_a_text_model_of_packed_tokens_opens_although_no_input_is_floating(tmp_path):
     tree = packed_tree(llama(), tmp_path / "tree")
     assert all(spec.dtype not in FLOATING for spec in network_of(tree, "llm").inputs.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("target", ["tensorrt-rtx", "trtllm"])
+def test_a_manifest_that_states_another_dtype_is_refused(target, dtype, tmp_path):
+    """Also of packed tokens, whose inputs are all integers."""
+    name = str(dtype).removeprefix("torch.")
+    tree = LlmBuilder.from_model(llama()).with_dtype(dtype).with_target(target).build(tmp_path / "tree")
+    assert tree.component("llm").dtype == name and network_of(tree, "llm")
+    for other in {"float32", "float16", "bfloat16"} - {name}:
+        component = evolve(tree.component("llm"), dtype=other)
+        changed = EngineTree(tree.root, evolve(tree.manifest, components={"llm": component}))
+        with pytest.raises(TreeError, match="the manifest and network.json differ in the dtype of llm"):
+            network_of(changed, "llm")
