@@ -35,6 +35,16 @@ def test_end_tokens_do_not_end_an_answer(eager, saved_tree):
     assert len(eager.answer(given, 5)[0]) == 5
 
 
+def test_a_models_penalties_do_not_change_what_is_measured(eager, saved_tree):
+    given = inputs.prompts(saved_tree, 1, 9)
+    wanted, own = eager.answer(given, 5), eager.model.generation_config
+    eager.model.generation_config = type(own)(suppress_tokens=list(wanted[0]), repetition_penalty=9.0)
+    try:
+        assert eager.answer(given, 5) == wanted
+    finally:
+        eager.model.generation_config = own
+
+
 def test_features_are_the_same(static, eager, saved_tree):
     pixels = inputs.pictures(saved_tree, 2)
     assert torch.equal(static.features(pixels), eager.features(pixels))
