@@ -16,7 +16,7 @@ def test_layers_that_no_output_needs_are_dropped_in_any_depth_and_inputs_stay():
         %a.0: float32[2] = Unary(op=EXP) %x
         %a.1: float32[2] = Unary(op=ABS) %a.0
         %a.2: float32[2] = Unary(op=SIN) %a.1
-        %a.3: float32[2] = Unary(op=SIN) %a.0
+        %a.3: float32[2] = ElementWise(op=SUM) %x %a.0
         %a.4: float32[2] = Unary(op=COS) %x
         output y = %a.3
         output present = %a.4 in %cache
@@ -26,7 +26,7 @@ def test_layers_that_no_output_needs_are_dropped_in_any_depth_and_inputs_stay():
         input %unread: int32[2]
         input %cache: float32[2]
         %a.0: float32[2] = Unary(op=EXP) %x
-        %a.3: float32[2] = Unary(op=SIN) %a.0
+        %a.3: float32[2] = ElementWise(op=SUM) %x %a.0
         %a.4: float32[2] = Unary(op=COS) %x
         output y = %a.3
         output present = %a.4 in %cache
