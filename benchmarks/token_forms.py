@@ -142,20 +142,27 @@ def _parts_crossed(net: Lowering, x: Value, weight: Weight, parts: int) -> Value
     return net.reshape(summed, (BATCH, 1, columns))
 
 
-def attention(times: int, heads: int, width: int, dtype: torch.dtype = torch.float16) -> Case:
-    """Attention over the cache, the token's own key and value among it."""
+def attention(
+    times: int, heads: int, width: int, dtype: torch.dtype = torch.float16, kv_heads: int | None = None
+) -> Case:
+    """Attention over the cache, the token's own key and value among it.
+
+    Args:
+        kv_heads: number of KV heads, each shared by a group of query heads; None for as many as there are heads.
+    """
+    groups = heads if kv_heads is None else kv_heads
 
     def draw(batch: int, device: torch.device) -> dict[str, Tensor]:
         drawn = {"query": torch.randn(batch, heads, 1, width, device=device) * width**-0.5}
-        drawn |= {name: torch.randn(batch, heads, CAPACITY, width, device=device) for name in ("key", "value")}
+        drawn |= {name: torch.randn(batch, groups, CAPACITY, width, device=device) for name in ("key", "value")}
         return {name: tensor.to(dtype) for name, tensor in drawn.items()}
 
     def form(write: Callable[..., Value], lies: str = "columns", **settings: Any) -> Form:
         """Values lie as [B, H D, C, 1] or, in rows, as keys do."""
         net = Lowering(Network("form"), NONE, NONE)
-        cache = Spec((BATCH, heads, CAPACITY, width), dtype)
+        cache = Spec((BATCH, groups, CAPACITY, width), dtype)
         query = net.input("query", Spec((BATCH, heads, 1, width), dtype))
-        of_values = cache if lies == "rows" else Spec((BATCH, heads * width, CAPACITY, 1), dtype)
+        of_values = cache if lies == "rows" else Spec((BATCH, groups * width, CAPACITY, 1), dtype)
         keys, values = net.input("key", cache), net.input("value", of_values)
         slots = net.input("cache_slots", Spec((symbol(LIVE),), torch.int32))
         index = net.input("write_indices", Spec((BATCH,), torch.int32))
@@ -167,7 +174,7 @@ def attention(times: int, heads: int, width: int, dtype: torch.dtype = torch.flo
             return {
                 "query": drawn["query"],
                 "key": drawn["key"],
-                "value": value if lies == "rows" else value.mT.reshape(len(value), heads * width, CAPACITY, 1),
+                "value": value if lies == "rows" else value.mT.reshape(len(value), groups * width, CAPACITY, 1),
                 "cache_slots": torch.arange(SLOTS, dtype=torch.int32, device=device),
                 "write_indices": torch.full((len(value),), CACHED, dtype=torch.int32, device=device),
             }
@@ -177,16 +184,13 @@ def attention(times: int, heads: int, width: int, dtype: torch.dtype = torch.flo
     def sums(net: Lowering, query: Value, keys: Value, values: Value, seen: Value) -> Value:
         return decode_attention(net, query, keys, values, seen, 1.0, 0.0)
 
-    forms = {
-        "sums": form(sums),
-        "one layer": form(_one_layer, "rows"),
-        "products": form(_products, "rows", copies=1),
-        "products, 8 copies of the query": form(_products, "rows", copies=8),
-    }
+    forms = {"sums": form(sums), "one layer": form(_one_layer, "rows"), "products": form(_products, "rows", copies=1)}
+    if groups == heads:
+        forms["products, 8 copies of the query"] = form(_products, "rows", copies=8)
 
     def by_torch(drawn: Tensors) -> Tensor:
         keys, values = (drawn[name][:, :, : CACHED + 1] for name in ("key", "value"))
-        return F.scaled_dot_product_attention(drawn["query"], keys, values, scale=1.0)
+        return F.scaled_dot_product_attention(drawn["query"], keys, values, scale=1.0, enable_gqa=groups != heads)
 
     flops = 4.0 * heads * width * (CACHED + 1)
     cold, sizes = ("key", "value"), {LIVE: SLOTS}
@@ -204,7 +208,10 @@ def _one_layer(net: Lowering, query: Value, keys: Value, values: Value, seen: Va
 
 
 def _products(net: Lowering, query: Value, keys: Value, values: Value, seen: Value, copies: int) -> Value:
-    """Scores and values as products of the query's row, or of copies of it."""
-    rows = net.add(Concatenation(2), *[query] * copies) if copies > 1 else query
+    """Scores and values as products: of the rows of a group of query heads with their KV head, or of copies of one."""
+    (_, heads, _, width), groups = query.spec.shape, keys.spec.shape[1]
+    grouped = net.reshape(query, (BATCH, groups, heads // groups, width))
+    rows = net.add(Concatenation(2), *[grouped] * copies) if copies > 1 else grouped
     mask = net.reshape(seen, (BATCH, 1, 1, symbol(LIVE)))
-    return net.slice(in_products(net, rows, _live(net, keys), _live(net, values), mask), 2, 0, 1)
+    made = in_products(net, rows, _live(net, keys), _live(net, values), mask)
+    return net.reshape(net.slice(made, 2, 0, heads // groups), (BATCH, heads, 1, width))

@@ -17,19 +17,24 @@ from tests.support.forms import CPU, check_compiles, check_computes, check_diffe
 
 def small(dtype):
     """A product with parts of every number, and attention."""
-    return [token_forms.product("output", 1, 48, 64, dtype=dtype), token_forms.attention(1, 2, 8, dtype=dtype)]
+    return [
+        token_forms.product("output", 1, 48, 64, dtype=dtype),
+        token_forms.attention(1, 2, 8, dtype=dtype),
+        token_forms.attention(1, 4, 8, dtype, kv_heads=2),
+    ]
 
 
 def wanted(case, drawn):
     """What PyTorch makes, said here once more."""
     if case.name != "attention":
         return drawn["x"] @ drawn["weight"].T
-    scores = (drawn["query"] @ drawn["key"].mT)[..., : CACHED + 1]
-    return scores.softmax(-1) @ drawn["value"][:, :, : CACHED + 1]
+    group = drawn["query"].shape[1] // drawn["key"].shape[1]
+    keys, values = (drawn[name].repeat_interleave(group, 1)[:, :, : CACHED + 1] for name in ("key", "value"))
+    return (drawn["query"] @ keys.mT).softmax(-1) @ values
 
 
 SMALL = [(index, form) for index, case in enumerate(small(torch.float16)) for form in case.forms]
-IDS = [f"{small(torch.float16)[index].name}-{form}" for index, form in SMALL]
+IDS = [f"{small(torch.float16)[index].name}-{index}-{form}" for index, form in SMALL]
 
 
 @pytest.mark.parametrize(("index", "name"), SMALL, ids=IDS)
