@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import Parameter, signature
 from typing import Any, ClassVar
 
 from attrs import asdict, evolve, frozen
@@ -177,6 +178,7 @@ class LlmBuilder(EngineBuilder):
         target.check_limits(limits, self.prompt_rows)
         self._warn(limits)
         loaded = self.source.load(self.resolved_dtype(target))
+        _refuse_own_positions(loaded.model)
         embedding = _embedding(loaded)
         vocab_size = int(embedding.weight.shape[0])
         wrapper = (PackedLlmWrapper if target.packs_tokens else LlmWrapper)(loaded.model, embedding, vocab_size)
@@ -246,6 +248,21 @@ def _cache_bytes(facts: LlmFacts, limits: Limits, itemsize: int) -> int:
 
 def _with(lower: Callable[[Program, WeightOf], Network], weight_of: WeightOf) -> Callable[[Program], Network]:
     return lambda program: lower(program, weight_of)
+
+
+def _refuse_own_positions(model: nn.Module) -> None:
+    """Refuse models that cannot be told positions.
+
+    Raises:
+        UnsupportedFact: the model's forward takes none.
+    """
+    parameters = signature(type(model).forward).parameters
+    takes_any = any(parameter.kind == Parameter.VAR_KEYWORD for parameter in parameters.values())
+    if "position_ids" not in parameters and not takes_any:
+        raise UnsupportedFact(
+            f"{type(model).__name__} takes no `position_ids`: it counts tokens from the first one that it is given",
+            remedy="in decoding that is always the newest: models that are told positions are supported",
+        )
 
 
 def _embedding(loaded: Loaded) -> Any:

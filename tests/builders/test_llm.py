@@ -185,3 +185,15 @@ def test_a_token_without_an_embedding_is_refused(name):
     ):
         with pytest.raises(ModelError, match=message):
             LlmBuilder.from_model(model).with_target(name).job(target(name))
+
+
+def test_a_model_that_cannot_be_told_positions_is_refused():
+    class Counting(type(llama())):
+        def forward(self, inputs_embeds=None, attention_mask=None, use_cache=False):
+            return super().forward(inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=use_cache)
+
+    model = llama()
+    model.__class__ = Counting
+    made = builder(model)
+    with pytest.raises(UnsupportedFact, match="Counting takes no `position_ids`: it counts tokens from the first one"):
+        made.job(made.resolved_target())
