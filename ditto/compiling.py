@@ -6,17 +6,20 @@ Needs no transformers: `network.json`, the checkpoint's safetensors files and th
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from attrs import asdict, evolve
 from cattrs.errors import BaseValidationError
 
 from ditto.configs import TensorRTConfig, TrtllmConfig
-from ditto.engine import ENGINE_FILES, Component, EngineTree, record_files, staged, write_manifest
+from ditto.engine import ENGINE_FILES, Component, EngineTree, engine_files, record_files, staged, write_manifest
 from ditto.engine.manifest import NAME
+from ditto.engine.paths import inside
 from ditto.errors import MissingLibraryError, TreeError
-from ditto.passes.partition import PartitionMode, partition
+from ditto.network.calls import load_calls
+from ditto.passes.partition import Partition, PartitionMode, partition
 from ditto.progress import recording
 from ditto.runtime.weights import network_of, weights_of
 from ditto.strict import faults_of, strict_converter
@@ -29,20 +32,23 @@ def compile_tree(root: str | Path, checkpoint: str | Path | None = None) -> Engi
     """Compile every engine of a tree, or none.
 
     Args:
-        root: the tree; two single engines in `vision` and `llm` are compiled one after the other.
+        root: the tree; two single engines in `vision` and `llm` are compiled one after the other. What is compiled
+            already stays as it is.
         checkpoint: where the checkpoint lies on this machine; None for where it lay when the tree was built.
     Raises:
-        TreeError: the tree is damaged, compiled already or in part, or the checkpoint is another one.
+        TreeError: the tree is damaged, compiled in part, or described by another Ditto; or the checkpoint is another.
         ConfigError: this machine is not the one that the engines are meant for.
         MissingLibraryError: the target's library is not here.
         BuildError: the library refuses a network.
         All leave the tree as it was.
     """
     root = Path(root)
-    whole = EngineTree.open(root)
-    trees = [whole]
+    tree = EngineTree.open(root)
+    trees = [tree]
     if not (root / NAME).is_file():
-        trees = [EngineTree.open(root / name) for name in whole.manifest.components]
+        folders = {inside(root, name) for name in ENGINE_FILES if (root / name / NAME).is_file()}
+        trees = [EngineTree.open(folder) for folder in sorted(folders)]
+    trees = [tree for tree in trees if not all(part.engines for part in tree.manifest.components.values())]
     for tree in trees:
         _check(tree)
     for tree in trees:
@@ -53,8 +59,6 @@ def compile_tree(root: str | Path, checkpoint: str | Path | None = None) -> Engi
 def _check(tree: EngineTree) -> Target:
     """The tree's target, if this machine can compile for it."""
     compiled = [name for name, component in tree.manifest.components.items() if component.engines]
-    if len(compiled) == len(tree.manifest.components):
-        raise TreeError("the engines of this tree are compiled already", where=str(tree.root))
     if compiled:
         raise TreeError(
             f"only a part of the tree is compiled: {', '.join(compiled)}",
@@ -64,11 +68,11 @@ def _check(tree: EngineTree) -> Target:
     settings = tree.manifest.settings
     chosen = target(tree.manifest.target, _structured(tree, settings.get("trtllm", {}), TrtllmConfig))
     for name in tree.manifest.components:
-        chosen.check(_tensorrt(tree, name), settings[name]["compute_capabilities"])
+        chosen.check(_tensorrt(tree, name), _settings(tree, name)["compute_capabilities"])
     if chosen.cannot_compile is not None:
         raise MissingLibraryError(
             f"engines for {chosen.name} cannot be compiled here: {chosen.cannot_compile}",
-            remedy=f"take the tree to a machine that can, and say there: ditto compile {tree.root}",
+            remedy=f"take the tree to a machine that can, and say there: ditto compile {shlex.quote(str(tree.root))}",
         )
     return chosen
 
@@ -82,18 +86,19 @@ def _compile(tree: EngineTree, checkpoint: Path | None) -> None:
     with recording() as stages, staged(tree.root, places) as folder:
         for name in manifest.files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            os.link(tree.root / name, folder / name)
+            os.link(inside(tree.root, name), folder / name)
         components: dict[str, Component] = {}
         libraries: set[str] = set()
         for name, component in manifest.components.items():
-            engine = folder / component.folder / ENGINE_FILES[name]
-            parts = partition(network_of(tree, name), PartitionMode.WHOLE)
-            capabilities = manifest.settings[name]["compute_capabilities"]
+            parts = _parts(tree, name, chosen)
+            engines = engine_files(name, len(parts.networks))
+            paths = [inside(folder, component.folder, engine) for engine in engines]
+            capabilities = _settings(tree, name)["compute_capabilities"]
             source = weights_of(tree, name)
             tensorrt = _tensorrt(tree, name)
-            made = chosen.compile(parts.networks, component.profiles, source, tensorrt, capabilities, [engine])
+            made = chosen.compile(parts.networks, component.profiles, source, tensorrt, capabilities, paths)
             libraries.add(made)
-            components[name] = evolve(component, engines=[engine.name])
+            components[name] = evolve(component, engines=engines)
         finished = evolve(
             manifest,
             library=", ".join(sorted(libraries)),
@@ -105,8 +110,30 @@ def _compile(tree: EngineTree, checkpoint: Path | None) -> None:
         EngineTree.open(folder)
 
 
+def _parts(tree: EngineTree, name: str, chosen: Target) -> Partition:
+    """What TensorRT is given of a component: the parts that its `calls.json` calls."""
+    network = network_of(tree, name)
+    if not chosen.has_own_session:
+        return partition(network, PartitionMode.WHOLE)
+    calls, component = load_calls(tree.checked(name, "calls.json")), tree.component(name)
+    for mode in (PartitionMode.EMBEDDED_BLOCKS, PartitionMode.SHARED_BLOCKS):
+        parts = partition(network, mode)
+        if (parts.calls, parts.external) == (calls, component.outside):
+            return parts
+    raise TreeError(
+        f"the network of {name} is divided otherwise than this Ditto does it",
+        where=str(tree.root),
+        remedy="build the tree with the Ditto that compiles it",
+    )
+
+
+def _settings(tree: EngineTree, name: str) -> dict[str, Any]:
+    """A component's settings; the engine for single tokens has the language model's."""
+    return tree.manifest.settings["llm" if name == "decode" else name]
+
+
 def _tensorrt(tree: EngineTree, name: str) -> TensorRTConfig:
-    return _structured(tree, tree.manifest.settings[name]["tensorrt"], TensorRTConfig)
+    return _structured(tree, _settings(tree, name)["tensorrt"], TensorRTConfig)
 
 
 def _structured(tree: EngineTree, data: object, kind: type[_Config]) -> _Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from attrs import evolve
 from ditto import EngineTree, LlmBuilder
 from ditto.compiling import compile_tree
 from ditto.configs import TrtllmConfig
-from ditto.engine import ENGINE_FILES, record_files
+from ditto.engine import record_files
 from ditto.engine.manifest import NAME, read_manifest, write_manifest
 from ditto.errors import CheckpointError, ConfigError, MissingLibraryError, TreeError
+from ditto.network.calls import load_calls
 from ditto.runtime.weights import weights_of
 from tests.support.models import llama
 
@@ -42,7 +44,8 @@ def forget(root, *names):
     """Make a tree one whose engines are still to be compiled."""
     components = dict(read_manifest(root).components)
     for name in names:
-        (root / components[name].folder / ENGINE_FILES[name]).unlink()
+        for engine in components[name].engines:
+            (root / components[name].folder / engine).unlink()
         components[name] = evolve(components[name], engines=[])
     edit(root, components=components, library=None)
 
@@ -65,7 +68,9 @@ def packed(tmp_path_factory):
 
 def test_compiling_later_gives_the_tree_that_a_build_gives(described, llava_tree):
     tree = compile_tree(described)
-    assert all(part.engines == [ENGINE_FILES[name]] for name, part in tree.manifest.components.items())
+    for name, part in tree.manifest.components.items():
+        assert part.engines == llava_tree.component(name).engines
+        load_calls(tree.checked(name, "calls.json"), len(part.engines))
     assert tree.manifest.library == llava_tree.manifest.library
     assert [stage["name"] for stage in tree.manifest.stages][-2:] == ["compile", "compile"]
     assert set(tree.manifest.files) == set(llava_tree.manifest.files)
@@ -91,9 +96,41 @@ def test_the_light_core_compiles_without_transformers(described):
 
 def test_a_compiled_tree_is_left_alone(llava_tree):
     before = files(llava_tree.root)
-    with pytest.raises(TreeError, match="compiled already"):
-        compile_tree(llava_tree.root)
+    assert compile_tree(llava_tree.root).manifest == llava_tree.manifest
     assert files(llava_tree.root) == before
+
+
+def test_of_two_engines_the_one_that_is_compiled_is_left_alone(tmp_path, llava_tree, llama_tree):
+    for name, tree in {"vision": llava_tree, "llm": llama_tree}.items():
+        shutil.copytree(tree.root, tmp_path / name)
+    forget(tmp_path / "llm", "llm")
+    before = files(tmp_path / "vision")
+    assert all(part.engines for part in compile_tree(tmp_path).manifest.components.values())
+    assert files(tmp_path / "vision") == before
+
+
+def test_prefill_and_decode_apart_are_compiled_as_they_were_described(tmp_path):
+    """Weights outside; each engine in the parts that its calls name."""
+    root = tmp_path / "tree"
+    built = LlmBuilder.from_model(llama()).with_target("tensorrt-rtx").with_weights("external").build(root)
+    assert set(built.manifest.components) == {"llm", "decode"}
+    forget(root, "llm", "decode")
+    tree = compile_tree(root)
+    for name, part in tree.manifest.components.items():
+        assert part == built.component(name)
+        load_calls(tree.checked(name, "calls.json"), len(part.engines))
+
+
+def test_a_tree_that_is_divided_otherwise_is_refused(described):
+    path = described / "vision" / "calls.json"
+    data = json.loads(path.read_text())
+    data["calls"][0]["part"] = 1
+    path.write_text(json.dumps(data))
+    edit(described)
+    before = files(described)
+    with pytest.raises(TreeError, match="divided otherwise"):
+        compile_tree(described)
+    assert files(described) == before
 
 
 def test_a_tree_compiled_by_half_is_named(llava_tree, tmp_path):
