@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 # No JSON of a checkpoint or a tree is near it; a sparse file may claim any size.
-_MAX_JSON_BYTES = 256 << 20
+_MAX_JSON_BYTES = 256_000_000
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -68,7 +68,7 @@ def read_whole(path: Path) -> bytes:
     """
     with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size > _MAX_JSON_BYTES:
-            raise OSError(errno.EFBIG, f"it is larger than {_MAX_JSON_BYTES >> 20} MiB", str(path))
+            raise OSError(errno.EFBIG, f"it is larger than {_MAX_JSON_BYTES // 10**6} MB", str(path))
         return file.read()
 
 

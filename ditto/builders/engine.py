@@ -34,6 +34,7 @@ from ditto.progress import StageRecord, recording
 from ditto.targets import Target, target
 
 Auto = Literal["auto"]
+_SHORT_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 Described = dict[str, tuple[Job, Network]]
 WeightPlacement = Literal["embedded", "external"]
 
@@ -225,14 +226,14 @@ class EngineBuilder(ABC):
 
 
 def parse_dtype(dtype: torch.dtype | str) -> torch.dtype | Auto:
-    """A dtype by name or as itself; `auto` stays.
+    """A dtype by its name, long or short (`fp16`), or as itself; `auto` stays.
 
     Raises:
         ConfigError: it is none that engines here compute in.
     """
     if dtype == "auto":
         return "auto"
-    known = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    known = DTYPES.get(_SHORT_DTYPES.get(dtype, dtype)) if isinstance(dtype, str) else dtype
     if known not in DTYPES.values():
         raise ConfigError(f"dtype {dtype} is not supported", remedy=f"choose from auto, {', '.join(DTYPES)}")
     return known  # type: ignore[return-value]

@@ -12,7 +12,7 @@ from loguru import logger
 
 from ditto.builders.outline import Outline
 from ditto.builders.pipeline import Job, describe_all, emitted, layer_counts
-from ditto.builders.room import check_room, size_text
+from ditto.builders.room import check_room
 from ditto.builders.source import ModelSource, Pretrained
 from ditto.engine import Profile
 from ditto.errors import ModelError, UnsupportedOperator
@@ -20,6 +20,7 @@ from ditto.network import Network
 from ditto.network.weight import Stored, Weight, leaves
 from ditto.targets import Target
 from ditto.targets.compile import at_once
+from ditto.units import size_text
 
 if TYPE_CHECKING:
     from ditto.builders.engine import EngineBuilder
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _BASE_MEMORY = 1_200_000_000
 # TensorRT-RTX 1.6 with embedded weights, measured: bytes of memory for each byte of the weights of parts in the making.
 _MEMORY_PER_WEIGHT = 2.2
+# Memory of the largest GPU there is (B300).
+_LARGEST_GPU = 288_000_000_000
 # An engine file without weights: code, so much for each layer, and for each layer in each profile but the first.
 # Measured where no layer is like another, as in the parts of a network; likes share some of it.
 _ENGINE_BASE, _ENGINE_PER_LAYER, _ENGINE_PER_PROFILE = 500_000, 52_000, 14_000
@@ -114,6 +117,17 @@ class Plan:
         """Why the tree cannot be built; empty where it can."""
         return [refusal for engine in self.engines.values() for refusal in engine.refused]
 
+    @property
+    def warnings(self) -> list[str]:
+        """What can be built and is hardly meant."""
+        needed = self.weights + self.cache
+        if needed <= _LARGEST_GPU:
+            return []
+        return [
+            f"weights and KV cache need {size_text(needed)} of a GPU, more than any GPU has "
+            f"({size_text(_LARGEST_GPU)}): lower --batch or --max-seq-len"
+        ]
+
     def lines(self) -> list[str]:
         """The short form: engines, and what is needed."""
         made = [f"plan: {self.model_type}, target {self.target}, {self.dtype}, weights {self.weights_placement}"]
@@ -192,6 +206,8 @@ def announce(plan: Plan, out: Path) -> None:
     """
     for line in plan.lines():
         logger.info("{}", line)
+    for warning in plan.warnings:
+        logger.warning("{}", warning)
     check_room(out, plan.disk, plan.memory)
 
 

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from ditto.errors import RoomError
+from ditto.units import size_text
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -49,11 +50,3 @@ def check_room(out: Path, disk: int, memory: int) -> None:
             f"the build needs {size_text(memory)} of memory, {size_text(available)} are available",
             remedy="keep the weights in the checkpoint (--weights external), or build on a machine with more",
         )
-
-
-def size_text(count: int) -> str:
-    """Bytes as a person says them, e.g. `13.5 GB`."""
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count} B"

@@ -33,7 +33,11 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a checkpoint folder or a hub id, owner/name")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="requests per call, at most (default 1)")
     parser.add_argument("--target", choices=(AUTO, *TARGETS), default=AUTO, help="what to build for (default auto)")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (default: the model's own)")
+    parser.add_argument(
+        "--dtype",
+        default="auto",
+        help="auto, float32 (fp32), float16 (fp16) or bfloat16 (bf16); default: the model's own",
+    )
     parser.add_argument(
         "--compute-capability",
         nargs="+",
@@ -71,10 +75,10 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Build, and print the tree and what to run next."""
-    from ditto.builders.room import size_text
     from ditto.cli.tree import build_record, next_command, tree_text, unused_line
     from ditto.dumps import dumping
     from ditto.families.multimodal import MultimodalModel
+    from ditto.units import size_text
 
     builder = configured(options)
     build = builder.build_all if isinstance(builder, MultimodalModel) else builder.build
@@ -85,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
     record = build_record(tree, options.output, time.perf_counter() - start)
     if options.json:
         show_json(record)
-    else:
+    elif not options.quiet:
         print(tree_text(tree))
         if tree.manifest.unused:
             print(unused_line(tree.manifest.unused))

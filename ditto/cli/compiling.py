@@ -22,8 +22,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(options: argparse.Namespace) -> int:
     """Compile, and print the tree."""
-    from ditto.cli.tree import tree_text
+    from ditto.cli.tree import next_command, tree_text
     from ditto.compiling import compile_tree
 
-    print(tree_text(compile_tree(options.tree, options.checkpoint)))
+    tree = compile_tree(options.tree, options.checkpoint)
+    if not options.quiet:
+        print(tree_text(tree))
+        print(f"next: {next_command(tree, options.tree)}")
     return 0

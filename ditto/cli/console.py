@@ -13,6 +13,7 @@ from loguru import logger
 from ditto.bindings import is_installed
 from ditto.errors import DittoError
 from ditto.progress import StageRecord, listening
+from ditto.units import size_text
 
 
 def start_logging(verbose: int, quiet: bool, write: Callable[[str], object] | None = None) -> None:
@@ -28,7 +29,7 @@ def start_logging(verbose: int, quiet: bool, write: Callable[[str], object] | No
 def stage_line(record: StageRecord) -> str:
     """A finished stage, its time and the peak of memory up to its end."""
     label = f"{record.name} {record.detail}".strip()
-    return f"{label:<28} {record.seconds:7.1f} s   peak {record.peak_bytes / 2**30:5.1f} GiB"
+    return f"{label:<28} {record.seconds:7.1f} s   peak {size_text(record.peak_bytes):>8}"
 
 
 class StageLines:

@@ -68,7 +68,7 @@ def report_text(report: TreeReport, layers: bool = False) -> str:
 
 def stage_lines(report: TreeReport) -> list[str]:
     """Stages of the build with their time and peak memory."""
-    from ditto.builders.room import size_text
+    from ditto.units import size_text
 
     rows = [
         [f"{stage['name']} {stage['detail']}".strip(), f"{stage['seconds']:.1f} s", size_text(stage["peak_bytes"])]
@@ -78,9 +78,9 @@ def stage_lines(report: TreeReport) -> list[str]:
 
 
 def _engine_lines(engine: EngineReport) -> list[str]:
-    from ditto.builders.room import size_text
     from ditto.cli.plan import listed, together
     from ditto.cli.tree import engine_text
+    from ditto.units import size_text
 
     record = engine.record
     weights = f"{size_text(engine.constant_bytes)} from {record.weights}"

@@ -11,6 +11,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
+import ditto
 from ditto.cli import bench, build, compiling, doctor, inspect, plan, run, verify
 from ditto.cli.console import show_error, showing
 from ditto.cli.parsing import Parser
@@ -23,12 +24,25 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     description = "Turn a Hugging Face vision-language model into TensorRT engines, and run them."
     made = argparse.ArgumentParser(prog="ditto", description=description)
-    made.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice: everything")
-    made.add_argument("-q", "--quiet", action="store_true", help="say nothing but results and errors")
+    made.add_argument("--version", action="version", version=f"ditto {ditto.__version__}")
+    _add_loudness(made, 0, False)
     commands = made.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for command in (build, plan, compiling, inspect, run, bench, verify, doctor):
         command.add_parser(commands)
+    for command in commands.choices.values():  # behind the command they stand for the same
+        _add_loudness(command, argparse.SUPPRESS, argparse.SUPPRESS)
     return made
+
+
+def _add_loudness(parser: argparse.ArgumentParser, verbose: object, quiet: object) -> None:
+    parser.add_argument("-v", "--verbose", action="count", default=verbose, help="say more; twice: everything")
+    parser.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        default=quiet,
+        help="say nothing but results that are asked for, and errors",
+    )
 
 
 def program() -> NoReturn:

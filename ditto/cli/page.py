@@ -23,15 +23,25 @@ h3 { font-size: 1rem; margin: 1.2rem 0 .4rem; }
 p.sub { margin: .2rem 0 1rem; opacity: .75; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; }
 th { text-align: left; font-weight: 600; }
-th, td { padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
-         overflow-wrap: anywhere; }
+th, td { padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+table.pairs th { width: 16rem; }
+table.pairs td { overflow-wrap: anywhere; }
 td.code, code { font: .84rem/1.4 ui-monospace, monospace; }
 td.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .scroll { max-height: 36rem; overflow: auto; border: 1px solid var(--line); padding: 0 .6rem; }
 .scroll th { position: sticky; top: 0; background: Canvas; }
 input { font: inherit; padding: .3rem .5rem; margin: .3rem 0 .5rem; width: 22rem; max-width: 100%; }
 .bar { display: inline-block; height: .7rem; background: var(--accent); border-radius: 2px; }
+.wide { overflow-x: auto; }
+.wide th { white-space: nowrap; }
+.scroll .wide { overflow: visible; }
+.scroll td { min-width: 12rem; overflow-wrap: anywhere; }
 summary { cursor: pointer; font-weight: 600; padding: .3rem 0; }
+@media (max-width: 640px) {
+  body { padding: 0 1rem; }
+  table.pairs, table.pairs tbody, table.pairs tr, table.pairs th, table.pairs td { display: block; width: auto; }
+  table.pairs th { border: 0; padding-bottom: 0; }
+}
 """
 _SCRIPT = """
 for (const input of document.querySelectorAll("input[data-table]"))
@@ -45,8 +55,8 @@ for (const input of document.querySelectorAll("input[data-table]"))
 
 def page(report: TreeReport) -> str:
     """The whole page."""
-    from ditto.builders.room import size_text
     from ditto.cli.tree import fact_text, identity
+    from ditto.units import size_text
 
     manifest = report.manifest
     total = sum(record.bytes for record in manifest.files.values())
@@ -74,9 +84,9 @@ def page(report: TreeReport) -> str:
 
 
 def _engine(name: str, engine: EngineReport) -> str:
-    from ditto.builders.room import size_text
     from ditto.cli.plan import grouped
     from ditto.cli.tree import engine_text
+    from ditto.units import size_text
 
     record = engine.record
     facts = {
@@ -115,7 +125,7 @@ def _engine(name: str, engine: EngineReport) -> str:
 
 
 def _stages(report: TreeReport) -> str:
-    from ditto.builders.room import size_text
+    from ditto.units import size_text
 
     stages = report.manifest.stages
     longest = max((stage["seconds"] for stage in stages), default=0) or 1
@@ -125,14 +135,17 @@ def _stages(report: TreeReport) -> str:
         f"<td class=number>{size_text(stage['peak_bytes'])}"
         for stage in stages
     )
-    return f"<table><thead><tr><th>stage<th>time<th><th>peak memory</thead><tbody>{rows}</tbody></table>"
+    head = "<thead><tr><th>stage<th>time<th><th>peak memory</thead>"
+    return f"<div class=wide><table>{head}<tbody>{rows}</tbody></table></div>"
 
 
 def _files(report: TreeReport) -> str:
-    from ditto.builders.room import size_text
+    from ditto.units import size_text
 
     files = report.manifest.files.items()
-    rows = [[name, size_text(record.bytes), record.sha256[:16]] for name, record in files]
+    rows = [
+        [name, size_text(record.bytes).replace(" ", "\N{NO-BREAK SPACE}"), record.sha256[:16]] for name, record in files
+    ]
     return _table(["file", "size", "sha256"], rows)
 
 
@@ -142,11 +155,11 @@ def _section(title: str, content: str) -> str:
 
 def _pairs(entries: dict[str, str]) -> str:
     rows = "".join(f"<tr><th>{escape(name)}<td>{escape(value)}" for name, value in entries.items())
-    return f"<table>{rows}</table>"
+    return f"<table class=pairs>{rows}</table>"
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], code: bool = False, name: str = "") -> str:
     cell = "<td class=code>" if code else "<td>"
     body = "".join("<tr>" + "".join(f"{cell}{escape(text)}" for text in row) + "\n" for row in rows)
     head = "".join(f"<th>{escape(text)}" for text in heads)
-    return f'<table id="{escape(name)}"><thead><tr>{head}</thead><tbody>{body}</tbody></table>'
+    return f'<div class=wide><table id="{escape(name)}"><thead><tr>{head}</thead><tbody>{body}</tbody></table></div>'

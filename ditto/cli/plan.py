@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
 
     builder = configured(options)
     made = plan(builder.builders if isinstance(builder, MultimodalModel) else {builder.name: builder})
-    data = {**asdict(made), "weights": made.weights, "cache": made.cache}
+    data = {**asdict(made), "weights": made.weights, "cache": made.cache, "warnings": made.warnings}
     if options.json:
         show_json(data)
     else:
@@ -42,8 +42,9 @@ def run(options: argparse.Namespace) -> int:
 
 def plan_text(plan: Plan) -> str:
     """A plan for a person."""
-    from ditto.builders.room import available_memory, size_text
+    from ditto.builders.room import available_memory
     from ditto.cli.tree import unused_line
+    from ditto.units import size_text
 
     lines = [f"{plan.model}   {plan.model_type}, target {plan.target}, {plan.dtype}, weights {plan.weights_placement}"]
     if plan.shapes != "checkpoint":
@@ -59,6 +60,7 @@ def plan_text(plan: Plan) -> str:
         f"  GPU, weights   {size_text(plan.weights)}",
         f"  GPU, KV cache  {size_text(plan.cache)}",
     ]
+    lines += [f"  warning: {warning}" for warning in plan.warnings]
     if plan.unused:
         lines += ["", unused_line(plan.unused)]
     for refusal in plan.refused:
@@ -69,7 +71,7 @@ def plan_text(plan: Plan) -> str:
 
 
 def _engine_lines(engine: EnginePlan) -> list[str]:
-    from ditto.builders.room import size_text
+    from ditto.units import size_text
 
     lines = [f"  parameters  {engine.parameters / 1e6:.1f} M, {size_text(engine.weights)} of weights"]
     for title, specs in (("inputs", engine.inputs), ("outputs", engine.outputs)):

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ditto.builders.room import size_text
 from ditto.engine import EngineTree, Manifest
+from ditto.units import size_text
 
 if TYPE_CHECKING:
     from ditto.runtime.inspection import EngineReport
@@ -94,7 +94,7 @@ def next_command(tree: EngineTree, out: Path) -> str:
     """What to do with a new tree."""
     place, components = shlex.quote(str(out)), tree.manifest.components
     if any(not component.engines for component in components.values()):
-        return f"ditto compile {place}   (where the target's library is)"
+        return f"ditto compile {place}  # where the target's library is"
     if "llm" not in components:
         return f"ditto inspect {place}"
     prompt = "--image FILE --prompt TEXT" if "vision" in components else "--prompt TEXT"

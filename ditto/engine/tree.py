@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
+from typing_extensions import override
 
 from ditto.configs import Limits
 from ditto.engine.config import read_config
@@ -45,6 +46,11 @@ class EngineTree:
 
     root: Path
     manifest: Manifest
+
+    @override
+    def __repr__(self) -> str:
+        engines = ", ".join(self.manifest.components)
+        return f"<EngineTree {str(self.root)!r}: {self.manifest.model_type} for {self.manifest.target}, {engines}>"
 
     @staticmethod
     def open(root: str | Path) -> EngineTree:

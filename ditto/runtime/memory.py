@@ -13,8 +13,8 @@ from ditto.network.dims import evaluate
 from ditto.runtime.profiles import decode_profile
 from ditto.runtime.session import RequestLimits
 from ditto.runtime.weights import external_weights
+from ditto.units import size_text
 
-_GIB = 1 << 30
 # What the CUDA context, kernels and torch itself take beside what is counted here.
 _RESERVE = 1 << 29
 
@@ -78,9 +78,9 @@ class MemoryPlan:
         else:
             remedy = "build with a smaller --max-seq-len or --max-input-len, or run on a GPU with more memory"
         raise DeviceError(
-            f"too little GPU memory: {_gib(self.needed)} needed ({_gib(self.weights)} engines and weights, "
-            f"{_gib(cache)} KV cache for {self.rows} rows, {_gib(self.scratch)} to work in), {_gib(free)} of "
-            f"{_gib(total)} free",
+            f"too little GPU memory: {size_text(self.needed)} needed ({size_text(self.weights)} engines and weights, "
+            f"{size_text(cache)} KV cache for {self.rows} rows, {size_text(self.scratch)} to work in), "
+            f"{size_text(free)} of {size_text(total)} free",
             remedy=remedy,
         )
 
@@ -105,7 +105,3 @@ def cache_row_bytes(tree: EngineTree) -> int:
 def _bytes(spec: Spec) -> int:
     """Of one row, where there are rows."""
     return evaluate(spec.numel, {"batch": 1}) * spec.dtype.itemsize
-
-
-def _gib(count: int) -> str:
-    return f"{count / _GIB:.1f} GiB"

@@ -133,3 +133,10 @@ def test_a_build_that_cannot_fit_is_refused_before_it_begins(tmp_path, monkeypat
     with pytest.raises(RoomError, match=r"1\.0 MB (are|is)"):
         LlavaModel.from_model(llava()).with_target("tensorrt-rtx").build_all(tmp_path / "tree")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_larger_than_any_gpu_is_warned_about(shapes_checkpoint):
+    model = LlavaModel.from_pretrained(str(shapes_checkpoint)).with_target("tensorrt-rtx")
+    assert plan(model.builders).warnings == []
+    (warning,) = plan(model.with_batch(1_000_000).builders).warnings
+    assert "more than any GPU has (288.0 GB): lower --batch or --max-seq-len" in warning

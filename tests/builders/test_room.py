@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from ditto.builders import room
-from ditto.builders.room import available_memory, check_room, free_disk, size_text
+from ditto.builders.room import available_memory, check_room, free_disk
 from ditto.errors import RoomError
+from ditto.units import size_text
 
 
 @pytest.mark.parametrize(

@@ -84,3 +84,16 @@ def test_verify_hashes_everything(llava_tree, monkeypatch):
 def test_bad_input_is_one_message(llava_tree, tmp_path, capsys, arguments):
     assert main(["inspect", *(part.format(tmp=tmp_path, tree=llava_tree.root) for part in arguments)]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_names_are_not_broken_inside_words_and_small_screens_scroll_tables_only(llava_tree, tmp_path):
+    file = tmp_path / "page.html"
+    assert main(["-q", "inspect", str(llava_tree.root), "--html", str(file)]) == 0
+    text = file.read_text(encoding="utf-8")
+    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)[1]
+    rules = re.findall(r"([^{}]+)\{([^{}]*)\}", style)
+    broken = [rule for rule, content in rules if "overflow-wrap: anywhere" in content]
+    assert broken and not any(re.search(r"\bth\b", rule) for rule in broken)
+    assert "@media (max-width: 640px)" in style
+    for before in re.findall(r"(.{0,40})<table(?! class=pairs)", text):
+        assert before.endswith("<div class=wide>")

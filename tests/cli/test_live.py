@@ -47,7 +47,7 @@ def test_stages_that_run_side_by_side_have_a_bar_each(screen):
         assert live._progress.live.is_started
         live.finished(StageRecord("compile", "llm", 1.5, 2**30))
         assert not live._progress.live.is_started
-    assert screen.file.getvalue().count("peak   1.0 GiB") == 2
+    assert screen.file.getvalue().count("peak   1.1 GB") == 2
 
 
 def test_results_stay_on_stdout(screen, capsys):

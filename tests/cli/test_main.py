@@ -11,12 +11,15 @@ import sys
 
 import pytest
 import torch
+from attrs import evolve
 
+import ditto
 from ditto.bindings import is_installed
-from ditto.builders.room import size_text
 from ditto.cli.main import main, parser, program
+from ditto.cli.tree import next_command
 from ditto.engine import EngineTree
 from ditto.errors import DittoError
+from ditto.units import size_text
 
 DESCRIBE = "USER: <image>\nDescribe this image. ASSISTANT:"
 
@@ -127,7 +130,7 @@ def test_a_tree_for_tensorrt_llm_says_how_it_is_compiled(shapes_checkpoint, tmp_
     out = tmp_path / "tree"
     choices = ["--trtllm-version", "0.20", "--tokens-per-block", "64", "--no-gemm-plugin", "--no-paged-context"]
     assert main(["build", str(shapes_checkpoint), "-o", str(out), "--target", "trtllm", *choices]) == 0
-    assert f"next: ditto compile {out}   (where the target's library is)" in capsys.readouterr().out
+    assert f"next: ditto compile {out}  # where the target's library is" in capsys.readouterr().out
     settings = EngineTree.open(out).manifest.settings["trtllm"]
     assert list(settings.values()) == ["0.20", 64, False, False]
     assert main(["compile", str(out)]) == 2
@@ -155,7 +158,6 @@ BAD_INPUT = {
         2,
         "for one kind of GPU",
     ),
-    "compiling a tree that is compiled": (["compile", "{tree}"], 2, "compiled already"),
     "compiling what is no tree": (["compile", "{empty}"], 2, "no engine tree here"),
     "a missing checkpoint folder": (["build", "./nowhere", "-o", "{out}"], 2, "no such checkpoint folder"),
     "a folder without weights": (["build", "{empty}", "-o", "{out}"], 2, "no config.json"),
@@ -308,6 +310,54 @@ def test_output_that_nobody_reads_is_no_failure(tree, monkeypatch):
         monkeypatch.setattr(sys, "stdout", nobody)
         assert main(["-q", "inspect", str(tree)]) == 141
         nobody.flush()  # as Python does at the end
+
+
+def test_the_version_is_told_and_known(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"ditto {ditto.__version__}\n"
+    assert re.fullmatch(r"\d+\.\d+\S*", ditto.__version__)
+
+
+@pytest.mark.parametrize("arguments", [["-q", "build"], ["build", "-q"], ["build", "--quiet"]])
+def test_a_quiet_build_is_silent(arguments, tree, shapes_checkpoint, capsys):
+    """Quiet before the command or after it."""
+    assert main([*arguments, str(shapes_checkpoint), "-o", str(tree), "--batch", "2"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("arguments", [["-v", "doctor"], ["doctor", "-v"], ["doctor", "--verbose"]])
+def test_loudness_may_come_before_the_command_and_after(arguments):
+    assert parser().parse_args(arguments).verbose == 1
+    assert parser().parse_args(["-v", "doctor"]).quiet is False
+    assert parser().parse_args(["doctor", "-vv"]).verbose == 2
+
+
+@pytest.mark.parametrize("command", ["build", "plan", "compile", "inspect", "run", "bench", "verify", "doctor"])
+def test_every_command_may_be_told_to_be_quiet(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert "-q, --quiet" in capsys.readouterr().out
+
+
+def test_compiling_a_compiled_tree_changes_nothing(tree, capsys):
+    before = (tree / "ditto.json").read_bytes()
+    assert main(["compile", str(tree)]) == 0
+    assert "next: ditto run '" in capsys.readouterr().out
+    assert (tree / "ditto.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("engines", [[], ["rank0.engine"]])
+def test_what_is_next_can_be_pasted(engines, llava_tree, tmp_path):
+    """A shell takes it apart as it is meant: one path, and no words that belong to no command."""
+    out = tmp_path / "it's a tree; with $HOME & (brackets)"
+    components = {name: evolve(part, engines=engines) for name, part in llava_tree.manifest.components.items()}
+    hint = next_command(EngineTree(out, evolve(llava_tree.manifest, components=components)), out)
+    script = f"ditto() {{ printf '%s\\n' \"$@\"; }}\n{hint}"
+    told = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert told.stderr == ""
+    assert told.stdout.splitlines()[1] == str(out)
+    parser().parse_args(told.stdout.splitlines())
 
 
 @pytest.mark.parametrize("option", ["--json", "--plot"])

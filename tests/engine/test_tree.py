@@ -119,3 +119,7 @@ def test_a_folder_that_cannot_be_read_is_named(llava_tree, monkeypatch):
     monkeypatch.setattr("pathlib.Path.iterdir", refused)
     with pytest.raises(TreeError, match="cannot read the folder: Permission denied"):
         EngineTree.open(llava_tree.root)
+
+
+def test_a_tree_is_shown_on_one_short_line(llava_tree):
+    assert repr(llava_tree) == f"<EngineTree {str(llava_tree.root)!r}: llava for tensorrt-rtx, vision, llm>"

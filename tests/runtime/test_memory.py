@@ -60,8 +60,8 @@ def test_too_little_memory_says_how_much_is_needed_and_what_to_lower(free, hint)
     with pytest.raises(DeviceError) as caught:
         PLAN.check(int(free * GIB), 24 * GIB)
     assert caught.value.cause == (
-        "too little GPU memory: 30.5 GiB needed (13.0 GiB engines and weights, 16.0 GiB KV cache for 8 rows, 1.0 GiB "
-        f"to work in), {free:.1f} GiB of 24.0 GiB free"
+        "too little GPU memory: 32.7 GB needed (14.0 GB engines and weights, 17.2 GB KV cache for 8 rows, 1.1 GB "
+        f"to work in), {free * GIB / 1e9:.1f} GB of 25.8 GB free"
     )
     assert caught.value.remedy == hint
     assert caught.value.exit_code == 2
