@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from loguru import logger
 
 if TYPE_CHECKING:
-    __version__: str
     from ditto.builders.engine import EngineBuilder as EngineBuilder
     from ditto.builders.llm import LlmBuilder as LlmBuilder
     from ditto.builders.vision import VisionBuilder as VisionBuilder
@@ -17,6 +15,8 @@ if TYPE_CHECKING:
     from ditto.errors import DittoError as DittoError
     from ditto.families.llava import LlavaModel as LlavaModel
     from ditto.families.multimodal import MultimodalModel as MultimodalModel
+
+__version__ = "0.1.0"
 
 __all__ = [
     "DittoError",
@@ -42,8 +42,6 @@ logger.disable("ditto")  # a library is silent until its user asks
 
 
 def __getattr__(name: str) -> object:
-    if name == "__version__":
-        return version("ditto")
     if name not in _HOME:
         raise AttributeError(f"module 'ditto' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

@@ -11,6 +11,7 @@ import torch
 from attrs import asdict, evolve, frozen
 from typing_extensions import Self
 
+import ditto
 from ditto.builders.generation import answer_settings
 from ditto.builders.pipeline import Built, Job, build, describe_all
 from ditto.builders.plan import announce, plan_of
@@ -24,7 +25,6 @@ from ditto.engine import (
     TreeLimits,
     record_files,
     staged,
-    version_of,
     versions,
     write_manifest,
 )
@@ -273,7 +273,7 @@ def finish(
     used = frozenset(name for part in built.values() for name in part.used)
     libraries = {part.library for part in built.values() if part.library is not None}
     manifest = Manifest(
-        ditto=version_of("ditto"),
+        ditto=ditto.__version__,
         target=target.name,
         library=", ".join(sorted(libraries)) or None,
         versions=versions(),

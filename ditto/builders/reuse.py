@@ -55,7 +55,7 @@ class Reuse:
             "checkpoint": self.checkpoint,
             "network": hashlib.sha256(network.read_bytes()).hexdigest(),
             "settings": hashlib.sha256(repr(settings).encode()).hexdigest(),
-            "ditto": f"{version_of('ditto')} {_source_digest()}",
+            "ditto": f"{ditto.__version__} {_source_digest()}",
             **{package: version_of(package) for package in ("torch", "transformers")},
             **_library_versions(),
         }
