@@ -181,14 +181,16 @@ def check_prompts(prompts: Any) -> list[str]:
 
 
 def assign(prompts: Sequence[str], images: Sequence[Any], token: str) -> list[list[Any]]:
-    """The images of each prompt.
+    """The images of each prompt: one for each place, in order, or one image for all prompts.
 
     Raises:
         PromptError: places and images do not match.
     """
     places = [prompt.count(token) for prompt in prompts]
+    # One image may be meant for all; of several, each has a place of its own, and a prompt may have none.
+    each_has_its_place = len(images) > 1 and sum(places) == len(images)
     for number, count in enumerate(places, 1):
-        if images and not count:
+        if images and not count and not each_has_its_place:
             raise PromptError(
                 f"prompt {number} has no {token} token, so it has no place for an image",
                 remedy=f"write {token} where the image belongs, e.g. 'USER: {token}\\nWhat is this? ASSISTANT:'",

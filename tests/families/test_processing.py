@@ -12,7 +12,7 @@ from transformers import AutoProcessor
 
 from ditto.engine import EngineTree, Tokens
 from ditto.errors import PromptError, TreeError
-from ditto.families.processing import Processor, check_prompts, foreign, load_processor
+from ditto.families.processing import Processor, assign, check_prompts, foreign, load_processor
 from tests.support.hostile import change
 
 DESCRIBE = "USER: <image>\nDescribe this image. ASSISTANT:"
@@ -124,6 +124,27 @@ def test_prompts_that_are_not_texts_are_named(prompts, message):
     with pytest.raises(PromptError, match=message) as caught:
         check_prompts(prompts)
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("prompts", "count", "wanted"),
+    [
+        (["<image> a", "b", "<image> c"], 2, [[0], [], [1]]),
+        (["a", "<image><image> b"], 2, [[], [0, 1]]),
+        (["<image>", "<image>"], 1, [[0], [0]]),
+        (["a", "b"], 0, [[], []]),
+        (["<image>", "b"], 1, "prompt 2 has no <image> token"),  # was the image meant for both?
+        (["<image>", "b"], 2, "prompt 2 has no <image> token"),
+        (["<image>", "<image><image>"], 1, "places for images in the prompts: 3; images given: 1"),
+        (["<image>", "b"], 0, "places for images in the prompts: 1; images given: 0"),
+    ],
+)
+def test_images_go_where_their_places_are(prompts, count, wanted):
+    if isinstance(wanted, list):
+        assert assign(prompts, range(count), "<image>") == wanted
+        return
+    with pytest.raises(PromptError, match=wanted):
+        assign(prompts, range(count), "<image>")
 
 
 class _Panic(BaseException):
