@@ -25,6 +25,7 @@ class BiasHalves(NodePass):
     """
 
     name: ClassVar[str] = "bias halves"
+    kinds = (ElementWise,)
 
     @override
     def replacement(self, net: Rewriter, node: Node) -> Value | None:

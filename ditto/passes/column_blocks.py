@@ -26,6 +26,7 @@ class ColumnBlocks(NodePass):
     """
 
     name: ClassVar[str] = "column blocks"
+    kinds = (MatrixMultiply,)
 
     width: int
     alignment: int = 8

@@ -18,6 +18,7 @@ class FoldShuffles(NodePass):
     The first stays for its other readers."""
 
     name: ClassVar[str] = "fold shuffles"
+    kinds = (Shuffle,)
 
     @override
     def replacement(self, net: Rewriter, node: Node) -> Value | None:

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from ditto.network.builder import NetworkBuilder
 from ditto.network.graph import Network, Node, Value
+from ditto.network.layer import Layer
 from ditto.refusals import Refusal
 
 
@@ -77,7 +78,8 @@ class Rewriter(NetworkBuilder):
 
     def copy(self, node: Node) -> None:
         """Append an old node; its outputs keep their names."""
-        copied = evolve(node, inputs=tuple(value.name for value in self.inputs(node)))
+        inputs = tuple(value.name for value in self.inputs(node))
+        copied = node if inputs == node.inputs else evolve(node, inputs=inputs)
         values = self.network.append(copied, tuple(self.old.value(name).spec for name in node.outputs))
         self.values.update(zip(node.outputs, values, strict=True))
 
@@ -96,6 +98,9 @@ class Rewriter(NetworkBuilder):
 class NodePass(NetworkPass):
     """A pass that replaces nodes, each on its own, by others that compute the same."""
 
+    kinds: ClassVar[tuple[type[Layer], ...]]
+    """The kinds of layers that it may replace."""
+
     @abstractmethod
     def replacement(self, net: Rewriter, node: Node) -> Value | None:
         """Add the layers that compute a node's only output in another way and return their result; None to keep the
@@ -105,8 +110,10 @@ class NodePass(NetworkPass):
     def run(self, network: Network) -> PassResult:
         net = Rewriter.of(network)
         for node in network.nodes:
-            with net.network.placed(node.place):
-                value = self.replacement(net, node)
+            value = None
+            if isinstance(node.layer, self.kinds):
+                with net.network.placed(node.place):
+                    value = self.replacement(net, node)
             if value is None:
                 net.copy(node)
             else:

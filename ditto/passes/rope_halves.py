@@ -19,11 +19,11 @@ class RopeHalves(NodePass):
     prompts on an H200, see benchmarks/NOTES.md."""
 
     name: ClassVar[str] = "rope halves"
+    kinds = (RotaryEmbedding,)
 
     @override
     def replacement(self, net: Rewriter, node: Node) -> Value | None:
-        if not isinstance(node.layer, RotaryEmbedding):
-            return None
+        assert isinstance(node.layer, RotaryEmbedding)
         x, *angles = net.inputs(node)
         batch, heads, count, width = x.spec.shape
         if node.layer.interleaved or node.layer.width != width:

@@ -30,6 +30,7 @@ class SplitK(NodePass):
     """
 
     name: ClassVar[str] = "split K"
+    kinds = (MatrixMultiply,)
 
     shortest_part: int
     many_columns: int

@@ -29,6 +29,7 @@ class Twice(NodePass):
     """Takes absolute values twice."""
 
     name = "twice"
+    kinds = (Unary,)
     but: str = ""
 
     def replacement(self, net: Rewriter, node):
@@ -76,6 +77,7 @@ def test_errors_say_for_which_module_a_layer_was_replaced():
     @frozen
     class Wrong(NodePass):
         name = "wrong"
+        kinds = (Unary,)
 
         def replacement(self, net, node):
             return net.permute(net.inputs(node)[0], (0, 0))
