@@ -42,8 +42,8 @@ from ditto.runtime.device import library_for
 from ditto.runtime.engine import Engine
 from ditto.runtime.execution import Execution, Parts
 from ditto.runtime.graphs import capture
-from ditto.runtime.kernels import Kernels
 from ditto.runtime.profiles import component_for, decode_profile, kv_length_bucket, prefill_profile, profile_for
+from ditto.runtime.runtime_cache import RuntimeCache
 from ditto.runtime.session import RequestLimits
 from ditto.runtime.weights import network_of
 from ditto.targets.compile import compile_networks
@@ -235,7 +235,7 @@ def each_ms(runs: Sequence[Callable[[], object]], device: torch.device) -> float
 def engine_of(network: Network, source: TensorSource, profile: Profile, trt: TensorRT, path: Path) -> Parts:
     """A network in an engine of its own, loaded."""
     compiled(network, source, profile, trt, path)
-    kernels = Kernels(None)
+    kernels = RuntimeCache(None)
     calls, inputs = partition(network, PartitionMode.WHOLE).calls, network.inputs
     return Parts([Engine(trt, path, kernels)], calls, inputs, [profile], kernels)
 

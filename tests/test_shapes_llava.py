@@ -10,7 +10,7 @@ from ditto.families.answering import Answerer
 from ditto.reference import RELATIVE_ERROR, relative_error
 from ditto.runtime import Request, open_session
 from ditto.runtime.reference import ReferenceSession
-from ditto.runtime.session import Turn
+from ditto.runtime.session import ScheduledRow
 from tests.support.models import image_features
 
 pytestmark = pytest.mark.slow
@@ -88,6 +88,6 @@ def test_logits_are_those_of_hugging_face(tree, asked, hugging_face):
         places = ids == hugging_face.model.config.image_token_index
         ids[places] = session.tokens.vocab_size + torch.arange(int(places.sum()), dtype=torch.int32)
         features = session.features(given["pixel_values"]).flatten(0, 1)
-        turn = Turn(0, Request(tuple(ids.tolist()), features), past=0)
-        logits = session.start(1).step([turn], torch.zeros(1, dtype=torch.int64))
+        each = ScheduledRow(0, Request(tuple(ids.tolist()), features), past=0)
+        logits = session.start(1).step([each], torch.zeros(1, dtype=torch.int64))
         assert relative_error(logits[0], wanted) <= RELATIVE_ERROR[dtype]

@@ -1,6 +1,6 @@
 """Running engine trees."""
 
-from ditto.runtime.generate import Answer, Batch, Flight, generate
+from ditto.runtime.generate import Answer, Batch, SequenceState, generate
 from ditto.runtime.opening import open_session
 from ditto.runtime.sampling import GREEDY, LogitsProcessor, Sampling
 from ditto.runtime.session import Request, Session
@@ -9,10 +9,10 @@ __all__ = [
     "GREEDY",
     "Answer",
     "Batch",
-    "Flight",
     "LogitsProcessor",
     "Request",
     "Sampling",
+    "SequenceState",
     "Session",
     "generate",
     "open_session",

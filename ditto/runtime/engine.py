@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ditto.bindings import TensorRT
 from ditto.errors import DeviceError
-from ditto.runtime.kernels import Kernels
+from ditto.runtime.runtime_cache import RuntimeCache
 from ditto.targets.emit import Messages
 
 
@@ -26,7 +26,7 @@ class Engine:
         DeviceError: TensorRT does not load it here; the message is TensorRT's.
     """
 
-    def __init__(self, trt: TensorRT, path: Path, kernels: Kernels) -> None:
+    def __init__(self, trt: TensorRT, path: Path, kernels: RuntimeCache) -> None:
         self._trt, self._path, self._messages = trt, path, Messages(trt.module)
         self._runtime = trt.module.Runtime(self._messages.log)
         self._kernels = kernels

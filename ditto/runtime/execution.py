@@ -20,10 +20,10 @@ from ditto.engine import EngineTree, Profile
 from ditto.network import Spec
 from ditto.network.calls import Call, Calls, load_calls
 from ditto.network.dims import symbol
-from ditto.runtime.aside import Aside
-from ditto.runtime.between import Between, aligned
+from ditto.runtime.activation_arena import ActivationArena, aligned
 from ditto.runtime.engine import Context, Engine
-from ditto.runtime.kernels import Kernels
+from ditto.runtime.runtime_cache import RuntimeCache
+from ditto.runtime.side_stream import SideStream
 
 # The host launches a call of a recorded network in at most about an eighth of the time that the GPU needs for it.
 _SHARE_OF_FIRST_STAGE = 8
@@ -46,9 +46,9 @@ class Parts:
         calls: Calls,
         inputs: Mapping[str, Spec],
         profiles: Sequence[Profile],
-        kernels: Kernels,
+        kernels: RuntimeCache,
     ) -> None:
-        self._engines, self._calls, self._inputs, self._between = engines, calls, inputs, Between(calls)
+        self._engines, self._calls, self._inputs, self._between = engines, calls, inputs, ActivationArena(calls)
         self._kernels = kernels
         weakref.finalize(self, kernels.save)  # what is compiled in the background after `keep_kernels`
         largest = ({name: size.max for name, size in profile.ranges.items()} for profile in profiles)
@@ -68,7 +68,7 @@ class Parts:
             TreeError: a file of it is damaged.
         """
         component = tree.component(name)
-        kernels = Kernels(_kernels_file(tree, name, device))
+        kernels = RuntimeCache(_kernels_file(tree, name, device))
         engines = [Engine(trt, tree.checked(name, file), kernels) for file in component.engines]
         inputs = {key: Spec.parse(text) for key, text in component.inputs.items()}
         calls = load_calls(tree.checked(name, "calls.json"), len(engines))
@@ -93,7 +93,7 @@ class Parts:
             _Part(engine.context(profile, beside if number in self._beside else work, eager), frozenset(engine.inputs))
             for number, engine in enumerate(self._engines)
         ]
-        aside = Aside(scratch.device) if self._beside else None
+        aside = SideStream(scratch.device) if self._beside else None
         return Execution(parts, self._calls.calls, self._inputs, self._between, between, aside)
 
     def keep_kernels(self) -> None:
@@ -115,9 +115,9 @@ class Execution:
         parts: Sequence[_Part],
         calls: Sequence[Call],
         inputs: Mapping[str, Spec],
-        between: Between,
+        between: ActivationArena,
         memory: Tensor,
-        aside: Aside | None,
+        aside: SideStream | None,
     ) -> None:
         self._runs = [(parts[call.part].context, tuple(call.tensors.items()), call.beside) for call in calls]
         self._inputs, self._between, self._memory, self._aside = inputs, between, memory, aside

@@ -29,7 +29,7 @@ def capture(work: Work) -> Work:
     return graph.replay
 
 
-class Repeated:
+class GraphedCallable:
     """Work that reads and writes the same memory each time.
 
     It is done as it is at first, so that whatever is prepared on first use is ready; it is recorded before the time

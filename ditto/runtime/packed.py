@@ -15,7 +15,7 @@ from typing_extensions import override
 from ditto.engine import EngineTree
 from ditto.errors import PromptError
 from ditto.runtime.reference import ReferenceSession
-from ditto.runtime.session import LlmRunner, Request, RequestLimits, Turn
+from ditto.runtime.session import LlmRunner, Request, RequestLimits, ScheduledRow
 from ditto.targets.trtllm.runtime import PackedRuntime
 from ditto.targets.trtllm.step import Part
 
@@ -75,17 +75,17 @@ class _PackedRunner(LlmRunner):
         self._runtime = PackedRuntime(*session.network("llm"), session.tree.config("llm"), profile, batch)
 
     @override
-    def takes(self, turns: Sequence[Turn]) -> bool:
-        return sum(1 if turn.past else len(turn.request.ids) for turn in turns) <= self._max_num_tokens
+    def takes(self, scheduled: Sequence[ScheduledRow]) -> bool:
+        return sum(1 if each.past else len(each.request.ids) for each in scheduled) <= self._max_num_tokens
 
     @override
-    def step(self, turns: Sequence[Turn], chosen: Tensor) -> Tensor:
-        tokens = chosen.tolist()
+    def step(self, scheduled: Sequence[ScheduledRow], sampled: Tensor) -> Tensor:
+        tokens = sampled.tolist()
         parts: list[Part] = []
-        for turn in turns:
-            request = turn.request
-            ids = (tokens[turn.row],) if turn.past else request.ids
-            parts.append(Part(turn.row, ids, turn.past, len(request.ids), request.features))
+        for each in scheduled:
+            request = each.request
+            ids = (tokens[each.row],) if each.past else request.ids
+            parts.append(Part(each.row, ids, each.past, len(request.ids), request.features))
         return self._runtime.step(parts)
 
     @override

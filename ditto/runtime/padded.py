@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from ditto.network import Spec
-from ditto.runtime.session import LlmRunner, Session, Turn
+from ditto.runtime.session import LlmRunner, ScheduledRow, Session
 
 
 class PaddedRunner(LlmRunner):
@@ -73,11 +73,11 @@ class PaddedRunner(LlmRunner):
             rows, ids, positions, last, torch.zeros_like(last), self._no_pictures if table is None else table
         )
 
-    def run_next(self, chosen: Tensor, cached: Sequence[int], moving: Sequence[bool]) -> Tensor:
+    def run_next(self, sampled: Tensor, cached: Sequence[int], moving: Sequence[bool]) -> Tensor:
         """Run the language model on one token of every row.
 
         Args:
-            chosen: int64 [B], on `device`.
+            sampled: int64 [B], on `device`.
             cached: how many tokens of each row the cache holds.
             moving: which rows keep their token; those of the others are fillers, and the next one overwrites them.
         Returns:
@@ -86,40 +86,40 @@ class PaddedRunner(LlmRunner):
         del moving
         written = torch.tensor(cached, dtype=torch.int32)
         first = torch.zeros_like(written)
-        ids = chosen.to(torch.int32)[:, None]
+        ids = sampled.to(torch.int32)[:, None]
         return self.run(slice(0, self._batch), ids, written[:, None], first, written, self._no_pictures)
 
     @override
-    def takes(self, turns: Sequence[Turn]) -> bool:
-        return sum(_table_rows(turn) for turn in turns) <= self._limits.max_prompt_embedding_table_size
+    def takes(self, scheduled: Sequence[ScheduledRow]) -> bool:
+        return sum(_table_rows(each) for each in scheduled) <= self._limits.max_prompt_embedding_table_size
 
     @override
-    def step(self, turns: Sequence[Turn], chosen: Tensor) -> Tensor:
-        next_tokens = [turn for turn in turns if turn.past]
-        if len(next_tokens) == self._batch:  # turns come in the order of their rows
-            return self._run_next(next_tokens, chosen)
-        groups = _neighbours([turn for turn in turns if not turn.past])
-        if groups == [list(turns)]:
-            return self._run_prompts(turns, slice(turns[0].row, turns[-1].row + 1))
+    def step(self, scheduled: Sequence[ScheduledRow], sampled: Tensor) -> Tensor:
+        next_tokens = [each for each in scheduled if each.past]
+        if len(next_tokens) == self._batch:  # they come in the order of their rows
+            return self._run_next(next_tokens, sampled)
+        groups = _neighbours([each for each in scheduled if not each.past])
+        if groups == [list(scheduled)]:
+            return self._run_prompts(scheduled, slice(scheduled[0].row, scheduled[-1].row + 1))
         found: dict[int, Tensor] = {}
         for prompts in groups:
             logits = self._run_prompts(prompts, slice(prompts[0].row, prompts[-1].row + 1))
-            found.update((turn.row, row.clone()) for turn, row in zip(prompts, logits, strict=True))
+            found.update((each.row, row.clone()) for each, row in zip(prompts, logits, strict=True))
         if next_tokens:
-            logits = self._run_next(next_tokens, chosen)
-            found.update((turn.row, logits[turn.row]) for turn in next_tokens)
-        return torch.stack([found[turn.row] for turn in turns])
+            logits = self._run_next(next_tokens, sampled)
+            found.update((each.row, logits[each.row]) for each in next_tokens)
+        return torch.stack([found[each.row] for each in scheduled])
 
     @override
     def leave(self, row: int) -> None:
         self._cached[row] = 0
 
-    def _run_prompts(self, turns: Sequence[Turn], rows: slice) -> Tensor:
+    def _run_prompts(self, scheduled: Sequence[ScheduledRow], rows: slice) -> Tensor:
         prompts: list[Sequence[int]] = []
         parts: list[Tensor] = []
         offset = 0
-        for turn in turns:
-            ids, features = turn.request.ids, turn.request.features
+        for each in scheduled:
+            ids, features = each.request.ids, each.request.features
             # One table for all: each row's virtual ids move behind the rows before it.
             moves = offset and features is not None
             vocab_size = self._tokens.vocab_size
@@ -127,30 +127,30 @@ class PaddedRunner(LlmRunner):
             if features is not None:
                 parts.append(features.to(self._no_pictures))
                 offset += len(features)
-            self._cached[turn.row] = len(ids)
+            self._cached[each.row] = len(ids)
         return self.run_prompts(rows, prompts, torch.cat(parts) if parts else None)
 
-    def _run_next(self, turns: Sequence[Turn], chosen: Tensor) -> Tensor:
+    def _run_next(self, scheduled: Sequence[ScheduledRow], sampled: Tensor) -> Tensor:
         """Logits of every row. Rows without a turn compute a filler token behind what their cache holds."""
         moving = [False] * self._batch
-        for turn in turns:
-            self._cached[turn.row], moving[turn.row] = turn.past, True
-        logits = self.run_next(chosen, self._cached, moving)
-        for turn in turns:
-            self._cached[turn.row] += 1
+        for each in scheduled:
+            self._cached[each.row], moving[each.row] = each.past, True
+        logits = self.run_next(sampled, self._cached, moving)
+        for each in scheduled:
+            self._cached[each.row] += 1
         return logits
 
 
-def _table_rows(turn: Turn) -> int:
-    return 0 if turn.past or turn.request.features is None else len(turn.request.features)
+def _table_rows(each: ScheduledRow) -> int:
+    return 0 if each.past or each.request.features is None else len(each.request.features)
 
 
-def _neighbours(turns: Sequence[Turn]) -> list[list[Turn]]:
+def _neighbours(scheduled: Sequence[ScheduledRow]) -> list[list[ScheduledRow]]:
     """Turns by row, cut where rows are missing."""
-    groups: list[list[Turn]] = []
-    for turn in sorted(turns, key=lambda turn: turn.row):
-        if groups and groups[-1][-1].row + 1 == turn.row:
-            groups[-1].append(turn)
+    groups: list[list[ScheduledRow]] = []
+    for each in sorted(scheduled, key=lambda each: each.row):
+        if groups and groups[-1][-1].row + 1 == each.row:
+            groups[-1].append(each)
         else:
-            groups.append([turn])
+            groups.append([each])
     return groups

@@ -91,12 +91,12 @@ class _ReferenceRunner(PaddedRunner):
         return self._run(self._llm, rows, given)
 
     @override
-    def run_next(self, chosen: Tensor, cached: Sequence[int], moving: Sequence[bool]) -> Tensor:
+    def run_next(self, sampled: Tensor, cached: Sequence[int], moving: Sequence[bool]) -> Tensor:
         if self._decode is None:
-            return super().run_next(chosen, cached, moving)
+            return super().run_next(sampled, cached, moving)
         written = torch.tensor(cached, dtype=torch.int32)
         given = {
-            "input_ids": chosen.to(torch.int32)[:, None],
+            "input_ids": sampled.to(torch.int32)[:, None],
             "position_ids": written[:, None],
             "write_indices": written,
             "cache_slots": torch.arange(max(cached) + 1, dtype=torch.int32),

@@ -59,7 +59,7 @@ class Sampling:
         """Whether the most likely token is taken."""
         return self.temperature == 0
 
-    def draws(self, number: int, count: int) -> Iterator[float]:
+    def uniforms(self, number: int, count: int) -> Iterator[float]:
         """The random numbers in [0, 1) of the `count` tokens of request `number`; none for greedy."""
         if self.is_greedy:
             return iter(())
@@ -93,20 +93,20 @@ def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     return probabilities, tokens
 
 
-def choose(logits: Tensor, sampling: Sampling, draw: Tensor | None) -> Tensor:
+def choose(logits: Tensor, sampling: Sampling, uniform: Tensor | None) -> Tensor:
     """The next token of each row. Nothing here waits for the device.
 
     Args:
         logits: float32 [B, V].
-        draw: float32 [B] in [0, 1); None for greedy.
+        uniform: float32 [B] in [0, 1); None for greedy.
     Returns:
-        int64 [B]; where `draw` is given and the largest logit is not a finite number, -1.
+        int64 [B]; where `uniform` is given and the largest logit is not a finite number, -1.
     """
-    if draw is None:
+    if uniform is None:
         return logits.argmax(-1)
     probabilities, tokens = candidates(logits, sampling)
     reached = probabilities.cumsum(-1)
-    place = (reached <= draw[:, None] * reached[:, -1:]).sum(-1, keepdim=True)
+    place = (reached <= uniform[:, None] * reached[:, -1:]).sum(-1, keepdim=True)
     last = (probabilities > 0).sum(-1, keepdim=True) - 1  # rounding must not lead behind the last candidate
-    chosen = tokens.gather(-1, torch.minimum(place, last).clamp(min=0))
-    return torch.where(last < 0, last, chosen).squeeze(-1)
+    sampled = tokens.gather(-1, torch.minimum(place, last).clamp(min=0))
+    return torch.where(last < 0, last, sampled).squeeze(-1)

@@ -110,7 +110,7 @@ class RequestLimits:
 
 
 @frozen(eq=False)
-class Turn:
+class ScheduledRow:
     """What one row of a batch computes in a step.
 
     Args:
@@ -129,26 +129,27 @@ class LlmRunner(ABC):
     """A batch in flight: rows with a KV cache each, which requests take and leave between steps."""
 
     device = torch.device("cpu")  # where it computes
-    lag = 0  # how many steps it wants to be given before the first one's tokens are read
+    lookahead = 0  # how many steps it wants to be given before the first one's tokens are read
 
-    def takes(self, turns: Sequence[Turn]) -> bool:
-        """Whether one step can compute these turns; the oldest alone it always can."""
-        del turns
+    def takes(self, scheduled: Sequence[ScheduledRow]) -> bool:
+        """Whether one step can compute these rows; the oldest alone it always can."""
+        del scheduled
         return True
 
-    def chosen(self, batch: int) -> Tensor:
+    def sampled(self, batch: int) -> Tensor:
         """Memory for the token that was chosen last for each row of a batch: int64 [batch], on `device`. What it holds
         at first are tokens of the vocabulary."""
         return torch.zeros(batch, dtype=torch.int64, device=self.device)
 
     @abstractmethod
-    def step(self, turns: Sequence[Turn], chosen: Tensor) -> Tensor:
-        """Compute the next tokens of some rows, at most one turn of each.
+    def step(self, scheduled: Sequence[ScheduledRow], sampled: Tensor) -> Tensor:
+        """Compute the next tokens of some rows, each at most once.
 
         Args:
-            chosen: int64 [rows], on `device`: the token that was chosen last for each row.
+            sampled: int64 [rows], on `device`: the token that was chosen last for each row.
         Returns:
-            float32 [turns, vocabulary], logits after each turn's last token, on `device`, valid until the next step.
+            float32 [rows, vocabulary], logits after the last token of each scheduled row, on `device`, valid until the
+            next step.
         """
 
     @abstractmethod

@@ -22,8 +22,7 @@ from ditto.network import Spec
 from ditto.network.dims import evaluate
 from ditto.network.weight import Weight
 from ditto.runtime.execution import Execution, Parts
-from ditto.runtime.fixed import FixedCall, PromptsCall
-from ditto.runtime.graphs import Repeated
+from ditto.runtime.graphs import GraphedCallable
 from ditto.runtime.memory import MemoryPlan
 from ditto.runtime.padded import PaddedRunner
 from ditto.runtime.profiles import (
@@ -35,6 +34,7 @@ from ditto.runtime.profiles import (
     profile_for,
 )
 from ditto.runtime.session import LlmRunner, Session
+from ditto.runtime.static_calls import StaticCall, StaticPrefill
 from ditto.runtime.weights import bound_weights
 
 
@@ -188,14 +188,14 @@ class TensorRTRunner(PaddedRunner):
     """A batch on the GPU. Prompts run as they come, those that a profile is made for as a CUDA graph from the third on;
     one token of every row is a CUDA graph."""
 
-    lag = 2
+    lookahead = 2
 
     def __init__(self, session: TensorRTSession, cache: KVCache, batch: int) -> None:
         self.device = session.device
         super().__init__(session, batch)
         self._session, self._cache = session, cache
         self._inputs = session.tree.component("llm").inputs
-        self._prompts: dict[tuple[int, int], PromptsCall] = {}
+        self._prompts: dict[tuple[int, int], StaticPrefill] = {}
         _, self._rows = decode_profile(session.tree, batch)
 
         def zeros(*shape: int) -> Tensor:
@@ -214,10 +214,10 @@ class TensorRTRunner(PaddedRunner):
             "logits": self._logits,
             **cache.bound(slice(0, rows)),
         }
-        self._chosen = torch.zeros(batch, dtype=torch.int64, device=self.device)
+        self._sampled = torch.zeros(batch, dtype=torch.int64, device=self.device)
         self._slots = torch.arange(session.limits.max_seq_len, dtype=torch.int32, device=self.device)
         self._on_device: tuple[list[int], list[bool]] = ([], [])
-        self._steps: dict[int, Repeated] = {}
+        self._steps: dict[int, GraphedCallable] = {}
 
     @property
     def is_recorded(self) -> bool:
@@ -234,9 +234,9 @@ class TensorRTRunner(PaddedRunner):
         self._cached = [0] * self._batch
 
     @override
-    def chosen(self, batch: int) -> Tensor:
+    def sampled(self, batch: int) -> Tensor:
         assert batch == self._batch
-        return self._chosen
+        return self._sampled
 
     @override
     def run_prompts(self, rows: slice, prompts: Sequence[Sequence[int]], table: Tensor | None) -> Tensor:
@@ -253,7 +253,7 @@ class TensorRTRunner(PaddedRunner):
                 **self._cache.bound(rows),
                 "logits": self._new_logits(len(prompts)),
             }
-            self._prompts[key] = PromptsCall(execution, len(prompts), call.length, self._tokens.pad, bound)
+            self._prompts[key] = StaticPrefill(execution, len(prompts), call.length, self._tokens.pad, bound)
         return self._prompts[key](prompts, table)
 
     @override
@@ -281,11 +281,11 @@ class TensorRTRunner(PaddedRunner):
         return logits
 
     @override
-    def run_next(self, chosen: Tensor, cached: Sequence[int], moving: Sequence[bool]) -> Tensor:
+    def run_next(self, sampled: Tensor, cached: Sequence[int], moving: Sequence[bool]) -> Tensor:
         if self._on_device != (cached, moving):
             self._written[: self._batch].copy_(torch.tensor(cached, dtype=torch.int32), non_blocking=True)
             self._moving[: self._batch].copy_(torch.tensor(moving, dtype=torch.int32), non_blocking=True)
-        self._ids[: self._batch].copy_(chosen[:, None])
+        self._ids[: self._batch].copy_(sampled[:, None])
         self._step(kv_length_bucket(self._session.tree, max(cached) + 1, len(self._slots)))()
         moved = [count + goes for count, goes in zip(cached, moving, strict=True)]
         self._on_device = (moved, list(moving))
@@ -312,7 +312,7 @@ class TensorRTRunner(PaddedRunner):
     def close(self) -> None:
         self._session.give_back(self._cache)
 
-    def _step(self, kv_length: int) -> Repeated:
+    def _step(self, kv_length: int) -> GraphedCallable:
         """One token of every row, over the first `kv_length` slots of the KV cache."""
         if kv_length not in self._steps:
             name = component_for(self._session.tree, Phase.DECODE)
@@ -327,7 +327,7 @@ class TensorRTRunner(PaddedRunner):
                 execution.enqueue()
                 self._written += self._moving
 
-            self._steps[kv_length] = Repeated(work)
+            self._steps[kv_length] = GraphedCallable(work)
         return self._steps[kv_length]
 
     def _known(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -352,7 +352,7 @@ class _VisionCall:
             for name, spec in ((source, Spec.parse(before)), (target, Spec.parse(after)))
         }
         self._source, self._features = source, bound[target]
-        self._call = FixedCall(loaded.execution("vision", profile), bound)
+        self._call = StaticCall(loaded.execution("vision", profile), bound)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Features of the pictures, in memory of their own."""

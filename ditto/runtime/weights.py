@@ -17,7 +17,7 @@ from ditto.network import Network, TensorSource, load, resolve
 from ditto.network.layers import Constant
 from ditto.network.spec import FLOATING
 from ditto.network.weight import Literal, Weight, leaves
-from ditto.runtime.upload import Upload
+from ditto.runtime.staged_copier import StagedCopier
 
 
 def network_of(tree: EngineTree, name: str) -> Network:
@@ -115,7 +115,7 @@ def bound_weights(
 
 
 def _copier(device: torch.device) -> Callable[[Tensor], Tensor]:
-    return Upload(device) if device.type == "cuda" else lambda tensor: tensor.to(device)
+    return StagedCopier(device) if device.type == "cuda" else lambda tensor: tensor.to(device)
 
 
 def external_weights(tree: EngineTree, name: str) -> dict[str, Weight]:

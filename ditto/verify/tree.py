@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ditto.runtime import Request, Session, generate
-from ditto.runtime.session import Turn
+from ditto.runtime.session import ScheduledRow
 from ditto.verify.inputs import Prompts
 
 
@@ -32,11 +32,11 @@ def logits(session: Session, request: Request, tokens: Sequence[int]) -> Tensor:
 def steps(session: Session, request: Request, tokens: Sequence[int]) -> Iterator[Tensor]:
     """The same one at a time, float32 [V]; each is computed when it is asked for."""
     runner = session.start(1)
-    chosen = torch.zeros(1, dtype=torch.int64, device=runner.device)
+    sampled = torch.zeros(1, dtype=torch.int64, device=runner.device)
     for past, token in zip((0, *range(len(request.ids), len(request.ids) + len(tokens) - 1)), (0, *tokens)):
         with runner.working():
-            chosen.fill_(token)
-            found = runner.step([Turn(0, request, past)], chosen)[0].float().cpu()
+            sampled.fill_(token)
+            found = runner.step([ScheduledRow(0, request, past)], sampled)[0].float().cpu()
         yield found
     runner.close()
 

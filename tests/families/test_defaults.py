@@ -153,7 +153,7 @@ def test_defaults_without_processors_leave_the_fast_path_alone():
 def test_a_host_that_lags_behind_waits_for_what_it_has_to_know(lag, model, tree, monkeypatch):
     found = with_settings(model, GREEDY_SETTINGS["several"])
     wanted = [tuple(hugging_face(model, prompt, 9)[0, len(prompt) :].tolist()) for prompt in PROMPTS]
-    monkeypatch.setattr(LlmRunner, "lag", lag)
+    monkeypatch.setattr(LlmRunner, "lookahead", lag)
     assert answers(opened(tree, found), 9) == wanted
 
 

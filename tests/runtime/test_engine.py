@@ -11,14 +11,14 @@ import torch
 from ditto.bindings import TensorRT, load_native
 from ditto.errors import DeviceError
 from ditto.runtime.engine import Engine
-from ditto.runtime.kernels import Kernels
+from ditto.runtime.runtime_cache import RuntimeCache
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the engine loads")
 def test_without_a_gpu_the_message_is_that_of_tensorrt(llama_tree):
     path = llama_tree.root / "rank0.engine"
     with pytest.raises(DeviceError, match=r"TensorRT-RTX [\d.]+ does not load the engine on this GPU: .") as caught:
-        Engine(load_native("tensorrt_rtx"), path, Kernels(None))
+        Engine(load_native("tensorrt_rtx"), path, RuntimeCache(None))
     assert caught.value.where == str(path)
     assert "--compute-capability" in str(caught.value.remedy)
 
@@ -54,7 +54,7 @@ def loaded(monkeypatch, tmp_path, runtime):
     module.Runtime.return_value = runtime
     module.TensorIOMode.INPUT = "input"
     module.ILogger = load_native("tensorrt_rtx").module.ILogger
-    kernels = Kernels(tmp_path / "kernels" / "engine.bin")
+    kernels = RuntimeCache(tmp_path / "kernels" / "engine.bin")
     return Engine(TensorRT("tensorrt_rtx", module, "1.6.1"), tmp_path / "engine", kernels), kernels
 
 

@@ -23,9 +23,9 @@ from ditto.network import Network
 from ditto.passes import SIMPLIFY, run_passes
 from ditto.reference import Constants
 from ditto.runtime import execution
-from ditto.runtime.between import ALIGNMENT, aligned
+from ditto.runtime.activation_arena import ALIGNMENT, aligned
 from ditto.runtime.execution import Parts
-from ditto.runtime.kernels import Kernels
+from ditto.runtime.runtime_cache import RuntimeCache
 from tests.lowering.test_lower import Tensors, lowered
 from tests.passes.test_partition import WIDTH, Block, Chain, Towered, blocks
 from tests.support.engines import CpuContext, CpuEngine
@@ -76,7 +76,7 @@ def loaded(module, divide=lambda network: in_shared_blocks(network, 1), scratch=
         for part, bytes_ in zip(made.networks, itertools.cycle(scratch), strict=False)
     ]
     weights = {name: constants[stored[value]].clone() for name, value in made.external.items()}
-    parts = Parts(engines, made.calls, network.inputs, PROFILES, Kernels(None))
+    parts = Parts(engines, made.calls, network.inputs, PROFILES, RuntimeCache(None))
     return Loaded(module, network, parts, made.calls, weights, log)
 
 

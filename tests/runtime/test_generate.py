@@ -59,15 +59,15 @@ def test_requests_join_and_leave_between_steps(tmp_path):
     counts = [3, 9, 5, 4, 7]
     tree = LlmBuilder.from_model(model).with_batch(2).with_target("tensorrt-rtx").build(tmp_path / "tree")
     batch = Batch(open_session(tree, "reference"), rows=2)
-    flights = [batch.join(Request(tuple(prompts[0])), counts[0])]
+    sequences = [batch.join(Request(tuple(prompts[0])), counts[0])]
     in_flight: list[list[int]] = []
-    while batch.busy or len(flights) < len(prompts):
-        in_flight.append([flight.number for flight in batch.step()])
-        if len(flights) < len(prompts):
-            flights.append(batch.join(Request(tuple(prompts[len(flights)])), counts[len(flights)]))
-    for flight, prompt, count in zip(flights, prompts, counts, strict=True):
-        assert flight.done
-        assert tuple(flight.made) == greedy(model, prompt, count)
+    while batch.busy or len(sequences) < len(prompts):
+        in_flight.append([sequence.number for sequence in batch.step()])
+        if len(sequences) < len(prompts):
+            sequences.append(batch.join(Request(tuple(prompts[len(sequences)])), counts[len(sequences)]))
+    for sequence, prompt, count in zip(sequences, prompts, counts, strict=True):
+        assert sequence.done
+        assert tuple(sequence.made) == greedy(model, prompt, count)
     assert in_flight[:5] == [[0], [0, 1], [0, 1], [1, 2], [1, 2]]
     assert max(len(numbers) for numbers in in_flight) == 2
 
@@ -79,30 +79,30 @@ def test_a_request_that_is_too_long_does_not_join(llama_tree):
     assert not batch.busy
 
 
-@pytest.mark.parametrize("lag", [1, 2, 30])
-def test_a_host_that_lags_behind_reads_the_same_tokens(lag, tmp_path, monkeypatch):
+@pytest.mark.parametrize("lookahead", [1, 2, 30])
+def test_a_host_that_lags_behind_reads_the_same_tokens(lookahead, tmp_path, monkeypatch):
     model = llama()
     wanted = [greedy(model, prompt, 12, eos_token_id=None) for prompt in PROMPTS]
     model.generation_config.eos_token_id = wanted[0][3]
     wanted = [greedy(model, prompt, 12) for prompt in PROMPTS]
     tree = LlmBuilder.from_model(model).with_batch(3).with_target("tensorrt-rtx").build(tmp_path / "tree")
     session = open_session(tree, "reference")
-    monkeypatch.setattr(LlmRunner, "lag", lag)
+    monkeypatch.setattr(LlmRunner, "lookahead", lookahead)
     answers = generate(session, [Request(tuple(prompt)) for prompt in PROMPTS], 12)
     assert [answer.ids for answer in answers] == wanted
     with Batch(session, 1) as batch:
-        flights = [batch.join(Request(tuple(prompt)), 12) for prompt in PROMPTS]
-        assert [batch.step() for _ in range(min(lag, 12))] == [[]] * min(lag, 12)
+        sequences = [batch.join(Request(tuple(prompt)), 12) for prompt in PROMPTS]
+        assert [batch.step() for _ in range(min(lookahead, 12))] == [[]] * min(lookahead, 12)
         while batch.busy:
             assert len(batch.step()) <= 1
-    assert [tuple(flight.made) for flight in flights] == wanted
+    assert [tuple(sequence.made) for sequence in sequences] == wanted
 
 
-@pytest.mark.parametrize("lag", [0, 2])
-def test_a_request_that_leaves_early_makes_room(lag, tmp_path, monkeypatch):
+@pytest.mark.parametrize("lookahead", [0, 2])
+def test_a_request_that_leaves_early_makes_room(lookahead, tmp_path, monkeypatch):
     model = llama()
     tree = LlmBuilder.from_model(model).with_batch(1).with_target("tensorrt-rtx").build(tmp_path / "tree")
-    monkeypatch.setattr(LlmRunner, "lag", lag)
+    monkeypatch.setattr(LlmRunner, "lookahead", lookahead)
     with Batch(open_session(tree, "reference"), 1) as batch:
         first, second, third = (batch.join(Request(tuple(prompt)), 9) for prompt in PROMPTS)
         while len(first.made) < 3:

@@ -6,7 +6,7 @@ import pytest
 from loguru import logger
 
 from ditto.errors import DeviceError
-from ditto.runtime.graphs import Repeated
+from ditto.runtime.graphs import GraphedCallable
 
 
 class Recorder:
@@ -25,7 +25,7 @@ class Recorder:
 @pytest.mark.parametrize("plain_times", [0, 1, 2])
 def test_recorded_once_after_the_plain_times(plain_times):
     log = []
-    repeated = Repeated(lambda: log.append("done"), Recorder(log), plain_times)
+    repeated = GraphedCallable(lambda: log.append("done"), Recorder(log), plain_times)
     for _ in range(plain_times):
         repeated()
     assert not repeated.is_recorded
@@ -41,7 +41,7 @@ def test_what_cannot_be_recorded_is_done_as_it_is_each_time(error):
     logger.enable("ditto")
     sink = logger.add(lambda line: said.append(line.record["message"]), level="INFO")
     try:
-        repeated = Repeated(lambda: log.append("done"), Recorder(log, error))
+        repeated = GraphedCallable(lambda: log.append("done"), Recorder(log, error))
         for _ in range(4):
             repeated()
     finally:

@@ -22,12 +22,12 @@ def joined_one_by_one(session, requests, counts, rows):
     """Answers of requests that join one step after another, and who computed in each step."""
     steps: list[list[int]] = []
     with Batch(session, rows) as batch:
-        flights = []
-        while batch.busy or len(flights) < len(requests):
-            if len(flights) < len(requests):
-                flights.append(batch.join(requests[len(flights)], counts[len(flights)]))
-            steps.append([flight.number for flight in batch.step()])
-    return [tuple(flight.made) for flight in flights], steps
+        sequences = []
+        while batch.busy or len(sequences) < len(requests):
+            if len(sequences) < len(requests):
+                sequences.append(batch.join(requests[len(sequences)], counts[len(sequences)]))
+            steps.append([sequence.number for sequence in batch.step()])
+    return [tuple(sequence.made) for sequence in sequences], steps
 
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
@@ -92,12 +92,12 @@ def test_prompts_wait_for_a_step_with_room_for_their_tokens(tmp_path):
     prompts, counts = [PROMPTS[2], PROMPTS[1], PROMPTS[2]], [3, 3, 3]
     requests = [Request(tuple(prompt)) for prompt in prompts]
     with Batch(session, 3) as batch:
-        flights = [batch.join(request, 3) for request in requests]
+        sequences = [batch.join(request, 3) for request in requests]
         steps = []
         while batch.busy:
-            steps.append([flight.number for flight in batch.step()])
+            steps.append([sequence.number for sequence in batch.step()])
     assert steps[:3] == [[0, 1], [0, 1, 2], [0, 1, 2]]
-    assert [tuple(flight.made) for flight in flights] == [
+    assert [tuple(sequence.made) for sequence in sequences] == [
         greedy(model, prompt, count) for prompt, count in zip(prompts, counts, strict=True)
     ]
     with pytest.raises(PromptError, match="prompt 1 has 20 tokens, the engine takes 16"):

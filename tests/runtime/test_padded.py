@@ -7,7 +7,7 @@ import torch
 
 from ditto.runtime import Request, open_session
 from ditto.runtime.padded import PaddedRunner
-from ditto.runtime.session import Turn
+from ditto.runtime.session import ScheduledRow
 
 
 class Recorder(PaddedRunner):
@@ -29,15 +29,15 @@ def runner(llava_tree):
     return Recorder(open_session(llava_tree, "reference"), 4)
 
 
-def turn(row, ids=(), past=0, features=None):
-    return Turn(row, Request(tuple(ids), features), past)
+def scheduled_at(row, ids=(), past=0, features=None):
+    return ScheduledRow(row, Request(tuple(ids), features), past)
 
 
 NOTHING = torch.zeros(4, dtype=torch.int64)
 
 
 def test_prompts_side_by_side_are_one_call_padded_at_the_end(runner):
-    logits = runner.step([turn(1, [7, 8, 9]), turn(0, [5])], NOTHING)
+    logits = runner.step([scheduled_at(1, [7, 8, 9]), scheduled_at(0, [5])], NOTHING)
     assert logits[:, 0].tolist() == [1, 0]
     (rows, ids, positions, last, written, table), *more = runner.calls
     assert (rows, ids, last, written, more) == (slice(0, 2), [[5, 0, 0], [7, 8, 9]], [0, 2], [0, 0], [])
@@ -46,27 +46,29 @@ def test_prompts_side_by_side_are_one_call_padded_at_the_end(runner):
 
 
 def test_prompts_that_join_do_not_touch_the_rows_between_them(runner):
-    runner.step([turn(1, [7, 8, 9])], NOTHING)
-    logits = runner.step([turn(1, past=3), turn(0, [5, 6]), turn(2, [1, 2])], torch.tensor([9, 4, 9, 9]))
+    runner.step([scheduled_at(1, [7, 8, 9])], NOTHING)
+    logits = runner.step(
+        [scheduled_at(1, past=3), scheduled_at(0, [5, 6]), scheduled_at(2, [1, 2])], torch.tensor([9, 4, 9, 9])
+    )
     assert logits[:, 0].tolist() == [1, 0, 2]
     assert [call[0] for call in runner.calls[1:]] == [slice(0, 1), slice(2, 3), slice(0, 4)]
 
 
 def test_the_rows_without_a_turn_compute_a_filler_behind_what_they_hold(runner):
-    runner.step([turn(0, [5, 6]), turn(1, [7, 8, 9])], NOTHING)
-    runner.step([turn(1, past=3)], torch.tensor([30, 4, 32, 33]))
+    runner.step([scheduled_at(0, [5, 6]), scheduled_at(1, [7, 8, 9])], NOTHING)
+    runner.step([scheduled_at(1, past=3)], torch.tensor([30, 4, 32, 33]))
     _, ids, positions, last, written, _ = runner.calls[-1]
     assert ids == [[30], [4], [32], [33]]
     assert positions == [[2], [3], [0], [0]] and written == [2, 3, 0, 0] and last == [0] * 4
     runner.leave(0)
-    runner.step([turn(1, past=4)], NOTHING)
+    runner.step([scheduled_at(1, past=4)], NOTHING)
     assert runner.calls[-1][4] == [0, 4, 0, 0]
 
 
 def test_each_row_has_its_own_part_of_the_prompt_table(runner):
     first, second = torch.ones(2, 64), 2 * torch.ones(1, 64)
     runner.step(
-        [turn(0, [5, 128, 129], features=first), turn(1, [6]), turn(2, [128], features=second)],
+        [scheduled_at(0, [5, 128, 129], features=first), scheduled_at(1, [6]), scheduled_at(2, [128], features=second)],
         NOTHING,
     )
     _, ids, _, _, _, table = runner.calls[0]
@@ -76,7 +78,7 @@ def test_each_row_has_its_own_part_of_the_prompt_table(runner):
 
 def test_prompts_whose_pictures_do_not_fit_the_table_together_wait(runner):
     pictures = torch.ones(runner._limits.max_prompt_embedding_table_size - 1, 64)
-    turns = [turn(0, [128], features=pictures), turn(1, [128, 129], features=pictures[:2])]
-    assert runner.takes(turns[:1])
-    assert not runner.takes(turns)
-    assert runner.takes([turn(0, past=1, features=pictures), turns[1]])
+    scheduled = [scheduled_at(0, [128], features=pictures), scheduled_at(1, [128, 129], features=pictures[:2])]
+    assert runner.takes(scheduled[:1])
+    assert not runner.takes(scheduled)
+    assert runner.takes([scheduled_at(0, past=1, features=pictures), scheduled[1]])

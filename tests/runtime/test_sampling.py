@@ -51,19 +51,19 @@ def test_probabilities_are_those_of_hugging_face(sampling, logits):
 @pytest.mark.parametrize("sampling", SETTINGS, ids=str)
 def test_evenly_spread_numbers_give_every_token_its_share(sampling, logits):
     count = 4000
-    draws = (torch.arange(count) + 0.5) / count
+    uniforms = (torch.arange(count) + 0.5) / count
     for row, wanted in zip(logits, warped(logits, sampling), strict=True):
-        chosen = choose(row.expand(count, -1), sampling, draws)
-        shares = torch.bincount(chosen, minlength=len(row)) / count
+        sampled = choose(row.expand(count, -1), sampling, uniforms)
+        shares = torch.bincount(sampled, minlength=len(row)) / count
         assert (shares - wanted).abs().max() <= 2 / count
 
 
 def test_the_largest_number_stays_within_the_candidates(logits):
-    draw = torch.full((3,), 1.0 - 2**-24)
+    uniform = torch.full((3,), 1.0 - 2**-24)
     sampling = Sampling(top_p=0.5)
     probabilities = warped(logits, sampling)
-    chosen = choose(logits, sampling, draw)
-    assert (probabilities.gather(-1, chosen[:, None]) > 0).all()
+    sampled = choose(logits, sampling, uniform)
+    assert (probabilities.gather(-1, sampled[:, None]) > 0).all()
 
 
 def test_greedy_takes_the_most_likely(logits):
@@ -100,10 +100,10 @@ def test_a_seed_repeats_and_a_request_does_not_depend_on_those_beside_it(tmp_pat
     assert made(1, 1) == made(3, 1)[:1]
     assert made(3, 2) != made(3, 1)
     with Batch(session, 1, Sampling(temperature=3.0, seed=1)) as batch:
-        flights = [batch.join(request, 12) for request in requests]
+        sequences = [batch.join(request, 12) for request in requests]
         while batch.busy:
             batch.step()
-    assert [tuple(flight.made) for flight in flights] == made(3, 1)
+    assert [tuple(sequence.made) for sequence in sequences] == made(3, 1)
 
 
 @pytest.mark.parametrize("temperature", [1e-8, 1e-30, 1e-44, 1e-300, 5e-324])
@@ -111,9 +111,9 @@ def test_a_seed_repeats_and_a_request_does_not_depend_on_those_beside_it(tmp_pat
 @pytest.mark.parametrize("scale", [1.0, 1e4, 1e30])
 def test_the_limit_of_small_temperatures_is_greedy(logits, temperature, more, scale):
     sampling = Sampling(temperature=temperature, **more)
-    for draw in (0.0, 0.5, 1 - 2**-24):
-        chosen = choose(logits * scale, sampling, torch.full((len(logits),), draw))
-        assert torch.equal(chosen, logits.argmax(-1))
+    for uniform in (0.0, 0.5, 1 - 2**-24):
+        sampled = choose(logits * scale, sampling, torch.full((len(logits),), uniform))
+        assert torch.equal(sampled, logits.argmax(-1))
 
 
 def test_tokens_as_likely_share_a_small_temperature():
@@ -134,29 +134,29 @@ def test_the_limit_of_large_temperatures_is_all_tokens_alike_but_excluded_ones(t
 def test_rows_that_cannot_be_sampled_are_marked_and_others_are_not(logits, wrong, more):
     broken = logits.clone()
     broken[1, 3 if isinstance(wrong, float) else slice(None)] = wrong if isinstance(wrong, float) else -torch.inf
-    draw = torch.full((len(logits),), 0.3)
+    uniform = torch.full((len(logits),), 0.3)
     with pytest.raises(RuntimeError):  # as in Hugging Face
         torch.multinomial(broken[1].softmax(-1), 1)
-    wanted = choose(logits, Sampling(**more), draw)
+    wanted = choose(logits, Sampling(**more), uniform)
     wanted[1] = -1
-    assert torch.equal(choose(broken, Sampling(**more), draw), wanted)
+    assert torch.equal(choose(broken, Sampling(**more), uniform), wanted)
 
 
-@pytest.mark.parametrize("lag", [0, 2])
-def test_logits_that_cannot_be_sampled_end_the_run_with_their_prompt(lag, tmp_path, monkeypatch):
+@pytest.mark.parametrize("lookahead", [0, 2])
+def test_logits_that_cannot_be_sampled_end_the_run_with_their_prompt(lookahead, tmp_path, monkeypatch):
     tree = LlmBuilder.from_model(llama()).with_batch(2).with_target("trtllm").build(tmp_path / "tree")
     session = open_session(tree, "reference")
     start = session.start
-    monkeypatch.setattr(LlmRunner, "lag", lag)
+    monkeypatch.setattr(LlmRunner, "lookahead", lookahead)
 
     def broken(rows):
         runner = start(rows)
         step = runner.step
 
-        def wrong(turns, chosen):
-            assert (chosen >= 0).all()
-            logits = step(turns, chosen)
-            logits[[turn.row == 1 and turn.past >= 4 for turn in turns]] = torch.nan
+        def wrong(scheduled, sampled):
+            assert (sampled >= 0).all()
+            logits = step(scheduled, sampled)
+            logits[[each.row == 1 and each.past >= 4 for each in scheduled]] = torch.nan
             return logits
 
         runner.step = wrong

@@ -15,7 +15,7 @@ from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.reference import relative_error
 from ditto.runtime import Request, open_session
 from ditto.runtime.memory import MemoryPlan
-from ditto.runtime.session import Session, Turn
+from ditto.runtime.session import ScheduledRow, Session
 from ditto.runtime.tensorrt import KVCache, TensorRTRunner, TensorRTSession, _VisionCall
 from tests.support.engines import CpuEngines, Late
 from tests.support.models import image_features, llava
@@ -40,7 +40,7 @@ def tree(tmp_path_factory):
 def engines(tree, monkeypatch):
     """The tree's engines; memory counts as a GPU's."""
     monkeypatch.setattr(torch.Tensor, "is_cuda", True, raising=False)
-    monkeypatch.setattr("ditto.runtime.execution.Aside", Late)
+    monkeypatch.setattr("ditto.runtime.execution.SideStream", Late)
     return CpuEngines(tree)
 
 
@@ -66,7 +66,7 @@ def prompt(row, length, seed=0):
     generator = torch.Generator().manual_seed(seed + row)
     ids = torch.randint(5, 90, (length,), generator=generator).tolist()
     ids[2 : 2 + PICTURE] = range(128, 128 + PICTURE)
-    return Turn(row, Request(tuple(ids), torch.randn(PICTURE, 64, generator=generator)), 0)
+    return ScheduledRow(row, Request(tuple(ids), torch.randn(PICTURE, 64, generator=generator)), 0)
 
 
 @pytest.mark.parametrize(
@@ -81,11 +81,11 @@ def prompt(row, length, seed=0):
 )
 def test_prompts_and_the_next_token_are_the_references(runners, engines, lengths, profile):
     for seed in (0, 1):  # the second time over what the first left in memory
-        turns = [prompt(row, length, seed) for row, length in enumerate(lengths)]
-        found, wanted = (runner.step(turns, NOTHING) for runner in runners)
+        scheduled = [prompt(row, length, seed) for row, length in enumerate(lengths)]
+        found, wanted = (runner.step(scheduled, NOTHING) for runner in runners)
         assert relative_error(found, wanted) < 1e-5
     assert engines.made == [profile]
-    later = [Turn(turn.row, turn.request, past=len(turn.request.ids)) for turn in turns]
+    later = [ScheduledRow(each.row, each.request, past=len(each.request.ids)) for each in scheduled]
     found, wanted = (runner.step(later, torch.tensor([7, 9])) for runner in runners)
     assert relative_error(found, wanted) < 1e-5
     assert engines.made[-1] == DECODE
@@ -93,8 +93,8 @@ def test_prompts_and_the_next_token_are_the_references(runners, engines, lengths
 
 def test_a_row_that_joins_has_its_own_place_in_the_cache(runners, engines):
     first, second = prompt(0, USUAL), prompt(1, USUAL)
-    for turns in ([first], [Turn(0, first.request, past=USUAL), second]):
-        found, wanted = (runner.step(turns, torch.tensor([7, 9])) for runner in runners)
+    for scheduled in ([first], [ScheduledRow(0, first.request, past=USUAL), second]):
+        found, wanted = (runner.step(scheduled, torch.tensor([7, 9])) for runner in runners)
         assert relative_error(found, wanted) < 1e-5
     assert engines.made == [f"prefill batch=1 sequence={USUAL}", f"prefill batch=1 sequence={USUAL}", DECODE]
 
@@ -103,7 +103,9 @@ def test_prompts_of_any_length_are_padded_to_few_lengths(runners, engines):
     longest = engines.tree.config("llm")["build_config"]["max_input_len"]
     assert USUAL + 1 < longest <= 64
     for length in (9, USUAL - 5, USUAL + 1):
-        runners[0].step([prompt(0, length)] if length > PICTURE + 2 else [Turn(0, Request((5,) * length), 0)], NOTHING)
+        runners[0].step(
+            [prompt(0, length)] if length > PICTURE + 2 else [ScheduledRow(0, Request((5,) * length), 0)], NOTHING
+        )
     ran = {
         done.shapes["input_ids"] for done in engines._parts["llm"]._engines[0].log if done.profile.label() == "prefill"
     }

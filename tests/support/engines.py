@@ -16,7 +16,7 @@ from ditto.network.calls import load_calls
 from ditto.network.dims import evaluate
 from ditto.reference import Constants, run
 from ditto.runtime.execution import Execution, Parts
-from ditto.runtime.kernels import Kernels
+from ditto.runtime.runtime_cache import RuntimeCache
 from ditto.runtime.weights import bound_weights, network_of, weights_of
 from tests.support.parts import in_shared_blocks
 
@@ -98,7 +98,7 @@ class CpuContext:
 
 
 class Late:
-    """Stands in for `ditto.runtime.aside.Aside`: work is done as late as it may be, with what it was told at first."""
+    """Stands in for `SideStream`: work is done as late as it may be, with what it was told at first."""
 
     def __init__(self, device: torch.device) -> None:
         del device
@@ -146,7 +146,7 @@ class CpuEngines:
             engines = [CpuEngine(part, constants, component.profiles) for part in networks]
             inputs = {key: Spec.parse(text) for key, text in component.inputs.items()}
             calls = load_calls(self.tree.checked(name, "calls.json"))
-            self._parts[name] = Parts(engines, calls, inputs, component.profiles, Kernels(None))  # type: ignore[arg-type]
+            self._parts[name] = Parts(engines, calls, inputs, component.profiles, RuntimeCache(None))  # type: ignore[arg-type]
         return self._parts[name]
 
 

@@ -26,7 +26,7 @@ from ditto import EngineTree, LlavaModel, LlmBuilder
 from ditto.errors import DittoError
 from ditto.reference import RELATIVE_ERROR, relative_error
 from ditto.runtime import Session, generate, open_session
-from ditto.runtime.session import Turn
+from ditto.runtime.session import ScheduledRow
 from ditto.runtime.weights import network_of, weights_of
 from ditto.targets.tensorrt.target import NativeTarget
 from ditto.verify.inputs import Prompts
@@ -284,10 +284,10 @@ def watched(session: Session) -> Iterator[dict[int, list[Tensor]]]:
         runner = start(batch)
         step = runner.step
 
-        def record(turns: Sequence[Turn], chosen: Tensor) -> Tensor:
-            logits = step(turns, chosen)
-            for turn, row in zip(turns, logits, strict=True):
-                seen[id(turn.request)].append(row.clone())
+        def record(scheduled: Sequence[ScheduledRow], sampled: Tensor) -> Tensor:
+            logits = step(scheduled, sampled)
+            for each, row in zip(scheduled, logits, strict=True):
+                seen[id(each.request)].append(row.clone())
             return logits
 
         runner.step = record

@@ -11,7 +11,7 @@ from attrs import evolve
 
 from ditto.network import Spec, symbol
 from ditto.network.calls import Call, Calls
-from ditto.runtime.between import ALIGNMENT, Between, aligned
+from ditto.runtime.activation_arena import ALIGNMENT, ActivationArena, aligned
 
 BATCH, LENGTH = symbol("batch"), symbol("length")
 STATE, MASK = Spec((BATCH, LENGTH, 48), torch.float16), Spec((BATCH, 1, LENGTH), torch.bool)
@@ -42,13 +42,13 @@ def chain(blocks):
 @pytest.mark.parametrize("blocks", [1, 2, 5, 80])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_a_chain_needs_two_places_of_a_kind(blocks, sizes):
-    _, end = Between(chain(blocks)).laid_out(sizes)
+    _, end = ActivationArena(chain(blocks)).laid_out(sizes)
     tokens = sizes["batch"] * sizes["length"]
     assert end == 2 * aligned(tokens * 48 * 2) + aligned(tokens)
 
 
 def test_a_tensor_has_the_shape_that_sizes_give_it():
-    places, _ = Between(chain(3)).laid_out({"batch": 3, "length": 5})
+    places, _ = ActivationArena(chain(3)).laid_out({"batch": 3, "length": 5})
     assert {name: shape for name, (_, shape) in places.items()} == {
         "mask": (3, 1, 5),
         **{f"state {index}": (3, 5, 48) for index in range(4)},
@@ -58,7 +58,7 @@ def test_a_tensor_has_the_shape_that_sizes_give_it():
 def test_what_nobody_reads_gives_its_place_back_at_once():
     names = ("a", "unread", "b")
     calls = calls_of(["x", "a", "unread"], ["a", "b"], ["b", "y"], between=dict.fromkeys(names, STATE))
-    assert Between(calls).laid_out(SIZES[1])[1] == 2 * aligned(3 * 5 * 96)
+    assert ActivationArena(calls).laid_out(SIZES[1])[1] == 2 * aligned(3 * 5 * 96)
 
 
 def drawn(seed):
@@ -83,7 +83,7 @@ def test_no_place_is_used_again_while_its_tensor_is_to_be_read(seed):
         name: [index for index, call in enumerate(calls.calls) if name in call.tensors.values()]
         for name in calls.between
     }
-    between = Between(calls)
+    between = ActivationArena(calls)
     for sizes in SIZES:
         places, end = between.laid_out(sizes)
         assert set(places) == set(calls.between)
@@ -99,7 +99,7 @@ def test_no_place_is_used_again_while_its_tensor_is_to_be_read(seed):
 
 
 def test_nothing_is_handed_on_by_a_single_call():
-    assert Between(calls_of(["x", "y"], between={})).laid_out({"batch": 4}) == ({}, 0)
+    assert ActivationArena(calls_of(["x", "y"], between={})).laid_out({"batch": 4}) == ({}, 0)
 
 
 def beside(calls, numbers):
@@ -115,7 +115,7 @@ def test_what_is_read_beside_others_stays_until_the_next_of_its_kind_has_begun()
     between = dict.fromkeys(["a", "b", "c", "d", "keys 1", "keys 2", "keys 3"], STATE)
     calls = calls_of(["x", "a"], *blocks, between=between)
     one_by_one, overlapping = (
-        {name: offset for name, (offset, _) in Between(each).laid_out(SIZES[1])[0].items()}
+        {name: offset for name, (offset, _) in ActivationArena(each).laid_out(SIZES[1])[0].items()}
         for each in (calls, beside(calls, {2, 4, 6}))
     )
     assert len({one_by_one[f"keys {number}"] for number in (1, 2, 3)} | {one_by_one["c"]}) < 4
@@ -129,7 +129,7 @@ def test_no_place_is_used_again_while_it_may_be_read_beside(seed):
     calls = drawn(seed)
     numbers = {number for number in range(len(calls.calls)) if random.Random(seed + number).random() < 0.4}
     ends = {number: min([other for other in numbers if other > number], default=99) for number in numbers}
-    places, _ = Between(beside(calls, numbers)).laid_out(SIZES[1])
+    places, _ = ActivationArena(beside(calls, numbers)).laid_out(SIZES[1])
     uses = {
         name: [index for index, call in enumerate(calls.calls) if name in call.tensors.values()]
         for name in calls.between

@@ -15,7 +15,7 @@ _BUFFER_BYTES = 64 << 20
 _BUFFERS = 3
 
 
-class Upload:
+class StagedCopier:
     """Copies tensors to a GPU, in order with torch's current stream.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ditto.runtime.kernels import Kernels
+from ditto.runtime.runtime_cache import RuntimeCache
 
 
 class Cache:
@@ -30,7 +30,7 @@ class Cache:
 
 def kernels_with(cache, path):
     """Kernels of which an engine's configuration has been given."""
-    made = Kernels(path)
+    made = RuntimeCache(path)
     made.give(cache)
     return made
 
@@ -91,7 +91,7 @@ def test_they_are_kept_when_a_shape_is_new(tmp_path):
 
 
 def test_before_any_engine_there_is_nothing_to_keep(tmp_path):
-    Kernels(tmp_path / "engine.bin").save()
+    RuntimeCache(tmp_path / "engine.bin").save()
     assert not list(tmp_path.iterdir())
 
 

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ditto.runtime.between import aligned
+from ditto.runtime.activation_arena import aligned
 from ditto.runtime.execution import Execution
-from ditto.runtime.graphs import Repeated
+from ditto.runtime.graphs import GraphedCallable
 
 
-class FixedCall:
+class StaticCall:
     """An engine on shapes that stay, in memory that stays; from its third use CUDA graphs, one for each stage of the
     execution: the GPU begins with the first while the host launches the next.
 
@@ -25,7 +25,7 @@ class FixedCall:
     def __init__(self, execution: Execution, bound: Mapping[str, Tensor]) -> None:
         self.bound = bound
         execution.bind(bound)
-        self._stages = [Repeated(stage, plain_times=2) for stage in execution.stages]
+        self._stages = [GraphedCallable(stage, plain_times=2) for stage in execution.stages]
 
     def __call__(self, given: Mapping[str, Tensor]) -> None:
         """Run on what is given, each of it an input or the beginning of one."""
@@ -40,7 +40,7 @@ class FixedCall:
         return all(stage.is_recorded for stage in self._stages)
 
 
-class PromptsCall:
+class StaticPrefill:
     """The LLM's engine for prompts of one number and length, into the same rows of a cache.
 
     Args:
@@ -61,7 +61,7 @@ class PromptsCall:
             "last_token_ids": self._sent[self._places :],
             "write_indices": torch.zeros(count, dtype=torch.int32, device=device),
         }
-        self._call = FixedCall(execution, {**own, **bound})
+        self._call = StaticCall(execution, {**own, **bound})
 
     @property
     def is_recorded(self) -> bool:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from ditto.runtime.aside import Aside
+from ditto.runtime.side_stream import SideStream
 
 
 class Streams:
@@ -57,7 +57,7 @@ def streams(monkeypatch):
 
 
 def test_the_next_of_its_kind_begins_before_anybody_waits(streams):
-    aside = Aside(torch.device("cpu"))
+    aside = SideStream(torch.device("cpu"))
     for number in (1, 2):
         streams.work(f"block {number}")()
         aside.run(streams.work(f"caches {number}"))
@@ -75,7 +75,7 @@ def test_the_next_of_its_kind_begins_before_anybody_waits(streams):
 
 
 def test_work_is_waited_for_once(streams):
-    aside = Aside(torch.device("cpu"))
+    aside = SideStream(torch.device("cpu"))
     aside.join()
     aside.run(streams.work("caches"))
     aside.join()

@@ -14,7 +14,7 @@ from typing import Any
 from loguru import logger
 
 
-class Kernels:
+class RuntimeCache:
     """The kernels of a component's engines on one kind of GPU: what is compiled for one of them, those like it have.
 
     Args:

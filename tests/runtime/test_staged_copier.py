@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ditto.runtime import upload
-from ditto.runtime.upload import Upload
+from ditto.runtime import staged_copier
+from ditto.runtime.staged_copier import StagedCopier
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU to copy to")
 
@@ -14,8 +14,8 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 @pytest.mark.parametrize("shape", [(), (0, 3), (5,), (100, 64), (1025, 7)])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.int32])
 def test_numbers_arrive(monkeypatch, shape, dtype):
-    monkeypatch.setattr(upload, "_BUFFER_BYTES", 1000)  # most take several buffers
-    copy = Upload(torch.device("cuda"))
+    monkeypatch.setattr(staged_copier, "_BUFFER_BYTES", 1000)  # most take several buffers
+    copy = StagedCopier(torch.device("cuda"))
     tensors = [torch.randn(shape).mul(50).to(dtype) for _ in range(5)]
     kept = [tensor.clone() for tensor in tensors]
     made = [copy(tensor) for tensor in tensors]
@@ -26,4 +26,4 @@ def test_numbers_arrive(monkeypatch, shape, dtype):
 
 def test_a_transposed_tensor_arrives_in_its_own_order():
     tensor = torch.arange(6.0).reshape(2, 3).T
-    assert torch.equal(Upload(torch.device("cuda"))(tensor).cpu(), tensor)
+    assert torch.equal(StagedCopier(torch.device("cuda"))(tensor).cpu(), tensor)

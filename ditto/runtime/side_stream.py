@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 
-class Aside:
+class SideStream:
     """A stream beside torch's current one. In a CUDA graph it becomes a branch.
 
     Args:

@@ -19,7 +19,7 @@ def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-class Between:
+class ActivationArena:
     """Places for what calls hand on. A tensor's place is free again once its last reader has run, so that the blocks of
     a transformer, however many, need two of a kind. What runs beside others has run when the next of its kind has
     begun."""

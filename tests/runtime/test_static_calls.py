@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ditto.runtime.fixed import FixedCall
+from ditto.runtime.static_calls import StaticCall
 
 
 class _Doubling:
@@ -23,7 +23,7 @@ class _Doubling:
 
 def test_what_a_fixed_call_is_given_fills_the_beginning_of_memory_that_stays():
     bound = {"x": torch.zeros(3, 2), "y": torch.zeros(3, 2)}
-    call = FixedCall(_Doubling(), bound)
+    call = StaticCall(_Doubling(), bound)
     call({"x": torch.ones(3, 2)})
     call({"x": torch.full((2, 2), 5.0)})
     assert call.bound["y"] is bound["y"]
