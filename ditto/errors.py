@@ -1,21 +1,21 @@
-"""Everything Ditto raises on purpose.
+"""The exceptions that Ditto raises on purpose.
 
-    DittoError                     cause, where, remedy; `exit_code` of the command line
-    ├── ConfigError            2   a setting, an argument or a seed-style configuration that cannot be honoured
-    ├── CheckpointError        2   a checkpoint folder that is missing, incomplete or inconsistent
-    ├── PromptError            2   a prompt or a picture that the engines cannot take
-    ├── OutputError            2   an output folder that cannot be written
+    DittoError                     cause, where, remedy, and `exit_code` for the command line
+    ├── ConfigError            2   an unsupported or invalid setting, argument or configuration object
+    ├── CheckpointError        2   a checkpoint directory that is missing, incomplete or inconsistent
+    ├── PromptError            2   a prompt or an image that the engines cannot process
+    ├── OutputError            2   an output directory that cannot be written
     ├── TreeError              2   an engine tree that is missing, incomplete or changed since it was built
-    ├── MissingLibraryError    2   a library this machine lacks, with the pip line that brings it
+    ├── MissingLibraryError    2   a library missing on this machine, with the pip command that installs it
     ├── DeviceError            2   a GPU that is missing, does not fit the tree, or has too little memory
-    ├── RoomError              2   more disk or memory than this machine has to give
-    ├── ModelError             1   the model does something that Ditto cannot turn into an engine
+    ├── RoomError              2   not enough disk space or memory for a build
+    ├── ModelError             1   the model uses something that Ditto cannot turn into an engine
     │   ├── UnsupportedOperator
     │   └── UnsupportedFact
-    ├── ShapeError             1   shapes or dtypes that do not fit together while a network is described
-    └── BuildError             1   TensorRT refused the network or the build, or the process that compiled was killed
+    ├── ShapeError             1   incompatible shapes or dtypes while a network is built
+    └── BuildError             1   TensorRT rejected the network, the build failed, or its process was killed
 
-Exit code 2 is for what the caller can put right on the command line, 1 for a failure while working.
+Exit code 2 means that the caller can correct the command; 1 means that the work itself failed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing_extensions import override
 
 @frozen
 class Place:
-    """Where in the user's model something happened: the module's path and the line of its own source."""
+    """Location in the user's model: the module's path and a line of its source file."""
 
     module: str = ""
     source: str = ""
@@ -43,7 +43,13 @@ class Place:
 
 
 class DittoError(Exception):
-    """What went wrong (`cause`), where in the user's model or files (`where`), and what to do (`remedy`)."""
+    """Base class of Ditto's errors.
+
+    Args:
+        cause: what went wrong.
+        where: place in the user's model or files.
+        remedy: what to do about it.
+    """
 
     exit_code = 1
 
@@ -64,25 +70,25 @@ class DittoError(Exception):
 
 
 class ConfigError(DittoError):
-    """A setting, an argument or a configuration object that cannot be honoured."""
+    """An unsupported or invalid setting, argument or configuration object."""
 
     exit_code = 2
 
 
 class CheckpointError(DittoError):
-    """A checkpoint folder that is missing, incomplete or inconsistent."""
+    """A checkpoint directory that is missing, incomplete or inconsistent."""
 
     exit_code = 2
 
 
 class PromptError(DittoError):
-    """A prompt or a picture that the engines cannot take."""
+    """A prompt or an image that the engines cannot process."""
 
     exit_code = 2
 
 
 class OutputError(DittoError):
-    """An output folder that cannot be written."""
+    """An output directory that cannot be written."""
 
     exit_code = 2
 
@@ -94,7 +100,7 @@ class TreeError(DittoError):
 
 
 class MissingLibraryError(DittoError):
-    """A library that this machine lacks."""
+    """A library that is not installed on this machine."""
 
     exit_code = 2
 
@@ -106,21 +112,21 @@ class DeviceError(DittoError):
 
 
 class RoomError(DittoError):
-    """A build that needs more disk or memory than this machine has to give."""
+    """A build that needs more disk space or memory than this machine has."""
 
     exit_code = 2
 
 
 class ModelError(DittoError):
-    """The model does something that Ditto cannot turn into an engine."""
+    """A model that uses something that Ditto cannot turn into an engine."""
 
 
 class UnsupportedOperator(ModelError):
-    """The model uses operators that no lowering knows.
+    """A model that uses operators without a lowering.
 
     Args:
-        uses: the operators, and for each the places that use it.
-        known: operators that have a lowering.
+        uses: for each unsupported operator, the places in the model that use it.
+        known: names of the operators that have a lowering.
     """
 
     def __init__(self, uses: Mapping[str, Sequence[Place]], known: Collection[str]) -> None:
@@ -136,20 +142,23 @@ class UnsupportedOperator(ModelError):
 
 
 class UnsupportedFact(ModelError):
-    """A fact of the model (mask, window, soft-cap, activation mode) that the target cannot honour."""
+    """A model with a feature that the target does not support.
+
+    Such features are masks, windows, soft-caps and activation modes.
+    """
 
 
 class ShapeError(DittoError):
-    """Shapes or dtypes that do not fit together while a network is described."""
+    """Incompatible shapes or dtypes, found while a network is built."""
 
 
 class BuildError(DittoError):
-    """TensorRT refused the network or the build, or the process that compiled was killed."""
+    """TensorRT rejected the network, the build failed, or its process was killed."""
 
 
 @contextmanager
 def at(where: Place | str | None) -> Generator[None]:
-    """Give errors raised inside, that do not know their place yet, this one."""
+    """Set `where` on a Ditto error that is raised in the block and has no place yet."""
     try:
         yield
     except DittoError as error:
