@@ -1,7 +1,7 @@
-"""The functional door: the same builders, filled by two functions.
+"""Functional interface to the builders: one function per kind of engine.
 
 The environment variable `DITTO_TARGET` names the default target of these two functions (`trtllm`, `tensorrt`,
-`tensorrt-rtx`, `auto`); the builders themselves look at no environment variable.
+`tensorrt-rtx`, `auto`). The builders themselves read no environment variables.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ def build_llm_engine(
     target: str | None = None,
     trt_config: TensorRTConfig | None = None,
 ) -> EngineTree:
-    """Build the engine of a language model in memory.
+    """Build an engine from a language model in memory.
 
     Args:
-        model: a causal language model (`model.language_model` of a LLaVA in transformers 4.51), a whole
+        model: a causal language model (`model.language_model` of a LLaVA in transformers 4.51), a complete
             vision-language model, or a bare decoder (`model.model.language_model` in transformers 5) with `lm_head`.
-        output_dir: gets config.json and rank0.engine.
+        output_dir: directory for config.json and rank0.engine.
         lm_head: the output embedding of a bare decoder.
-        max_batch_size, max_input_len, max_seq_len, max_num_tokens: limits; those left out follow from the model.
-        max_prompt_embedding_table_size: rows of image features over the whole batch; 0 for a model without pictures.
-        target: `trtllm`, `tensorrt`, `tensorrt-rtx` or `auto`; None for what `DITTO_TARGET` says, else `auto`.
+        max_batch_size, max_input_len, max_seq_len, max_num_tokens: limits; omitted ones follow from the model.
+        max_prompt_embedding_table_size: image tokens over the whole batch; 0 for a model without images.
+        target: `trtllm`, `tensorrt`, `tensorrt-rtx` or `auto`; None for the value of `DITTO_TARGET`, else `auto`.
         trt_config: TensorRT's own settings.
     Raises:
         DittoError: it failed; `output_dir` is as it was.
@@ -72,15 +72,15 @@ def build_multimodal_engine(
     target: str | None = None,
     trt_config: TensorRTConfig | None = None,
 ) -> EngineTree:
-    """Build the engine of a vision tower and projector in memory.
+    """Build an engine from a vision tower and projector in memory.
 
     Args:
-        model: its forward takes the inputs by position and returns one tensor or a tuple.
-        output_dir: gets config.json and model.engine.
-        max_batch_size: pictures per call; the first axis of each input goes up to it.
-        input_specs, input_names: of the forward's arguments, in order.
-        output_names: of what it returns.
-        model_type: Hugging Face's name of the family, as TensorRT-LLM's multimodal runner wants it.
+        model: a module whose forward has positional inputs and returns one tensor or a tuple.
+        output_dir: directory for config.json and model.engine.
+        max_batch_size: images per call; the maximum of the first axis of each input.
+        input_specs, input_names: types and names of the forward's arguments, in order.
+        output_names: names of the returned tensors, in order.
+        model_type: Hugging Face's name of the model family, which TensorRT-LLM's multimodal runner reads.
         target: as in `build_llm_engine`.
         trt_config: TensorRT's own settings.
     Raises:
