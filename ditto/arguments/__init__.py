@@ -1,4 +1,4 @@
-"""What may vary at run time."""
+"""Types of engine inputs whose sizes vary at run time."""
 
 from ditto.arguments.dynamic_dimension import DynamicDimension
 from ditto.arguments.tensor_type_hint import TensorTypeHint

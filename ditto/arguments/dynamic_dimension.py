@@ -9,15 +9,15 @@ from ditto.errors import ConfigError
 
 @frozen
 class DynamicDimension:
-    """A named dimension with the smallest, the tuned-for and the largest size that an engine accepts.
+    """A named dimension with its minimum, typical and maximum size.
 
     Args:
-        name: a Python identifier; two dimensions of the same name always have the same size.
-        min: at least 1.
-        opt: the size that TensorRT tunes for, between `min` and `max`.
+        name: a Python identifier; dimensions with the same name always have the same size.
+        min: the smallest size, at least 1.
+        opt: the typical size, which TensorRT tunes for, between `min` and `max`.
         max: the largest size.
     Raises:
-        ConfigError: the name is no identifier, or not 1 <= min <= opt <= max.
+        ConfigError: the name is not an identifier, or 1 <= min <= opt <= max does not hold.
     """
 
     name: str
@@ -39,5 +39,5 @@ class DynamicDimension:
 
     @staticmethod
     def up_to(name: str, maximum: int) -> DynamicDimension:
-        """A dimension of 1 to `maximum`, tuned for half of it, rounded up."""
+        """A dimension from 1 to `maximum`, tuned for half the maximum, rounded up."""
         return DynamicDimension(name, 1, (maximum + 1) // 2, maximum)

@@ -1,4 +1,4 @@
-"""The type of an engine's input: shape with dynamic dimensions, and dtype."""
+"""Type of an engine input: a shape that may have dynamic dimensions, and a dtype."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def _is_dtype(dtype: object) -> bool:
 
 @frozen
 class TensorTypeHint:
-    """Shape and dtype of an input.
+    """Shape and dtype of an engine input.
 
     Args:
         shape: sizes, each a positive number or a `DynamicDimension`.
         dtype: a torch dtype.
     Raises:
-        ConfigError: a size is neither, or the dtype is no torch dtype.
+        ConfigError: a size is neither of these, or the dtype is not a torch dtype.
     """
 
     shape: tuple[int | DynamicDimension, ...] = field(converter=_as_tuple)
@@ -53,6 +53,8 @@ class TensorTypeHint:
         return {axis: size for axis, size in enumerate(self.shape) if isinstance(size, DynamicDimension)}
 
     def sample_shape(self) -> tuple[int, ...]:
-        """A shape to trace with: dynamic sizes are at least 2, because torch.export takes a size of 1 for a constant,
-        even where only 1 is allowed."""
+        """A shape for tracing, in which dynamic sizes are at least 2.
+
+        This holds even where only 1 is allowed, because torch.export treats a size of 1 as a constant.
+        """
         return tuple(max(2, size.min) if isinstance(size, DynamicDimension) else size for size in self.shape)
