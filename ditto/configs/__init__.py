@@ -1,4 +1,4 @@
-"""Settings as plain frozen values."""
+"""Build settings, as frozen attrs classes."""
 
 from ditto.configs.limits import Limits
 from ditto.configs.target_names import AUTO, TARGETS

@@ -1,4 +1,4 @@
-"""How much an LLM engine takes at once."""
+"""Size limits of an LLM engine."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from ditto.errors import ConfigError
 
 @frozen(kw_only=True)
 class Limits:
-    """Limits of an LLM engine.
+    """Maximum sizes that an LLM engine accepts.
 
     Args:
         max_batch_size: sequences per call.
-        max_input_len: tokens of one prompt, pictures included.
-        max_seq_len: tokens of one sequence, prompt and answer together: what the KV cache must hold.
-        max_num_tokens: tokens per call over the whole batch, padding removed (packed targets only).
+        max_input_len: tokens of one prompt, image tokens included.
+        max_seq_len: tokens of one sequence, prompt and answer together: the capacity of the KV cache.
+        max_num_tokens: tokens per call over the whole batch, without padding (packed targets only).
         max_prompt_embedding_table_size: rows of the prompt embedding table over the whole batch; 0 for none.
-        opt_input_len: tokens of a usual prompt, for which engines may be tuned; 0 for none in particular.
+        opt_input_len: typical prompt length in tokens, for which engines may be tuned; 0 for none in particular.
     Raises:
-        ConfigError: a limit below 1 (the table: below 0), a prompt limit that leaves no room for an answer, or a usual
-            prompt beyond it.
+        ConfigError: a limit is below 1 (the table: below 0), the prompt limit leaves no room for an answer, or the
+            typical prompt length exceeds the prompt limit.
     """
 
     max_batch_size: int

@@ -1,4 +1,4 @@
-"""The names of targets, for those who only offer a choice."""
+"""Names of the targets, without importing the targets themselves."""
 
 TARGETS = ("trtllm", "tensorrt", "tensorrt-rtx")
 AUTO = "auto"

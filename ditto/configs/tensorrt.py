@@ -1,4 +1,4 @@
-"""Settings of TensorRT's network and builder, under the names that TensorRT uses."""
+"""Settings of TensorRT's network and builder, under TensorRT's own names."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class TensorRTNetworkCreationFlags:
     """Flags of `Builder.create_network`.
 
     Args:
-        strongly_typed: keep every tensor in the dtype that the network states. With `False` TensorRT may lower
-            precision where the builder's flags allow; libraries without weak typing (TensorRT-RTX, TensorRT 11) get
-            the same precision stated explicitly instead.
+        strongly_typed: keep every tensor in the dtype that the network declares. With `False`, TensorRT may lower
+            precision where the builder's flags allow it; for libraries without weak typing (TensorRT-RTX,
+            TensorRT 11) the network declares the same precision explicitly instead.
     """
 
     strongly_typed: bool = True
@@ -26,13 +26,13 @@ class TensorRTBuilderConfig:
 
     Args:
         fp16, bf16: let TensorRT compute in half precision (weakly typed networks only; at most one of them).
-        tf32: let TensorRT round float32 matrix products to TF32, as TensorRT does by default. Off here: an engine
-            built in float32 computes in float32.
+        tf32: let TensorRT round the inputs of float32 matrix multiplications to TF32, which is TensorRT's default.
+            Off here, so that a float32 engine computes in float32.
         builder_optimization_level: 0 (fastest build) to 5, or None for TensorRT's own default.
-        max_aux_streams: None for TensorRT's own default.
-        workspace_bytes: limit of scratch memory, or None for TensorRT's own default.
+        max_aux_streams: maximum number of auxiliary streams, or None for TensorRT's own default.
+        workspace_bytes: limit of workspace memory in bytes, or None for TensorRT's own default.
     Raises:
-        ConfigError: a value out of its range, or both fp16 and bf16.
+        ConfigError: a value is out of range, or both fp16 and bf16 are set.
     """
 
     fp16: bool = False
@@ -56,10 +56,10 @@ class TensorRTBuilderConfig:
 
 @frozen(kw_only=True)
 class TensorRTConfig:
-    """Everything that is TensorRT's own choice rather than the model's.
+    """TensorRT settings that do not follow from the model.
 
     Raises:
-        ConfigError: precision flags on a strongly typed network, where TensorRT ignores or refuses them.
+        ConfigError: fp16 or bf16 is set on a strongly typed network, where TensorRT ignores or rejects it.
     """
 
     network_creation_flags: TensorRTNetworkCreationFlags = Factory(TensorRTNetworkCreationFlags)

@@ -1,4 +1,4 @@
-"""Choices of a TensorRT-LLM engine that do not follow from the model."""
+"""TensorRT-LLM settings that do not follow from the model."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from ditto.errors import ConfigError
 
 @frozen(kw_only=True)
 class TrtllmConfig:
-    """What the `trtllm` target may be told.
+    """Settings of the `trtllm` target.
 
     Args:
-        version: of TensorRT-LLM, which must be that of the environment that compiles and runs the tree.
-        tokens_per_block: of the paged KV cache.
-        gemm_plugin: matrix products by TensorRT-LLM's Gemm plugin instead of TensorRT's own layer.
-        use_paged_context_fmha: context attention reads the paged cache, which KV reuse and chunked context need.
+        version: TensorRT-LLM version of the environment that compiles and runs the tree.
+        tokens_per_block: block size of the paged KV cache, a power of two.
+        gemm_plugin: compute matrix multiplications with TensorRT-LLM's Gemm plugin instead of TensorRT's own layer.
+        use_paged_context_fmha: let context attention read the paged KV cache; required by KV reuse and chunked context.
     Raises:
-        ConfigError: a block of a size that the attention plugin does not know.
+        ConfigError: the attention plugin does not support this block size.
     """
 
     version: str = "0.19.0"
