@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from attrs import Factory, asdict, frozen
+from cattrs.errors import BaseValidationError
 
 from ditto.errors import TreeError
 from ditto.files import read_json
+from ditto.strict import faults_of, strict_converter
 
 
 @frozen(kw_only=True)
@@ -236,8 +238,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     return data
 
 
-# The limits that sessions read: at least so much, by the part of config.json that states them.
-_LIMITS = {
+# Numbers that are read of it: at least so much, by the part of config.json that states them.
+_LEAST = {
     "builder_config": {"max_batch_size": 1},
     "build_config": {
         "max_batch_size": 1,
@@ -245,21 +247,44 @@ _LIMITS = {
         "max_seq_len": 1,
         "max_prompt_embedding_table_size": 0,
     },
+    "pretrained_config": dict.fromkeys(
+        (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_size",
+        ),
+        1,
+    ),
 }
+_CONVERTER = strict_converter(known_keys_only=False)
 
 
 def _fault(data: Any) -> str:
     """What is wrong with the content of a config.json, empty if nothing is."""
     if not isinstance(data, dict):
         return "it is not a JSON object"
-    part = next((name for name in _LIMITS if name in data), None)
-    if part is None:
-        return f"it has none of {', '.join(_LIMITS)}"
-    for name in {part, "pretrained_config"} & set(data):
-        if not isinstance(data[name], dict):
-            return f"{name} is not an object"
-    for name, least in _LIMITS[part].items():
-        value = data[part].get(name)
-        if type(value) is not int or not least <= value < 2**31:
-            return f"{name} is {value!r}, not a number of at least {least}"
-    return ""
+    wanted = ["builder_config"] if "builder_config" in data else ["build_config", "pretrained_config"]
+    for part in wanted:
+        if not isinstance(data.get(part), dict):
+            return f"it has no object {part}"
+        for name, least in _LEAST[part].items():
+            value = data[part].get(name)
+            if type(value) is not int or not least <= value < 2**31:
+                return f"{name} is not a number of at least {least}"
+    return "" if "builder_config" in wanted else _model_fault(data["pretrained_config"])
+
+
+def _model_fault(data: dict[str, Any]) -> str:
+    try:
+        model = _CONVERTER.structure({"runtime_defaults": None, **data}, PretrainedConfig)
+    except BaseValidationError as error:
+        return faults_of(error)
+    if model.dtype not in ("float32", "float16", "bfloat16"):
+        return f"dtype {model.dtype!r} is not one that engines compute in"
+    windows = (model.runtime_defaults or {}).get("max_attention_window") or [1]
+    if not isinstance(windows, list) or not all(type(size) is int and size > 0 for size in windows):
+        return "max_attention_window is not a list of sizes"
+    return "" if "runtime_defaults" in data else "runtime_defaults is missing"

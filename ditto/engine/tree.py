@@ -77,6 +77,7 @@ class EngineTree:
                 if record is None or not record.bytes:
                     raise TreeError(f"{part.folder}/{name} is empty", where=str(root), remedy="build the tree again")
         tree.check(name for name, record in manifest.files.items() if record.bytes <= PIECE_BYTES)
+        _ = tree.processor_folder  # it may be a link that leads out
         return tree
 
     def component(self, name: str) -> Component:
