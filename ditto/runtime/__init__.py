@@ -1,4 +1,4 @@
-"""Running engine trees."""
+"""Sessions that run engine trees."""
 
 from ditto.runtime.generate import Answer, Batch, SequenceState, generate
 from ditto.runtime.opening import open_session

@@ -1,4 +1,4 @@
-"""Where calls of an engine's parts put what they hand on."""
+"""Memory plan for the intermediate tensors of a partitioned engine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ditto.network import Spec
 from ditto.network.calls import Calls
 from ditto.network.dims import evaluate
 
-# Of addresses, as CUDA's own allocator gives them.
+# Alignment of addresses in bytes, the same as in CUDA's own allocator.
 ALIGNMENT = 256
 
 
@@ -20,9 +20,11 @@ def aligned(size: int) -> int:
 
 
 class ActivationArena:
-    """Places for what calls hand on. A tensor's place is free again once its last reader has run, so that the blocks of
-    a transformer, however many, need two of a kind. What runs beside others has run when the next of its kind has
-    begun."""
+    """Memory plan for tensors that one call writes and later calls read.
+
+    Memory of a tensor is reused after its last reader has run: the blocks of a transformer, however many, need two
+    buffers for each spec. A call on the side stream has run once the next call on the side stream has begun.
+    """
 
     def __init__(self, calls: Calls) -> None:
         ends = _ends(calls)
@@ -30,17 +32,17 @@ class ActivationArena:
         for number, call in enumerate(calls.calls):
             for name in call.tensors.values():
                 last[name] = max(last.get(name, 0), ends[number])
-        made: dict[str, None] = {}  # in order: places are the same in every process
+        produced: dict[str, None] = {}  # ordered: the plan is the same in every process
         free: dict[Spec, list[int]] = defaultdict(list)
         self._specs: list[Spec] = []
         self._place: dict[str, int] = {}
         for number, call in enumerate(calls.calls):
             names = [name for name in call.tensors.values() if name in calls.between]
             for name in dict.fromkeys(names):
-                if name not in made:
-                    made[name] = None
+                if name not in produced:
+                    produced[name] = None
                     self._place[name] = self._taken(calls.between[name], free)
-            for name in made:
+            for name in produced:
                 if last[name] == number:
                     free[calls.between[name]].append(self._place[name])
 
@@ -51,7 +53,7 @@ class ActivationArena:
         return len(self._specs) - 1
 
     def laid_out(self, sizes: Mapping[str, int]) -> tuple[dict[str, tuple[int, tuple[int, ...]]], int]:
-        """Offset in bytes and shape of each tensor, and the bytes of all places, for sizes of named dimensions."""
+        """Offset in bytes and shape of each tensor, and total bytes, for sizes of named dimensions."""
         offsets: list[int] = []
         shapes: list[tuple[int, ...]] = []
         end = 0
@@ -63,7 +65,7 @@ class ActivationArena:
 
 
 def _ends(calls: Calls) -> list[int]:
-    """For each call, the number of the one after which it has surely run."""
+    """Index of the call after which each call is guaranteed to have run."""
     ends = list(range(len(calls.calls)))
     beside = [number for number, call in enumerate(calls.calls) if call.beside]
     for number, following in itertools.pairwise([*beside, len(ends)]):

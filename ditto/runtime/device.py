@@ -1,4 +1,4 @@
-"""Whether this machine can run a tree's engines, and why not."""
+"""Checks that this machine can run the engines of a tree."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ditto.bindings import Library, TensorRT, load_native
 from ditto.engine import EngineTree
 from ditto.errors import DeviceError
 
-# TensorRT's oldest GPUs: Turing.
+# The oldest GPU generation that TensorRT supports: Turing.
 _LEAST_CAPABILITY = (7, 5)
 
 
@@ -18,7 +18,7 @@ def this_gpu() -> torch.device:
     """The GPU that torch uses.
 
     Raises:
-        DeviceError: there is none, or this torch cannot use it, or TensorRT cannot.
+        DeviceError: there is no GPU, or torch or TensorRT cannot use it.
     """
     if torch.version.cuda is None:
         raise DeviceError(
@@ -40,7 +40,7 @@ def check_capability(capability: tuple[int, int], name: str) -> None:
     """Check that TensorRT supports a GPU's generation.
 
     Raises:
-        DeviceError: it is too old.
+        DeviceError: the GPU is too old.
     """
     if capability < _LEAST_CAPABILITY:
         found, least = (".".join(map(str, numbers)) for numbers in (capability, _LEAST_CAPABILITY))
@@ -51,10 +51,10 @@ def check_capability(capability: tuple[int, int], name: str) -> None:
 
 
 def library_for(tree: EngineTree) -> TensorRT:
-    """The library that built a tree's engines: only the same version loads them.
+    """The TensorRT library that built the engines of a tree; only the same version loads them.
 
     Raises:
-        DeviceError: the engines are not compiled, need TensorRT-LLM, or are of another version.
+        DeviceError: the engines are not compiled, need TensorRT-LLM, or were built by another version.
         MissingLibraryError: the library is not installed.
     """
     manifest = tree.manifest

@@ -1,4 +1,4 @@
-"""A compiled engine on the GPU: read from its file, run in torch's current stream."""
+"""A compiled engine on the GPU, loaded from its file and run in torch's current stream."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Engine:
 
     Args:
         trt: the library that built it.
-        path: of the file; mapped, so that TensorRT reads it from the page cache without a copy.
-        kernels: what TensorRT-RTX compiles for it and its like.
+        path: the engine file; memory-mapped, so that TensorRT reads it from the page cache without a copy.
+        kernels: cache of the kernels that TensorRT-RTX compiles for the engines of the component.
     Raises:
-        DeviceError: TensorRT does not load it here; the message is TensorRT's.
+        DeviceError: TensorRT cannot load the engine here; the message is TensorRT's.
     """
 
     def __init__(self, trt: TensorRT, path: Path, kernels: RuntimeCache) -> None:
@@ -43,26 +43,26 @@ class Engine:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of its inputs, in the engine's order."""
+        """Input names, in the engine's order."""
         mode = self._trt.module.TensorIOMode.INPUT
         names = (self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors))
         return tuple(name for name in names if self._engine.get_tensor_mode(name) == mode)
 
     @property
     def scratch_bytes(self) -> int:
-        """Memory that the largest of its profiles works in."""
+        """Device memory in bytes that the largest profile needs for execution."""
         return int(self._engine.device_memory_size_v2)
 
     def context(self, profile: int, scratch: Tensor, eager: bool) -> Context:
-        """A way to run the engine.
+        """Create an execution context.
 
         Args:
-            profile: index of the optimisation profile.
-            scratch: memory to work in, of `scratch_bytes`; contexts that never run at the same time may share it.
-            eager: compile kernels for new shapes at once rather than in the background (TensorRT-RTX). What is
-                recorded in a CUDA graph must be compiled by then.
+            profile: index of the optimization profile.
+            scratch: device memory of `scratch_bytes`; contexts that never run at the same time may share it.
+            eager: compile kernels for new shapes at once, not in the background (TensorRT-RTX). A CUDA graph can
+                record compiled kernels only.
         Raises:
-            DeviceError: TensorRT refuses.
+            DeviceError: TensorRT cannot create the context.
         """
         module = self._trt.module
         config = self._engine.create_runtime_config()
@@ -79,16 +79,16 @@ class Engine:
         return Context(self, context, scratch)
 
     def meets(self, name: str, shape: tuple[int, ...]) -> None:
-        """A context takes a shape."""
+        """Record that a context has an input of a shape."""
         self._kernels.meets((self._path, name, shape))
 
     def refusal(self, what: str) -> DeviceError:
-        """TensorRT's last message as an error."""
+        """An error with TensorRT's last message."""
         return DeviceError(f"the engine {what}: {self._messages.last()}", where=str(self._path))
 
 
 class Context:
-    """An engine on one profile; it keeps shapes and addresses from one run to the next."""
+    """An execution context on one profile; it keeps shapes and addresses between runs."""
 
     def __init__(self, engine: Engine, context: Any, scratch: Tensor) -> None:
         self._engine, self._context, self._scratch = engine, context, scratch
@@ -96,10 +96,10 @@ class Context:
         self._addresses: dict[str, int] = {}
 
     def take(self, name: str, shape: tuple[int, ...]) -> None:
-        """Read an input of this shape.
+        """Set the shape of an input.
 
         Raises:
-            DeviceError: the profile does not take it.
+            DeviceError: the profile does not accept the shape.
         """
         if self._shapes.get(name) != shape:
             if not self._context.set_input_shape(name, shape):
@@ -108,10 +108,10 @@ class Context:
             self._engine.meets(name, shape)
 
     def place(self, name: str, address: int) -> None:
-        """Read an input from, or write an output to, this address on the GPU.
+        """Set the GPU address of an input or output.
 
         Raises:
-            DeviceError: TensorRT refuses.
+            DeviceError: TensorRT rejects the address.
         """
         if self._addresses.get(name) != address:
             if not self._context.set_tensor_address(name, address):
@@ -119,10 +119,10 @@ class Context:
             self._addresses[name] = address
 
     def enqueue(self) -> None:
-        """Run, after the work that is in torch's current stream.
+        """Launch the engine in torch's current stream.
 
         Raises:
-            DeviceError: TensorRT refuses.
+            DeviceError: TensorRT cannot launch it.
         """
         if not self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
             raise self._engine.refusal("failed")

@@ -1,4 +1,4 @@
-"""A component on the GPU: the calls of its engines, with tensors bound to them by name."""
+"""Execution of a component on the GPU: calls of its engines, with tensors bound by name."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from ditto.runtime.engine import Context, Engine
 from ditto.runtime.runtime_cache import RuntimeCache
 from ditto.runtime.side_stream import SideStream
 
-# The host launches a call of a recorded network in at most about an eighth of the time that the GPU needs for it.
+# The host launches a call of a CUDA graph in at most about an eighth of the time that the GPU runs it.
 _SHARE_OF_FIRST_STAGE = 8
 
 
 class Parts:
-    """A component's engines, one for each part of its network.
+    """Engines of a component, one for each part of its network.
 
     Args:
-        engines: loaded.
-        calls: of them.
-        inputs: specs of the whole component's.
-        profiles: the optimization profiles of the engines.
-        kernels: those that the engines were loaded with.
+        engines: the loaded engines.
+        calls: schedule of the engines.
+        inputs: input specs of the whole component.
+        profiles: optimization profiles of the engines.
+        kernels: kernel cache that the engines were loaded with.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Parts:
     ) -> None:
         self._engines, self._calls, self._inputs, self._between = engines, calls, inputs, ActivationArena(calls)
         self._kernels = kernels
-        weakref.finalize(self, kernels.save)  # what is compiled in the background after `keep_kernels`
+        weakref.finalize(self, kernels.save)  # kernels compiled in the background after `keep_kernels`
         largest = ({name: size.max for name, size in profile.ranges.items()} for profile in profiles)
         self._beside = frozenset(call.part for call in calls.calls if call.beside)
         wanted = [(number in self._beside, engine.scratch_bytes) for number, engine in enumerate(engines)]
@@ -61,11 +61,11 @@ class Parts:
 
     @staticmethod
     def of(tree: EngineTree, name: str, trt: TensorRT, device: torch.device) -> Parts:
-        """A component of a tree, loaded onto the current GPU.
+        """Load a component of a tree onto the current GPU.
 
         Raises:
-            DeviceError: TensorRT does not load it here.
-            TreeError: a file of it is damaged.
+            DeviceError: TensorRT cannot load the component here.
+            TreeError: a file of the component is damaged.
         """
         component = tree.component(name)
         kernels = RuntimeCache(_kernels_file(tree, name, device))
@@ -76,17 +76,18 @@ class Parts:
 
     @property
     def scratch_bytes(self) -> int:
-        """Memory that the largest profile works in."""
+        """Device memory in bytes that the largest profile needs for execution."""
         return self._work_bytes + self._beside_bytes + self._between_bytes
 
     def execution(self, profile: int, scratch: Tensor, eager: bool) -> Execution:
-        """A way to run the component. A CUDA graph holds for the execution that it was recorded from only as long as
-        nothing else is bound to that, so each graph has its own.
+        """Create an execution of the component.
+
+        A CUDA graph stays valid only while the tensors of its execution stay bound, so each graph needs its own.
 
         Args:
-            profile, scratch, eager: as `Engine.context` takes them; `scratch` of `scratch_bytes` here.
+            profile, scratch, eager: as in `Engine.context`; `scratch` has this component's `scratch_bytes`.
         Raises:
-            DeviceError: TensorRT refuses.
+            DeviceError: TensorRT cannot create a context.
         """
         work, beside, between = scratch.tensor_split((self._work_bytes, self._work_bytes + self._beside_bytes))
         parts = [
@@ -97,7 +98,7 @@ class Parts:
         return Execution(parts, self._calls.calls, self._inputs, self._between, between, aside)
 
     def keep_kernels(self) -> None:
-        """Keep what was compiled so far for the next process."""
+        """Save the kernels compiled so far for the next process."""
         self._kernels.keep()
 
 
@@ -108,7 +109,7 @@ class _Part:
 
 
 class Execution:
-    """A component on one profile, with tensors bound to its inputs and outputs."""
+    """Execution of a component on one profile, with tensors bound to inputs and outputs."""
 
     def __init__(
         self,
@@ -132,10 +133,10 @@ class Execution:
         self._is_laid_out = False
 
     def bind(self, tensors: Mapping[str, Tensor]) -> None:
-        """Read inputs from, and write outputs to, these contiguous tensors on the GPU.
+        """Bind contiguous GPU tensors to inputs and outputs.
 
         Raises:
-            DeviceError: a shape that the profile does not take.
+            DeviceError: the profile does not accept a shape.
         """
         for name, tensor in tensors.items():
             if self._bound.get(name) is tensor:
@@ -148,23 +149,25 @@ class Execution:
                     self._sizes[str(dim)], self._is_laid_out = size, False
 
     def unbind(self, names: Iterable[str]) -> None:
-        """Let go of tensors, that their memory may be freed; others have to be bound before the next run."""
+        """Release tensors so that their memory can be freed; bind others before the next run."""
         for name in names:
             self._bound.pop(name, None)
 
     @property
     def stages(self) -> tuple[Callable[[], None], ...]:
-        """What `enqueue` does, cut once where there are several calls: behind as much as the GPU needs to be busy until
-        the host has launched the rest."""
+        """The work of `enqueue` in stages, each one callable.
+
+        Several calls are two stages: the first keeps the GPU busy until the host has launched the second.
+        """
         first = len(self._runs) // _SHARE_OF_FIRST_STAGE
         cuts = [0, first, len(self._runs)] if first else [0, len(self._runs)]
         return tuple(partial(self._run, slice(start, stop)) for start, stop in itertools.pairwise(cuts))
 
     def enqueue(self) -> None:
-        """Run, after the work that is in torch's current stream.
+        """Launch all calls in torch's current stream.
 
         Raises:
-            DeviceError: TensorRT refuses.
+            DeviceError: TensorRT cannot launch a call.
         """
         self._run(slice(None))
 
@@ -191,7 +194,7 @@ class Execution:
 
 
 def _kernels_file(tree: EngineTree, name: str, device: torch.device) -> Path | None:
-    """Where a component's kernels are kept: under the digest of its engines and the name of the GPU."""
+    """Kernel cache file of a component, named after the digest of its engines and the GPU."""
     folder = cache_folder()
     files = [tree.manifest.files[tree.listed(name, file)] for file in tree.component(name).engines]
     digest = hashlib.sha256(" ".join(file.sha256 for file in files).encode()).hexdigest()

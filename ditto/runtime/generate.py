@@ -1,4 +1,4 @@
-"""Requests in flight: their prompts first, then one token of each per step."""
+"""Continuous batching: prompts first, then one token of each request per step."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from ditto.runtime.session import Request, ScheduledRow, Session
 
 @frozen
 class Answer:
-    """New tokens of one request; the end token, where there is one, is the last."""
+    """Generated tokens of one request, including the end token if there is one."""
 
     ids: tuple[int, ...]
 
 
 @define(eq=False)
 class SequenceState:
-    """A request on its way to an answer.
+    """Generation state of one request.
 
     Args:
-        number: in the order of joining.
-        request, max_new_tokens: as given.
-        made: new tokens so far.
+        number: index in the order of joining.
+        request, max_new_tokens: the arguments of `Batch.join`.
+        made: tokens generated and read so far.
         done: whether the answer is complete.
-        uniforms: random numbers for its tokens; none for greedy.
-        asked: tokens asked of the runner; those that were not read yet are on their way.
+        uniforms: random numbers for its tokens; empty for greedy sampling.
+        asked: tokens requested from the runner, including those not read yet.
     """
 
     number: int
@@ -44,28 +44,28 @@ class SequenceState:
     asked: int = 0
 
     def scheduled_at(self, row: int) -> ScheduledRow:
-        """What it computes next."""
+        """The work of its next step, in row `row`."""
         return ScheduledRow(row, self.request, past=len(self.request.ids) + self.asked - 1 if self.asked else 0)
 
     def ask(self) -> float:
-        """Count one more token as asked for, and return its random number."""
+        """Count one more requested token and return its random number."""
         self.asked += 1
         return next(self.uniforms, 0.0)
 
     @property
     def asked_all(self) -> bool:
-        """Whether as many tokens were asked for as it may have."""
+        """Whether all of `max_new_tokens` tokens have been requested."""
         return self.asked == self.max_new_tokens
 
 
 class Batch:
-    """Rows that requests take when one is free and leave when they are answered.
+    """A batch whose rows requests join when one is free and leave when they are complete.
 
-    A context manager: at its end the runner serves other batches.
+    A context manager: its exit releases the runner for other batches.
 
     Args:
         session: runs the engines.
-        rows: requests in flight at most.
+        rows: maximum number of requests in flight.
         sampling: how tokens are chosen.
     """
 
@@ -86,14 +86,14 @@ class Batch:
 
     @property
     def busy(self) -> bool:
-        """Whether any request is on its way."""
+        """Whether any request is waiting or running."""
         return bool(self._waiting) or any(self._rows)
 
     def join(self, request: Request, max_new_tokens: int) -> SequenceState:
-        """Let a request take part from the next step in which there is room.
+        """Queue a request; it runs from the first step that has a free row.
 
         Raises:
-            PromptError: it is more than the engine takes.
+            PromptError: the request exceeds a limit of the engine.
         """
         self._session.limits.check([request], max_new_tokens)
         uniforms = self._sampling.uniforms(self._joined, max_new_tokens)
@@ -103,14 +103,15 @@ class Batch:
         return sequence
 
     def step(self) -> list[SequenceState]:
-        """Ask for one more token of every request that has a row, and read those of the oldest step that is still
-        unread. Where the runner lets the host lag behind, that is an earlier one.
+        """Request one more token of every row, and read the tokens of the oldest unread step.
+
+        That is an earlier step where the runner has lookahead.
 
         Returns:
-            The requests that got a token, oldest first.
+            The requests that received a token, oldest first.
         """
         lookahead = 0 if self._processes else self._runner.lookahead
-        if len(self._unread) > lookahead:  # a request that processes logits has to know its tokens first
+        if len(self._unread) > lookahead:  # a logits processor needs the earlier tokens first
             return self._read()
         scheduled = self._admitted()
         if scheduled:
@@ -121,12 +122,12 @@ class Batch:
 
     @property
     def _processes(self) -> bool:
-        """Whether any request processes its logits: on the host, which cannot lag behind then."""
+        """Whether any request has a logits processor: it runs on the host, so there is no lookahead."""
         there = (sequence for sequence in (*self._rows, *self._waiting) if sequence is not None)
         return any(sequence.request.process is not None for sequence in there)
 
     def leave(self, sequence: SequenceState) -> None:
-        """End a request early: its answer is what it has."""
+        """End a request with the tokens that it has so far."""
         sequence.done = True
         if sequence in self._waiting:
             self._waiting.remove(sequence)
@@ -136,7 +137,7 @@ class Batch:
             self._runner.leave(row)
 
     def _admitted(self) -> list[ScheduledRow]:
-        """The rows of the next step: those in use, and who gets one now."""
+        """Rows of the next step: rows in use, then newly admitted requests."""
         scheduled = [
             sequence.scheduled_at(row)
             for row, sequence in enumerate(self._rows)
@@ -158,7 +159,7 @@ class Batch:
             uniform = None if self._sampling.is_greedy else self._sent(uniforms, torch.float32)
             sampled = found = choose(logits, self._sampling, uniform)
             if uniform is not None:
-                sampled = found.clamp(min=0)  # what cannot be sampled is refused when it is read
+                sampled = found.clamp(min=0)  # an invalid row (-1) is reported when it is read
             if len(scheduled) == len(self._rows) and all(each.row == row for row, each in enumerate(scheduled)):
                 self._sampled.copy_(sampled)
             else:
@@ -169,7 +170,7 @@ class Batch:
         sequences, reading = self._unread.popleft()
         moved: list[SequenceState] = []
         for sequence, token in zip(sequences, reading(), strict=True):
-            if sequence.done:  # it ended while this step was on its way
+            if sequence.done:  # ended while this step was in flight
                 continue
             if token < 0:
                 raise ModelError(
@@ -188,7 +189,7 @@ class Batch:
 
 
 def _processed(logits: Tensor, sequences: Sequence[SequenceState]) -> Tensor:
-    """Logits [requests, vocabulary] as each request's processor leaves them."""
+    """Logits [requests, vocabulary] after the logits processor of each request."""
     if all(sequence.request.process is None for sequence in sequences):
         return logits
     rows = list(logits.cpu().clone())
@@ -201,14 +202,14 @@ def _processed(logits: Tensor, sequences: Sequence[SequenceState]) -> Tensor:
 def generate(
     session: Session, requests: Sequence[Request], max_new_tokens: int, sampling: Sampling = GREEDY
 ) -> list[Answer]:
-    """A continuation of each request, token by token.
+    """Generate a continuation of each request.
 
     Args:
-        requests: run as one batch; rows may differ in length and in pictures.
-        max_new_tokens: per row; a row ends before at an end token.
-        sampling: how tokens are chosen; without it, the most likely ones.
+        requests: run as one batch; they may differ in length and number of images.
+        max_new_tokens: limit per request; an end token ends it earlier.
+        sampling: how tokens are chosen; greedy by default.
     Raises:
-        PromptError: the batch is more than the engine takes.
+        PromptError: the batch exceeds a limit of the engine.
     """
     session.limits.check(requests, max_new_tokens)
     with Batch(session, len(requests), sampling) as batch:

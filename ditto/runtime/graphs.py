@@ -1,4 +1,4 @@
-"""Work that is repeated many times, as a CUDA graph."""
+"""CUDA graphs of work that is repeated many times."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ Work = Callable[[], None]
 
 
 def capture(work: Work) -> Work:
-    """What `work` does on the GPU, recorded in torch's current stream without being done, as one launch.
+    """Capture `work` into a CUDA graph in torch's current stream, without running it.
 
+    Returns:
+        The replay of the graph.
     Raises:
-        RuntimeError, DeviceError: something in it cannot be recorded.
+        RuntimeError, DeviceError: the work contains something that a graph cannot record.
     """
     torch.cuda.current_stream().synchronize()
     graph = torch.cuda.CUDAGraph()
-    # Other threads (TensorRT-RTX compiles kernels in some) may go on with calls that are not allowed in this one.
+    # Other threads, such as TensorRT-RTX's kernel compilation, may make calls that capture forbids in this thread.
     graph.capture_begin(capture_error_mode="thread_local")
     try:
         work()
@@ -30,15 +32,15 @@ def capture(work: Work) -> Work:
 
 
 class GraphedCallable:
-    """Work that reads and writes the same memory each time.
+    """A callable that becomes a CUDA graph after its first calls.
 
-    It is done as it is at first, so that whatever is prepared on first use is ready; it is recorded before the time
-    after that, and replayed from then on. Where it cannot be recorded it is done as it is, and the log says why.
+    The first calls run directly, to finish preparations of first use; then the work is captured, and later calls
+    replay the graph. If capture fails, the work keeps running directly, and the log says why.
 
     Args:
-        work: to be done.
-        record: how it is recorded.
-        plain_times: how often it is done as it is.
+        work: reads and writes the same memory in each call.
+        record: captures the work.
+        plain_times: number of direct calls before capture.
     """
 
     def __init__(self, work: Work, record: Callable[[Work], Work] = capture, plain_times: int = 1) -> None:
@@ -47,11 +49,11 @@ class GraphedCallable:
 
     @property
     def is_recorded(self) -> bool:
-        """Whether it is replayed."""
+        """Whether calls replay a CUDA graph."""
         return self._run is not self._work
 
     def __call__(self) -> None:
-        """Do it once."""
+        """Run the work once."""
         if self._left == 0:
             try:
                 self._run = self._record(self._work)

@@ -1,4 +1,4 @@
-"""What a tree says of itself, gathered for people: no GPU, no weights, no TensorRT."""
+"""Summary of a tree for display; needs no GPU, weights or TensorRT."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ditto.network.text import layer_text
 from ditto.runtime.memory import engine_bytes
 from ditto.runtime.weights import network_of
 
-# What a model's configuration says that changes numbers, or sizes; shown where it is stated.
+# Configuration keys that change a model's results or sizes; shown where the model states them.
 _FACTS = (
     "architecture",
     "vocab_size",
@@ -47,14 +47,14 @@ _FACTS = (
 
 @frozen(kw_only=True)
 class LayerRow:
-    """A layer of an engine.
+    """Description of one engine layer.
 
     Args:
-        name: of its first output.
-        layer: kind and fields, as in the printed form of a network.
-        inputs: names of tensors; a constant by the weight that it is made of.
-        outputs: specs.
-        module, source: where in the user's model it comes from.
+        name: name of the first output.
+        layer: kind and fields, as in a network's text form.
+        inputs: tensor names; for a constant, its weight expression.
+        outputs: output specs.
+        module, source: origin in the user's model.
     """
 
     name: str
@@ -67,14 +67,14 @@ class LayerRow:
 
 @frozen(kw_only=True)
 class EngineReport:
-    """An engine. Sizes are in bytes.
+    """Description of one engine; sizes are in bytes.
 
     Args:
-        record: the manifest's.
-        engine_bytes: of the engine files, 0 while they are to be compiled.
-        constant_bytes: of its weights, inside or outside.
-        layers: all but constants, in the order in which they run.
-        build: `build_config` or `builder_config` of its config.json; an engine that shares another's has none.
+        record: the manifest's entry.
+        engine_bytes: size of the engine files, 0 until they are compiled.
+        constant_bytes: size of its weights, embedded or external.
+        layers: all layers but constants, in execution order.
+        build: `build_config` or `builder_config` of its config.json; empty if it shares another engine's.
     """
 
     record: Component
@@ -86,7 +86,7 @@ class EngineReport:
 
 @frozen(kw_only=True)
 class TreeReport:
-    """A tree: its manifest, what is known of the model, its engines."""
+    """Description of a tree: manifest, model configuration and engines."""
 
     root: str
     manifest: Manifest
@@ -95,10 +95,10 @@ class TreeReport:
 
 
 def inspect(tree: EngineTree) -> TreeReport:
-    """Gather what a tree says of itself.
+    """Describe a tree.
 
     Raises:
-        TreeError: a file of it cannot be read.
+        TreeError: a file of the tree cannot be read.
     """
     engines = {name: _engine(tree, name) for name in tree.manifest.components}
     return TreeReport(root=str(tree.root), manifest=tree.manifest, facts=_facts(tree), engines=engines)
@@ -135,7 +135,7 @@ def _rows(network: Network) -> list[LayerRow]:
 
 
 def _facts(tree: EngineTree) -> dict[str, Any]:
-    """From llm/config.json, and from the model's own configuration where the tree keeps it."""
+    """Configuration values from llm/config.json and the model's own config.json, if the tree has it."""
     stated: dict[str, Any] = {}
     if tree.processor_folder is not None and (tree.processor_folder / "config.json").is_file():
         path = tree.processor_folder / "config.json"

@@ -1,4 +1,4 @@
-"""What running a tree takes of a GPU's memory."""
+"""GPU memory needed to run a tree."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ditto.runtime.session import RequestLimits
 from ditto.runtime.weights import external_weights
 from ditto.units import size_text
 
-# What the CUDA context, kernels and torch itself take beside what is counted here.
+# Bytes for the CUDA context, kernels and torch itself, which the plan does not count.
 _RESERVE = 1 << 29
 
 
 @frozen(kw_only=True)
 class MemoryPlan:
-    """Bytes on the GPU.
+    """GPU memory plan, in bytes.
 
     Args:
-        weights: engines, and weights that are bound to them from outside.
-        scratch: what engines work in.
+        weights: engines and external weights.
+        scratch: execution memory of the engines.
         cache_row: KV cache of one row.
-        rows: of the batch.
-        batches: of how many rows there are caches; a batch between takes the next.
+        rows: batch size.
+        batches: batch sizes of the KV caches; other batch sizes use the next larger one.
     """
 
     weights: int
@@ -39,7 +39,7 @@ class MemoryPlan:
 
     @staticmethod
     def of(tree: EngineTree, rows: int = 1) -> MemoryPlan:
-        """The plan of a tree before it is loaded; what its engines work in is not known yet."""
+        """Plan of a tree that is not loaded; `scratch` is 0, as it is unknown yet."""
         weights = sum(engine_bytes(tree, name) for name in tree.manifest.components) + external_bytes(tree)
         largest = RequestLimits.of(tree).max_batch_size
         batches = {decode_profile(tree, batch)[1] for batch in range(1, largest + 1)}
@@ -49,12 +49,12 @@ class MemoryPlan:
 
     @property
     def needed(self) -> int:
-        """All of it."""
+        """Total bytes needed."""
         return self.loaded + self.cache_row * self.rows + _RESERVE
 
     @property
     def loaded(self) -> int:
-        """What is taken once the engines are loaded."""
+        """Bytes in use once the engines are loaded."""
         return self.weights + self.scratch
 
     def with_scratch(self, scratch: int) -> MemoryPlan:
@@ -64,10 +64,10 @@ class MemoryPlan:
         return evolve(self, rows=rows)
 
     def check(self, free: int, total: int) -> None:
-        """Check that it fits into `free` of `total` bytes.
+        """Check that the plan fits into `free` of `total` bytes.
 
         Raises:
-            DeviceError: it does not; says how much is missing, and what to lower.
+            DeviceError: it does not fit; states the bytes needed and free, and what to lower.
         """
         if self.needed <= free:
             return
@@ -86,12 +86,12 @@ class MemoryPlan:
 
 
 def engine_bytes(tree: EngineTree, name: str) -> int:
-    """Bytes of a component's engine files, 0 while they are to be compiled."""
+    """Bytes of a component's engine files, 0 until they are compiled."""
     return sum(tree.manifest.files[tree.listed(name, file)].bytes for file in tree.component(name).engines)
 
 
 def external_bytes(tree: EngineTree) -> int:
-    """Bytes of the weights that are bound to the tree's engines; those that engines share are bound once."""
+    """Bytes of a tree's external weights; weights that engines share count once."""
     weights = {weight for name in tree.manifest.components for weight in external_weights(tree, name).values()}
     return sum(math.prod(weight.shape) * weight.dtype.itemsize for weight in weights)
 
@@ -103,5 +103,5 @@ def cache_row_bytes(tree: EngineTree) -> int:
 
 
 def _bytes(spec: Spec) -> int:
-    """Of one row, where there are rows."""
+    """Bytes of a tensor at batch size 1."""
     return evaluate(spec.numel, {"batch": 1}) * spec.dtype.itemsize

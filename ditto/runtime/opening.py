@@ -1,4 +1,4 @@
-"""Choosing a session."""
+"""Choice of a session."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ SESSIONS: dict[str, Callable[[EngineTree], Session]] = {"tensorrt": _tensorrt, "
 
 
 def open_session(tree: EngineTree, name: str = AUTO) -> Session:
-    """A session for a tree.
+    """Open a session for a tree.
 
     Args:
-        name: a name of `SESSIONS`, or `auto` for the best that this machine has.
+        name: a name in `SESSIONS`, or `auto` for the best that this machine can run.
     Raises:
         ConfigError: there is no session of that name.
-        DeviceError, MissingLibraryError: the session was asked for by name, and this machine cannot have it.
+        DeviceError, MissingLibraryError: this machine cannot run the named session.
         TreeError: the tree cannot be run.
     """
     if name == AUTO:

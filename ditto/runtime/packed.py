@@ -1,7 +1,7 @@
-"""The reference session for trees of packed engines: it plays the part of the runtime that they are built for.
+"""Reference session for packed engines, in place of the runtime that they are built for.
 
-One step computes the tokens of all sequences at once, prompts first, without padding; keys and values lie in blocks of
-a paged cache.
+One step computes the tokens of all sequences at once, prompts first, without padding; keys and values are stored in
+blocks of a paged KV cache.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ditto.targets.trtllm.step import Part
 
 @frozen
 class PackedLimits(RequestLimits):
-    """The limits of a packed engine: every request of a batch has the same share of the prompt table."""
+    """Limits of a packed engine; all requests of a batch have equal shares of the prompt table."""
 
     max_num_tokens: int
     prompt_rows_per_request: int

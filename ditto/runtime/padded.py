@@ -1,4 +1,4 @@
-"""Turns as padded rows, for engines that keep one stretch of cache per row of the batch."""
+"""Runner with padded rows, for engines with one contiguous KV cache per row."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ditto.runtime.session import LlmRunner, ScheduledRow, Session
 
 
 class PaddedRunner(LlmRunner):
-    """Prompts that begin together and lie side by side are one call; then all rows' next tokens are one.
+    """A runner that prefills neighbouring rows in one call and decodes all rows in another.
 
     Args:
-        session: whose tokens and prompt table it knows.
-        batch: rows.
+        session: source of the tokens, limits and prompt table shape.
+        batch: number of rows.
     """
 
     def __init__(self, session: Session, batch: int) -> None:
         self._batch = batch
-        self._cached = [0] * batch  # tokens in each row's cache
+        self._cached = [0] * batch  # KV length of each row
         self._tokens, self._limits = session.tokens, session.limits
         table = session.tree.component("llm").inputs.get("prompt_embedding_table")
         width = 0 if table is None else int(Spec.parse(table).shape[1])  # type: ignore[arg-type]
@@ -42,11 +42,11 @@ class PaddedRunner(LlmRunner):
         """Run the language model on new tokens of neighbouring rows.
 
         Args:
-            rows: of the batch, B of them.
+            rows: B rows of the batch.
             input_ids, position_ids: int32 [B, S], rows padded at the end.
-            last_token_ids: int32 [B], each row's last real token.
-            write_indices: int32 [B], how many tokens of each row the cache holds.
-            table: [rows of pictures, width], the prompt embedding table, at least one row.
+            last_token_ids: int32 [B], index of each row's last real token.
+            write_indices: int32 [B], KV length of each row.
+            table: [image tokens, width], the prompt embedding table, at least one row.
         Returns:
             float32 [B, vocabulary] on `device`, valid until the next call.
         """
@@ -55,16 +55,16 @@ class PaddedRunner(LlmRunner):
         """Run the language model on the prompts of neighbouring rows, whose caches are empty.
 
         Args:
-            rows: of the batch.
-            prompts: token ids of each.
-            table: as `run` takes it; None where there are no pictures.
+            rows: rows of the batch.
+            prompts: token ids of each row.
+            table: as in `run`; None if there are no images.
         Returns:
-            As `run`.
+            Logits, as in `run`.
         """
         return self._run_padded(rows, prompts, max(len(ids) for ids in prompts), table)
 
     def _run_padded(self, rows: slice, prompts: Sequence[Sequence[int]], width: int, table: Tensor | None) -> Tensor:
-        """`run_prompts`, all of them padded to `width` tokens."""
+        """Run prompts, all padded to `width` tokens."""
         padded = [[*ids, *[self._tokens.pad] * (width - len(ids))] for ids in prompts]
         last = torch.tensor([len(ids) - 1 for ids in prompts], dtype=torch.int32)
         ids = torch.tensor(padded, dtype=torch.int32)
@@ -78,10 +78,10 @@ class PaddedRunner(LlmRunner):
 
         Args:
             sampled: int64 [B], on `device`.
-            cached: how many tokens of each row the cache holds.
-            moving: which rows keep their token; those of the others are fillers, and the next one overwrites them.
+            cached: KV length of each row.
+            moving: which rows keep their token; other rows compute a filler token, overwritten by the next one.
         Returns:
-            As `run`.
+            Logits, as in `run`.
         """
         del moving
         written = torch.tensor(cached, dtype=torch.int32)
@@ -96,7 +96,7 @@ class PaddedRunner(LlmRunner):
     @override
     def step(self, scheduled: Sequence[ScheduledRow], sampled: Tensor) -> Tensor:
         next_tokens = [each for each in scheduled if each.past]
-        if len(next_tokens) == self._batch:  # they come in the order of their rows
+        if len(next_tokens) == self._batch:  # they are in row order
             return self._run_next(next_tokens, sampled)
         groups = _neighbours([each for each in scheduled if not each.past])
         if groups == [list(scheduled)]:
@@ -120,7 +120,7 @@ class PaddedRunner(LlmRunner):
         offset = 0
         for each in scheduled:
             ids, features = each.request.ids, each.request.features
-            # One table for all: each row's virtual ids move behind the rows before it.
+            # All prompts share one table: virtual ids are offset by the rows of the prompts before.
             moves = offset and features is not None
             vocab_size = self._tokens.vocab_size
             prompts.append([token + offset if token >= vocab_size else token for token in ids] if moves else ids)
@@ -131,7 +131,7 @@ class PaddedRunner(LlmRunner):
         return self.run_prompts(rows, prompts, torch.cat(parts) if parts else None)
 
     def _run_next(self, scheduled: Sequence[ScheduledRow], sampled: Tensor) -> Tensor:
-        """Logits of every row. Rows without a turn compute a filler token behind what their cache holds."""
+        """Logits of every row; rows that are not scheduled compute a filler token."""
         moving = [False] * self._batch
         for each in scheduled:
             self._cached[each.row], moving[each.row] = each.past, True
@@ -146,7 +146,7 @@ def _table_rows(each: ScheduledRow) -> int:
 
 
 def _neighbours(scheduled: Sequence[ScheduledRow]) -> list[list[ScheduledRow]]:
-    """Turns by row, cut where rows are missing."""
+    """Groups of scheduled rows with consecutive row numbers."""
     groups: list[list[ScheduledRow]] = []
     for each in sorted(scheduled, key=lambda each: each.row):
         if groups and groups[-1][-1].row + 1 == each.row:

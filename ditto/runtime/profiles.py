@@ -1,4 +1,4 @@
-"""Which optimization profile of which engine runs a call, and at which sizes."""
+"""Choice of the engine, optimization profile and sizes of a call."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from ditto.engine import Component, EngineTree, Phase
 
 # Prompts are padded to a multiple of this: TensorRT-RTX compiles kernels for each new length.
 _LENGTH_STEP = 64
-# With static shapes a prompt runs faster by at least as much as this makes it longer.
+# Maximum ratio of padded to real length; static shapes gain at least as much as this padding costs.
 _MOST_PADDING = 9 / 8
 
 
 def component_for(tree: EngineTree, phase: Phase) -> str:
-    """The component whose engine runs a phase.
+    """Name of the component whose engine runs a phase.
 
     Raises:
-        ValueError: the tree has none.
+        ValueError: the tree has no such component.
     """
     language = (Phase.PREFILL, Phase.DECODE)
     serving = (phase, Phase.MIXED) if phase in language else (phase,)
@@ -27,12 +27,12 @@ def component_for(tree: EngineTree, phase: Phase) -> str:
 
 
 def profile_for(component: Component, phase: Phase, dimension: str, size: int) -> tuple[int, int]:
-    """The profile of a phase with the smallest range that includes `size` or, where no range begins that low, more.
+    """Profile of a phase with the smallest range that holds `size`, padded if necessary.
 
     Returns:
-        The profile's index, and the size to run: `size`, or the range's smallest.
+        The profile's index, and the size to run: `size`, or the minimum of the range if that is larger.
     Raises:
-        ValueError: no profile includes as much; the caller has checked the limits.
+        ValueError: no profile holds the size; callers check the limits first.
     """
     fitting: list[tuple[int, int, int]] = []
     for index, profile in enumerate(component.profiles):
@@ -47,11 +47,11 @@ def profile_for(component: Component, phase: Phase, dimension: str, size: int) -
 
 @frozen
 class PrefillCall:
-    """How prompts are run.
+    """Profile and padded length of a prefill call.
 
     Args:
-        profile: its index in the component's list.
-        length: what prompts are padded to, in tokens.
+        profile: index in the component's profiles.
+        length: padded length in tokens.
         is_fixed: whether the profile accepts no other length.
     """
 
@@ -61,8 +61,10 @@ class PrefillCall:
 
 
 def prefill_profile(tree: EngineTree, rows: int, length: int) -> PrefillCall:
-    """How prompts of `rows` rows are run, of which the longest has `length` tokens: on a profile of just that batch and
-    a length that is little longer, or on the one for any prompt."""
+    """Profile and padded length for `rows` prompts, of which the longest has `length` tokens.
+
+    A profile with static shapes is preferred if its batch size matches and its length needs little padding.
+    """
     profiles = tree.component(component_for(tree, Phase.PREFILL)).profiles
     for index, profile in enumerate(profiles):
         fixed = profile.size("sequence")
@@ -75,7 +77,7 @@ def prefill_profile(tree: EngineTree, rows: int, length: int) -> PrefillCall:
 
 
 def dynamic_prefill_profile(tree: EngineTree) -> int:
-    """The index of the profile that runs prompts of any batch and length."""
+    """Index of the prefill profile with dynamic batch size and length."""
 
     def extent(index: int) -> tuple[int, int]:
         ranges = profiles[index].ranges
@@ -87,15 +89,15 @@ def dynamic_prefill_profile(tree: EngineTree) -> int:
 
 
 def padded_length(length: int, longest: int) -> int:
-    """What a prompt's length is rounded up to where any will do."""
+    """Prompt length rounded up to a multiple of the padding step, at most `longest`."""
     return min(-(-length // _LENGTH_STEP) * _LENGTH_STEP, longest)
 
 
 def decode_profile(tree: EngineTree, batch: int, kv_length: int | None = None) -> tuple[int, int]:
-    """The profile that runs single tokens of `batch` rows, and how many rows it runs.
+    """Index of the decode profile for `batch` rows, and the number of rows it runs.
 
     Args:
-        kv_length: slots of the KV cache that are read: a profile for exactly that many is preferred.
+        kv_length: slots of the KV cache to read; a profile for exactly this length is preferred.
     """
     component = tree.component(component_for(tree, Phase.DECODE))
     index, rows = profile_for(component, Phase.DECODE, "batch", batch)
@@ -106,7 +108,9 @@ def decode_profile(tree: EngineTree, batch: int, kv_length: int | None = None) -
 
 
 def kv_length_bucket(tree: EngineTree, count: int, capacity: int) -> int:
-    """How many slots of the KV cache decode reads where rows hold up to `count` tokens: all of them, unless its engine
-    has an input that says how many."""
+    """KV length that decode reads if rows hold up to `count` tokens.
+
+    The whole `capacity`, unless the engine has an input for the KV length.
+    """
     step = tree.component(component_for(tree, Phase.DECODE)).kv_length_step
     return capacity if step is None else min(-(-count // step) * step, capacity)

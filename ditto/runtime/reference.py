@@ -1,4 +1,4 @@
-"""The reference session: a tree's networks, run by PyTorch."""
+"""Reference session: runs the networks of a tree in PyTorch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from ditto.runtime.weights import network_of, weights_of
 
 
 class ReferenceSession(Session):
-    """Runs `network.json` of each component; weights come from the checkpoint that the tree was made from, or from
-    the tree where it keeps them.
+    """A session that runs each component's `network.json` in PyTorch.
+
+    Weights come from the checkpoint that the tree was built from, or from the tree if it stores them.
 
     Args:
-        tree: to run.
-        device: where PyTorch computes.
+        tree: the tree to run.
+        device: the device that PyTorch computes on.
     """
 
     name = "reference"
@@ -45,10 +46,10 @@ class ReferenceSession(Session):
         return _ReferenceRunner(self, batch)
 
     def network(self, name: str) -> tuple[Network, Constants]:
-        """A component's network and its constants, loaded once.
+        """Network and constants of a component, loaded once.
 
         Raises:
-            TreeError, CheckpointError: the network or the checkpoint it needs cannot be read.
+            TreeError, CheckpointError: the network or its checkpoint cannot be read.
         """
         if name not in self._networks:
             network = network_of(self.tree, name)

@@ -1,8 +1,7 @@
-"""Kernels that TensorRT-RTX compiled for this GPU, kept between processes.
+"""Runtime cache: kernels that TensorRT-RTX compiled for this GPU, kept between processes.
 
-TensorRT-RTX compiles an engine's kernels when they are first used: seconds for a large model, in each new process. Its
-runtime cache can be written down. What is read back it checks itself, against the GPU, the driver and its own version,
-and refuses if they are others.
+TensorRT-RTX compiles the kernels of an engine on first use, in each new process: seconds for a large model. Its runtime
+cache can be saved to a file. On reading, TensorRT-RTX rejects a cache of another GPU, driver or version.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from loguru import logger
 
 
 class RuntimeCache:
-    """The kernels of a component's engines on one kind of GPU: what is compiled for one of them, those like it have.
+    """Kernel cache shared by the engines of a component on one GPU model.
 
     Args:
-        path: of the file that keeps them; None to keep nothing.
+        path: the cache file; None to save nothing.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -29,20 +28,23 @@ class RuntimeCache:
         self._has_new = False
 
     def give(self, config: Any) -> None:
-        """Let contexts that are made with an `IRuntimeConfig` have them, those of the file too, and add to them."""
+        """Let contexts created with an `IRuntimeConfig` use the cache and add kernels to it.
+
+        The first call loads the kernels from the file.
+        """
         if self._cache is None:
             self._cache = config.create_runtime_cache()
             self._read()
         config.set_runtime_cache(self._cache)
 
     def meets(self, shape: object) -> None:
-        """An engine takes a shape: for a new one kernels may be compiled."""
+        """Record an input shape; a new one may have kernels compiled."""
         if shape not in self._met:
             self._met.add(shape)
             self._has_new = True
 
     def keep(self) -> None:
-        """Keep what was compiled since the last call for the next process, however this one ends."""
+        """Save kernels compiled since the last call, even if this process is killed later."""
         if self._has_new:
             self.save()
             self._has_new = False
@@ -52,7 +54,7 @@ class RuntimeCache:
             return
         try:
             content = self._path.read_bytes()
-        except OSError:  # nothing is kept yet
+        except OSError:  # there is no cache file yet
             return
         if self._cache.deserialize(content):
             self._kept = len(content)
@@ -61,7 +63,7 @@ class RuntimeCache:
             logger.info("the kernels in {} are of another GPU, driver or TensorRT: they are compiled again", where)
 
     def save(self) -> None:
-        """Write the file if there are new kernels. That it cannot be written costs time in the next process only."""
+        """Write the file if there are new kernels; a failure only makes the next process slower."""
         if self._path is None or self._cache is None:
             return
         content = memoryview(self._cache.serialize())

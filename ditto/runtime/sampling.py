@@ -1,4 +1,4 @@
-"""Choosing the next token from logits, on whatever device they are.
+"""Choice of the next token from logits, on the device of the logits.
 
 B rows, V vocabulary, K candidates.
 """
@@ -14,24 +14,24 @@ from torch import Tensor
 
 from ditto.errors import ConfigError
 
-# Changes the logits of a request's next token: from its new tokens so far and float32 [V] on the CPU to float32 [V].
+# Maps a request's new tokens so far and the next token's logits, float32 [V] on the CPU, to new logits, float32 [V].
 LogitsProcessor = Callable[[Sequence[int], Tensor], Tensor]
 
-# Temperatures beyond these change nothing more, and neither they nor their reciprocals overflow float32.
+# Temperatures beyond these have no further effect; neither they nor their reciprocals overflow float32.
 _COLDEST, _HOTTEST = 1e-37, 1e37
 
 
 @frozen(kw_only=True)
 class Sampling:
-    """How a next token is chosen, with the meaning that the settings have in Hugging Face's `generate`.
+    """Sampling settings, with the same meaning as in Hugging Face's `generate`.
 
     Args:
-        temperature: logits are divided by it; 0 takes the most likely token, and the other settings say nothing.
-        top_k: choose among so many of the most likely tokens; 0 for all.
-        top_p: choose among the most likely tokens that together have at least this probability.
-        seed: of the random numbers. Each request has its own, so its tokens do not depend on those beside it.
+        temperature: divides the logits; 0 is greedy and ignores the other settings.
+        top_k: number of most likely tokens to choose from; 0 for all.
+        top_p: choose from the most likely tokens that together have at least this probability.
+        seed: seed of the random numbers. A request's tokens do not depend on other requests.
     Raises:
-        ConfigError: a setting out of its range.
+        ConfigError: a setting is out of range.
     """
 
     temperature: float = 1.0
@@ -56,11 +56,11 @@ class Sampling:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the most likely token is taken."""
+        """Whether the most likely token is always chosen."""
         return self.temperature == 0
 
     def uniforms(self, number: int, count: int) -> Iterator[float]:
-        """The random numbers in [0, 1) of the `count` tokens of request `number`; none for greedy."""
+        """Random numbers in [0, 1) for `count` tokens of request `number`; none for greedy."""
         if self.is_greedy:
             return iter(())
         generator = torch.Generator().manual_seed((self.seed << 20) + number)
@@ -71,12 +71,12 @@ GREEDY = Sampling(temperature=0.0)
 
 
 def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """The tokens that may be chosen.
+    """Candidate tokens and their probabilities.
 
     Args:
         logits: float32 [B, V].
     Returns:
-        Probabilities, float32 [B, K], falling, 0 for those that top-p excludes, NaN where the largest logit is not a
+        Probabilities, float32 [B, K], descending, 0 for tokens excluded by top-p, NaN where the largest logit is not a
         finite number; and token ids, int64 [B, K].
     Source: temperature, top-k and nucleus sampling (Holtzman et al., arXiv:1904.09751), in the order of Hugging Face.
     """
@@ -94,11 +94,11 @@ def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
 
 
 def choose(logits: Tensor, sampling: Sampling, uniform: Tensor | None) -> Tensor:
-    """The next token of each row. Nothing here waits for the device.
+    """Choose the next token of each row, without waiting for the device.
 
     Args:
         logits: float32 [B, V].
-        uniform: float32 [B] in [0, 1); None for greedy.
+        uniform: float32 [B] in [0, 1), random numbers; None for greedy.
     Returns:
         int64 [B]; where `uniform` is given and the largest logit is not a finite number, -1.
     """
@@ -107,6 +107,6 @@ def choose(logits: Tensor, sampling: Sampling, uniform: Tensor | None) -> Tensor
     probabilities, tokens = candidates(logits, sampling)
     reached = probabilities.cumsum(-1)
     place = (reached <= uniform[:, None] * reached[:, -1:]).sum(-1, keepdim=True)
-    last = (probabilities > 0).sum(-1, keepdim=True) - 1  # rounding must not lead behind the last candidate
+    last = (probabilities > 0).sum(-1, keepdim=True) - 1  # rounding must not pass the last candidate
     sampled = tokens.gather(-1, torch.minimum(place, last).clamp(min=0))
     return torch.where(last < 0, last, sampled).squeeze(-1)

@@ -1,4 +1,4 @@
-"""Sessions run an engine tree: features of pictures, answers to prompts."""
+"""Interface of sessions, which run an engine tree: image features and text generation."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Request:
     """One prompt.
 
     Args:
-        ids: token ids; those at or above the vocabulary are rows of `features`, counted from 0.
-        features: [rows, width] of all pictures of the prompt, one after another, or None.
-        process: changes the logits of each new token before one is chosen, None for nothing.
+        ids: token ids; ids from the vocabulary size on are virtual: id - vocabulary size is a row of `features`.
+        features: [image tokens, width], embeddings of all images of the prompt, concatenated, or None.
+        process: logits processor, applied before each new token is chosen, or None.
     """
 
     ids: tuple[int, ...]
@@ -34,7 +34,7 @@ class Request:
 
 @frozen
 class RequestLimits:
-    """What a tree's language model accepts, and the size of its vocabulary."""
+    """Limits and vocabulary size of a tree's language model."""
 
     max_batch_size: int
     max_input_len: int
@@ -44,10 +44,10 @@ class RequestLimits:
 
     @staticmethod
     def of(tree: EngineTree) -> RequestLimits:
-        """The limits of a tree.
+        """Limits of a tree.
 
         Raises:
-            TreeError: its manifest does not state them.
+            TreeError: the manifest does not state them.
         """
         stated, tokens = tree.limits, tree.manifest.tokens
         if tokens is None:
@@ -61,10 +61,10 @@ class RequestLimits:
         )
 
     def check(self, requests: Sequence[Request], max_new_tokens: int) -> None:
-        """Check a batch.
+        """Check a batch of requests.
 
         Raises:
-            PromptError: it is more than the engine takes.
+            PromptError: a request is invalid, or the batch exceeds a limit of the engine.
         """
         if not requests:
             raise PromptError("there is no prompt", remedy="give at least one")
@@ -111,13 +111,13 @@ class RequestLimits:
 
 @frozen(eq=False)
 class ScheduledRow:
-    """What one row of a batch computes in a step.
+    """Work of one row of a batch in a step.
 
     Args:
-        row: the row's place in the batch.
-        request: that took the row.
-        past: tokens of the row that earlier steps have computed; at 0 the turn is the prompt, later it is the one token
-            that was chosen last.
+        row: index in the batch.
+        request: the request that occupies the row.
+        past: tokens of the row computed by earlier steps; 0 means that this step runs the prompt, otherwise it runs
+            the last sampled token.
     """
 
     row: int
@@ -126,19 +126,21 @@ class ScheduledRow:
 
 
 class LlmRunner(ABC):
-    """A batch in flight: rows with a KV cache each, which requests take and leave between steps."""
+    """Runner of a batch: rows with one KV cache each, which requests join and leave between steps."""
 
-    device = torch.device("cpu")  # where it computes
-    lookahead = 0  # how many steps it wants to be given before the first one's tokens are read
+    device = torch.device("cpu")  # the device that computes
+    lookahead = 0  # steps to launch before the tokens of the first one are read
 
     def takes(self, scheduled: Sequence[ScheduledRow]) -> bool:
-        """Whether one step can compute these rows; the oldest alone it always can."""
+        """Whether one step can compute these rows; true for the oldest alone."""
         del scheduled
         return True
 
     def sampled(self, batch: int) -> Tensor:
-        """Memory for the token that was chosen last for each row of a batch: int64 [batch], on `device`. What it holds
-        at first are tokens of the vocabulary."""
+        """Buffer for the last sampled token of each row: int64 [batch], on `device`.
+
+        Its initial values are valid token ids.
+        """
         return torch.zeros(batch, dtype=torch.int64, device=self.device)
 
     @abstractmethod
@@ -146,7 +148,7 @@ class LlmRunner(ABC):
         """Compute the next tokens of some rows, each at most once.
 
         Args:
-            sampled: int64 [rows], on `device`: the token that was chosen last for each row.
+            sampled: int64 [rows], on `device`, the last sampled token of each row.
         Returns:
             float32 [rows, vocabulary], logits after the last token of each scheduled row, on `device`, valid until the
             next step.
@@ -154,42 +156,45 @@ class LlmRunner(ABC):
 
     @abstractmethod
     def leave(self, row: int) -> None:
-        """The row's request is done; another may take the row, beginning with `past` 0."""
+        """Release a row whose request is done; the next request there begins with `past` 0."""
 
     def working(self) -> AbstractContextManager[None]:
-        """Inside, torch's work is done in the runner's order."""
+        """Context in which torch's work is ordered with the runner's."""
         return nullcontext()
 
     def reading(self, tensor: Tensor) -> Callable[[], list[int]]:
-        """A call that waits for what `tensor` [n] holds at this point of the runner's work, and returns it."""
-        numbers: list[int] = tensor.numpy().tolist()
-        return lambda: numbers
+        """A callable that waits for and returns the current values of `tensor` [n].
+
+        Current means at this point of the runner's work; later changes are not seen.
+        """
+        values: list[int] = tensor.numpy().tolist()
+        return lambda: values
 
     def close(self) -> None:  # noqa: B027
-        """The batch is over; the runner is not used again."""
+        """End the batch; do not use the runner afterwards."""
 
 
 class Session(ABC):
-    """Runs the engines of a tree.
+    """A session that runs the engines of a tree.
 
     Args:
-        tree: to run.
+        tree: the tree to run.
     """
 
     name: str
-    device = torch.device("cpu")  # where it computes
+    device = torch.device("cpu")  # the device that computes
 
     def __init__(self, tree: EngineTree) -> None:
         self.tree = tree
         self.limits = RequestLimits.of(tree)
-        assert tree.manifest.tokens is not None  # whose absence the limits name
+        assert tree.manifest.tokens is not None  # `RequestLimits.of` has checked it
         self.tokens: Tokens = tree.manifest.tokens
 
     def features(self, pixels: Tensor) -> Tensor:
-        """Features of any number of pictures: [images, channels, height, width] → [images, rows, width].
+        """Image embeddings: [images, channels, height, width] → [images, tokens, width].
 
         Raises:
-            PromptError: the pictures do not fit the engine.
+            PromptError: the image size does not match the engine.
         """
         vision = self.tree.component("vision")
         wanted = Spec.parse(next(iter(vision.inputs.values()))).shape[1:]
@@ -205,11 +210,11 @@ class Session(ABC):
 
     @abstractmethod
     def features_at_once(self, pixels: Tensor) -> Tensor:
-        """Features of as many pictures as the vision engine takes at once, or fewer."""
+        """Image embeddings of at most one batch of the vision engine."""
 
     @abstractmethod
     def start(self, batch: int) -> LlmRunner:
-        """A runner with an empty cache for a batch of that size."""
+        """Start a runner with empty KV caches for `batch` rows."""
 
     @property
     def table_dtype(self) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""Work on the GPU beside other work."""
+"""A CUDA stream for work that runs concurrently with the current stream."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 class SideStream:
-    """A stream beside torch's current one. In a CUDA graph it becomes a branch.
+    """A second stream, concurrent with torch's current one; a branch in a CUDA graph.
 
     Args:
         device: the GPU.
@@ -19,8 +19,10 @@ class SideStream:
         self._last: torch.cuda.Event | None = None
 
     def run(self, work: Callable[[], None]) -> None:
-        """Do work after what is in the current stream, and beside what comes there, which waits for earlier work of
-        this kind."""
+        """Run work after the current stream's work, concurrently with later work of that stream.
+
+        The later work waits for earlier runs on the side stream.
+        """
         current = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
@@ -31,7 +33,7 @@ class SideStream:
         self._last = done
 
     def join(self) -> None:
-        """Let what comes in the current stream wait for all work done so."""
+        """Make later work in the current stream wait for all work on the side stream."""
         if self._last is not None:
             torch.cuda.current_stream(self._stream.device).wait_event(self._last)
             self._last = None

@@ -1,7 +1,7 @@
-"""From mapped files to the GPU at the speed of the bus.
+"""Copies from memory-mapped files to the GPU through pinned staging buffers.
 
-A plain copy of pageable memory goes through a small buffer of the driver's, filled by one thread. Here all cores fill
-large page-locked buffers in turn, and the bus empties one while the next is filled.
+A plain copy of pageable memory goes through a small buffer of the driver, filled by one thread. Here all cores fill
+large pinned buffers in turn, and one is transferred while the next is filled.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _BUFFERS = 3
 
 
 class StagedCopier:
-    """Copies tensors to a GPU, in order with torch's current stream.
+    """A copier of tensors to a GPU, in order with torch's current stream.
 
     Args:
         device: the GPU.
@@ -28,11 +28,11 @@ class StagedCopier:
         self._ring = itertools.cycle([(buffer, torch.cuda.Event()) for buffer in buffers])
 
     def __call__(self, tensor: Tensor) -> Tensor:
-        """The same numbers on the GPU. What they are copied from may change once the call has returned."""
-        made = torch.empty(tensor.shape, dtype=tensor.dtype, device=self._device)
+        """Copy a tensor to the GPU; the source may change once the call has returned."""
+        result = torch.empty(tensor.shape, dtype=tensor.dtype, device=self._device)
         if not tensor.numel():
-            return made
-        source, target = (part.reshape(-1).view(torch.uint8) for part in (tensor.contiguous(), made))
+            return result
+        source, target = (part.reshape(-1).view(torch.uint8) for part in (tensor.contiguous(), result))
         for start in range(0, len(source), _BUFFER_BYTES):
             buffer, emptied = next(self._ring)
             part = source[start : start + _BUFFER_BYTES]
@@ -40,4 +40,4 @@ class StagedCopier:
             filled = buffer[: len(part)].copy_(part)
             target[start : start + len(part)].copy_(filled, non_blocking=True)
             emptied.record(torch.cuda.current_stream(self._device))
-        return made
+        return result

@@ -1,4 +1,4 @@
-"""Engines on shapes that stay."""
+"""Engine calls with static shapes, replayed as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from ditto.runtime.graphs import GraphedCallable
 
 
 class StaticCall:
-    """An engine on shapes that stay, in memory that stays; from its third use CUDA graphs, one for each stage of the
-    execution: the GPU begins with the first while the host launches the next.
+    """An engine call with static shapes and memory, replayed as CUDA graphs from its third use.
+
+    There is one graph for each stage of the execution: the GPU begins the first while the host launches the next.
 
     Args:
-        bound: all that it takes and gives.
+        bound: tensors of all inputs and outputs.
     """
 
     def __init__(self, execution: Execution, bound: Mapping[str, Tensor]) -> None:
@@ -28,7 +29,7 @@ class StaticCall:
         self._stages = [GraphedCallable(stage, plain_times=2) for stage in execution.stages]
 
     def __call__(self, given: Mapping[str, Tensor]) -> None:
-        """Run on what is given, each of it an input or the beginning of one."""
+        """Run with new input values; each tensor fills an input or the beginning of one."""
         for name, tensor in given.items():
             self.bound[name][: len(tensor)].copy_(tensor, non_blocking=True)
         for stage in self._stages:
@@ -41,17 +42,17 @@ class StaticCall:
 
 
 class StaticPrefill:
-    """The LLM's engine for prompts of one number and length, into the same rows of a cache.
+    """Prefill of a fixed number of prompts of a fixed length, into fixed rows of a KV cache.
 
     Args:
-        execution: on a profile for just these.
-        count, length: of the prompts; shorter ones are padded with token `pad`.
-        bound: what it reads and writes besides tokens.
+        execution: on a profile for exactly this number and length.
+        count, length: number and length of the prompts; shorter ones are padded with token `pad`.
+        bound: tensors of all inputs and outputs other than tokens and positions.
     """
 
     def __init__(self, execution: Execution, count: int, length: int, pad: int, bound: Mapping[str, Tensor]) -> None:
         self._length, self._pad, self._logits = length, pad, bound["logits"]
-        # Ids, and behind them each row's last token: one copy brings both.
+        # Token ids, then the index of each row's last token: one copy transfers both.
         self._places = aligned(count * length * 4) // 4
         device = self._logits.device
         self._sent = torch.zeros(self._places + count, dtype=torch.int32, device=device)

@@ -1,4 +1,4 @@
-"""The TensorRT session: a plugin-free tree's engines on this machine's GPU.
+"""TensorRT session: runs the engines of a plugin-free tree on the GPU.
 
 B rows of a batch, S new tokens of each.
 """
@@ -39,14 +39,14 @@ from ditto.runtime.weights import bound_weights
 
 
 class TensorRTSession(Session):
-    """Runs a tree's engines on a GPU. They are loaded in the background from the moment it is made.
+    """A session that runs a tree's engines on a GPU; its creation starts loading in the background.
 
     Args:
-        tree: to run.
+        tree: the tree to run.
         trt: the library that built it.
         device: the GPU.
     Raises:
-        DeviceError: too little memory.
+        DeviceError: the GPU has too little memory.
     """
 
     name = "tensorrt"
@@ -56,7 +56,7 @@ class TensorRTSession(Session):
         self.device = device
         self._plan = MemoryPlan.of(tree)
         self._plan.check(*torch.cuda.mem_get_info(device))
-        self.stream = torch.cuda.Stream(device, priority=-1)  # work beside it takes what it leaves
+        self.stream = torch.cuda.Stream(device, priority=-1)  # other streams have lower priority
         loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ditto-load")
         self._loading = loader.submit(Loaded, tree, trt, device, self.stream)
         loader.shutdown(wait=False)
@@ -65,17 +65,17 @@ class TensorRTSession(Session):
 
     @property
     def loaded(self) -> Loaded:
-        """The engines, waited for.
+        """The loaded engines; waits until they are.
 
         Raises:
-            DeviceError: TensorRT does not load them here.
+            DeviceError: TensorRT cannot load them here.
         """
         return self._loading.result()
 
     @cached_property
     def prefill(self) -> Execution:
-        """How prompts of any batch and length are run."""
-        # The kernels for each length may come later.
+        """Execution for prompts of any batch size and length."""
+        # Kernels for each length may be compiled in the background.
         return self.loaded.execution(
             component_for(self.tree, Phase.PREFILL), dynamic_prefill_profile(self.tree), eager=False
         )
@@ -94,19 +94,19 @@ class TensorRTSession(Session):
         return self._cache(rows).runner(batch)
 
     def working(self) -> AbstractContextManager[None]:
-        """Inside, torch's work is in the session's stream, in order with what comes before and after."""
+        """Context in which torch's work runs in the session's stream, in order with work around it."""
         return _in_order(self.stream)
 
     def give_back(self, cache: KVCache) -> None:
-        """A batch is over: its cache may serve another, and what was compiled for it is kept."""
+        """Return the cache of a finished batch for reuse, and save the compiled kernels."""
         self._idle.append(cache)
         self.loaded.keep_kernels()
 
     def _cache(self, rows: int) -> KVCache:
-        """A KV cache that no batch is using: one that is large enough, or a new one in place of those too small.
+        """An unused KV cache: a large enough idle one, or a new one that replaces the idle ones.
 
         Raises:
-            DeviceError: too little memory.
+            DeviceError: the GPU has too little memory.
         """
         for cache in self._idle:
             if cache.rows >= rows:
@@ -114,9 +114,9 @@ class TensorRTSession(Session):
                 return cache
         self._idle.clear()
         shared = self.tree.component("llm").shared
-        if "prefill" in vars(self):  # it has run on one of them
+        if "prefill" in vars(self):  # it may have one of the caches bound
             self.prefill.unbind([*shared, *shared.values()])
-        gc.collect()  # caches and their runners know each other
+        gc.collect()  # caches and runners are reference cycles
         torch.cuda.empty_cache()
         free, total = torch.cuda.mem_get_info(self.device)
         plan = self._plan.with_rows(rows).with_scratch(self.loaded.scratch.numel())
@@ -126,24 +126,27 @@ class TensorRTSession(Session):
 
 
 class Loaded:
-    """Engines and their weights on the GPU, and one memory for all of them to work in: they take turns."""
+    """Engines and weights on the GPU, with one scratch buffer, as engines never run concurrently."""
 
     def __init__(self, tree: EngineTree, trt: TensorRT, device: torch.device, stream: torch.cuda.Stream) -> None:
         with torch.cuda.device(device), torch.cuda.stream(stream):
             self._engines = {name: Parts.of(tree, name, trt, device) for name in tree.manifest.components}
-            held: dict[Weight, Tensor] = {}  # decode takes the same as the LLM's other engine
+            held: dict[Weight, Tensor] = {}  # decode and prefill share weights
             self._weights = {name: dict(bound_weights(tree, name, device, held)) for name in self._engines}
             size = max(engine.scratch_bytes for engine in self._engines.values())
             self.scratch = torch.empty(max(size, 1), dtype=torch.uint8, device=device)
 
     def execution(self, name: str, profile: int, eager: bool = True) -> Execution:
-        """A new way to run a component on a profile, its weights bound. What is recorded in a graph has to be eager."""
+        """Create an execution of a component on a profile, with weights bound.
+
+        A CUDA graph needs an eager one.
+        """
         execution = self._engines[name].execution(profile, self.scratch, eager)
         execution.bind(self._weights[name])
         return execution
 
     def keep_kernels(self) -> None:
-        """Keep what was compiled so far for the next process."""
+        """Save the kernels compiled so far for the next process."""
         for engine in self._engines.values():
             engine.keep_kernels()
 
@@ -157,7 +160,7 @@ class KVCache:
         self._session, self._runners = session, dict[int, TensorRTRunner]()
         self._pasts = {past: Spec.parse(component.inputs[past]) for past in component.shared.values()}
         try:
-            # Zeros: what a row has not written yet is masked, but must be no NaN.
+            # Zeros: slots that are not written yet are masked, but must not be NaN.
             self.tensors = {
                 name: torch.zeros(_shape(spec, batch=rows), dtype=spec.dtype, device=session.device)
                 for name, spec in self._pasts.items()
@@ -169,7 +172,7 @@ class KVCache:
             ) from error
 
     def runner(self, batch: int) -> TensorRTRunner:
-        """The runner of the first `batch` rows."""
+        """Runner of the first `batch` rows."""
         if batch not in self._runners:
             with self._session.working():
                 self._runners[batch] = TensorRTRunner(self._session, self, batch)
@@ -178,15 +181,18 @@ class KVCache:
         return runner
 
     def bound(self, rows: slice) -> dict[str, Tensor]:
-        """Inputs and the outputs in their memory, by name, for neighbouring rows."""
+        """Cache inputs and outputs (in the same memory), by name, for neighbouring rows."""
         shared = self._session.tree.component("llm").shared
         parts = {name: tensor[rows] for name, tensor in self.tensors.items()}
         return {**parts, **{present: parts[past] for present, past in shared.items()}}
 
 
 class TensorRTRunner(PaddedRunner):
-    """A batch on the GPU. Prompts run as they come, those that a profile is made for as a CUDA graph from the third on;
-    one token of every row is a CUDA graph."""
+    """Runner of a batch on the GPU.
+
+    Decode is a CUDA graph; so is prefill, from its third call, where a profile has exactly its static shapes. Other
+    prompts run directly.
+    """
 
     lookahead = 2
 
@@ -201,7 +207,7 @@ class TensorRTRunner(PaddedRunner):
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.int32, device=self.device)
 
-        # What the graph reads and writes. A row's tokens in the cache are also its next position.
+        # Inputs and outputs of the CUDA graph. The KV length of a row is also its next position.
         rows = self._rows
         self._ids, self._written, self._moving, first = zeros(rows, 1), zeros(rows), zeros(rows), zeros(rows)
         self._logits = self._new_logits(rows)
@@ -221,12 +227,12 @@ class TensorRTRunner(PaddedRunner):
 
     @property
     def is_recorded(self) -> bool:
-        """Whether tokens come from a CUDA graph."""
+        """Whether decode replays a CUDA graph."""
         return any(step.is_recorded for step in self._steps.values())
 
     @property
     def has_recorded_prompts(self) -> bool:
-        """Whether some prompts come from a CUDA graph."""
+        """Whether any prefill replays a CUDA graph."""
         return any(call.is_recorded for call in self._prompts.values())
 
     def open(self) -> None:
@@ -313,7 +319,7 @@ class TensorRTRunner(PaddedRunner):
         self._session.give_back(self._cache)
 
     def _step(self, kv_length: int) -> GraphedCallable:
-        """One token of every row, over the first `kv_length` slots of the KV cache."""
+        """Decode step of every row over the first `kv_length` slots of the KV cache."""
         if kv_length not in self._steps:
             name = component_for(self._session.tree, Phase.DECODE)
             component = self._session.tree.component(name)
@@ -331,7 +337,7 @@ class TensorRTRunner(PaddedRunner):
         return self._steps[kv_length]
 
     def _known(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Those that the engine takes: a text model has no prompt table."""
+        """Tensors that are inputs of the engine: a text model has no prompt table."""
         return {name: tensor for name, tensor in tensors.items() if name in self._inputs}
 
     def _new_logits(self, rows: int) -> Tensor:
@@ -340,7 +346,7 @@ class TensorRTRunner(PaddedRunner):
 
 
 class _VisionCall:
-    """The vision engine for one number of pictures."""
+    """Call of the vision engine for a fixed number of images."""
 
     def __init__(self, tree: EngineTree, loaded: Loaded, count: int) -> None:
         component = tree.component("vision")
@@ -355,7 +361,7 @@ class _VisionCall:
         self._call = StaticCall(loaded.execution("vision", profile), bound)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Features of the pictures, in memory of their own."""
+        """Image embeddings in newly allocated memory."""
         self._call({self._source: pixels})
         return self._features[: self._count].clone()
 

@@ -1,4 +1,4 @@
-"""The numbers of a tree's weights: from the checkpoint that it was built from, or from the tree itself."""
+"""Weight values of a tree, from its checkpoint or from the tree itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ditto.runtime.staged_copier import StagedCopier
 
 
 def network_of(tree: EngineTree, name: str) -> Network:
-    """What a component computes; not to be changed, for whoever asks gets the same.
+    """Network of a component; shared between callers, so do not modify it.
 
     Raises:
         TreeError: its files cannot be read.
@@ -35,7 +35,7 @@ def network_of(tree: EngineTree, name: str) -> Network:
 
 
 def _check_record(tree: EngineTree, name: str, network: Network) -> None:
-    """Check that the manifest says of a component what its network is."""
+    """Check that the manifest's entry of a component matches its network."""
     record = tree.component(name)
     inputs = {key: str(spec) for key, spec in network.inputs.items()}
     outputs = {key: str(network.value(value).spec) for key, value in network.outputs.items()}
@@ -53,8 +53,10 @@ def _check_record(tree: EngineTree, name: str, network: Network) -> None:
 
 
 def _dtypes(network: Network) -> set[str]:
-    """The floating dtypes of a network's inputs or, if all are integers, of its weights: a text model for TensorRT-LLM
-    knows its cache by addresses."""
+    """Floating-point dtypes of a network's inputs or, if there are none, of its weights.
+
+    A text model for TensorRT-LLM has integer inputs only, as it accesses its KV cache by address.
+    """
     found = {spec.dtype for spec in network.inputs.values() if spec.dtype in FLOATING}
     if not found:
         weights = (constant.weight for constant in network.constants())
@@ -64,14 +66,14 @@ def _dtypes(network: Network) -> set[str]:
 
 @lru_cache(maxsize=8)
 def _loaded(json_path: Path, literals_path: Path, *digests: str) -> Network:
-    """A network from its files, of which the digests say what they held when they were read."""
+    """Load a network from its files; the digests of their content are part of the cache key."""
     del digests
     return load(json_path, literals_path)
 
 
 @frozen
 class _OnDevice:
-    """A source whose tensors are copied to a device, so that what is folded is folded there."""
+    """A tensor source on a device, so that weights are folded there."""
 
     source: TensorSource
     copied: Callable[[Tensor], Tensor]
@@ -86,16 +88,15 @@ class _OnDevice:
 def bound_weights(
     tree: EngineTree, name: str, device: torch.device | None = None, held: MutableMapping[Weight, Tensor] | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """The weights that a component's engine takes as inputs, one at a time: input name, numbers on `device`
-    (the CPU).
+    """External weights of a component, one at a time: input name and values on `device` (default CPU).
 
-    On the CPU, what the checkpoint holds as it is comes as a view of the memory-mapped file, not to be written to; what
-    is folded (q/k/v in one, another dtype) is computed here, and can be let go of before the next.
+    On the CPU, weights stored unchanged in the checkpoint are read-only views of the memory-mapped file; folded weights
+    (joined q/k/v, another dtype) are computed here, and can be freed before the next.
 
     Args:
-        held: numbers that are there already, of another component over the same checkpoint; gets those that are not.
+        held: values already resolved for another component of the same checkpoint; new ones are added.
     Raises:
-        TreeError, CheckpointError: the network or the checkpoint cannot be read, or is another one.
+        TreeError, CheckpointError: the network or the checkpoint cannot be read, or has changed.
     """
     wanted = external_weights(tree, name)
     if not wanted:
@@ -104,14 +105,14 @@ def bound_weights(
     there = source if device is None else _OnDevice(source, _copier(device))
     for input_name, weight in wanted.items():
         if held is not None and weight in held:
-            numbers = held[weight]
+            values = held[weight]
         elif any(isinstance(leaf, Literal) for leaf in leaves(weight)):  # literals are on the CPU
-            numbers = resolve(weight, source, literals).to(device or "cpu")
+            values = resolve(weight, source, literals).to(device or "cpu")
         else:
-            numbers = resolve(weight, there, literals)
+            values = resolve(weight, there, literals)
         if held is not None:
-            held[weight] = numbers
-        yield input_name, numbers
+            held[weight] = values
+        yield input_name, values
 
 
 def _copier(device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -119,7 +120,7 @@ def _copier(device: torch.device) -> Callable[[Tensor], Tensor]:
 
 
 def external_weights(tree: EngineTree, name: str) -> dict[str, Weight]:
-    """The weights that a component's engine takes as inputs."""
+    """External weights of a component, by engine input name."""
     outside = tree.component(name).outside
     network = network_of(tree, name) if outside else Network()
     constants = {node.outputs[0]: node.layer for node in network.nodes if isinstance(node.layer, Constant)}
@@ -134,10 +135,10 @@ def external_weights(tree: EngineTree, name: str) -> dict[str, Weight]:
 
 
 def weights_of(tree: EngineTree, name: str) -> TensorSource:
-    """Who has the numbers of a component's constants.
+    """Source of a component's weight values.
 
     Raises:
-        TreeError, CheckpointError: they are not where the tree says, or are others.
+        TreeError, CheckpointError: the weights are not where the tree says, or have changed.
     """
     weights = tree.component(name).weights
     if weights != "checkpoint":
