@@ -1,4 +1,4 @@
-"""Engine trees on disk."""
+"""Engine trees on disk: files, manifest, and safe replacement."""
 
 from ditto.engine.manifest import Checkpoint, Component, Manifest, Tokens, TreeLimits, write_manifest
 from ditto.engine.profile import Phase, Profile

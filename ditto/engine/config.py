@@ -1,7 +1,7 @@
-"""The two config.json files of a tree, in the form of TensorRT-LLM 0.19, for either target.
+"""The two config.json files of a tree, in the format of TensorRT-LLM 0.19.
 
-One reader then serves both targets, and a tree has one shape. Keys and defaults: contract (LLM engine) sections 1.1 to
-1.4, contract (multimodal) section 2.
+Every target writes them, so that all trees have one layout and one reader. Keys and defaults: contract (LLM engine)
+sections 1.1 to 1.4, contract (multimodal) section 2.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ditto.strict import faults_of, strict_converter
 
 @frozen(kw_only=True)
 class Mapping:
-    """How a model is spread over GPUs; one engine of one rank here."""
+    """Parallel mapping of a model to GPUs; Ditto builds one engine for one rank."""
 
     world_size: int = 1
     gpus_per_node: int = 8
@@ -33,7 +33,7 @@ class Mapping:
 
 @frozen(kw_only=True)
 class Quantization:
-    """Quantisation of weights and cache; none here."""
+    """Quantisation of weights and KV cache; Ditto uses none."""
 
     quant_algo: str | None = None
     kv_cache_quant_algo: str | None = None
@@ -48,7 +48,10 @@ class Quantization:
 
 @frozen(kw_only=True)
 class PretrainedConfig:
-    """What an engine says of its model. `extra` holds the keys that only some architectures have."""
+    """`pretrained_config`: the model behind an engine.
+
+    `extra` holds the keys that only some architectures have.
+    """
 
     architecture: str
     dtype: str
@@ -82,7 +85,7 @@ class PretrainedConfig:
 
 @frozen(kw_only=True)
 class PluginConfig:
-    """`plugin_config` of an engine without plugins; a target with plugins sets what it uses."""
+    """`plugin_config`; the defaults are those of an engine without plugins."""
 
     dtype: str
     bert_attention_plugin: str | None = None
@@ -130,7 +133,7 @@ class PluginConfig:
 
 @frozen(kw_only=True)
 class LoraConfig:
-    """LoRA adapters; none here."""
+    """LoRA adapters; Ditto uses none."""
 
     lora_dir: list[str] = Factory(list)
     lora_ckpt_source: str = "hf"
@@ -141,7 +144,7 @@ class LoraConfig:
 
 @frozen(kw_only=True)
 class BuildConfig:
-    """`build_config`: limits and choices of an LLM engine."""
+    """`build_config`: limits and build settings of an LLM engine."""
 
     max_input_len: int
     max_seq_len: int
@@ -175,7 +178,7 @@ class BuildConfig:
 
 @frozen(kw_only=True)
 class LlmConfig:
-    """`llm/config.json`. `version` is that of TensorRT-LLM whose form this is."""
+    """`llm/config.json`; `version` is the TensorRT-LLM version of its format."""
 
     version: str
     pretrained_config: PretrainedConfig
@@ -192,10 +195,12 @@ class LlmConfig:
 
 @frozen(kw_only=True)
 class VisionConfig:
-    """`vision/config.json`: `builder_config` and nothing else (contract, multimodal 2.1 and 2.2).
+    """`vision/config.json`, which holds only `builder_config`.
+
+    Source: contract, multimodal 2.1 and 2.2.
 
     Args:
-        output_shape: of `encoder_output`, -1 for the batch.
+        output_shape: shape of `encoder_output`, with -1 for the batch.
     """
 
     precision: str
@@ -238,7 +243,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return data
 
 
-# Numbers that are read of it: at least so much, by the part of config.json that states them.
+# Minimum values of the numbers that Ditto reads, by section of config.json.
 _LEAST = {
     "builder_config": {"max_batch_size": 1},
     "build_config": {
@@ -263,7 +268,7 @@ _CONVERTER = strict_converter(known_keys_only=False)
 
 
 def _fault(data: Any) -> str:
-    """What is wrong with the content of a config.json, empty if nothing is."""
+    """Describe the first fault in a config.json; empty if there is none."""
     if not isinstance(data, dict):
         return "it is not a JSON object"
     wanted = ["builder_config"] if "builder_config" in data else ["build_config", "pretrained_config"]

@@ -1,4 +1,4 @@
-"""Digests of files, as fast as the machine's cores and its disk allow."""
+"""Digests of files, computed on all CPU cores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FileRecord:
     """A file's size and digest.
 
     Args:
-        sha256: of its content; of a file longer than `PIECE_BYTES`: of the digests of its pieces, one after another.
+        sha256: digest of the content; for a file longer than `PIECE_BYTES`, digest of its pieces' concatenated digests.
     """
 
     bytes: int
@@ -28,10 +28,10 @@ class FileRecord:
 
 
 def file_record(path: Path) -> FileRecord:
-    """Size and digest of a file. Pieces are hashed side by side: reading an engine takes longer than hashing it.
+    """Size and digest of a file, whose pieces are read and hashed in parallel.
 
     Raises:
-        OSError: it cannot be read, or is not a regular file.
+        OSError: the file cannot be read, or is not a regular file.
     """
     with open_regular(path) as file:
         descriptor = file.fileno()

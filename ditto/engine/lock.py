@@ -1,4 +1,4 @@
-"""One builder of a tree at a time."""
+"""Lock file that allows one build of a tree at a time."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ditto.errors import OutputError
 
 @contextmanager
 def locked(path: Path, out: Path) -> Generator[None]:
-    """Hold the lock file `path` for the tree `out`. The kernel drops it with the process, however that ends, so a file
-    that was left behind locks nothing.
+    """Hold the lock file `path` for the tree `out`.
+
+    The kernel releases the lock when the process ends in any way, so a leftover file does not lock anything.
 
     Raises:
-        OutputError: another process, or another thread of this one, holds it; or something is there that is not a lock
-            file.
-        OSError: the file cannot be made.
+        OutputError: another process, or another thread of this one, holds the lock; or `path` is not a lock file.
+        OSError: the file cannot be created.
     """
     descriptor = _taken(path, out)
     try:
@@ -29,7 +29,7 @@ def locked(path: Path, out: Path) -> Generator[None]:
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
     finally:
-        path.unlink(missing_ok=True)  # while it is held: whoever has opened it sees that it is gone
+        path.unlink(missing_ok=True)  # before releasing it: other processes with the file open see that it is gone
         os.close(descriptor)
 
 
@@ -57,7 +57,10 @@ def _taken(path: Path, out: Path) -> int:
 
 
 def _opened(path: Path, out: Path) -> int:
-    """The lock file, made if it is not there. What lies there instead is neither followed, waited for nor emptied."""
+    """Open or create the lock file.
+
+    Never follow a symbolic link, block on a pipe, or truncate another file.
+    """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o666)
@@ -83,7 +86,10 @@ def _foreign(path: Path, out: Path) -> OutputError:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether `path` still is this file: its last holder may have removed it between our opening and locking it."""
+    """Whether `path` is still this file.
+
+    Its last holder may have removed it after we opened it and before we locked it.
+    """
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""`ditto.json`: what a tree is, what it was made from, and what belongs to it."""
+"""The manifest `ditto.json`: a tree's engines, their origin, and all files."""
 
 from __future__ import annotations
 
@@ -27,21 +27,23 @@ _UNSEALED = "0" * 64
 
 @frozen(kw_only=True)
 class Component:
-    """An engine of the tree: `vision`, `llm`, or `decode`, which runs the language model's steps of one token.
+    """An engine of the tree: `vision`, `llm` or `decode`.
+
+    `decode` runs the language model's steps of one token.
 
     Args:
-        folder: relative to the tree, `.` if the tree is this one engine.
-        engines: the engine's file names, of a network in parts one for each; none while they are still to be compiled.
+        folder: directory relative to the tree, `.` if the tree is this single engine.
+        engines: the engine's file names, one for each partition of the network; empty before compilation.
         dtype: the model's dtype in this engine, e.g. `float16`.
-        inputs, outputs: specs by name, e.g. `float16[batch, 3, 336, 336]`.
-        shared: outputs that use the memory of an input.
+        inputs, outputs: dtype and shape by name, e.g. `float16[batch, 3, 336, 336]`.
+        shared: for each output that uses the memory of an input, the name of that input.
         profiles: the optimization profiles, in the engine's order.
-        layers: how many of each kind.
-        weights: where the constants come from, `checkpoint` or a safetensors file relative to `folder`.
-        kv_length_step: the engine reads only as much of the KV cache as its input of cache slots names; the runtime
-            rounds that length up to a multiple of this. None where the engine reads the whole cache.
-        outside: weights that the engine takes as inputs: for each input, the constant of `network.json` to bind to it.
-        made_from: what the engine's bytes depend on, by which a later build knows it again; empty if it cannot.
+        layers: number of layers of each kind.
+        weights: source of the constants, `checkpoint` or a safetensors file relative to `folder`.
+        kv_length_step: multiple to which the runtime rounds up the KV cache length, where the engine reads only that
+            length, given by its cache slot input. None where the engine reads the whole cache.
+        outside: external weights: for each such engine input, the constant of `network.json` to bind to it.
+        made_from: cache key, by which a later build can reuse the engine; empty if it cannot be reused.
     """
 
     folder: str
@@ -60,7 +62,7 @@ class Component:
 
 @frozen(kw_only=True)
 class Checkpoint:
-    """The checkpoint that a tree was made from, and its identity (see `CheckpointIndex`)."""
+    """The checkpoint of a tree: its directory and identity (see `CheckpointIndex`)."""
 
     folder: str
     identity: str
@@ -68,13 +70,13 @@ class Checkpoint:
 
 @frozen(kw_only=True)
 class Tokens:
-    """Token ids that running needs.
+    """Token ids that the runtime needs.
 
     Args:
-        vocab_size: virtual ids start here.
-        end: ids that end an answer.
-        pad: filler behind shorter rows.
-        image: the id that stands for one row of image features, None for a text model.
+        vocab_size: size of the vocabulary, and the first virtual token id.
+        end: token ids that end an answer.
+        pad: token id that pads shorter rows at the end.
+        image: placeholder id of one image token, None for a text model.
     """
 
     vocab_size: int
@@ -85,13 +87,13 @@ class Tokens:
 
 @frozen(kw_only=True)
 class TreeLimits:
-    """How much the engines of a tree accept at once.
+    """Size limits of the engines of a tree.
 
     Args:
-        llm: of the language model, None without one.
+        llm: limits of the language model, None without one.
         max_images: images per call of the vision engine, None without one.
     Raises:
-        ConfigError: a number below 1.
+        ConfigError: `max_images` is below 1.
     """
 
     llm: Limits | None = None
@@ -104,22 +106,22 @@ class TreeLimits:
 
 @frozen(kw_only=True)
 class Manifest:
-    """All of `ditto.json`.
+    """The content of `ditto.json`.
 
     Args:
         ditto: Ditto's version.
         target: the target's name.
-        library: the library that compiled the engines and its version, None while they are to be compiled.
-        versions: of what took part.
-        model: the id or folder that was asked for.
-        model_type: Hugging Face's name of the family.
-        settings: limits and choices, as asked for and as derived.
-        limits: what the engines accept: what running, measuring and verifying go by.
-        checkpoint: None for a model that came from memory.
-        generation: the model's generation defaults under Hugging Face's names, but for its special tokens.
+        library: name and version of the library that compiled the engines, None before compilation.
+        versions: versions of the software that took part in the build, by name.
+        model: the requested Hugging Face id or directory.
+        model_type: Hugging Face's name of the model family.
+        settings: limits and build settings, both requested and derived.
+        limits: size limits of the engines, used by run, bench and verify.
+        checkpoint: None for a model that was built from memory.
+        generation: the model's generation defaults under Hugging Face's names, without its special tokens.
         unused: checkpoint tensors that no engine uses.
         stages: name, detail, seconds and peak resident bytes of each stage of the build.
-        files: by path relative to the tree; the manifest itself aside.
+        files: size and digest by path relative to the tree, except for the manifest itself.
     """
 
     format: int = FORMAT
@@ -145,7 +147,10 @@ register_hooks(_converter)
 
 
 def write_manifest(manifest: Manifest, root: Path) -> None:
-    """Write `root`/ditto.json, sealed: its `digest` is that of its own text with zeros in the digest's place."""
+    """Write `root`/ditto.json with a digest of its own text.
+
+    The digest is computed with zeros in its place.
+    """
     content = {"digest": _UNSEALED, **_converter.unstructure(manifest)}
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     (root / NAME).write_text(text.replace(_UNSEALED, _seal(text), 1), encoding="utf-8")
@@ -159,7 +164,7 @@ def read_manifest(root: Path) -> Manifest:
     """Read `root`/ditto.json.
 
     Raises:
-        TreeError: it is missing, damaged, changed, or of another format; all faults are named.
+        TreeError: the manifest is missing, damaged, changed, or of another format; the message lists the faults.
     """
     path, remedy = root / NAME, "build the tree again"
     try:

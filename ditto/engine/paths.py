@@ -1,4 +1,4 @@
-"""The paths of a tree: everything that its manifest names lies inside of it, whatever the manifest says."""
+"""Paths of a tree, checked so that a manifest cannot name files outside it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _REMEDY = "do not use this tree: build it again from the model"
 
 
 def listed(*parts: str) -> str:
-    """A path of a tree as its manifest lists it: relative to the tree, `.` for the tree itself.
+    """A path as the manifest lists it: relative to the tree, `.` for the tree itself.
 
     Args:
-        parts: one below the other; a part may begin with `..`, as weights that two engines share do.
+        parts: path components to join; one may begin with `..`, as in weights that two engines share.
     Raises:
-        TreeError: it leads out of the tree, or is not a path.
+        TreeError: the path leads out of the tree, or is not a path.
     """
     name = posixpath.normpath(posixpath.join(".", *parts))
     outside = name == ".." or name.startswith(("../", "/")) or any(part.startswith("/") for part in parts)
@@ -28,10 +28,12 @@ def listed(*parts: str) -> str:
 
 
 def inside(root: Path, *parts: str) -> Path:
-    """The place of a path of a tree. Every path that a manifest names comes through here before it is used.
+    """Full path of a file or directory of a tree, checked.
+
+    Every path that a manifest names passes through this function before it is used.
 
     Raises:
-        TreeError: it leads out of the tree, be it by a link, or is not a path.
+        TreeError: the path or a link in it leads out of the tree, or it is not a path.
     """
     name = listed(*parts)
     path, top = root / name, os.path.realpath(root)
@@ -41,10 +43,10 @@ def inside(root: Path, *parts: str) -> Path:
 
 
 def file_bytes(root: Path, name: str) -> int:
-    """The size of a file of a tree.
+    """Size of a tree's file in bytes.
 
     Raises:
-        TreeError: it is missing, leads out of the tree, or is not a regular file.
+        TreeError: the file is missing, is outside the tree, or is not a regular file.
     """
     try:
         return check_regular(inside(root, name))

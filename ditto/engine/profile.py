@@ -1,4 +1,4 @@
-"""Optimization profiles: the ranges of shapes that an engine is tuned for, and what each is for."""
+"""Optimization profiles: the shape ranges of an engine, by phase."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ditto.arguments import DynamicDimension
 
 
 class Phase(str, Enum):
-    """What a call of an engine computes."""
+    """The kind of work that an engine call does."""
 
     ENCODE = "encode"
     """Images → image embeddings."""
 
     PREFILL = "prefill"
-    """Prompts, whose rows of the KV cache are empty, → logits."""
+    """Prompts, with empty KV cache rows → logits."""
 
     DECODE = "decode"
     """One new token of each row → logits."""
@@ -34,19 +34,21 @@ def _by_name(ranges: Mapping[str, DynamicDimension]) -> dict[str, DynamicDimensi
 
 @frozen
 class Profile:
-    """An optimization profile: the ranges of named dimensions that an engine is tuned for at once.
+    """An optimization profile: ranges of named dimensions, for one phase.
 
     Args:
-        phase: what calls on this profile compute.
-        ranges: by dimension name.
+        phase: the kind of work that calls with this profile do.
+        ranges: minimum, typical and maximum size by dimension name.
     """
 
     phase: Phase
     ranges: dict[str, DynamicDimension] = field(converter=_by_name)
 
     def size(self, dimension: str) -> int | None:
-        """The only size of a dimension that the profile accepts, None where there are several or the engine has no such
-        dimension."""
+        """Size of a dimension that is fixed in the profile.
+
+        None where the profile accepts several sizes or does not have the dimension.
+        """
         known = self.ranges.get(dimension)
         return known.max if known is not None and known.min == known.max else None
 
@@ -56,13 +58,13 @@ class Profile:
         return ", ".join(f"{name} {size.min} to {size.max} (tuned for {size.opt})" for name, size in ranges)
 
     def label(self) -> str:
-        """The phase, and sizes that tell the profile from others of an engine, e.g. `decode batch=4 kv_length=768`."""
+        """The phase and the fixed sizes, e.g. `decode batch=4 kv_length=768`."""
         fixed = [f"{name}={size}" for name in self.ranges if (size := self.size(name)) is not None]
         return " ".join([self.phase.value, *fixed])
 
 
 def register_hooks(converter: Converter) -> None:
-    """Let a converter write a profile's ranges as `{name: [min, opt, max]}`, and read them."""
+    """Make a converter write and read ranges as `{name: [min, opt, max]}`."""
 
     def write(profile: Profile) -> dict[str, Any]:
         ranges = {name: [size.min, size.opt, size.max] for name, size in profile.ranges.items()}

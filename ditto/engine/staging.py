@@ -1,7 +1,7 @@
-"""A tree is written aside and takes its place at once, or not at all.
+"""Atomic replacement of a tree, which is written to a staging directory first.
 
-Whatever ends a build (an error, a signal, a full disk, kill -9, loss of power), the folder holds the old tree or the
-new one, whole. A build that was killed leaves its folder aside behind; the next one clears it away.
+However a build ends (an error, a signal, a full disk, kill -9, loss of power), the output directory holds either the
+old tree or the new one, complete. A killed build leaves its staging directory behind; the next build removes it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ditto.files import read_json
 from ditto.outputs import check_folder
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-# What a disk says when it does not take what is written.
+# Errors of a disk that rejects writes.
 _DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -36,37 +36,38 @@ _DISK_ERRORS = {
 
 @contextmanager
 def staged(out: Path, apart: Mapping[str, Path] | None = None) -> Generator[Path]:
-    """A new folder that becomes `out` when the block succeeds; when it fails, `out` is as it was.
+    """A staging directory that becomes `out` when the block succeeds.
 
-    An engine tree that is there already is replaced; files in it that are not Ditto's are kept. A link stays a link.
+    When the block fails, `out` stays unchanged. An existing engine tree is replaced; files in it that are not Ditto's
+    are kept. A symbolic link stays a link.
 
     Args:
         apart: see `check_folder`.
 
     Raises:
-        OutputError: `out` is a file, is a folder with something else in it, is being built already, or cannot be
-            written.
+        OutputError: `out` is a file, contains something other than an engine tree, is being built already, or cannot
+            be written.
     """
     final = check_folder(out, apart)
-    aside = final.parent / f".{final.name}.partial"
+    staging = final.parent / f".{final.name}.partial"
     with ExitStack() as held:
         with _writing(out):
             _check_replaceable(final, out)
             held.enter_context(_parents(final))
             held.enter_context(locked(final.parent / f".{final.name}.lock", out))
-            _discard(aside, final)
-            aside.mkdir()
+            _discard(staging, final)
+            staging.mkdir()
         try:
             with _writing(out, _DISK_ERRORS):
                 if (final / NAME).is_file():
-                    _check_exchange(aside, out)
-                yield aside
+                    _check_exchange(staging, out)
+                yield staging
             with _writing(out):
-                _settle(aside)
-                _into_place(aside, final)
+                _finish_files(staging)
+                _into_place(staging, final)
         finally:
             with _writing(out):
-                _discard(aside, final)
+                _discard(staging, final)
 
 
 def _check_replaceable(final: Path, out: Path) -> None:
@@ -90,7 +91,7 @@ def _check_replaceable(final: Path, out: Path) -> None:
 
 @contextmanager
 def _parents(final: Path) -> Generator[None]:
-    """The folders above; those that were made for a build that fails go with it."""
+    """Create missing parent directories; at the end remove those that are empty."""
     missing = [folder for folder in final.parents if not folder.exists()]
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +103,10 @@ def _parents(final: Path) -> Generator[None]:
 
 
 def _is_tree(folder: Path) -> bool:
-    """Whether a folder is an engine tree, be it a damaged one: its manifest is not a file of somebody else's."""
+    """Whether a directory is an engine tree, possibly a damaged one.
+
+    A `ditto.json` that was not written by Ditto does not count.
+    """
     path = folder / NAME
     if path.is_symlink() or not path.is_file():
         return False
@@ -113,9 +117,9 @@ def _is_tree(folder: Path) -> bool:
     return isinstance(data, dict) and (not data or bool({"digest", "format", "components"} & set(data)))
 
 
-def _check_exchange(aside: Path, out: Path) -> None:
-    """Learn before the work whether this disk can do what replaces a tree after it."""
-    left, right = aside / "left", aside / "right"
+def _check_exchange(staging: Path, out: Path) -> None:
+    """Check before the build that this disk can exchange two directories in one step."""
+    left, right = staging / "left", staging / "right"
     left.mkdir()
     right.mkdir()
     try:
@@ -130,10 +134,10 @@ def _check_exchange(aside: Path, out: Path) -> None:
     right.rmdir()
 
 
-def _settle(aside: Path) -> None:
-    """Usual modes (some writers make private files), and everything on the disk before the tree takes its place."""
+def _finish_files(staging: Path) -> None:
+    """Set default file modes (some writers create private files) and flush to disk."""
     mask = _umask()
-    for folder, _, names in os.walk(aside):
+    for folder, _, names in os.walk(staging):
         for name in names:
             os.chmod(os.path.join(folder, name), 0o666 & ~mask)
             _sync(os.path.join(folder, name))
@@ -141,16 +145,19 @@ def _settle(aside: Path) -> None:
         _sync(folder)
 
 
-def _into_place(aside: Path, final: Path) -> None:
+def _into_place(staging: Path, final: Path) -> None:
     if (final / NAME).is_file():
-        _exchange(aside, final)  # `aside` now is the old tree
+        _exchange(staging, final)  # `staging` is now the old tree
     else:
-        aside.rename(final)  # over an empty folder too; one that somebody has put something into stays
+        staging.rename(final)  # replaces an empty directory, but fails if files were added to it meanwhile
     _sync(final.parent)
 
 
 def _exchange(left: Path, right: Path) -> None:
-    """Swap two folders in one step (Linux `renameat2`), so that `right` is whole at every moment."""
+    """Swap two directories atomically with Linux's `renameat2`.
+
+    `right` is complete at every moment.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     paths = (os.fsencode(left), os.fsencode(right))
     if libc.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) != 0:
@@ -158,19 +165,25 @@ def _exchange(left: Path, right: Path) -> None:
         raise OSError(number, os.strerror(number), str(right))
 
 
-def _discard(aside: Path, final: Path) -> None:
-    """Remove a folder aside. If it is the old tree of `final`, the user's own files in it go back to their places."""
+def _discard(staging: Path, final: Path) -> None:
+    """Remove a staging directory.
+
+    If it is the old tree of `final`, move the user's own files in it to the same paths in `final`.
+    """
     if final.is_dir():
-        for name in list(_users_own(aside)):
+        for name in list(_user_files(staging)):
             place = final / name
             if not os.path.lexists(place):
                 place.parent.mkdir(parents=True, exist_ok=True)
-                (aside / name).rename(place)
-    shutil.rmtree(aside, ignore_errors=True)
+                (staging / name).rename(place)
+    shutil.rmtree(staging, ignore_errors=True)
 
 
-def _users_own(tree: Path) -> Iterator[str]:
-    """The files of a tree that its manifest does not name; all, if the manifest cannot be read; none without one."""
+def _user_files(tree: Path) -> Iterator[str]:
+    """Files of a tree that its manifest does not name.
+
+    All files if the manifest cannot be read; none without a manifest.
+    """
     if not (tree / NAME).is_file():
         return
     try:
@@ -194,9 +207,12 @@ def _sync(path: str | Path) -> None:
 
 @contextmanager
 def _writing(out: Path, known: Container[int] | None = None) -> Generator[None]:
-    """Turn what the disk says into an `OutputError`: everything, or only the errors that are `known`.
+    """Turn disk errors into an `OutputError`.
 
-    Only the folder aside is written to while a tree is built, so a full disk is the output's wherever it shows.
+    A build writes only to the staging directory, so a full disk is always the output's.
+
+    Args:
+        known: the error numbers to convert; None for all.
     """
     try:
         yield

@@ -3,12 +3,12 @@
     OUT/ditto.json                                       the manifest
     OUT/vision/{config.json,model.engine}                vision tower and projector
     OUT/llm/{config.json,rank0.engine}                   language model
-    OUT/llm/decode/decode.engine                         its second engine, where prefill and decode are apart
-    OUT/{vision,llm}/{network.json,network.safetensors}  what each engine computes
+    OUT/llm/decode/decode.engine                         its decode engine, if prefill and decode have separate ones
+    OUT/{vision,llm}/{network.json,network.safetensors}  the network of each engine
     OUT/processor/                                       tokenizer and image processor
 
-A single engine has the files of its component at the top. Two single engines in `OUT/vision` and `OUT/llm` (built one
-at a time) open as one tree.
+A tree of a single engine has that component's files at the top level. Two single engines in `OUT/vision` and `OUT/llm`
+(built one at a time) open as one tree.
 """
 
 from __future__ import annotations
@@ -35,14 +35,18 @@ ENGINE_FILES = {"vision": "model.engine", "llm": "rank0.engine", "decode": "deco
 
 
 def engine_files(component: str, parts: int) -> list[str]:
-    """The engine files of a component whose network is in `parts`: `rank0.engine`, `rank0.1.engine`, ..."""
+    """Engine file names of a component: `rank0.engine`, `rank0.1.engine`, ...
+
+    Args:
+        parts: number of partitions of the network, one file each.
+    """
     stem, suffix = ENGINE_FILES[component].split(".")
     return [f"{stem}.{number}.{suffix}" if number else f"{stem}.{suffix}" for number in range(parts)]
 
 
 @frozen
 class EngineTree:
-    """A tree and its manifest."""
+    """An engine tree: its directory and its manifest."""
 
     root: Path
     manifest: Manifest
@@ -54,11 +58,12 @@ class EngineTree:
 
     @staticmethod
     def open(root: str | Path) -> EngineTree:
-        """Open a tree. Every file must be there with its size, and all but the large ones are hashed; what is run is
-        hashed when it is asked for (`checked`).
+        """Open a tree and check its files.
+
+        Every file must exist with its size. All but the large files are hashed here; `checked` hashes those before use.
 
         Raises:
-            TreeError: there is none, it is damaged, or its engines were built apart and do not belong together.
+            TreeError: there is no tree, it is damaged, or its engines were built separately and do not match.
         """
         root = Path(root)
         parts = _parts(root)
@@ -81,10 +86,10 @@ class EngineTree:
         return tree
 
     def component(self, name: str) -> Component:
-        """A component's record.
+        """A component's record in the manifest.
 
         Raises:
-            TreeError: the tree has none of that name.
+            TreeError: the tree has no component of that name.
         """
         if name not in self.manifest.components:
             have = ", ".join(self.manifest.components)
@@ -93,7 +98,7 @@ class EngineTree:
 
     @property
     def limits(self) -> Limits:
-        """How much the language model accepts at once.
+        """Size limits of the language model.
 
         Raises:
             TreeError: the tree has no language model.
@@ -104,7 +109,7 @@ class EngineTree:
 
     @property
     def max_images(self) -> int:
-        """Images that the vision engine accepts at once.
+        """Maximum number of images per call of the vision engine.
 
         Raises:
             TreeError: the tree has no vision engine.
@@ -114,25 +119,28 @@ class EngineTree:
         return self.manifest.limits.max_images
 
     def folder(self, name: str) -> Path:
-        """A component's folder."""
+        """A component's directory."""
         return inside(self.root, self.component(name).folder)
 
     def config(self, name: str) -> dict[str, Any]:
-        """A component's config.json."""
+        """The content of a component's config.json."""
         return read_config(self.folder(name))
 
     @property
     def processor_folder(self) -> Path | None:
-        """Where tokenizer and image processor lie, None if the tree has none."""
+        """Directory of the tokenizer and image processor, None if the tree has none."""
         candidates = [inside(self.root, "processor")]
         candidates += [inside(self.root, part.folder, "processor") for part in self.manifest.components.values()]
         return next((folder for folder in candidates if folder.is_dir()), None)
 
     def check(self, names: Iterable[str] | None = None) -> None:
-        """Hash files of the tree, by their names in it; None for all.
+        """Check sizes and digests of files of the tree.
+
+        Args:
+            names: paths relative to the tree; None for all files.
 
         Raises:
-            TreeError: a file differs from the one that was built.
+            TreeError: a file has changed since it was built.
         """
         for name in self.manifest.files if names is None else names:
             try:
@@ -145,14 +153,16 @@ class EngineTree:
                 )
 
     def listed(self, component: str, name: str) -> str:
-        """A component's file as the manifest lists it: relative to the tree."""
+        """Path of a component's file relative to the tree, as in the manifest."""
         return listed(self.component(component).folder, name)
 
     def checked(self, component: str, name: str) -> Path:
-        """A file of a component that is about to be used: its content is checked, if `open` has not done so.
+        """Path of a component's file for use.
+
+        A file that `open` did not hash is hashed now.
 
         Raises:
-            TreeError: it is not the one that was built.
+            TreeError: the file has changed since it was built.
         """
         path = self.listed(component, name)
         record = self.manifest.files.get(path)
@@ -162,10 +172,12 @@ class EngineTree:
 
 
 def _parts(root: Path) -> dict[str, Path]:
-    """The single engines that make up a tree without a manifest of its own, by component; empty if it has one.
+    """Directories of separately built engines, by component.
+
+    Empty if `root` has a manifest.
 
     Raises:
-        TreeError: there is no folder that can be read.
+        TreeError: `root` is not a readable directory.
     """
     try:
         if not stat.S_ISDIR(os.stat(root).st_mode):
@@ -182,7 +194,7 @@ def _parts(root: Path) -> dict[str, Path]:
     return {name: folder for name, folder in found.items() if os.path.lexists(folder / NAME)}
 
 
-# What the engines of one tree have in common.
+# Properties that the engines of one tree share, by the text of the error if they differ.
 _SHARED: dict[str, Callable[[Manifest], object]] = {
     "for different targets": lambda manifest: manifest.target,
     "by different libraries": lambda manifest: manifest.library,
@@ -191,10 +203,10 @@ _SHARED: dict[str, Callable[[Manifest], object]] = {
 
 
 def _joined(root: Path, trees: dict[str, EngineTree]) -> EngineTree:
-    """Engines that were built one at a time, as one tree.
+    """Join separately built engines into one tree.
 
     Raises:
-        TreeError: they are of different targets, libraries or checkpoints.
+        TreeError: the engines have different targets, libraries or checkpoints.
     """
     first = trees.get("llm") or next(iter(trees.values()))
     for name, tree in trees.items():
@@ -220,13 +232,13 @@ def _joined(root: Path, trees: dict[str, EngineTree]) -> EngineTree:
 
 
 def record_files(root: Path) -> dict[str, FileRecord]:
-    """Size and digest of every file under a tree's root, the manifest aside."""
+    """Size and digest of every file under a tree's root, except for the manifest."""
     paths = sorted(path for path in root.rglob("*") if path.is_file() and path.name != NAME)
     return {path.relative_to(root).as_posix(): file_record(path) for path in paths}
 
 
 def version_of(package: str) -> str:
-    """An installed package's version, `unknown` if it has none."""
+    """Version of an installed package, `unknown` if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -234,6 +246,6 @@ def version_of(package: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """What took part in a build, apart from TensorRT."""
+    """Versions of Python and of packages used in a build, except for TensorRT."""
     packages = ("torch", "transformers", "safetensors")
     return {"python": platform.python_version(), **{name: version_of(name) for name in packages}}

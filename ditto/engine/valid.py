@@ -1,4 +1,4 @@
-"""What the values of a manifest must be, so that whoever uses them need not ask again."""
+"""Validation of a manifest's values, so that later code can rely on them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _CAPABILITY = re.compile(r"\d{1,3}\.\d{1,3}", re.ASCII)
 
 @frozen(kw_only=True)
 class _Settings:
-    """What is asked of a component's settings; there may be more."""
+    """Known settings of a component; others are allowed."""
 
     compute_capabilities: list[str]
     weights: str
@@ -54,7 +54,10 @@ class _Settings:
 
 
 def faults(manifest: Manifest) -> Iterator[str]:
-    """What is wrong with a manifest's values, each with its place. Types are right already."""
+    """Describe the faults in a manifest's values, each with its place.
+
+    The types are checked before.
+    """
     if manifest.target not in TARGETS:
         yield f"target {manifest.target!r} is not one of {', '.join(TARGETS)}"
     for place, value in _numbers(asdict(manifest), "$"):
@@ -107,15 +110,15 @@ def _files(manifest: Manifest) -> Iterator[str]:
 
 
 def _settings(manifest: Manifest) -> Iterator[str]:
-    wanted: dict[str, type] = dict.fromkeys(set(manifest.components) - {"decode"}, _Settings)  # decode has the LLM's
+    wanted: dict[str, type] = dict.fromkeys(set(manifest.components) - {"decode"}, _Settings)  # decode shares the LLM's
     if "trtllm" in manifest.settings:
         wanted["trtllm"] = TrtllmConfig
     for name, kind in wanted.items():
         try:
             stated = _LENIENT.structure(manifest.settings.get(name), kind)
         except (BaseValidationError, TypeError) as error:
-            told = faults_of(error) if isinstance(error, BaseValidationError) else str(error)
-            yield f"settings of {name}: {told}"
+            reason = faults_of(error) if isinstance(error, BaseValidationError) else str(error)
+            yield f"settings of {name}: {reason}"
             continue
         if isinstance(stated, _Settings) and not all(map(_CAPABILITY.fullmatch, stated.compute_capabilities)):
             yield f"settings of {name}: {stated.compute_capabilities} are not compute capabilities"
@@ -141,7 +144,7 @@ def _tokens(manifest: Manifest) -> Iterator[str]:
         yield f"{tokens.vocab_size} is not the size of a vocabulary @ $.tokens.vocab_size"
     ids = {"end": tokens.end, "pad": [tokens.pad], "image": [] if tokens.image is None else [tokens.image]}
     for name, values in ids.items():
-        least = 0 if name == "image" else -1  # in Hugging Face's older files: none
+        least = 0 if name == "image" else -1  # -1 means none in older Hugging Face files
         if not all(least <= value <= _MOST for value in values):
             yield f"{values} are not token ids @ $.tokens.{name}"
 
