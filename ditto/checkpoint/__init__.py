@@ -1,4 +1,4 @@
-"""Checkpoints on disk: what they hold, and their tensors without copies."""
+"""Checkpoints on disk: index, formats, names, and memory-mapped tensors."""
 
 from ditto.checkpoint.formats import VALUE_DTYPES, check_form, check_stored, raw_config
 from ditto.checkpoint.index import CheckpointIndex, TensorRecord

@@ -1,4 +1,7 @@
-"""Refusal of checkpoints whose tensors are not the model's values: quantised formats, adapters, other file formats."""
+"""Detection of unsupported checkpoints: quantised, adapters, other file formats.
+
+The tensors of such checkpoints are not the model's values, so they are rejected by name.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,18 @@ from ditto.errors import CheckpointError
 from ditto.files import read_json
 
 _FULL_PRECISION = "build from the model's checkpoint in float32, float16 or bfloat16"
-# In which a checkpoint's tensors are the model's values; of others, values follow with a scale.
+# Dtypes in which stored tensors are the model's values; other dtypes need a scale.
 VALUE_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-# Keys of config.json, at any depth, under which quantisation tools describe what they did.
+# Keys of config.json, at any depth, under which quantisation tools write their settings.
 _CONFIG_KEYS = ("quantization_config", "compression_config", "quant_config")
-# Files beside config.json in which they do.
+# Files next to config.json in which quantisation tools write their settings.
 _SIDE_FILES = {
     "hf_quant_config.json": "ModelOpt",
     "quant_config.json": "AWQ",
     "quantization_config.json": "AutoRound",
     "quantize_config.json": "GPTQ",
 }
-# Names of tensors that belong to a quantised or adapted weight.
+# Name patterns of tensors that belong to a quantised weight, by format.
 _TENSOR_MARKS = {
     r"\.weight_scale_inv$": "fine-grained FP8",
     r"\.(qweight|qzeros|g_idx)$": "GPTQ or AWQ",
@@ -39,7 +42,7 @@ _TENSOR_MARKS = {
     r"\.scales$": "GPTQ, AWQ or MLX",
 }
 _ADAPTER_MARK = re.compile(r"\b(lora_\w+|base_layer|modules_to_save|original_module)\b")
-# Folders of other tools, which have no config.json of Hugging Face's.
+# Directories of other tools, without Hugging Face's config.json: pattern, description, remedy.
 _OTHER_FORMS = {
     "*.gguf": ("GGUF files", "convert the original Hugging Face checkpoint instead"),
     "model_index.json": ("a diffusers pipeline", "give the folder of a language model"),
@@ -54,15 +57,15 @@ _OTHER_FORMS = {
 
 
 def raw_config(folder: Path) -> Mapping[str, Any]:
-    """The object in config.json as written; empty where there is none that can be read."""
+    """The JSON object of config.json, unchanged; empty if it cannot be read."""
     return _json_object(folder / "config.json")
 
 
 def check_form(folder: Path) -> None:
-    """Check that a folder holds a whole model of Hugging Face's with its values as they are.
+    """Check that a directory holds a complete, unquantised Hugging Face model.
 
     Raises:
-        CheckpointError: it holds an adapter, a quantised model or something else.
+        CheckpointError: it holds an adapter, a quantised model or another format.
     """
     if folder.is_file():
         raise CheckpointError(
@@ -97,10 +100,12 @@ def check_form(folder: Path) -> None:
 
 
 def check_marks(tensors: Collection[str], where: str) -> None:
-    """Check that no tensor, of those which the model does not know, belongs to a quantised or adapted weight.
+    """Check that no tensor name belongs to a quantised or adapted weight.
 
+    Args:
+        tensors: names of tensors that the model does not use.
     Raises:
-        CheckpointError: one does.
+        CheckpointError: at least one does.
     """
     adapters = [name for name in tensors if _ADAPTER_MARK.search(name)]
     if adapters:
@@ -120,10 +125,15 @@ def check_marks(tensors: Collection[str], where: str) -> None:
 
 
 def check_stored(name: str, stored: str, record: TensorRecord, wanted: Tensor) -> None:
-    """Check that a stored tensor can be the model's parameter or buffer `name`: in shape, and in a dtype of values.
+    """Check that a stored tensor has the shape and a dtype of the model's tensor.
 
+    Args:
+        name: the model's parameter or buffer.
+        stored: name of the tensor in the checkpoint.
+        record: header entry of the stored tensor.
+        wanted: the model's tensor; only its shape and dtype are used.
     Raises:
-        CheckpointError: it cannot.
+        CheckpointError: the shapes differ, or the stored dtype needs a scale.
     """
     if record.shape != tuple(wanted.shape):
         raise CheckpointError(
@@ -141,7 +151,7 @@ def check_stored(name: str, stored: str, record: TensorRecord, wanted: Tensor) -
 
 
 def named(tensors: Collection[str]) -> str:
-    """The first few of some tensors, and how many more there are."""
+    """Text that lists the first three tensors and counts the rest."""
     first = sorted(tensors)[:3]
     more = len(tensors) - len(first)
     return ", ".join(f"`{name}`" for name in first) + (f" and {more} more" if more else "")
@@ -160,7 +170,7 @@ def _check_adapter(folder: Path) -> None:
 
 
 def _stated(config: object, prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Descriptions of a quantisation in a configuration and those inside it, by path."""
+    """Quantisation settings in a configuration and its nested ones, by key path."""
     for key, value in config.items() if isinstance(config, dict) else ():
         path = f"{prefix}{key}"
         mlx = key == "quantization" and isinstance(value, dict) and {"bits", "group_size", "quant_algo"} & set(value)
@@ -171,7 +181,7 @@ def _stated(config: object, prefix: str = "") -> Iterator[tuple[str, Mapping[str
 
 
 def _format_of(stated: Mapping[str, Any], tool: str | None = None) -> str:
-    """A format's name from what a tool says of it: the method, and the details that tell its variants apart."""
+    """Name of a quantisation format: the method, and the details of its variant."""
     quantization, producer = stated.get("quantization"), stated.get("producer")
     inner: Mapping[str, Any] = quantization if isinstance(quantization, dict) else stated
     maker = producer.get("name") if isinstance(producer, dict) else None
@@ -193,6 +203,6 @@ def _remedy_for_file(file: Path) -> str:
 def _json_object(path: Path) -> Mapping[str, Any]:
     try:
         found = read_json(path, lenient=True)
-    except (OSError, ValueError):  # whoever needs its content says what is wrong with it
+    except (OSError, ValueError):  # reported by the code that needs its content
         return {}
     return found if isinstance(found, dict) else {}

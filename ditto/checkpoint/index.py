@@ -1,4 +1,4 @@
-"""What a checkpoint folder holds, from its safetensors headers alone."""
+"""Index of a checkpoint directory, read from its safetensors headers alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5", "*.sa
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _SAMPLE_BYTES = 4096
 
-# The dtypes of safetensors with a whole number of bytes.
+# Dtypes of safetensors whose values occupy whole bytes.
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -44,13 +44,13 @@ _DTYPES = {
     "U64": torch.uint64,
     "C64": torch.complex64,
 }
-# Those in which several values share a byte: weights that are quantised.
+# Dtypes in which several values share a byte, used for quantised weights.
 _PACKED_DTYPES = ("F4", "F6_E2M3", "F6_E3M2")
 
 
 @frozen
 class TensorRecord:
-    """Where a tensor lies: its shard, shape, dtype, and its bytes' range in the shard's data."""
+    """Location of a tensor: its shard, shape, dtype, and byte range in the file."""
 
     file: Path
     shape: tuple[int, ...]
@@ -61,11 +61,11 @@ class TensorRecord:
 
 @frozen
 class CheckpointIndex:
-    """The tensors of a checkpoint folder.
+    """The tensors of a checkpoint directory.
 
     Args:
-        folder: holds `model.safetensors`, or the shards that `model.safetensors.index.json` names.
-        tensors: by name.
+        folder: directory of `model.safetensors`, or of the shards that `model.safetensors.index.json` lists.
+        tensors: location by tensor name.
         identity: a digest of the shards' names, sizes and headers, and of samples of every tensor.
     """
 
@@ -75,7 +75,7 @@ class CheckpointIndex:
 
     @property
     def data_bytes(self) -> int:
-        """Bytes of all tensors."""
+        """Total size of all tensors in bytes."""
         return sum(record.stop - record.start for record in self.tensors.values())
 
     @staticmethod
@@ -83,7 +83,7 @@ class CheckpointIndex:
         """Read the headers of a checkpoint.
 
         Raises:
-            CheckpointError: no safetensors there, a shard is missing, or a file is damaged.
+            CheckpointError: there are no safetensors files, a shard is missing, or a file is damaged.
         """
         shards, wanted = _shards(folder)
         index = CheckpointIndex.of_files(folder, shards)
@@ -98,10 +98,10 @@ class CheckpointIndex:
 
     @staticmethod
     def of_files(folder: Path, shards: Sequence[Path]) -> CheckpointIndex:
-        """Read the headers of safetensors files that belong together.
+        """Read the headers of the safetensors files of one checkpoint.
 
         Raises:
-            CheckpointError: a file is damaged.
+            CheckpointError: a file is damaged, or a tensor is in two files.
         """
         tensors: dict[str, TensorRecord] = {}
         digest = hashlib.sha256()
@@ -166,7 +166,7 @@ def _shards(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
 
 
 def _without_weights(folder: Path) -> str:
-    """What to do about a folder without the weights' files."""
+    """Remedy for a directory without safetensors files."""
     if any(folder.glob("*.gguf")):
         return "GGUF is not read: build from the original Hugging Face checkpoint"
     others = [path.name for pattern in _OTHER_WEIGHTS for path in sorted(folder.glob(pattern))]
@@ -232,7 +232,7 @@ def _size(value: Any) -> int:
 
 
 def _check_cover(shard: Path, records: Iterable[TensorRecord], base: int, size: int) -> None:
-    """A shard's tensors lie one after another, without gaps, from its header to its end."""
+    """Check that a shard's tensors fill it from the header to the end, without gaps."""
     end = base
     for record in sorted(records, key=lambda record: (record.start, record.stop)):
         if record.start != end:
@@ -247,7 +247,10 @@ def _check_cover(shard: Path, records: Iterable[TensorRecord], base: int, size: 
 
 
 def _digest_samples(records: Iterable[TensorRecord], digest: Any) -> None:
-    """Feed the beginning, middle and end of every tensor: cheap, and other weights of the same shapes show."""
+    """Add the beginning, middle and end of every tensor to a digest.
+
+    This is cheap, and detects other weights of the same shapes.
+    """
     by_file: dict[Path, list[TensorRecord]] = {}
     for record in records:
         by_file.setdefault(record.file, []).append(record)

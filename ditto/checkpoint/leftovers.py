@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint that the model has no place for: declared, harmless, or an error."""
+"""Checkpoint tensors without a parameter in the model: allowed, or an error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ditto.checkpoint.formats import check_marks, named
 from ditto.checkpoint.index import TensorRecord
 from ditto.errors import CheckpointError
 
-# Unused on purpose, whatever lies beside them.
+# Tensors that may always be unused, and why.
 _ON_PURPOSE = {
     r"(^|\.)rotary_emb\.(\w+_)?inv_freq$": "the model computes rotary frequencies itself",
     r"(^|\.)rotary_emb\.(cos|sin)_cached$": "the model computes rotary tables itself",
@@ -18,21 +18,22 @@ _ON_PURPOSE = {
     r"(^|\.)(attn|attention)\.masked_bias$": "the score of a masked position",
     r"(^|\.)vision_model\.head\.": "SigLIP's pooling head, whose result image features do not depend on",
 }
-# So is a causal mask, which is named like a bias and has the shape [1, 1, positions, positions].
+# A causal mask may be unused, too: it is named like a bias and has the shape [1, 1, positions, positions].
 _MASK = re.compile(r"(^|\.)(attn|attention|crossattention)\.bias$")
 
 
 def check_leftovers(model: Any, leftovers: Mapping[str, str], records: Mapping[str, TensorRecord], where: str) -> None:
-    """Check tensors that no parameter and no buffer of a Hugging Face model takes.
+    """Check stored tensors that match no parameter or buffer of a Hugging Face model.
 
-    Whole parts that the model lacks may be there (a draft model, the other half of a multimodal one): those are
-    listed as unused. What lies beside a tensor in use, or inside one of the model's layers, would change the result.
+    Complete components that the model lacks are allowed (a draft model, the other half of a multimodal model); they are
+    listed as unused. A tensor in the same module as a used one, or inside one of the model's layers, would change the
+    result.
 
     Args:
-        leftovers: for each such tensor, where it would be in the model.
-        records: of the stored tensors.
+        leftovers: for each unmatched tensor, its path in the model.
+        records: header entries of the stored tensors by name.
     Raises:
-        CheckpointError: there are some that may not be ignored.
+        CheckpointError: at least one of them may not be ignored.
     """
     ignored = [*_ON_PURPOSE, *_ignored_by_transformers(model)]
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -60,7 +61,10 @@ def _is_mask(name: str, records: Mapping[str, TensorRecord]) -> bool:
 
 
 def _is_within(modules: Mapping[str, Any], place: str) -> bool:
-    """Whether a tensor would lie beside others of one module, or inside a layer, rather than form a part of its own."""
+    """Whether a tensor belongs to a module with parameters or to a layer.
+
+    Otherwise it belongs to a component that the model lacks.
+    """
     owner = place
     while owner not in modules:
         owner = owner.rpartition(".")[0]
@@ -82,7 +86,7 @@ def _is_list(module: Any) -> bool:
 
 
 def _ignored_by_transformers(model: Any) -> list[str]:
-    """Patterns of names that Hugging Face's classes declare to be of no use to them."""
+    """Name patterns of tensors that Hugging Face's model classes declare as unused."""
     return [
         pattern
         for module in model.modules()

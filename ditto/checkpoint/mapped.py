@@ -1,4 +1,7 @@
-"""Files as memory: tensors that the operating system reads when they are used and may forget when it needs room."""
+"""Tensors in memory-mapped files.
+
+The operating system reads them when they are used, and may drop them when it needs memory.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ from torch import Tensor
 
 
 class MappedFile:
-    """A file mapped for reading. Tensors are views of it; they must not be written to."""
+    """A file mapped for reading; its tensors are views that must not be written to."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def tensor(self, start: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """The tensor whose bytes begin at `start`."""
+        """The tensor whose data begins at byte `start` of the file."""
         count = 1
         for size in shape:
             count *= size
@@ -33,15 +36,20 @@ class MappedFile:
             return torch.frombuffer(self._map, dtype=dtype, count=count, offset=start).reshape(shape)
 
     def release(self) -> None:
-        """Take the file's pages out of this process; they come back from the file when used again."""
+        """Drop the file's pages from this process's memory.
+
+        They are read from the file again when used.
+        """
         self._map.madvise(mmap.MADV_DONTNEED)
 
 
 class Spool:
-    """Computed tensors on disk instead of in memory: a file without a name, gone with the process.
+    """Storage for computed tensors in an unnamed file on disk.
+
+    The file disappears when the process ends.
 
     Args:
-        folder: on the disk to use.
+        folder: a directory on the disk to use.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,7 +58,7 @@ class Spool:
         self._end = 0
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """A tensor to be written to, in the file.
+        """A new tensor in the file, which may be written to.
 
         Raises:
             OSError: the disk is full.
@@ -60,12 +68,15 @@ class Spool:
             return torch.empty(shape, dtype=dtype)
         start = self._end
         self._end += -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
-        os.posix_fallocate(self._file.fileno(), start, size)  # writing to memory without a place on disk would kill us
-        made = mmap.mmap(self._file.fileno(), size, offset=start)
-        self._maps.append(made)
-        return torch.frombuffer(made, dtype=dtype).reshape(tuple(shape))
+        os.posix_fallocate(self._file.fileno(), start, size)  # a write to unallocated pages would kill the process
+        mapping = mmap.mmap(self._file.fileno(), size, offset=start)
+        self._maps.append(mapping)
+        return torch.frombuffer(mapping, dtype=dtype).reshape(tuple(shape))
 
     def release(self) -> None:
-        """Take the file's pages out of this process; they come back from the file when used again."""
-        for made in self._maps:
-            made.madvise(mmap.MADV_DONTNEED)
+        """Drop the file's pages from this process's memory.
+
+        They are read from the file again when used.
+        """
+        for mapping in self._maps:
+            mapping.madvise(mmap.MADV_DONTNEED)

@@ -1,4 +1,7 @@
-"""From Hugging Face's parameter names to the checkpoint's: they differ between transformers versions."""
+"""Mapping of Hugging Face's parameter names to a checkpoint's tensor names.
+
+The names differ between transformers versions.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,15 @@ from ditto.errors import CheckpointError
 
 
 def match_names(model: Any, reader: CheckpointReader) -> dict[str, str]:
-    """For each parameter and persistent buffer of a Hugging Face model, the checkpoint tensor that holds it.
+    """Checkpoint tensor of each parameter and persistent buffer of a model.
 
-    Of tied parameters, each gets what the installed transformers would load; where that unties them, so does this.
-    Persistent buffers may be missing: the model computes them itself.
+    The model is one of Hugging Face's. Tied parameters get the tensors that the installed transformers would load;
+    where transformers unties them, so does this function. Persistent buffers may be missing: the model computes them
+    itself.
 
     Raises:
-        CheckpointError: a parameter has no tensor, has two, or needs several combined; a tensor has no parameter, but
-            lies beside one that has.
+        CheckpointError: a parameter has no tensor, has two, or needs several combined; or a tensor without a parameter
+            belongs to a module in use (see `check_leftovers`).
     """
     stored, where = reader.index.tensors, str(reader.index.folder)
     wanted = dict.fromkeys(model.state_dict(keep_vars=True))
@@ -41,7 +45,7 @@ def match_names(model: Any, reader: CheckpointReader) -> dict[str, str]:
             )
         else:
             found[place] = name
-    _share(model, found, reader)
+    _share_tied(model, found, reader)
     missing = [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in found]
     if missing:
         check_marks(leftovers, where)
@@ -55,8 +59,8 @@ def match_names(model: Any, reader: CheckpointReader) -> dict[str, str]:
     return {name: found[name] for name in wanted if name in found}
 
 
-def _share(model: Any, found: dict[str, str], reader: CheckpointReader) -> None:
-    """Let parameters that are one share a stored tensor; part those that transformers would not tie."""
+def _share_tied(model: Any, found: dict[str, str], reader: CheckpointReader) -> None:
+    """Share stored tensors between tied parameters; untie what transformers unties."""
     groups: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         groups.setdefault(id(parameter), []).append(name)
@@ -66,32 +70,32 @@ def _share(model: Any, found: dict[str, str], reader: CheckpointReader) -> None:
         if not held:
             continue
         holder, *others = held
-        apart = [name for name in others if reader.differ(found[holder], found[name])]
-        if not tied.issuperset(apart):
+        unequal = [name for name in others if reader.differ(found[holder], found[name])]
+        if not tied.issuperset(unequal):
             raise CheckpointError(
-                f"`{found[holder]}` and `{found[apart[0]]}` differ, and {type(model).__name__} has one parameter for "
+                f"`{found[holder]}` and `{found[unequal[0]]}` differ, and {type(model).__name__} has one parameter for "
                 "both.",
                 where=str(reader.index.folder),
                 remedy="check that config.json belongs to this checkpoint",
             )
-        untied = apart if unties else []
+        untied = unequal if unties else []
         for name in untied:
-            _part(model, name)
+            _untie(model, name)
         found.update({name: found[holder] for name in names if name not in untied})
 
 
 def _tied(model: Any) -> frozenset[str]:
-    """The parameters that transformers ties to others."""
+    """Names of the parameters that transformers ties to others."""
     expanded = getattr(model, "all_tied_weights_keys", None)
-    if expanded is not None:  # transformers 5, which does not tie what a checkpoint holds with values of its own
+    if expanded is not None:  # transformers 5, which does not tie parameters that differ in the checkpoint
         return frozenset(expanded)
     patterns = getattr(model, "_tied_weights_keys", None) or ()
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     return frozenset(name for name in names if any(re.search(pattern, name) for pattern in patterns))
 
 
-def _part(model: Any, name: str) -> None:
-    """Give a parameter that was shared a place of its own."""
+def _untie(model: Any, name: str) -> None:
+    """Replace a tied parameter with a copy of its own."""
     owner, _, attribute = name.rpartition(".")
     parameter = model.get_parameter(name)
     own = nn.Parameter(parameter.detach().clone(), requires_grad=False)
@@ -99,7 +103,10 @@ def _part(model: Any, name: str) -> None:
 
 
 def _renaming(model: Any, wanted: Collection[str]) -> Callable[[str], str]:
-    """Hugging Face's own renaming of checkpoint names, where it has one (transformers 5), and the base's prefix."""
+    """Renaming of checkpoint tensors to the model's names.
+
+    Uses Hugging Face's own rules (transformers 5 only), then the prefix of the base model.
+    """
     prefix = getattr(model, "base_model_prefix", "")
 
     def with_prefix(name: str) -> str:
@@ -111,7 +118,7 @@ def _renaming(model: Any, wanted: Collection[str]) -> Callable[[str], str]:
     try:
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
-    except ImportError:  # transformers 4 saves and loads under one name
+    except ImportError:  # transformers 4 saves and loads under the same names
         return with_prefix
     rules = get_model_conversion_mapping(model)
     renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]

@@ -1,4 +1,4 @@
-"""A checkpoint's tensors, memory-mapped: nothing is read before it is used, nothing is held twice."""
+"""Memory-mapped tensors of a checkpoint, read on first use and without copies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from ditto.errors import CheckpointError
 
 
 class CheckpointReader:
-    """Gives tensors by name as views of memory-mapped shards; remembers which were asked for."""
+    """Access to tensors by name, as views of memory-mapped shards.
+
+    Records which tensors were used.
+    """
 
     def __init__(self, index: CheckpointIndex) -> None:
         self.index = index
@@ -22,10 +25,10 @@ class CheckpointReader:
         self._files: dict[Path, MappedFile] = {}
 
     def tensor(self, name: str) -> Tensor:
-        """The tensor of that name, on the CPU, in the file's memory map.
+        """The tensor of that name, as a view of the file's memory map on the CPU.
 
         Raises:
-            CheckpointError: there is none, or its file cannot be mapped.
+            CheckpointError: there is no such tensor, or its file cannot be mapped.
         """
         record = self.index.tensors.get(name)
         if record is None:
@@ -45,17 +48,20 @@ class CheckpointReader:
         return self._files[record.file].tensor(record.start, record.shape, record.dtype)
 
     def differ(self, one: str, other: str) -> bool:
-        """Whether two tensors hold different values."""
+        """Whether two tensors differ in shape, dtype or values."""
         first, second = self.tensor(one), self.tensor(other)
         if first.shape != second.shape or first.dtype != second.dtype:
             return True
         return first.data_ptr() != second.data_ptr() and not torch.equal(first, second)
 
     def release(self) -> None:
-        """Take the shards' pages out of this process; they come back from the files when used again."""
-        for file in tuple(self._files.values()):  # another thread may be asking for tensors
+        """Drop the shards' pages from this process's memory.
+
+        They are read from the files again when used.
+        """
+        for file in tuple(self._files.values()):  # another thread may add files
             file.release()
 
     def unused(self) -> Collection[str]:
-        """The names that nobody asked for, sorted."""
+        """Names of the tensors that were not used, sorted."""
         return sorted(set(self.index.tensors) - self.used)
