@@ -1,7 +1,8 @@
-"""Sizes in a configuration that no model has: found before anything is made of them."""
+"""Sizes and other values in a configuration that no model has: found before anything is made of them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,13 +27,39 @@ _DERIVED = ("head_dim", "intermediate_size", "num_key_value_heads", "num_channel
 # Those that may be lists: height and width, or a value for each layer.
 _PAIRS = ("image_size", "patch_size")
 _SEVERAL = (*_PAIRS, "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
+# Numbers that may be left out or null, and need not be whole.
+_NUMBERS = (
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "layer_norm_eps",
+    "layer_norm_epsilon",
+    "partial_rotary_factor",
+    "query_pre_attn_scalar",
+    "rms_norm_eps",
+    "rope_theta",
+)
+_LARGEST_NUMBER = 1e30
+_ROPE = ("rope_parameters", "rope_scaling")
+_ROPE_NUMBERS = (
+    "beta_fast",
+    "beta_slow",
+    "factor",
+    "high_freq_factor",
+    "low_freq_factor",
+    "original_max_position_embeddings",
+    "partial_rotary_factor",
+    "rope_theta",
+)
+_TOKENS = ("image_token_id", "image_token_index")
+# Lists with a word or a number for each layer, or of some layers.
+_LISTS = ("block_types", "cross_attention_layers", "layer_types", "layers_block_type")
 
 
 def check_sizes(config: Any, where: str) -> None:
-    """Check the sizes of a configuration and of those inside it; keys that it does not have are left to transformers.
+    """Check the values of a configuration and of those inside it; keys that it does not have are left to transformers.
 
     Raises:
-        CheckpointError: one is no number, or none that a model could have.
+        CheckpointError: one is of a wrong kind, or not one that a model could have.
     """
     for name, part in _parts(config):
         for key, largest in _LARGEST.items():
@@ -47,11 +74,42 @@ def check_sizes(config: Any, where: str) -> None:
                 raise CheckpointError(
                     f"`{name}{key}` is {value!r}", where=where, remedy=f"it must be a number from 1 to {largest}"
                 )
+        _check_others(vars(part), name, where)
     architectures = getattr(config, "architectures", None) or []
     if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
         raise CheckpointError(
             f"`architectures` is {architectures!r}", where=where, remedy="it must be a list of class names"
         )
+
+
+def _check_others(values: dict[str, Any], name: str, where: str) -> None:
+    """Check the values of one part that are not sizes."""
+    checks = [(f"{name}{key}", values.get(key), _is_number, "a number above 0") for key in _NUMBERS]
+    checks += [(f"{name}{key}", values.get(key), _is_token, "a token id") for key in _TOKENS]
+    checks += [(f"{name}{key}", values.get(key), _is_list, "a list") for key in _LISTS]
+    for key in _ROPE:
+        rope = values.get(key)
+        checks.append((f"{name}{key}", rope, lambda value: isinstance(value, dict), "an object"))
+        if isinstance(rope, dict):
+            inner = {f"{key}.{kind}": each for kind, each in rope.items() if isinstance(each, dict)}  # by kind of layer
+            for place, each in {key: rope, **inner}.items():
+                for number in _ROPE_NUMBERS:
+                    checks.append((f"{name}{place}.{number}", each.get(number), _is_number, "a number above 0"))
+    for place, value, is_right, form in checks:
+        if value is not None and not is_right(value):
+            raise CheckpointError(f"`{place}` is {value!r}", where=where, remedy=f"it must be {form}")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < _LARGEST_NUMBER and math.isfinite(value)
+
+
+def _is_token(value: Any) -> bool:
+    return type(value) is int and abs(value) < _LARGEST["vocab_size"]
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(each, (str, int)) for each in value)
 
 
 def _parts(config: Any) -> Iterator[tuple[str, Any]]:

@@ -174,7 +174,7 @@ def _stated(config: object, prefix: str = "") -> Iterator[tuple[str, Mapping[str
     for key, value in config.items() if isinstance(config, dict) else ():
         path = f"{prefix}{key}"
         mlx = key == "quantization" and isinstance(value, dict) and {"bits", "group_size", "quant_algo"} & set(value)
-        if value and (key in _CONFIG_KEYS or mlx):
+        if value is not None and (key in _CONFIG_KEYS or mlx):
             yield path, value if isinstance(value, dict) else {"quant_method": str(value)}
         else:
             yield from _stated(value, f"{path}.")

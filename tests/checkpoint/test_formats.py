@@ -68,6 +68,7 @@ def test_so_is_one_whose_part_is_quantised(llava_folder, part):
         ({"compression_config": {"format": "int-quantized"}}, "int-quantized"),
         ({"quantization": {"bits": 4, "group_size": 64}}, "bits 4, group_size 64"),
         ({"quantization_config": "int8"}, "int8"),
+        ({"quantization_config": {}}, "a format without a name"),  # transformers refuses it too
     ],
 )
 def test_other_keys_that_state_a_quantisation_count(folder, values, told):
