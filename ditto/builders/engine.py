@@ -35,18 +35,21 @@ from ditto.targets import Target, target
 
 Auto = Literal["auto"]
 _SHORT_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+_MOST = 2**31 - 1  # of a size in TensorRT
 Described = dict[str, tuple[Job, Network]]
 WeightPlacement = Literal["embedded", "external"]
 
 
 def positive(name: str, value: Any) -> int:
-    """`value`, if it is a number of at least 1.
+    """`value`, if it is a number of at least 1, and one that engines can have.
 
     Raises:
         ConfigError: it is not.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigError(f"{name} is {value!r}", remedy="give a number of at least 1")
+    if value > _MOST:
+        raise ConfigError(f"{name} is {value}", remedy=f"give a number of at most {_MOST}")
     return value
 
 

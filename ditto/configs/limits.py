@@ -19,8 +19,8 @@ class Limits:
         max_prompt_embedding_table_size: rows of the prompt embedding table over the whole batch; 0 for none.
         opt_input_len: typical prompt length in tokens, for which engines may be tuned; 0 for none in particular.
     Raises:
-        ConfigError: a limit is below 1 (the table: below 0), the prompt limit leaves no room for an answer, or the
-            typical prompt length exceeds the prompt limit.
+        ConfigError: a limit is below 1, the prompt table has less than 0 rows or more than TensorRT can address, the
+            prompt limit leaves no room for an answer, or the typical prompt length exceeds the prompt limit.
     """
 
     max_batch_size: int
@@ -34,7 +34,7 @@ class Limits:
         for name in ("max_batch_size", "max_input_len", "max_seq_len", "max_num_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", remedy="give a number of at least 1")
-        if self.max_prompt_embedding_table_size < 0:
+        if not 0 <= self.max_prompt_embedding_table_size < 1 << 31:
             raise ConfigError(
                 f"max_prompt_embedding_table_size is {self.max_prompt_embedding_table_size}",
                 remedy="give the number of rows, or 0 for a model without pictures",

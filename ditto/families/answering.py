@@ -89,6 +89,11 @@ class Answerer:
         """
         if isinstance(stops, str):
             raise PromptError("the stop strings are a str, not a list", remedy="give a list, e.g. [stop]")
+        for stop in stops:
+            if not isinstance(stop, str):
+                raise PromptError(f"a stop string is a {type(stop).__name__}, not a str", remedy="give text")
+            if not stop:
+                raise PromptError("a stop string is empty", remedy="give the text at which an answer ends")
         start = time.perf_counter()
         encoded = self._processor.encode(prompts, load_images(images))
         encoded_at = time.perf_counter()

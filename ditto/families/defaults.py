@@ -103,6 +103,9 @@ class GenerationDefaults:
                 raise ConfigError(
                     f"The model's generation defaults state {name} {settings[name]!r}.", remedy=_LEAVE_OUT
                 )
+        stops = settings.get("stop_strings") or ()
+        if not isinstance(stops, (str, list, tuple)) or not all(isinstance(stop, str) and stop for stop in stops):
+            raise ConfigError(f"The model's generation defaults state stop_strings {stops!r}.", remedy=_LEAVE_OUT)
         if settings:
             shown = ", ".join(f"{name} {value}" for name, value in settings.items())
             logger.debug("generation defaults of the model: {}", shown)

@@ -53,7 +53,7 @@ def test_settings_cannot_be_changed_in_place(builder):
         builder.max_batch_size = 3
 
 
-@pytest.mark.parametrize("batch", [0, -1, 2.5, "4", True])
+@pytest.mark.parametrize("batch", [0, -1, 2.5, "4", True, 2**31, 10**30])
 def test_a_batch_that_is_no_positive_number_is_refused(builder, batch):
     with pytest.raises(ConfigError, match="the batch limit is"):
         builder.with_batch(batch)

@@ -31,6 +31,7 @@ def test_a_usual_prompt_beyond_the_limit_is_refused(usual):
         Limits(**GOOD, opt_input_len=usual)
 
 
-def test_a_negative_prompt_table_is_refused():
-    with pytest.raises(ConfigError, match="max_prompt_embedding_table_size is -1"):
-        Limits(**GOOD, max_prompt_embedding_table_size=-1)
+@pytest.mark.parametrize("rows", [-1, 2**31])
+def test_a_prompt_table_that_there_cannot_be_is_refused(rows):
+    with pytest.raises(ConfigError, match=f"max_prompt_embedding_table_size is {rows}"):
+        Limits(**GOOD, max_prompt_embedding_table_size=rows)

@@ -93,6 +93,12 @@ def test_one_prompt_or_one_stop_string_for_a_list_is_refused(answerer, pictures)
         answerer.answer([DESCRIBE], [pictures[0]], stops="cross")
 
 
+@pytest.mark.parametrize("stop", [5, None, b"cross", ""])
+def test_a_stop_is_text(stop, answerer, pictures):
+    with pytest.raises(PromptError, match="a stop string is "):
+        answerer.answer([DESCRIBE], [pictures[0]], stops=["cross", stop])
+
+
 def test_images_come_as_files_as_bytes_and_as_pil_images(answerer, pictures):
     with Image.open(pictures[3]) as image:
         given = [pictures[3], str(pictures[3]), pictures[3].read_bytes(), image]

@@ -244,6 +244,13 @@ def test_settings_that_hugging_face_refuses_are_refused(settings, monkeypatch):
     assert "--no-generation-defaults" in str(caught.value)
 
 
+@pytest.mark.parametrize("value", [5, True, [5], ["a", None], [["a"]], {"a": 1}, [""]])
+def test_stop_strings_are_text(value):
+    with pytest.raises(ConfigError, match="state stop_strings") as caught:
+        GenerationDefaults.of(fake({"stop_strings": value}))
+    assert "--no-generation-defaults" in str(caught.value)
+
+
 OWN = {"do_sample": True, "temperature": 0.5, "top_p": 0.8}
 
 
