@@ -1,1 +1,1 @@
-"""A tree beside the model that it came from."""
+"""Verification of an engine tree against the model that it was built from."""

@@ -1,7 +1,7 @@
-"""Holds a tree against the model that it came from.
+"""Comparison of an engine tree with the model that it was built from.
 
-The yardstick is Hugging Face in float32. A tree in another dtype may be as far from it as that dtype's tolerance, or
-one and a half times as far as Hugging Face itself is in that dtype.
+The reference is Hugging Face in float32. The error of a tree in another dtype may reach that dtype's tolerance, or one
+and a half times the error of Hugging Face itself in that dtype.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ def verify(
     session: str = "auto",
     new_tokens: int = 16,
 ) -> Verification:
-    """Compare features, logits of every new position, and greedy tokens; where they differ, look for the layer.
+    """Compare image embeddings, logits of every new position, and greedy tokens; locate the layer if they differ.
 
     Args:
-        prompts: one each. Hugging Face runs them one at a time, the tree in batches.
-        against: a checkpoint folder or hub id; None for what the tree was built from.
-        session: what runs the tree.
-        new_tokens: per prompt, at most.
+        prompts: each entry holds one prompt. Hugging Face runs them one at a time, the tree runs them in batches.
+        against: a checkpoint directory or hub id; None for the checkpoint that the tree was built from.
+        session: name of the session that runs the tree.
+        new_tokens: maximum per prompt.
     Raises:
-        DittoError: the tree cannot be run, or the model not loaded.
+        DittoError: the tree cannot be run, or the model cannot be loaded.
     """
     if not prompts or new_tokens < 1:
         raise ConfigError("there is nothing to compare", remedy="ask for at least one prompt and one new token")
@@ -106,10 +106,10 @@ def verify(
 def _located(
     result: Verification, tree: EngineTree, prompt: Prompts, exact: Yardstick, dtype: torch.dtype, device: torch.device
 ) -> Verification:
-    """The result with the first departing layer of each network, all of them run by PyTorch."""
+    """The result with the first diverging layer of each network; PyTorch runs all networks."""
     with stage("departing layers"):
         wide, narrow = _twice(result.model, dtype, device, lambda face, _: modules(face, prompt))
-        # What ran on a GPU has no plugins; there PyTorch is much faster, too.
+        # Networks that ran on a GPU have no plugins; PyTorch is also much faster there.
         session = open_session(tree, "reference") if device.type == "cpu" else ReferenceSession(tree, device)
 
         def departures(label: str, component: str) -> Departures:
@@ -120,13 +120,13 @@ def _located(
             watchers.append(departures("vision", "vision"))
             with watching(watchers[-1].watch):
                 session.features(prompt.pixels)
-        # With Hugging Face's features, so that the decoder answers for itself alone.
+        # With Hugging Face's image embeddings, so that errors of the vision engine do not count for the decoder.
         (request,) = requests_of(session, prompt, exact.features)
         watchers.append(departures("llm", "llm"))
         with watching(watchers[-1].watch):
             logits(session, request, exact.tokens[:1])
-        if request.ids[-1] < session.tokens.vocab_size:  # no part of a picture, which single tokens cannot be
-            # The prompt's last token once more, alone and behind the cache of the others.
+        if request.ids[-1] < session.tokens.vocab_size:  # not an image token, which cannot run alone
+            # Run the prompt's last token again, alone, on the KV cache of the preceding tokens.
             step = steps(session, evolve(request, ids=request.ids[:-1]), (request.ids[-1], 0))
             next(step)
             watchers.append(departures("decode", component_for(tree, Phase.DECODE)))
@@ -138,8 +138,8 @@ def _located(
 
 
 def _twice(model: str, dtype: torch.dtype, device: torch.device, work: Callable[[Any, T | None], T]) -> tuple[T, T]:
-    """What `work` gives for the model in float32, and then, knowing that, in `dtype`."""
-    face = load(model, torch.float32, device, attention="eager")  # other implementations drop soft-caps
+    """Results of `work` for the model in float32, then in `dtype`; the second call receives the first result."""
+    face = load(model, torch.float32, device, attention="eager")  # other implementations ignore logit soft-capping
     exact = work(face, None)
     if dtype == torch.float32:
         return exact, exact

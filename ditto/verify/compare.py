@@ -1,4 +1,4 @@
-"""Numbers beside numbers, and tokens beside tokens."""
+"""Error measures of values, and differences of tokens."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _TIE = 6.0
 
 @frozen(eq=False)
 class Trio:
-    """The same numbers from three sides; the first axis counts pictures or positions.
+    """The same values from the tree and twice from Hugging Face; the first axis counts images or positions.
 
     Args:
-        prompt: counted from 1.
-        item: what the first axis counts.
-        found: the tree's.
-        exact, own: Hugging Face's in float32, and in the tree's dtype.
+        prompt: number of the prompt, from 1.
+        item: name of the items along the first axis.
+        found: values of the tree.
+        exact, own: values of Hugging Face in float32, and in the tree's dtype.
     """
 
     prompt: int
@@ -36,7 +36,7 @@ class Trio:
 
 
 def measure(name: str, trios: Sequence[Trio], dtype: torch.dtype) -> Measure:
-    """Errors over all of them, and the worst item."""
+    """Errors over all prompts, and the worst item."""
     found, exact, own = (
         torch.cat([getattr(trio, side).flatten() for trio in trios]) for side in ("found", "exact", "own")
     )
@@ -59,12 +59,14 @@ def measure(name: str, trios: Sequence[Trio], dtype: torch.dtype) -> Measure:
 
 
 def worst_prompt(measured: Sequence[tuple[Measure, Sequence[Trio]]], differences: Sequence[Difference]) -> int:
-    """Which prompt, counted from 1, shows best what is wrong: of those numbers that are not as they should be the
-    farthest off, or else the first with another token."""
+    """Number of the prompt, from 1, that shows the fault best.
+
+    That with the largest error among the failed measures; without a failed measure, the first whose tokens differ.
+    """
     off = [
-        (severity(relative_error(trio.found, trio.exact) / made.allowed), trio.prompt)
-        for made, trios in measured
-        if not made.passed
+        (severity(relative_error(trio.found, trio.exact) / each.allowed), trio.prompt)
+        for each, trios in measured
+        if not each.passed
         for trio in trios
     ]
     wrong = [item.prompt for item in differences if not item.tie]
@@ -72,12 +74,12 @@ def worst_prompt(measured: Sequence[tuple[Measure, Sequence[Trio]]], differences
 
 
 def difference(number: int, exact: Yardstick, tokens: Sequence[int], allowed: float) -> Difference | None:
-    """The first token that is not Hugging Face's; None if all are.
+    """The first token that differs from Hugging Face's; None if all are equal.
 
     Args:
-        number: of the prompt.
-        tokens: the tree's.
-        allowed: relative error of logits.
+        number: number of the prompt.
+        tokens: tokens of the tree.
+        allowed: allowed relative error of the logits.
     """
     if tuple(tokens) == exact.tokens:
         return None

@@ -1,4 +1,4 @@
-"""Where a network leaves the model that it came from: its values beside what the model's modules take and give."""
+"""Locate where a network diverges from its model: compares values with the inputs and outputs of modules."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _TIMES_OWN_ERROR = 3.0
 
 @frozen
 class Departure:
-    """The first value of a network that departs.
+    """The first value of a network that diverges from the model.
 
     Args:
-        component: `vision`, `llm`, or `decode`: one token behind a cache.
-        value: its name, which begins with the path of the module it was made in.
-        layer: the kind of layer that makes it.
-        module, source: where in the model that layer comes from.
-        port: what the value is to the model, e.g. "what `model.norm` gives".
-        relative_error, allowed: against Hugging Face in float32.
+        component: `vision`, `llm`, or `decode` (one token with a KV cache).
+        value: name of the value; begins with the path of the module that computes it.
+        layer: kind of the layer that computes it.
+        module, source: module path and source line of the layer in the model.
+        port: role of the value in the model, e.g. "what `model.norm` gives".
+        relative_error, allowed: relative to Hugging Face in float32.
     """
 
     component: str
@@ -44,7 +44,7 @@ class Departure:
 
 @define
 class _Port:
-    """One side of a module, and the values of the network that may stand for it, with their errors."""
+    """One input or output of a module, and the network values that may correspond to it, with their errors."""
 
     text: str
     exact: Tensor
@@ -57,17 +57,17 @@ class _Port:
 
 
 class Departures:
-    """Compares a network's values with a model's modules as they are computed.
+    """Comparison of a network's values with a model's modules while they are computed.
 
-    A value that enters a module's layers from outside may be what the module takes; one that its layers make and
-    others use may be what it gives. Of those of the right size, the nearest counts: rewrites move and join layers, and
-    what has no counterpart is not compared.
+    A value that enters a module's layers from outside is a candidate for the module's input; one that its layers
+    compute and other layers use is a candidate for its output. Among candidates of the right size, the nearest counts,
+    because rewrites move and fuse layers. Inputs and outputs without a candidate are not compared.
 
     Args:
-        component: as `Departure` says.
-        network: whose values are watched.
-        exact, own: what the model's modules see in float32, and in the network's dtype.
-        least: the relative error that is always allowed.
+        component: as in `Departure`.
+        network: the network whose values are compared.
+        exact, own: inputs and outputs of the model's modules in float32, and in the network's dtype.
+        least: relative error that is always allowed.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Departures:
                         self._of_value[value].append(port)
 
     def watch(self, name: str, tensor: Tensor) -> None:
-        """Compare a value that was just computed."""
+        """Compare a newly computed value."""
         for port in self._of_value.get(name, ()):
             wanted = _alike(port.exact, tensor)
             if wanted is not None:
@@ -97,7 +97,7 @@ class Departures:
 
     @property
     def first(self) -> Departure | None:
-        """The first that departs, in the network's order; None if none does."""
+        """The first diverging value in the network's order; None if there is none."""
         errors = [(port, severity(port.errors[port.best])) for port in self._ports if port.errors]
         found = [port for port, error in errors if error > self._allowed(port)]
         if not found:
@@ -117,7 +117,7 @@ class Departures:
 
     @property
     def compared(self) -> int:
-        """How many sides of modules were compared."""
+        """Number of module inputs and outputs that were compared."""
         return sum(bool(port.errors) for port in self._ports)
 
     def _allowed(self, port: _Port) -> float:
@@ -125,7 +125,7 @@ class Departures:
 
 
 def _module_paths(network: Network, seen: Mapping[str, Seen]) -> dict[str, str]:
-    """Module paths of the network, outer ones too, and the model's path for each: wrappers begin theirs elsewhere."""
+    """The model's path for each module path of the network, outer modules included; wrappers add other prefixes."""
     paths: dict[str, None] = {}
     for node in network.nodes:
         parts = node.place.module.split(".")
@@ -141,18 +141,20 @@ def _module_paths(network: Network, seen: Mapping[str, Seen]) -> dict[str, str]:
 
 
 def _borders(network: Network, path: str) -> tuple[list[str], list[str]]:
-    """Values that enter the layers of a module from outside, and values that leave them."""
+    """Input and output values of the layers of a module."""
     inside = {id(node) for node in network.nodes if _within(node, path)}
-    made = {name for node in network.nodes if id(node) in inside for name in node.outputs}
+    produced = {name for node in network.nodes if id(node) in inside for name in node.outputs}
     constants = {name for node in network.nodes if isinstance(node.layer, Constant) for name in node.outputs}
     takes: dict[str, None] = {}
     used_outside = set(network.outputs.values())
     for node in network.nodes:
         if id(node) in inside:
-            takes.update(dict.fromkeys(name for name in node.inputs if name not in made and name not in constants))
+            takes.update(dict.fromkeys(name for name in node.inputs if name not in produced and name not in constants))
         else:
             used_outside.update(node.inputs)
-    return list(takes), [name for name in _in_order(network) if name in made & used_outside and name not in constants]
+    return list(takes), [
+        name for name in _in_order(network) if name in produced & used_outside and name not in constants
+    ]
 
 
 def _in_order(network: Network) -> Iterator[str]:
@@ -164,7 +166,7 @@ def _within(node: Node, path: str) -> bool:
 
 
 def _alike(wanted: Tensor, found: Tensor) -> Any:
-    """`wanted`, or its last row where the network keeps only that, if `found` can be the same; else None."""
+    """`wanted`, or its last row where the network keeps only that, if the size fits `found`; else None."""
     if not found.is_floating_point() or not wanted.dim() or not found.dim() or wanted.shape[-1] != found.shape[-1]:
         return None
     if wanted.numel() == found.numel():

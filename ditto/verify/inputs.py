@@ -1,4 +1,4 @@
-"""Prompts and pictures that a tree takes: random ones, or a person's."""
+"""Prompts and images for a tree: random, or given by the user."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ditto.families.processing import Processor
 from ditto.network import Spec
 from ditto.runtime.session import Request, RequestLimits
 
-# Tokens before the picture of a random prompt.
+# Tokens before the image of a random prompt.
 _BEFORE_PICTURE = 4
 
 
 @frozen(eq=False)
 class Prompts:
-    """Prompts of one length, as Hugging Face takes them. B prompts, S tokens.
+    """Prompts of equal length in Hugging Face's input format. B prompts, S tokens.
 
     Args:
-        ids: int64 [B, S] on the CPU; a picture is as many image tokens as it has rows of features.
-        pixels: float32 [pictures, channels, height, width], in the order of the image tokens, or None.
+        ids: int64 [B, S] on the CPU; an image has one image token per row of its embedding.
+        pixels: float32 [images, channels, height, width], in the order of the image tokens, or None.
     """
 
     ids: Tensor
@@ -33,14 +33,14 @@ class Prompts:
 
 
 def pictures(tree: EngineTree, count: int, seed: int = 0) -> Tensor:
-    """Normalised pixels: float32 [count, channels, height, width]."""
+    """Random normalised pixels: float32 [count, channels, height, width]."""
     (spec,) = (Spec.parse(text) for text in tree.component("vision").inputs.values())
     shape = [int(str(size)) for size in spec.shape[1:]]
     return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
 
 
 def prompts(tree: EngineTree, batch: int, length: int, with_pictures: bool = False, seed: int = 0) -> Prompts:
-    """`batch` prompts of `length` tokens, none of them special; a picture stands near the beginning of each."""
+    """Random prompts: `batch` of `length` tokens without special tokens, each with an image near its beginning."""
     tokens = tree.manifest.tokens
     assert tokens is not None
     special = {*tokens.end, tokens.pad, tokens.image}
@@ -55,7 +55,7 @@ def prompts(tree: EngineTree, batch: int, length: int, with_pictures: bool = Fal
 
 
 def rows_per_picture(tree: EngineTree) -> int:
-    """Rows of features that one picture becomes, 0 without a vision engine."""
+    """Image tokens per image; 0 without a vision engine."""
     if "vision" not in tree.manifest.components:
         return 0
     output = next(iter(tree.component("vision").outputs.values()))
@@ -63,25 +63,27 @@ def rows_per_picture(tree: EngineTree) -> int:
 
 
 def mixed(tree: EngineTree, new_tokens: int, count: int = 4) -> list[Prompts]:
-    """Prompts of different lengths that leave room for `new_tokens`, one each; with pictures where the tree sees, but
-    for the last of several."""
+    """Random prompts of different lengths that leave space for `new_tokens`, one per entry.
+
+    If the tree has a vision engine, each has an image, except the last of several.
+    """
     limits = RequestLimits.of(tree)
     room = min(limits.max_input_len, limits.max_seq_len - new_tokens)
     rows = rows_per_picture(tree)
     has_room = 0 < rows <= limits.max_prompt_embedding_table_size and _BEFORE_PICTURE + rows < room
-    made: list[Prompts] = []
+    result: list[Prompts] = []
     for number in range(count):
         seen = has_room and (number == 0 or number < count - 1)
         length = (rows if seen else 0) + 8 + 5 * number
-        made.append(prompts(tree, 1, max(min(length, room), 1), seen, seed=number))
-    return made
+        result.append(prompts(tree, 1, max(min(length, room), 1), seen, seed=number))
+    return result
 
 
 def check(tree: EngineTree, given: Sequence[Prompts], new_tokens: int) -> None:
-    """Check that a tree takes each of some prompts and `new_tokens` behind it.
+    """Check that a tree accepts each prompt followed by `new_tokens` tokens.
 
     Raises:
-        PromptError: it does not.
+        PromptError: the tree does not accept one.
     """
     limits, tokens = RequestLimits.of(tree), tree.manifest.tokens
     for number, prompt in enumerate(given, 1):
@@ -95,21 +97,21 @@ def check(tree: EngineTree, given: Sequence[Prompts], new_tokens: int) -> None:
                     f"prompt {number} has {found} image tokens, its pictures become {wanted} rows of features",
                     remedy="write <image> once for each picture, e.g. 'USER: <image>\\nWhat is this? ASSISTANT:'",
                 )
-            ids = row.masked_fill(places, 0).tolist()  # the image token may be outside of the vocabulary
+            ids = row.masked_fill(places, 0).tolist()  # the image token may be outside the vocabulary
             limits.check([Request(tuple(ids), torch.empty(wanted, 0) if wanted else None)], new_tokens)
 
 
 def about_pictures(tree: EngineTree, files: Sequence[str], asked: Sequence[str]) -> list[Prompts]:
-    """Each prompt about each picture, as the tree's own processor makes it.
+    """Each prompt combined with each image, encoded by the tree's own processor.
 
     Raises:
-        PromptError, TreeError: a file is not an image, a prompt has no place for one or several, or the tree sees none
-            or has no processor.
+        PromptError, TreeError: a file is not an image, a prompt has no image token or several, or the tree has no
+            vision engine or no processor.
     """
     if "vision" not in tree.manifest.components:
         raise PromptError("the tree has no vision engine", remedy="leave the images out")
     if tree.processor_folder is None:
         raise TreeError("the tree has no processor", where=str(tree.root), remedy="leave the images out")
     processor, images = Processor.of(tree), [load_image(file) for file in files]
-    made = [processor.encode([prompt] * len(images), images) for prompt in asked]
-    return [Prompts(torch.tensor([ids]), pixels) for each in made for ids, pixels in each]
+    encoded = [processor.encode([prompt] * len(images), images) for prompt in asked]
+    return [Prompts(torch.tensor([ids]), pixels) for each in encoded for ids, pixels in each]

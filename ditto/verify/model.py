@@ -1,4 +1,4 @@
-"""The model that a tree came from, run by transformers."""
+"""The Hugging Face model that a tree was built from, run by transformers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ditto.network import Spec
 
 
 def checkpoint_of(tree: EngineTree, against: str | None = None) -> str:
-    """The checkpoint to hold a tree against: `against`, or the one that the tree was built from.
+    """The checkpoint to compare a tree with: `against`, or the one that the tree was built from.
 
     Raises:
         TreeError: the tree was built from a model in memory.
@@ -33,12 +33,12 @@ def checkpoint_of(tree: EngineTree, against: str | None = None) -> str:
 
 
 def check_model(tree: EngineTree, model: str, sees: bool) -> None:
-    """Check, by its configuration, that a checkpoint can be asked what a tree is asked.
+    """Check by its configuration that a checkpoint accepts the same prompts as a tree.
 
     Args:
-        sees: whether there are images among the prompts.
+        sees: whether the prompts include images.
     Raises:
-        CheckpointError: it is a text model though there are images, or its vocabulary or its images are others.
+        CheckpointError: it is a text model but there are images, or its vocabulary or image format differs.
     """
     config = Pretrained(model, "AutoModelForCausalLM").config
     tokens, vocab_size = tree.manifest.tokens, config.get_text_config().vocab_size
@@ -64,8 +64,8 @@ def load(model: str | Path, dtype: torch.dtype, device: torch.device, attention:
     """A checkpoint as a Hugging Face model, ready to run.
 
     Args:
-        model: a folder or hub id.
-        attention: its implementation in transformers, None for the default.
+        model: a directory or hub id.
+        attention: attention implementation of transformers; None for the default.
     Raises:
         CheckpointError: transformers cannot load it.
     """
@@ -76,24 +76,24 @@ def load(model: str | Path, dtype: torch.dtype, device: torch.device, attention:
     chosen: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     chosen["dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"] = dtype
     try:
-        made = getattr(transformers, name).from_pretrained(source.folder, **chosen)
+        loaded = getattr(transformers, name).from_pretrained(source.folder, **chosen)
     except Exception as error:
         raise CheckpointError(
             f"transformers cannot load the model: {str(error).splitlines()[0] if str(error) else error!r}",
             where=str(model),
             remedy="check that the checkpoint is whole",
         ) from error
-    return made.eval().requires_grad_(False).to(device)
+    return loaded.eval().requires_grad_(False).to(device)
 
 
 def vision_of(model: Any) -> nn.Module | None:
-    """Tower and projector of a vision-language model as one module, pixels → features; None for a text model."""
+    """Vision tower and projector as one module, pixels → image embeddings; None for a text model."""
     family = FAMILIES.get(model.config.model_type)
     return None if family is None else family.vision_wrapper(model)
 
 
 def image_features(model: Any, pixels: Tensor) -> Tensor:
-    """Hugging Face's own features of pictures: [pictures, channels, height, width] → [pictures, rows, width]."""
+    """Hugging Face's own image embeddings: [images, channels, height, width] → [images, rows, width]."""
     config = model.config
     found = model.get_image_features(
         pixel_values=pixels.to(model.device, model.dtype),
@@ -104,6 +104,6 @@ def image_features(model: Any, pixels: Tensor) -> Tensor:
 
 
 def rounded(model: Any, dtype: torch.dtype) -> None:
-    """Turn a model's parameters into `dtype`, as loading in that dtype does: buffers stay exact."""
+    """Convert a model's parameters to `dtype`, as loading in that dtype does; buffers keep their dtype."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)

@@ -1,4 +1,4 @@
-"""What a verification found: as a table, and as JSON."""
+"""Result of a verification, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def _finite(record: Any) -> Any:
 
 @frozen
 class Measure:
-    """Numbers of the tree against Hugging Face in float32.
+    """Errors of the tree's values relative to Hugging Face in float32.
 
     Args:
         name: `features` or `logits`.
-        relative_error: over all prompts, Frobenius norm.
-        worst_relative_error, worst_at: of the worst picture or position, and which that is.
-        max_error: of a single number.
-        own_error: of Hugging Face in the tree's dtype; 0 for float32.
-        allowed: for `relative_error`.
+        relative_error: over all prompts, in the Frobenius norm.
+        worst_relative_error, worst_at: error of the worst image or position, and its description.
+        max_error: largest absolute error of a single value.
+        own_error: relative error of Hugging Face in the tree's dtype; 0 for float32.
+        allowed: limit of `relative_error`.
     """
 
     name: str
@@ -46,13 +46,13 @@ class Measure:
 
 @frozen
 class Difference:
-    """The first token of a prompt that is not Hugging Face's.
+    """The first token of a prompt's answer that differs from Hugging Face's.
 
     Args:
-        prompt, position: counted from 1.
-        wanted, found: the tokens; -1 where an answer has ended.
-        gap: how far apart their logits are for Hugging Face in float32; None where one of the answers has ended.
-        tie: whether the errors that are allowed can close the gap.
+        prompt, position: numbers from 1.
+        wanted, found: Hugging Face's token and the tree's; -1 where an answer has ended.
+        gap: difference of their logits for Hugging Face in float32; None where one of the answers has ended.
+        tie: whether the allowed errors can close the gap.
     """
 
     prompt: int
@@ -65,16 +65,16 @@ class Difference:
 
 @frozen
 class Verification:
-    """All of it.
+    """Complete result of a verification.
 
     Args:
-        tree, model, session, dtype: what was held against what.
-        measures: of features, where there are pictures, and logits.
-        tokens: how many were compared.
-        differences: at most one for each prompt.
-        departures: the first layer of each network that departs; looked for when something else failed.
-        compared: sides of modules compared while looking; 0 if nothing was looked for.
-        left_out: generation defaults that are not part of the comparison: on both sides, tokens are the most likely.
+        tree, model, session, dtype: the tree, the model it was compared with, and how both ran.
+        measures: of image embeddings, if there are images, and of logits.
+        tokens: number of compared tokens.
+        differences: at most one per prompt.
+        departures: the first diverging layer of each network; located only if another comparison failed.
+        compared: number of module inputs and outputs compared to locate them; 0 if nothing failed.
+        left_out: generation defaults that the comparison ignores: both sides decode greedily.
     """
 
     tree: str
@@ -90,15 +90,15 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether the tree is the model."""
+        """Whether the tree agrees with the model."""
         return all(measure.passed for measure in self.measures) and all(found.tie for found in self.differences)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, and the verdict; what is no number is null."""
+        """All fields and the verdict as JSON values; NaN and infinities become null."""
         return {**_finite(asdict(self)), "passed": self.passed}
 
     def text(self) -> str:
-        """A table that a person reads."""
+        """The result as a table for the terminal."""
         lines = [
             f"{self.tree}   session {self.session}, {self.dtype}, against {self.model}",
             "",

@@ -1,4 +1,4 @@
-"""What a tree makes of prompts, in the form of the yardstick."""
+"""Logits and tokens of a tree, in the format of the reference outputs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from ditto.verify.inputs import Prompts
 
 
 def requests_of(session: Session, prompts: Prompts, features: Tensor | None) -> list[Request]:
-    """Prompts as a session takes them: image tokens become virtual ids, one for each row of features; these are of the
-    pictures of one prompt after the other."""
+    """Requests to a session, from prompts: image tokens become virtual ids, one per row of `features`.
+
+    Rows of `features` are in the order of the prompts.
+    """
     ids = prompts.ids
     if features is None:
         return [Request(tuple(row)) for row in ids.tolist()]
@@ -30,7 +32,7 @@ def logits(session: Session, request: Request, tokens: Sequence[int]) -> Tensor:
 
 
 def steps(session: Session, request: Request, tokens: Sequence[int]) -> Iterator[Tensor]:
-    """The same one at a time, float32 [V]; each is computed when it is asked for."""
+    """The same logits one position at a time, float32 [V]; each is computed on demand."""
     runner = session.start(1)
     sampled = torch.zeros(1, dtype=torch.int64, device=runner.device)
     for past, token in zip((0, *range(len(request.ids), len(request.ids) + len(tokens) - 1)), (0, *tokens)):
@@ -42,19 +44,19 @@ def steps(session: Session, request: Request, tokens: Sequence[int]) -> Iterator
 
 
 def answers(session: Session, requests: Sequence[Request], new_tokens: int) -> list[tuple[int, ...]]:
-    """Greedy tokens of each request, in batches as large as the engine takes."""
+    """Greedy tokens of each request, in batches of the engine's maximum size."""
     limits = session.limits
-    made: list[tuple[int, ...]] = []
+    results: list[tuple[int, ...]] = []
     batch: list[Request] = []
     for request in [*requests, None]:
         rows = sum(_rows(item) for item in [*batch, *([request] if request else [])])
         full = len(batch) == limits.max_batch_size or rows > limits.max_prompt_embedding_table_size
         if batch and (request is None or full):
-            made += [answer.ids for answer in generate(session, batch, new_tokens)]
+            results += [answer.ids for answer in generate(session, batch, new_tokens)]
             batch = []
         if request is not None:
             batch.append(request)
-    return made
+    return results
 
 
 def _rows(request: Request) -> int:

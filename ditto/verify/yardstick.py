@@ -1,4 +1,4 @@
-"""What Hugging Face makes of a prompt: the numbers that a tree is held against.
+"""Reference outputs: Hugging Face's values for a prompt, which a tree is compared with.
 
 S tokens of a prompt, N new ones, V vocabulary.
 """
@@ -20,12 +20,12 @@ from ditto.verify.model import image_features
 
 @frozen(eq=False)
 class Yardstick:
-    """Numbers of one prompt, on the CPU.
+    """Reference outputs for one prompt, on the CPU.
 
     Args:
-        features: float32 [pictures, rows, width], or None without a picture.
-        logits: float32 [N, V]: after the prompt, and after each further token but the last.
-        tokens: the greedy ones, an end token included.
+        features: image embeddings, float32 [images, rows, width]; None without an image.
+        logits: float32 [N, V]: after the prompt, and after each new token but the last.
+        tokens: greedy tokens, end token included.
     """
 
     features: Tensor | None
@@ -35,23 +35,25 @@ class Yardstick:
 
 @torch.no_grad()
 def greedy(model: Any, prompt: Prompts, new_tokens: int) -> tuple[int, ...]:
-    """The tokens that `generate` gives for one prompt, each the most likely: whatever else the model's own settings ask
-    of it (penalties, beams, words to leave out) is left out."""
+    """Greedy tokens of `generate` for one prompt.
+
+    The model's other generation settings (penalties, beams, suppressed words) are ignored.
+    """
     ids = prompt.ids.to(model.device)
     with plain_settings(model):
-        made = model.generate(
+        output = model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=new_tokens,
             do_sample=False,
             **_pixels(model, prompt),
         )
-    return tuple(made[0, ids.shape[1] :].tolist())
+    return tuple(output[0, ids.shape[1] :].tolist())
 
 
 @contextmanager
 def plain_settings(model: Any) -> Generator[None]:
-    """Inside, of the model's settings for generation there are only its special tokens."""
+    """Context in which the model's generation settings hold only its special tokens."""
     own = model.generation_config
     special = ("bos_token_id", "eos_token_id", "pad_token_id")
     model.generation_config = type(own)(**{name: getattr(own, name) for name in special})
@@ -63,7 +65,7 @@ def plain_settings(model: Any) -> Generator[None]:
 
 @torch.no_grad()
 def look(model: Any, prompt: Prompts, tokens: Sequence[int]) -> Yardstick:
-    """The model's numbers for one prompt that `tokens` follow."""
+    """The model's reference outputs for one prompt followed by `tokens`."""
     features = None if prompt.pixels is None else image_features(model, prompt.pixels)
     logits = model(**_continued(model, prompt, features, tokens[:-1]), use_cache=False, logits_to_keep=len(tokens))
     features = None if features is None else features.float().cpu()
@@ -71,8 +73,10 @@ def look(model: Any, prompt: Prompts, tokens: Sequence[int]) -> Yardstick:
 
 
 def _continued(model: Any, prompt: Prompts, features: Tensor | None, answer: Sequence[int]) -> dict[str, Tensor]:
-    """A model's inputs for a prompt and its answer. An image token in the answer is a token like any other, as it is
-    in `generate`, which gives images with the prompt alone."""
+    """A model's inputs for a prompt and its answer.
+
+    An image token in the answer is an ordinary token, as in `generate`, which passes images with the prompt only.
+    """
     ids = torch.cat([prompt.ids, torch.tensor([list(answer)], dtype=torch.int64)], 1).to(model.device)
     image = image_token_id(model.config)
     if features is None or image not in answer:
@@ -85,7 +89,7 @@ def _continued(model: Any, prompt: Prompts, features: Tensor | None, answer: Seq
 
 @define
 class Seen:
-    """What went into a module and came out of it in its only call; None for what is no tensor."""
+    """Input and output of a module in its only call; None if not a tensor."""
 
     taken: Tensor | None = None
     given: Tensor | None = None
@@ -94,7 +98,7 @@ class Seen:
 
 @torch.no_grad()
 def modules(model: Any, prompt: Prompts) -> Mapping[str, Seen]:
-    """What every module that is called once sees of one prompt, by module path."""
+    """Input and output of every module that is called exactly once for a prompt, by module path."""
     seen: dict[str, Seen] = {}
     with ExitStack() as hooks:
         for path, module in model.named_modules():
