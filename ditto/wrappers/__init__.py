@@ -1,1 +1,1 @@
-"""nn.Modules that give a model's forward the shape that an engine has."""
+"""Wrapper modules that adapt a model's forward to the inputs and outputs of an engine."""

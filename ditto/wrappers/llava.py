@@ -1,4 +1,4 @@
-"""LLaVA's vision side: pixels in, rows of image features out."""
+"""Vision tower and projector of LLaVA: pixels → image embeddings."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class LlavaVisionWrapper(nn.Module):
 
     Args:
         vision_tower: pixels → an object with `hidden_states`.
-        multi_modal_projector: features of the chosen layers → rows as wide as the language model.
-        feature_layer: which hidden states, one or several (joined along their width).
+        multi_modal_projector: features of the selected layers → rows of the language model's hidden width.
+        feature_layer: index of the hidden states, one or several (concatenated along the width).
         select_strategy: `default` drops the first token (CLS), `full` keeps all.
     Source: transformers, `LlavaModel.get_image_features`.
     """
@@ -35,7 +35,7 @@ class LlavaVisionWrapper(nn.Module):
 
     @override
     def forward(self, input: Tensor) -> Tensor:
-        """Image features.
+        """Image embeddings.
 
         Args:
             input: floating [images, channels, height, width], normalised pixels.

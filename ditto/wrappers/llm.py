@@ -1,4 +1,4 @@
-"""The language model as an engine sees it: token ids in, logits of each row's last token out."""
+"""Language model with an engine's inputs and outputs: token ids → logits of each row's last token."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ditto import ops
 
 
 class LlmWrapper(nn.Module):
-    """Shapes a causal language model's forward. B batch, S sequence, V vocabulary, W hidden width.
+    """Wrapper of a causal language model. B batch, S sequence, V vocabulary, W hidden width.
 
     Args:
-        model: takes `inputs_embeds` [B, S, W], `attention_mask`, `position_ids`, `use_cache` and returns an object
-            with `logits` [B, S, V], or is a vision-language model that does so when it gets no picture.
+        model: accepts `inputs_embeds` [B, S, W], `attention_mask`, `position_ids`, `use_cache` and returns an object
+            with `logits` [B, S, V]; may be a vision-language model that does so without an image.
         embedding: token ids below `vocab_size` → [B, S, W].
         vocab_size: ids from here on select rows of the prompt embedding table.
     """
@@ -41,7 +41,7 @@ class LlmWrapper(nn.Module):
             input_ids: int32 [B, S].
             position_ids: int32 [B, S].
             last_token_ids: int32 [B], the index of each row's last token.
-            prompt_embedding_table: [rows, W], floating, or None for a model without pictures.
+            prompt_embedding_table: [rows, W], floating, or None for a text model.
         Returns:
             float32 [B, V].
         """
@@ -59,7 +59,7 @@ class LlmWrapper(nn.Module):
             embedded = torch.where(virtual.unsqueeze(-1), rows, text)
         result: Any = self.model(
             inputs_embeds=embedded,
-            attention_mask=torch.ones_like(input_ids),  # no padding, and no search for packed sequences
+            attention_mask=torch.ones_like(input_ids),  # no padding; also disables the detection of packed sequences
             position_ids=position_ids,
             use_cache=False,
         )
@@ -67,9 +67,9 @@ class LlmWrapper(nn.Module):
 
 
 class PackedLlmWrapper(LlmWrapper):
-    """The same for packed tokens: T tokens of all sequences one after another, N of them wanted.
+    """Wrapper for packed tokens: T tokens of all sequences one after another, logits for N of them.
 
-    The model sees one row of T tokens; that each sequence attends to itself alone is the packed target's business.
+    The model receives one row of T tokens; the packed target restricts attention to each token's own sequence.
     """
 
     @override
@@ -80,13 +80,13 @@ class PackedLlmWrapper(LlmWrapper):
         last_token_ids: Tensor,
         prompt_embedding_table: Tensor | None = None,
     ) -> Tensor:
-        """Logits of the wanted tokens.
+        """Logits of the selected tokens.
 
         Args:
             input_ids: int32 [T].
             position_ids: int32 [T], each token's position in its own sequence.
-            last_token_ids: int32 [N], how many tokens there are up to and with each wanted one: 1 for the first.
-            prompt_embedding_table: [rows, W], floating, or None for a model without pictures.
+            last_token_ids: int32 [N], index of each selected token, counted from 1.
+            prompt_embedding_table: [rows, W], floating, or None for a text model.
         Returns:
             float32 [N, V].
         """
@@ -95,8 +95,10 @@ class PackedLlmWrapper(LlmWrapper):
 
 
 class DecoderWithHead(nn.Module):
-    """A bare decoder and its output embedding as one causal language model, for transformers 5, where
-    `LlavaForConditionalGeneration` holds the two apart."""
+    """A bare decoder and its output embedding as one causal language model.
+
+    For transformers 5, where `LlavaForConditionalGeneration` holds the two separately.
+    """
 
     def __init__(self, decoder: nn.Module, lm_head: nn.Module) -> None:
         super().__init__()
