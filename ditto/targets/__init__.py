@@ -1,4 +1,4 @@
-"""Ways to build and run engines."""
+"""Targets: ways to compile and run engines."""
 
 from ditto.targets.registry import target
 from ditto.targets.target import LlmFacts, Target

@@ -1,4 +1,4 @@
-"""Settings of glibc's allocator for the time of a compilation."""
+"""glibc allocator settings for the duration of a compilation."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
-# malloc.h: how much free memory at the end is given back, which blocks come from the system one by one and how many of
-# them, how many arenas there are.
+# From malloc.h: free memory at the top of the heap before it is returned to the system, size of blocks allocated with
+# mmap, maximum number of such blocks, number of arenas.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
 _KEEPING = {_M_TRIM_THRESHOLD: (1 << 31) - 1, _M_MMAP_MAX: 0, _M_ARENA_MAX: 1}
-# glibc's own; thresholds as it raises them by itself when large blocks are freed, which it no longer does.
+# glibc's defaults. The thresholds have the values that glibc would reach by itself: once set, they no longer adapt.
 _DEFAULT = {_M_TRIM_THRESHOLD: 64 << 20, _M_MMAP_THRESHOLD: 32 << 20, _M_MMAP_MAX: 65536, _M_ARENA_MAX: 0}
 
 _lock = threading.Lock()
@@ -22,12 +22,13 @@ _users = 0
 
 @contextmanager
 def keeping_freed_memory() -> Generator[None]:
-    """Let glibc keep what is freed inside for what is allocated next, in one arena: from the system, large blocks come
-    as pages that are cleared one at a time, which takes as long as the rest of a compilation. Afterwards it has its
-    defaults again and gives free memory back.
+    """Let glibc keep freed memory for later allocations, in one arena.
 
-    Nothing happens without glibc, or where the environment sets its allocator: glibc does not tell its settings, so
-    that only its defaults can be restored.
+    The system clears the pages of large new blocks one at a time, which takes as long as the rest of a compilation. On
+    exit the defaults are restored and free memory is returned to the system.
+
+    Has no effect without glibc, or where the environment sets its allocator: glibc cannot report its settings, so only
+    its defaults can be restored.
     """
     if not _has_defaults(os.environ):
         yield
@@ -40,7 +41,7 @@ def keeping_freed_memory() -> Generator[None]:
 
 
 def _has_defaults(environment: Mapping[str, str]) -> bool:
-    """Whether this is glibc with the settings it has by itself."""
+    """Whether this is glibc with default allocator settings."""
     stated = any(name.startswith("MALLOC_") for name in environment)
     tuned = "glibc.malloc" in environment.get("GLIBC_TUNABLES", "")
     return platform.libc_ver()[0] == "glibc" and not stated and not tuned

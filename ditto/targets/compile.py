@@ -1,4 +1,4 @@
-"""From a network to engine bytes in a file: profiles, builder settings, progress, TensorRT's messages translated."""
+"""Compilation of networks to engine files: profiles, builder settings, progress and errors."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from ditto.progress import stage
 from ditto.targets.allocator import keeping_freed_memory
 from ditto.targets.emit import Emission, Messages
 
-# Each takes memory for its weights.
+# Each compilation holds memory for its weights.
 _MOST_AT_ONCE = 4
 _RELEASE_SECONDS = 0.03
-# Linux takes pieces of this size several times as fast as TensorRT's, of 64 MiB.
+# Linux writes chunks of this size several times as fast as TensorRT's chunks of 64 MiB.
 _WRITE_BYTES = 1 << 20
 
 
 def shape_range(profile: Profile, spec: Spec) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Smallest, optimal and largest shape of an input on a profile."""
+    """Minimum, optimum and maximum shape of an input on a profile."""
     sizes = [{dim: getattr(range_, end) for dim, range_ in profile.ranges.items()} for end in ("min", "opt", "max")]
     smallest, optimal, largest = (tuple(dims.evaluate(dim, size) for dim in spec.shape) for size in sizes)
     return smallest, optimal, largest
 
 
 def compute_capability(trt: TensorRT, name: str) -> Any:
-    """TensorRT-RTX's value for a compute capability such as `8.9`.
+    """TensorRT-RTX's enum value for a compute capability such as `8.9`.
 
     Raises:
-        ConfigError: the library does not build for it, or for named capabilities at all.
+        ConfigError: the library does not build for this capability, or cannot select capabilities at all.
     """
     known: Mapping[str, Any] = getattr(getattr(trt.module, "ComputeCapability", None), "__members__", {})
     named = {f"{key[2:-1]}.{key[-1]}": value for key, value in known.items() if key.startswith("SM")}
@@ -66,10 +66,10 @@ def compute_capability(trt: TensorRT, name: str) -> Any:
 
 
 def check_settings(trt: TensorRT, config: TensorRTConfig, capabilities: Sequence[str]) -> None:
-    """Check what can be checked before any work.
+    """Check settings before any work.
 
     Raises:
-        ConfigError: a setting that the library does not have.
+        ConfigError: the library lacks a setting.
     """
     for name in capabilities:
         compute_capability(trt, name)
@@ -86,23 +86,26 @@ def compile_networks(
     capabilities: Sequence[str],
     paths: Sequence[Path],
 ) -> int:
-    """Build an engine, each part of its network into a file.
+    """Build an engine, with one file for each part of its network.
 
     Args:
         capabilities: compute capabilities to build for; none for a portable engine (TensorRT-RTX) or the GPU present.
-        paths: of the files, written as streams.
+        paths: the engine files, written as streams.
     Returns:
         The engine's size in bytes.
     Raises:
-        BuildError: TensorRT refuses the network, or fails.
-        ConfigError: a setting that the library does not have.
+        BuildError: TensorRT rejects the network, or fails.
+        ConfigError: the library lacks a setting.
     """
     with stage("compile", parts[0].name), without_collection():
         return _Compilation(profiles, source, trt, config, capabilities).run(parts, paths)
 
 
 class _Compilation:
-    """Parts are compiled side by side, as many as there are cores, for TensorRT's work on one is a thread's."""
+    """Compilation of the parts of an engine.
+
+    TensorRT compiles a part in one thread, so TensorRT-RTX compiles several parts in parallel, at most one per core.
+    """
 
     def __init__(
         self,
@@ -115,26 +118,25 @@ class _Compilation:
         self._profiles, self._source, self._trt = profiles, source, trt
         self._config, self._capabilities = config, capabilities
         self._builders: SimpleQueue[_Builder] = SimpleQueue()
-        self._emitting = threading.Lock()  # sources of tensors are for one thread
+        self._emitting = threading.Lock()  # tensor sources are not thread-safe
         self._cancelled = threading.Event()
         self._spools: list[Spool] = []
 
     def run(self, parts: Sequence[Network], paths: Sequence[Path]) -> int:
-        """Compile all; the size in bytes.
+        """Compile all parts; returns the total size in bytes.
 
-        TensorRT runs in threads of its own. Signals are answered in the main thread, which waits here: an exception of
-        theirs must not meet one of TensorRT's callbacks, through which none can pass. TensorRT then stops at its next
-        step.
+        TensorRT runs in worker threads, and the main thread waits here for signals: the exception of a signal cannot
+        pass through TensorRT's callbacks. After one, TensorRT stops at its next step.
         """
         done = _Fractions(len(parts))
-        # TensorRT, unlike TensorRT-RTX, times its kernels on the GPU, and undisturbed.
+        # TensorRT, unlike TensorRT-RTX, times its kernels on the GPU, so nothing else may run there.
         count = at_once(len(parts)) if self._trt.library == "tensorrt_rtx" else 1
         for _ in range(count):
             self._builders.put(_Builder(self._trt))
-        with keeping_freed_memory(), self._letting_go(), ThreadPoolExecutor(count) as pool:
+        with keeping_freed_memory(), self._releasing_weights(), ThreadPoolExecutor(count) as pool:
             try:
                 running = [
-                    # A context each: whoever listens to stages.
+                    # Each task has a copy of the context, which holds the listeners of stages.
                     pool.submit(copy_context().run, self._compile, network, path, done.of(number))
                     for number, (network, path) in enumerate(zip(parts, paths, strict=True))
                 ]
@@ -154,10 +156,10 @@ class _Compilation:
                 emission.emit(network)
             settings = _builder_config(self._trt, builder.trt, self._config, self._capabilities)
             for profile in self._profiles:
-                made = builder.trt.create_optimization_profile()
+                optimization_profile = builder.trt.create_optimization_profile()
                 for name, spec in network.inputs.items():
-                    made.set_shape(name, *shape_range(profile, spec))
-                settings.add_optimization_profile(made)
+                    optimization_profile.set_shape(name, *shape_range(profile, spec))
+                settings.add_optimization_profile(optimization_profile)
             settings.progress_monitor = _progress_monitor(self._trt.module, self._cancelled, advance)
             size = _build(self._trt.module, builder.trt, definition, settings, path)
             if not size:
@@ -171,8 +173,11 @@ class _Compilation:
             self._builders.put(builder)
 
     @contextmanager
-    def _letting_go(self) -> Generator[None]:
-        """Keep resident memory low while TensorRT builds: it copies each mapped weight once, in its own time."""
+    def _releasing_weights(self) -> Generator[None]:
+        """Release mapped weights while TensorRT builds, to keep resident memory low.
+
+        TensorRT copies each weight once, at a time that is not known here.
+        """
         done = threading.Event()
 
         def release() -> None:
@@ -190,9 +195,11 @@ class _Compilation:
 
 
 class _Builder:
-    """TensorRT's builder, for one network after the other. None is made or freed while another builds: TensorRT holds
-    a lock for that, and for its calls back into Python, so that a thread that has Python's lock and wants that one
-    would stop both for ever (seen with TensorRT-RTX 1.6.1)."""
+    """TensorRT's builder, reused for one network after another.
+
+    Do not create or free one while another builds: TensorRT needs a lock for that which it also holds while it calls
+    back into Python, so a thread that holds the GIL would deadlock (observed with TensorRT-RTX 1.6.1).
+    """
 
     def __init__(self, trt: TensorRT) -> None:
         self.messages = Messages(trt.module)
@@ -200,13 +207,13 @@ class _Builder:
 
 
 class _Fractions:
-    """How much of each of several tasks is done, told as one."""
+    """Combined progress of several tasks."""
 
     def __init__(self, tasks: int) -> None:
         self._done, self._lock = [0.0] * tasks, threading.Lock()
 
     def of(self, task: int) -> Callable[[float], None]:
-        """Takes how much of a task is done, from 0 to 1."""
+        """Callback for the progress of one task, from 0 to 1."""
 
         def advance(fraction: float) -> None:
             with self._lock:
@@ -217,13 +224,15 @@ class _Fractions:
 
 
 def at_once(parts: int) -> int:
-    """How many parts of an engine are compiled at the same time, at most."""
+    """Maximum number of engine parts to compile in parallel."""
     return min(parts, len(os.sched_getaffinity(0)), _MOST_AT_ONCE)
 
 
 def _remedy(network: Network) -> str:
-    """What to do about a build that failed. With some networks TensorRT-RTX 1.6 fails on attention in half precision
-    whose heads are no multiple of 8 wide."""
+    """Remedy for a failed build.
+
+    For some networks TensorRT-RTX 1.6 fails on half-precision attention if the head width is not a multiple of 8.
+    """
     queries = [network.value(node.inputs[0]).spec for node in network.nodes if isinstance(node.layer, Attention)]
     widths = {query.shape[3] for query in queries if query.dtype != torch.float32}
     odd = sorted(str(width) for width in widths if isinstance(width, int) and width % 8)
@@ -239,30 +248,30 @@ def _network_flags(trt: TensorRT, config: TensorRTConfig) -> int:
 
 
 def _builder_config(trt: TensorRT, builder: Any, config: TensorRTConfig, capabilities: Sequence[str]) -> Any:
-    made, module, settings = builder.create_builder_config(), trt.module, config.builder_config
+    result, module, settings = builder.create_builder_config(), trt.module, config.builder_config
     if settings.tf32:
-        made.set_flag(module.BuilderFlag.TF32)
+        result.set_flag(module.BuilderFlag.TF32)
     else:
-        made.clear_flag(module.BuilderFlag.TF32)
+        result.clear_flag(module.BuilderFlag.TF32)
     if not config.network_creation_flags.strongly_typed and trt.is_weakly_typed:
         for wanted, name in ((settings.fp16, "FP16"), (settings.bf16, "BF16")):
             if wanted:
-                made.set_flag(getattr(module.BuilderFlag, name))
+                result.set_flag(getattr(module.BuilderFlag, name))
     if settings.builder_optimization_level is not None:
-        made.builder_optimization_level = settings.builder_optimization_level
+        result.builder_optimization_level = settings.builder_optimization_level
     if settings.max_aux_streams is not None:
-        made.max_aux_streams = settings.max_aux_streams
+        result.max_aux_streams = settings.max_aux_streams
     if settings.workspace_bytes is not None:
-        made.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
+        result.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
     if capabilities:
-        made.num_compute_capabilities = len(capabilities)
+        result.num_compute_capabilities = len(capabilities)
         for index, name in enumerate(capabilities):
-            made.set_compute_capability(compute_capability(trt, name), index)
-    return made
+            result.set_compute_capability(compute_capability(trt, name), index)
+    return result
 
 
 def _progress_monitor(module: Any, cancelled: threading.Event, advance: Callable[[float], None]) -> Any:
-    """Passes the outermost phase's steps on, and tells TensorRT to stop once that is wanted."""
+    """A TensorRT progress monitor that reports the outermost phase and stops a cancelled build."""
 
     class Monitor(module.IProgressMonitor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -311,11 +320,11 @@ def _build(module: Any, builder: Any, definition: Any, builder_config: Any, path
             def write(self, data: Any) -> int:
                 try:
                     _write(file, data)
-                    if self.synced.done():  # the disk is at work while TensorRT makes the next piece
+                    if self.synced.done():  # the disk writes while TensorRT produces the next chunk
                         self.synced.result()
                         file.flush()
                         self.synced = pool.submit(os.fdatasync, file.fileno())
-                except OSError as error:  # an exception cannot pass through TensorRT: kept, and raised below
+                except OSError as error:  # an exception cannot pass through TensorRT: stored, and raised below
                     self.error = error
                     return 0
                 self.size += len(data)

@@ -1,4 +1,4 @@
-"""From a network to TensorRT's `INetworkDefinition`."""
+"""Emission of a network into TensorRT's `INetworkDefinition`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _DTYPES = {
 
 
 class Messages:
-    """What TensorRT says: kept for error messages, and passed on to the log."""
+    """TensorRT's messages: errors are stored for error messages, all are logged."""
 
     def __init__(self, trt: Any) -> None:
         severity = trt.ILogger.Severity
@@ -44,28 +44,30 @@ class Messages:
                 level = levels.get(severity, "DEBUG")
                 if level == "ERROR":
                     errors.append(message)
-                # What is neither error nor warning are thousands of lines a build.
+                # Other messages are thousands of lines per build.
                 logger.log("DEBUG" if severity in levels else "TRACE", "TensorRT {}: {}", level.lower(), message)
 
         self.log = Log()
         self.errors = errors
 
     def last(self) -> str:
-        """The last error, without TensorRT's own source position. What it says of a missing GPU driver is left out:
-        the builder needs none."""
-        told = [message for message in self.errors if "Cuda Runtime" not in message]
-        return re.sub(r"\s*\bIn \w+ at /\S+", "", told[-1]).strip() if told else "it gave no reason"
+        """The last error, without TensorRT's source position.
+
+        Errors about a missing GPU driver are ignored, as the builder does not need one.
+        """
+        errors = [message for message in self.errors if "Cuda Runtime" not in message]
+        return re.sub(r"\s*\bIn \w+ at /\S+", "", errors[-1]).strip() if errors else "it gave no reason"
 
 
 class Emission:
-    """A network on its way into TensorRT: layers call back here for what they need.
+    """Emission context that layers use to add themselves to a TensorRT network.
 
     Args:
         trt: the library.
         definition: an empty `INetworkDefinition`.
-        source: where checkpoint tensors come from.
-        messages: of the logger that the definition's builder was made with.
-        room: where computed constants go; None for new memory.
+        source: source of the checkpoint tensors.
+        messages: messages of the builder's logger.
+        room: allocates memory for computed constants; None for new tensors.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class Emission:
         self._source = source
         self._messages = messages
         self._room = room
-        self._kept: list[Tensor] = []  # TensorRT reads constants during the build, from the memory given here
+        self._kept: list[Tensor] = []  # keeps constants alive: TensorRT reads their memory during the build
         self._network: Network | None = None
         self._node: Node | None = None
         self._made = 0
@@ -85,7 +87,7 @@ class Emission:
         """Add every input, layer and output of a checked network.
 
         Raises:
-            BuildError: TensorRT refuses something; the message is TensorRT's, the place the user's.
+            BuildError: TensorRT rejects a layer; the message is TensorRT's, the place is in the user's model.
         """
         check(network)
         with without_collection():
@@ -103,8 +105,10 @@ class Emission:
         for node in network.nodes:
             self._node, self._made = node, 0
             with at(node.place):
-                made = node.layer.emit(self, *(tensors[name] for name in node.inputs))
-                for name, tensor in zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=True):
+                emitted = node.layer.emit(self, *(tensors[name] for name in node.inputs))
+                for name, tensor in zip(
+                    node.outputs, emitted if isinstance(emitted, tuple) else (emitted,), strict=True
+                ):
                     tensor.name = name
                     tensors[name] = tensor
                     self._check_against_tensorrt(name, tensor)
@@ -113,11 +117,11 @@ class Emission:
             self.net.mark_output(tensors[value])
 
     def dtype(self, dtype: torch.dtype) -> Any:
-        """TensorRT's name of a dtype."""
+        """TensorRT's `DataType` of a torch dtype."""
         return getattr(self.trt.DataType, _DTYPES[dtype])
 
     def made(self, layer: Any) -> Any:
-        """`layer`, named.
+        """Name a new TensorRT layer and return it.
 
         Raises:
             BuildError: TensorRT returned None.
@@ -129,13 +133,15 @@ class Emission:
         return layer
 
     def constant(self, weight: Weight) -> Any:
-        """A constant of the engine. One that has to be computed is put where `room` says: TensorRT keeps, to the end of
-        the build, a copy for each profile of what it is left to join itself."""
+        """Add a weight as a constant; a computed one is stored in `room`.
+
+        It is joined here: of constants that TensorRT joins, it keeps a copy per profile to the end of the build.
+        """
         assert self._network is not None
         return self._constant(resolve(weight, self._source, self._network.literals, self._room))
 
     def number(self, value: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Any:
-        """A constant filled with one number."""
+        """Add a constant filled with one value."""
         return self._constant(torch.full(shape, value, dtype=dtype))
 
     def _constant(self, tensor: Tensor) -> Any:
@@ -143,14 +149,14 @@ class Emission:
         weights = self.trt.Weights(self.dtype(tensor.dtype), tensor.data_ptr(), tensor.numel())
         return self.made(self.net.add_constant(tuple(tensor.shape), weights)).get_output(0)
 
-    def _not_none(self, made: Any) -> Any:
-        if made is None:
+    def _not_none(self, added: Any) -> Any:
+        if added is None:
             what = type(self._node.layer).__name__ if self._node else "an input"
             raise BuildError(f"TensorRT refuses {what}: {self._messages.last()}")
-        return made
+        return added
 
     def _check_against_tensorrt(self, name: str, tensor: Any) -> None:
-        """Our shape and dtype rules, held against TensorRT's at every layer."""
+        """Check the shape and dtype that Ditto inferred against TensorRT's."""
         assert self._network is not None
         spec = self._network.value(name).spec
         wanted = tuple(-1 if isinstance(dim, DimExpr) else dim for dim in spec.shape)

@@ -11,13 +11,13 @@ from ditto.targets.target import Target
 
 
 def target(name: str, trtllm: TrtllmConfig | None = None) -> Target:
-    """The target of that name; `auto` takes the first whose library is installed, and says which.
+    """The target of a name; `auto` selects the first whose library is installed, and logs it.
 
     Args:
-        trtllm: for the target `trtllm`; its defaults if None.
+        trtllm: settings of the target `trtllm`; None for the defaults.
     Raises:
-        ConfigError: there is none of that name.
-        MissingLibraryError: `auto` finds no library.
+        ConfigError: there is no target of that name.
+        MissingLibraryError: `auto` finds no installed library.
     """
     if name == AUTO:
         chosen = _installed()

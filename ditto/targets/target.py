@@ -1,5 +1,4 @@
-"""What a target decides: an engine's inputs, how target-dependent operators are lowered, profiles, config files, and
-who compiles."""
+"""Interface of targets: engine inputs, target-specific lowerings, profiles, config files and compilation."""
 
 from __future__ import annotations
 
@@ -25,10 +24,10 @@ WeightOf = Callable[[str], Weight]
 
 @frozen(kw_only=True)
 class LlmFacts:
-    """What an LLM's config.json says of the model, under the names of TensorRT-LLM 0.19 (contract 1.4).
+    """Decoder configuration, with the key names of TensorRT-LLM 0.19 (contract 1.4).
 
     Args:
-        extra: keys that only some architectures have.
+        extra: keys of some architectures only.
     """
 
     architecture: str
@@ -50,8 +49,7 @@ class LlmFacts:
 
 @frozen
 class LlmEngine:
-    """An engine of a language model: how its program is lowered, the passes over its network, and the optimisation
-    profiles."""
+    """Lowering, network passes and optimization profiles of a language model engine."""
 
     lower: Callable[[Program, WeightOf], Network]
     passes: tuple[NetworkPass, ...]
@@ -61,79 +59,78 @@ class LlmEngine:
 
 @frozen
 class Target(ABC):
-    """One way to build and run engines.
+    """One way to compile and run engines.
 
     Args:
-        name: as on the command line.
+        name: the name on the command line.
     """
 
     has_own_session: ClassVar[bool] = True
-    """Whether Ditto's session runs the engines: it binds weights to inputs, and runs networks in parts."""
+    """Whether Ditto's session runs the engines: it supports external weights and partitioned networks."""
 
     packs_tokens: ClassVar[bool] = False
-    """Whether language models take the tokens of all sequences one after another, not a row for each."""
+    """Whether the tokens of all sequences are packed into one row, rather than one padded row each."""
 
     name: str
 
     @abstractmethod
     def check(self, config: TensorRTConfig, capabilities: Sequence[str]) -> None:
-        """Check what can be checked before any work.
+        """Check settings before any work.
 
         Raises:
-            MissingLibraryError: what this target compiles with is not installed.
-            ConfigError: a setting that it does not have.
+            MissingLibraryError: the library that this target compiles with is not installed.
+            ConfigError: the target lacks a setting.
         """
 
     def check_limits(self, limits: Limits, prompt_rows: int) -> None:
-        """Check limits that mean more to this target than to others.
+        """Check limits against the constraints of this target.
 
         Args:
-            prompt_rows: rows of image features that one request needs, 0 where that is not known.
+            prompt_rows: image tokens that one request needs, 0 if unknown.
         Raises:
-            ConfigError: they do not hold together.
+            ConfigError: the limits are inconsistent.
         """
         del limits, prompt_rows
 
     def adjusted(self, limits: Limits, dtype: torch.dtype) -> Limits:
-        """Limits as this target's engines have them.
+        """Adjust limits to those of this target's engines.
 
         Args:
-            dtype: in which the engine computes.
+            dtype: compute dtype of the engine.
         """
         del dtype
         return limits
 
     @abstractmethod
     def explicit_dtype(self, config: TensorRTConfig) -> torch.dtype | None:
-        """The dtype to state explicitly where a weakly typed request cannot be passed on, else None."""
+        """Dtype to state explicitly if a weakly typed request is not supported by the library, else None."""
 
     @abstractmethod
     def llm_inputs(self, limits: Limits, hidden_size: int, dtype: torch.dtype) -> dict[str, TensorTypeHint]:
-        """The inputs of the captured language model, in the order of its wrapper's forward."""
+        """Inputs of the captured language model, in the order of its wrapper's forward."""
 
     @abstractmethod
     def llm_sizes(self, limits: Limits) -> dict[str, int]:
-        """Sizes of a language model's named dimensions at which masks are looked at; `sequence` is the longest
-        sequence."""
+        """Sizes of the named dimensions at which masks are classified; `sequence` is the maximum length."""
 
     @abstractmethod
     def lower_llm(self, program: Program, weight_of: WeightOf, facts: LlmFacts, limits: Limits) -> Network:
-        """Describe a language model as a network, with the inputs that the target adds.
+        """Lower a language model to a network, with the inputs that the target adds.
 
         Raises:
-            UnsupportedOperator, UnsupportedFact: the model does something that the target cannot.
+            UnsupportedOperator, UnsupportedFact: the model needs something that the target does not support.
         """
 
     @abstractmethod
     def lower_vision(self, program: Program, weight_of: WeightOf) -> Network:
-        """Describe a vision tower as a network.
+        """Lower a vision tower to a network.
 
         Raises:
-            UnsupportedOperator, UnsupportedFact: the model does something that the target cannot.
+            UnsupportedOperator, UnsupportedFact: the model needs something that the target does not support.
         """
 
     def vision_passes(self, outside: bool) -> tuple[NetworkPass, ...]:
-        """The passes over a vision tower's network, in order.
+        """Passes over the network of a vision tower, in order.
 
         Args:
             outside: the engine's weights are external.
@@ -142,7 +139,7 @@ class Target(ABC):
         return SIMPLIFY
 
     def joins_vision(self, outside: bool) -> bool:
-        """Whether linear layers of a vision tower that read the same tensor are to become one.
+        """Whether to join linear layers of a vision tower that read the same tensor.
 
         Args:
             outside: the engine's weights are external.
@@ -152,44 +149,48 @@ class Target(ABC):
 
     @abstractmethod
     def llm_profiles(self, limits: Limits, layers: int) -> tuple[Profile, ...]:
-        """The optimisation profiles of a language model.
+        """Optimization profiles of a language model.
 
         Args:
-            layers: of the model.
+            layers: number of layers.
         """
 
     def apart(self, limits: Limits) -> tuple[LlmEngine, LlmEngine] | None:
-        """Prefill and decode as two engines over the same weights, which then have to be outside; None where one
-        engine does both."""
+        """Prefill and decode as separate engines that share external weights.
+
+        None if the target has one engine for both.
+        """
         del limits
         return None
 
     def vision_profiles(self, dimensions: Sequence[DynamicDimension], outside: bool) -> tuple[Profile, ...]:
-        """The optimisation profiles of a vision tower: one, as every consumer expects.
+        """Optimization profiles of a vision tower: by default a single one, as every consumer expects.
 
         Args:
-            outside: the engine's weights are external, so that more profiles cost no space.
+            outside: the engine's weights are external, so additional profiles take no space.
         """
         del outside
         return (Profile(Phase.ENCODE, {dimension.name: dimension for dimension in dimensions}),)
 
     @abstractmethod
     def llm_config(self, network: Network, facts: LlmFacts, limits: Limits, dtype: str) -> LlmConfig:
-        """What goes into llm/config.json."""
+        """Content of llm/config.json."""
 
     @abstractmethod
     def vision_config(self, model_type: str, max_batch_size: int, output_shape: list[int], dtype: str) -> VisionConfig:
-        """What goes into vision/config.json."""
+        """Content of vision/config.json."""
 
     def settings(self) -> dict[str, Any]:
-        """The target's own choices, for the manifest: what compiling elsewhere must know."""
+        """Settings of the target for the manifest, needed to compile on another machine."""
         return {}
 
     @property
     @abstractmethod
     def cannot_compile(self) -> str | None:
-        """Why this machine cannot compile engines of this target, so that `compile` is not to be called; None where
-        it can."""
+        """Reason why this machine cannot compile for this target; None if it can.
+
+        Do not call `compile` if there is a reason.
+        """
 
     @abstractmethod
     def compile(
@@ -201,7 +202,10 @@ class Target(ABC):
         capabilities: Sequence[str],
         paths: Sequence[Path],
     ) -> str:
-        """Build an engine, each part of its network into a file; returns the library that did, and its version.
+        """Build an engine, with one file for each part of its network.
+
+        Returns:
+            The name and version of the library that compiled it.
 
         Raises:
             BuildError: the build failed.

@@ -1,12 +1,12 @@
-"""Prefill and decode as two networks over one KV cache, each in the form that TensorRT runs fastest.
+"""Prefill and decode as separate networks over one KV cache, each in its fastest form.
 
-B batch, S sequence, C capacity of the KV cache, L live slots, H heads, G KV heads, D head width.
+B batch, S sequence, C capacity of the KV cache, L valid KV length, H heads, G KV heads, D head width.
 
-Prefill fills rows that are empty, so its tokens see each other and nothing older: fused causal attention, no cache
-read, no mask. Decode has one query per row. There TensorRT's attention layer reads the whole cache whatever it holds
-(and TensorRT-RTX copies it first when the batch is dynamic); written as products and sums along the last axis it reads
-the live slots once, in place. Keys lie as [slot, D] and values as [D, slot], so that both sums run along memory.
-Measured on an H100, Llama-7B's layer with a capacity of 4096: 191 us instead of 309 with 640 live slots.
+Prefill writes into empty rows, so its tokens attend only to each other: fused causal attention, no cache read, no mask.
+Decode has one query per row. TensorRT's attention layer would read the whole cache whatever its valid length (and
+TensorRT-RTX copies it first if the batch size is dynamic). Decomposed into multiplications and sums along the last
+axis, attention reads the valid slots once, in place. Keys are stored as [slot, D] and values as [D, slot], so that both
+sums run over contiguous memory. 1.6x faster on H100 at a capacity of 4096, see benchmarks/NOTES.md.
 """
 
 from __future__ import annotations
@@ -27,16 +27,18 @@ from ditto.targets.tensorrt.attention import fused_attention
 from ditto.targets.tensorrt.lowering import BATCH, SEQUENCE, Decoder, sees
 
 LIVE = "live"
-"""The dimension of the slots that decode looks at."""
+"""Name of the dimension of KV cache slots that decode reads."""
 
 
 @define
 class ApartDecoder(Decoder):
-    """What both networks share: the cache. `past_key_i` is [B, G, C, D]; `past_value_i` is [B, G D, C, 1], which in
-    memory is [B, G, D, C]."""
+    """KV cache layout shared by both networks.
+
+    `past_key_i` is [B, G, C, D]; `past_value_i` is [B, G D, C, 1], which in memory is [B, G, D, C].
+    """
 
     def _written(self, net: Lowering, layer: int, key: Value, value: Value) -> tuple[Value, Value]:
-        """Both caches with the new tokens in them."""
+        """Key and value caches, updated with the new tokens."""
         _, heads, count, width = value.spec.shape
         columns = net.reshape(net.permute(value, (0, 1, 3, 2)), (BATCH, multiply(heads, width), count, 1))
         return self._cached(net, "key", layer, key), self._cached(net, "value", layer, columns)
@@ -44,11 +46,11 @@ class ApartDecoder(Decoder):
 
 @define
 class Prefill(ApartDecoder):
-    """Attention of prompts, whose rows' caches are empty. Nothing reads what is written into them."""
+    """Prefill: attention of prompts whose KV cache is empty; the cache is written, not read."""
 
     @override
     def _attend(self, net: Lowering, given: AttentionArguments[Value]) -> Value:
-        """Attention of new tokens over each other; their keys and values go into the cache."""
+        """Attention of new tokens over each other; also writes their keys and values to the cache."""
         self._written(net, given.layer, given.key, given.value)
         qkv = given.query, given.key, given.value
         if not (given.window or given.softcap):
@@ -60,7 +62,7 @@ class Prefill(ApartDecoder):
 
     @override
     def _mask(self, net: Lowering, window: int) -> Value:
-        """Which of the new tokens each of them sees: bool [B, 1, S, S]; one for all layers of a window."""
+        """Mask between new tokens: bool [B, 1, S, S]; shared by all layers with the same window."""
         if window not in self._masks:
             count = net.add(Fill(SEQUENCE, 0, 1, torch.int32), net.sizes((SEQUENCE,)))
             rows, columns = net.reshape(count, (1, 1, SEQUENCE, 1)), net.reshape(count, (1, 1, 1, SEQUENCE))
@@ -71,9 +73,9 @@ class Prefill(ApartDecoder):
 
 @define
 class Decode(ApartDecoder):
-    """Attention of one token per row over the live slots of the cache.
+    """Decode: attention of one token per row over the valid slots of the KV cache.
 
-    `cache_slots` int32 [L] holds the numbers 0 to L - 1, L above every row's index in `write_indices`.
+    `cache_slots` int32 [L] holds 0 to L - 1; L is greater than every row's index in `write_indices`.
     """
 
     _cache_slots: Value | None = None
@@ -86,13 +88,13 @@ class Decode(ApartDecoder):
 
     @override
     def _attend(self, net: Lowering, given: AttentionArguments[Value]) -> Value:
-        """Attention of one token per row, its key and value among those in the cache."""
+        """Attention of one token per row, after its key and value are written to the cache."""
         seen, caches = self._mask(net, given.window), self._written(net, given.layer, given.key, given.value)
         return decode_attention(net, given.query, *caches, seen, given.scale, given.softcap)
 
     @override
     def _mask(self, net: Lowering, window: int) -> Value:
-        """Which slots each row sees: bool [B, 1, 1, L, 1]; one for all layers of a window."""
+        """Mask of slots for each row: bool [B, 1, 1, L, 1]; shared by all layers with the same window."""
         if window not in self._masks:
             slots = net.reshape(self.cache_slots, (1, 1, 1, symbol(LIVE), 1))
             self._masks[window] = sees(net, net.reshape(self.write_indices, (BATCH, 1, 1, 1, 1)), slots, window)
@@ -100,14 +102,14 @@ class Decode(ApartDecoder):
 
     @override
     def table(self) -> Table:
-        """The decoder's, without a choice of last tokens: there is one of each row."""
-        return {**super().table(), torch.ops.ditto.last_tokens.default: _itself}
+        """The decoder's lowerings; `last_tokens` is the identity, as each row has one token."""
+        return {**super().table(), torch.ops.ditto.last_tokens.default: _identity}
 
 
 def decode_attention(
     net: Lowering, query: Value, keys: Value, values: Value, seen: Value, scale: float, softcap: float
 ) -> Value:
-    """Attention of one token per row over the live slots of a cache, in float32.
+    """Attention of one token per row over the valid slots of a KV cache, in float32.
 
     Args:
         query: [B, H, 1, D].
@@ -129,17 +131,17 @@ def decode_attention(
         scores = net.add(ElementWise("PROD"), net.add(Activation("TANH"), scores), _number(net, softcap))
     scores = net.add(Select(), seen, scores, _number(net, MASKED_SCORE))
     weights = net.reshape(net.add(Softmax(axis=3), scores), (BATCH, kv_heads, group, 1, live))
-    made = _dot(net, weights, net.reshape(values, (BATCH, kv_heads, 1, width, live)))
-    return net.reshape(net.cast(made, query.spec.dtype), query.spec.shape)
+    output = _dot(net, weights, net.reshape(values, (BATCH, kv_heads, 1, width, live)))
+    return net.reshape(net.cast(output, query.spec.dtype), query.spec.shape)
 
 
-def _itself(net: Lowering, x: Operand, indices: Operand) -> Value:
+def _identity(net: Lowering, x: Operand, indices: Operand) -> Value:
     del indices
     return net.value(x)
 
 
 def _dot(net: Lowering, left: Value, right: Value) -> Value:
-    """Sums of products along the last axis, which is kept, in float32."""
+    """Dot products along the last axis, which is kept, in float32."""
     wide = (net.cast(part, torch.float32) for part in (left, right))
     return net.add(Reduce("SUM", (left.rank - 1,), keep=True), net.add(ElementWise("PROD"), *wide))
 

@@ -1,4 +1,4 @@
-"""Attention as TensorRT's own layer."""
+"""Attention as TensorRT's native layer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from ditto.network.layers import Attention, ElementWise
 def fused_attention(
     net: Lowering, query: Value, key: Value, value: Value, scale: float, causal: bool, mask: Value | None
 ) -> Value:
-    """Attention as one layer. query [B, H, S, D], key and value [B, G, K, D], mask bool [B, 1, S, K]."""
+    """Attention as one layer.
+
+    Args:
+        query: [B, H, S, D].
+        key, value: [B, G, K, D].
+        mask: bool [B, 1, S, K].
+    """
     scaled = query
     if scale != 1.0:
         scaled = net.add(ElementWise("PROD"), query, net.operand(scale, query.spec.dtype, 4))

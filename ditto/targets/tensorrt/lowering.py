@@ -1,4 +1,4 @@
-"""How the plugin-free target lowers what depends on the target: attention, KV cache, rope, prompt table, last tokens.
+"""Lowerings of the plugin-free target: attention, KV cache, rope, prompt table, last tokens.
 
 B batch, S sequence, C capacity of the KV cache, G KV heads, D head width.
 """
@@ -37,7 +37,7 @@ BATCH, SEQUENCE = symbol("batch"), symbol("sequence")
 
 @by_name
 def attention(net: Lowering, given: AttentionArguments[Operand]) -> Value:
-    """Attention over the tokens of the call, as in a vision tower."""
+    """Attention without a KV cache, as in a vision tower."""
     seen = attention_mask(net, given)
     q, k, v = (net.value(operand) for operand in (given.query, given.key, given.value))
     if given.softcap:
@@ -46,10 +46,10 @@ def attention(net: Lowering, given: AttentionArguments[Operand]) -> Value:
 
 
 def refuse_all_but_causal(mask: Operand | None, sinks: Operand | None, causal: bool) -> None:
-    """Refuse what a decoder with a KV cache cannot have.
+    """Check that a decoder's attention works with a KV cache.
 
     Raises:
-        UnsupportedFact: sinks, or attention that is not causal.
+        UnsupportedFact: the attention has sinks, or is not causal.
     """
     refuse_sinks(sinks)
     if not causal or mask is not None:
@@ -60,8 +60,10 @@ def refuse_all_but_causal(mask: Operand | None, sinks: Operand | None, causal: b
 
 
 def sees(net: Lowering, tokens: Value, others: Value, window: int) -> Value:
-    """Whether tokens see others, by position, int32: those not behind them, and of those the last `window` if that is
-    not 0."""
+    """Causal mask from int32 positions: whether tokens attend to others.
+
+    A token attends to itself and those before it; with a window, only to the last `window` of these.
+    """
     seen = net.add(Unary("NOT"), net.add(ElementWise("GREATER"), others, tokens))
     if not window:
         return seen
@@ -74,11 +76,11 @@ class Decoder:
     """Lowerings of a decoder with a KV cache per layer.
 
     The cache is `past_key_i` and `past_value_i` [B, G, C, D], updated in place as `present_key_i` and
-    `present_value_i`. `write_indices` int32 [B] says how many tokens of each row the cache holds already: new ones go
-    behind them, and query s of a row sees slots 0 to write_indices + s.
+    `present_value_i`. `write_indices` int32 [B] is the number of tokens of each row in the cache: new ones are written
+    after them, and query s of a row attends to slots 0 to write_indices + s.
 
     Args:
-        capacity: slots of the cache per row; TensorRT's cache layer wants it static.
+        capacity: slots of the cache per row; static, as TensorRT's KV cache layer requires.
     """
 
     net: Lowering
@@ -87,7 +89,7 @@ class Decoder:
     _write_indices: Value | None = None
 
     def table(self) -> Table:
-        """The shared lowerings and those of the decoder."""
+        """Shared lowerings and those of the decoder."""
         mine: Mapping[OpOverload, LoweringFunction] = {
             _ops.attention.default: by_name(self.attention),
             _ops.rope.default: rope,
@@ -103,7 +105,7 @@ class Decoder:
         return self._write_indices
 
     def attention(self, net: Lowering, given: AttentionArguments[Operand]) -> Value:
-        """Attention of a decoder: what is refused is the same for all forms of it, the rest is `_attend`."""
+        """Attention of a decoder: checks that all variants share, then `_attend`."""
         refuse_all_but_causal(given.mask, given.sinks, given.causal)
         q, k, v = (net.value(operand) for operand in (given.query, given.key, given.value))
         values: AttentionArguments[Any] = evolve(given, query=q, key=k, value=v)
@@ -130,7 +132,7 @@ class Decoder:
         return updated
 
     def _mask(self, net: Lowering, window: int) -> Value:
-        """Which slots each query sees: bool [B, 1, S, C]; one for all layers of a window."""
+        """Mask of slots for each query: bool [B, 1, S, C]; shared by all layers with the same window."""
         if window not in self._masks:
             count = net.add(Fill(SEQUENCE, 0, 1, torch.int32), net.sizes((SEQUENCE,)))
             slots = net.add(
@@ -144,7 +146,7 @@ class Decoder:
 
 
 def rope(net: Lowering, x: Operand, cos: Any, sin: Any, positions: Operand, interleaved: bool) -> Value:
-    """Rotary embedding of whole heads by table. What positions have in the table is looked up once for all layers."""
+    """Rotary embedding of whole heads, from tables; all layers share the table lookup."""
     value = net.value(x)
     layer = RotaryEmbedding(interleaved, int(value.spec.shape[3]))  # type: ignore[arg-type]
     ids = net.value(positions)
@@ -154,7 +156,7 @@ def rope(net: Lowering, x: Operand, cos: Any, sin: Any, positions: Operand, inte
 
 
 def prompt_rows(net: Lowering, ids: Operand, table: Operand, vocab_size: int) -> Value:
-    """Row id - vocab_size of the table for virtual ids, row 0 for the others."""
+    """Rows of the prompt table: row id - vocab_size for virtual ids, row 0 for others."""
     tokens = net.value(ids)
     dtype = tokens.spec.dtype
     virtual = net.add(ElementWise("GREATER"), tokens, net.operand(vocab_size - 1, dtype, 2))
@@ -164,6 +166,6 @@ def prompt_rows(net: Lowering, ids: Operand, table: Operand, vocab_size: int) ->
 
 
 def last_tokens(net: Lowering, x: Operand, indices: Operand) -> Value:
-    """One position of each row: [B, 1, width]."""
+    """Select one position of each row: [B, 1, width]."""
     value, chosen = net.value(x), net.value(indices)
     return net.add(Gather(axis=1, batch_axes=1), value, net.reshape(chosen, (*chosen.spec.shape, 1)))

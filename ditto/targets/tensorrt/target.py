@@ -1,4 +1,4 @@
-"""The plugin-free target: TensorRT's own attention, KV-cache and rotary layers, with plain TensorRT or TensorRT-RTX."""
+"""Plugin-free target: native attention, KV cache and rotary layers of TensorRT or TensorRT-RTX."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ from ditto.targets.tensorrt.tuning import TUNINGS, Tuning
 
 
 def buckets(maximum: int) -> tuple[int, ...]:
-    """Batches that have a profile of their own, with static shapes, for which TensorRT makes faster kernels: powers of
-    two, and the largest. What lies between takes the next one."""
+    """Batch sizes with their own static-shape profile: powers of two, and the maximum.
+
+    Kernels for static shapes are faster; other batch sizes use the next larger profile.
+    """
     powers = itertools.takewhile(lambda size: size < maximum, (1 << power for power in itertools.count()))
     return (*powers, maximum)
 
@@ -41,26 +43,29 @@ def _common(limits: Limits) -> dict[str, DynamicDimension]:
     return common
 
 
-def _prompts(limits: Limits) -> Profile:
-    """The profile of prompts of any length."""
+def _any_prompts(limits: Limits) -> Profile:
+    """Profile for prompts of any length."""
     return Profile(
         Phase.PREFILL, {**_common(limits), "sequence": DynamicDimension.up_to("sequence", limits.max_input_len)}
     )
 
 
-def _usual_prompts(limits: Limits) -> Iterator[Profile]:
-    """Profiles of prompts of the usual length, shapes static: TensorRT-RTX has faster products for them. Measured on an
-    H200, 640 tokens, LLaVA-1.5-7B's: 341, 136, 155 and 49 us of a layer instead of 303, 193, 164 and 76 for one prompt,
-    for four 829 and 431 instead of 1124 and 578 of the two largest."""
+def _typical_prompts(limits: Limits) -> Iterator[Profile]:
+    """Static-shape profiles for prompts of the typical length.
+
+    TensorRT-RTX has faster matrix multiplications for them, see "On an H200" in benchmarks/NOTES.md.
+    """
     length = limits.opt_input_len
     for rows in buckets(limits.max_batch_size) if length else ():
         fixed = {name: _fixed(name, size) for name, size in (("batch", rows), ("sequence", length))}
         yield Profile(Phase.PREFILL, {**_common(limits), **fixed})
 
 
-def _live_slots(limits: Limits, step: int) -> Iterator[DynamicDimension]:
-    """Ranges of the slots that decode looks at: any, and those after a usual prompt, static. Measured on an H200 after
-    600 tokens, a layer of Llama-7B: 162 us instead of 165 for one row, 183 instead of 190 for four."""
+def _kv_lengths(limits: Limits, step: int) -> Iterator[DynamicDimension]:
+    """Ranges of KV lengths for decode: any length, and static ones after a typical prompt.
+
+    Static lengths are 2 to 4 % faster on H200, see "A block at a time, on an H200" in benchmarks/NOTES.md.
+    """
     yield DynamicDimension.up_to(LIVE, limits.max_seq_len)
     if limits.opt_input_len:
         first = limits.opt_input_len // step + 1
@@ -72,17 +77,19 @@ def _fixed(name: str, size: int) -> DynamicDimension:
     return DynamicDimension(name, size, size, size)
 
 
-# The version whose form the config files have.
+# TensorRT-LLM version of the config file format.
 _CONFIG_FORM = "0.19.0"
 
 
 @frozen
 class NativeTarget(Target):
-    """Padded rows [batch, sequence]: prefill and decode in one engine with a profile each or, with external weights, in
-    one each, with profiles for batches and usual prompts.
+    """Plugin-free target with padded rows [batch, sequence].
+
+    Prefill and decode are profiles of one engine or, with external weights, separate engines, with profiles for batch
+    sizes and typical prompts.
 
     Args:
-        library: which TensorRT compiles.
+        library: the TensorRT library that compiles.
     """
 
     library: Library
@@ -130,8 +137,11 @@ class NativeTarget(Target):
 
     @property
     def tuning(self) -> Tuning:
-        """For engines whose profiles have static shapes. TensorRT tries its kernels out while it builds: what is tuned
-        here is for TensorRT-RTX alone, and as only one GPU has been measured, for that one whichever is there."""
+        """Tuning of engines with static-shape profiles.
+
+        For TensorRT-RTX only, as TensorRT times its kernels during the build. Only one GPU has been measured, so its
+        values apply to every GPU.
+        """
         return TUNINGS["9.0"] if self.library == "tensorrt_rtx" else Tuning.none()
 
     @override
@@ -140,14 +150,14 @@ class NativeTarget(Target):
 
     @override
     def joins_vision(self, outside: bool) -> bool:
-        # With embedded weights, for any batch, TensorRT-RTX runs them as fast apart (CLIP-L/14-336 and projector on an
-        # H200: 3.04 and 6.35 ms, joined 3.03 and 6.33) and compiles them sooner.
+        # On dynamic profiles TensorRT-RTX runs separate layers as fast and compiles them sooner, see "On an H200" in
+        # benchmarks/NOTES.md.
         return outside or self.library != "tensorrt_rtx"
 
     @override
     def llm_profiles(self, limits: Limits, layers: int) -> tuple[Profile, ...]:
         del layers
-        return _prompts(limits), Profile(Phase.DECODE, {**_common(limits), "sequence": _fixed("sequence", 1)})
+        return _any_prompts(limits), Profile(Phase.DECODE, {**_common(limits), "sequence": _fixed("sequence", 1)})
 
     @override
     def apart(self, limits: Limits) -> tuple[LlmEngine, LlmEngine]:
@@ -160,16 +170,16 @@ class NativeTarget(Target):
             step = program.at_size("sequence", 1)
             net = Lowering(Network("decode"), step, weight_of)
             network = lower(step, Decode(net, limits.max_seq_len).table(), weight_of, "decode", net)
-            del network.inputs["last_token_ids"]  # there is one token of each row
+            del network.inputs["last_token_ids"]  # each row has one token
             return network
 
         common = _common(limits)
         steps = (
             Profile(Phase.DECODE, {**common, LIVE: live, "batch": _fixed("batch", rows)})
             for rows in buckets(limits.max_batch_size)
-            for live in _live_slots(limits, self.tuning.kv_length_step)
+            for live in _kv_lengths(limits, self.tuning.kv_length_step)
         )
-        prompts = (_prompts(limits), *_usual_prompts(limits))
+        prompts = (_any_prompts(limits), *_typical_prompts(limits))
         return (
             LlmEngine(prefill, self.tuning.prefill_passes(), prompts),
             LlmEngine(decode, self.tuning.decode_passes(), tuple(steps), self.tuning.kv_length_step),
@@ -211,7 +221,7 @@ class NativeTarget(Target):
     @property
     @override
     def cannot_compile(self) -> None:
-        """`check` has refused a machine that cannot."""
+        """Always None: `check` rejects machines that cannot compile."""
 
     @override
     def compile(

@@ -1,6 +1,6 @@
-"""Tuning: the forms and sizes that were measured to be fast on a GPU, one value for each compute capability.
+"""Tuning parameters: forms and sizes that are fast on a GPU, by compute capability.
 
-What a value is worth and how it was measured is in benchmarks/NOTES.md, under the headings that the table names.
+Measurements are in benchmarks/NOTES.md, under the headings in the comments below.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from ditto.passes.transpose_chains import TransposeChains
 
 @frozen(kw_only=True)
 class Tuning:
-    """Parameters of the tuned passes and profiles for one kind of GPU; None or False leaves a pass out.
+    """Parameters of tuned passes and profiles for one GPU model; None or False omits a pass.
 
     Args:
-        column_block: columns of a block of a prefill product, at least.
-        split_k_shortest: inner size of a part of a decode product, at least.
-        split_k_many_columns: columns from which on a decode product has two parts, not four.
-        alignment: blocks and parts are a multiple of this.
-        transpose_chains: prefill products have the matrix on the left where nothing has to be transposed for it.
-        rope_halves: prefill's rotary embedding is decomposed.
-        bias_halves: biases before activations of a vision tower are added in halves.
-        kv_length_step: decode reads a multiple of so many slots of the KV cache: each number is a CUDA graph of its
-            own, and rows of a multiple of 256 numbers are read faster.
+        column_block: minimum columns of a block of a prefill matrix multiplication.
+        split_k_shortest: minimum inner size of a part of a decode matrix multiplication.
+        split_k_many_columns: from this many columns, a decode matrix multiplication has two parts, not four.
+        alignment: block and part sizes are a multiple of this.
+        transpose_chains: put the weight on the left of prefill matrix multiplications where this needs no transpose.
+        rope_halves: decompose the rotary embedding of prefill.
+        bias_halves: add biases before activations of a vision tower in halves.
+        kv_length_step: decode reads a multiple of this many KV cache slots. Each length has its own CUDA graph, and
+            rows of a multiple of 256 values are read faster.
     """
 
     column_block: int | None = None
@@ -44,32 +44,32 @@ class Tuning:
 
     @staticmethod
     def none() -> Tuning:
-        """No tuned pass: for portable engines, and for libraries that try their kernels out while they build."""
+        """No tuned passes: for portable engines, and for libraries that time kernels during the build."""
         return Tuning()
 
     def vision_passes(self) -> tuple[NetworkPass, ...]:
-        """The passes over a vision tower."""
+        """Passes over a vision tower."""
         return _with_tuned((BiasHalves(),) if self.bias_halves else ())
 
     def prefill_passes(self) -> tuple[NetworkPass, ...]:
-        """The passes over a language model that runs prompts."""
+        """Passes over a language model for prefill."""
         tuned: list[NetworkPass] = [RopeHalves()] if self.rope_halves else []
         if self.blocks is not None:
             tuned += [TransposeChains(self.blocks), self.blocks] if self.transpose_chains else [self.blocks]
         return _with_tuned((*tuned, *self._split_k()))
 
     def decode_passes(self) -> tuple[NetworkPass, ...]:
-        """The passes over a language model that runs single tokens."""
+        """Passes over a language model for decode."""
         return _with_tuned(self._split_k())
 
     @property
     def blocks(self) -> ColumnBlocks | None:
-        """How columns of prefill products are cut."""
+        """Column blocking of prefill matrix multiplications; None if omitted."""
         return None if self.column_block is None else ColumnBlocks(self.column_block, self.alignment)
 
     @property
     def split_k(self) -> SplitK | None:
-        """How decode products are split."""
+        """Split-K of decode matrix multiplications; None if omitted."""
         if self.split_k_shortest is None:
             return None
         return SplitK(self.split_k_shortest, self.split_k_many_columns, self.alignment)
@@ -79,7 +79,7 @@ class Tuning:
 
 
 def _with_tuned(passes: tuple[NetworkPass, ...]) -> tuple[NetworkPass, ...]:
-    """Tuned passes over a simple network, which is simplified again behind them."""
+    """Tuned passes, with simplification before and after them."""
     return (*SIMPLIFY, *passes, *SIMPLIFY) if passes else SIMPLIFY
 
 
@@ -95,4 +95,4 @@ H200 = Tuning(
 )
 
 TUNINGS: Mapping[str, Tuning] = {"9.0": H200}
-"""By compute capability. A GPU that is not here has not been measured."""
+"""Tuning by compute capability; other GPUs have not been measured."""
