@@ -1,4 +1,7 @@
-"""Ditto turns a Hugging Face vision-language model into TensorRT engines, straight from its own PyTorch code."""
+"""Ditto: TensorRT engines from Hugging Face vision-language models.
+
+Engines are built directly from the PyTorch code of the model.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ _HOME = {
     "VisionBuilder": "ditto.builders.vision",
 }
 
-logger.disable("ditto")  # a library is silent until its user asks
+logger.disable("ditto")  # libraries do not log by default
 
 
 def __getattr__(name: str) -> object:

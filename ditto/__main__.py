@@ -1,4 +1,4 @@
-"""`python -m ditto`."""
+"""Entry point of `python -m ditto`."""
 
 from ditto.cli.main import program
 

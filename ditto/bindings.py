@@ -1,4 +1,4 @@
-"""The one door to `tensorrt`, `tensorrt_rtx` and `tensorrt_llm`: imported late, and checked."""
+"""Late import and checks of `tensorrt`, `tensorrt_rtx` and `tensorrt_llm`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ditto.errors import MissingLibraryError
 
 Library = Literal["tensorrt", "tensorrt_rtx"]
 
-# The oldest versions with attention, KV-cache update, rotary embedding and the second normalization layer.
+# The oldest versions with attention, KV cache update, rotary embedding and version 2 of the normalization layer.
 _NATIVE_SINCE = {"tensorrt": (10, 15), "tensorrt_rtx": (1, 4)}
 _PLUGIN_LIBRARY, _PLUGIN_NAMESPACE = "libnvinfer_plugin_tensorrt_llm.so", b"tensorrt_llm"
 _EXTRA = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx", "tensorrt_llm": "trtllm"}
@@ -27,9 +27,9 @@ class TensorRT:
     """A TensorRT library that this process can use.
 
     Args:
-        library: the module's name.
-        module: the module; `tensorrt_rtx` has TensorRT's own interface.
-        version: as the module states it.
+        library: name of the module.
+        module: the module; `tensorrt_rtx` has the same interface as `tensorrt`.
+        version: version that the module states.
     """
 
     library: Library
@@ -38,27 +38,27 @@ class TensorRT:
 
     @property
     def title(self) -> str:
-        """Its name and version for people."""
+        """Display name and version."""
         return f"{_TITLE[self.library]} {self.version}"
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """The version's numbers."""
+        """The numeric components of the version."""
         return tuple(int(part) for part in self.version.split(".") if part.isdigit())
 
     @property
     def is_weakly_typed(self) -> bool:
-        """Whether it still builds weakly typed networks: TensorRT 10 does; TensorRT 11 and RTX do not."""
+        """Whether it can build weakly typed networks: TensorRT 10 can; TensorRT 11 and RTX cannot."""
         return self.library == "tensorrt" and self.numbers < (11,)
 
     @property
     def has_native_layers(self) -> bool:
-        """Whether it has the layers that the plugin-free target uses."""
+        """Whether it has the native layers that the plugin-free target uses."""
         return self.numbers >= _NATIVE_SINCE[self.library]
 
 
 def is_installed(library: str) -> bool:
-    """Whether a library can be found; it is not imported."""
+    """Whether a library is installed; does not import it."""
     return importlib.util.find_spec(library) is not None
 
 
@@ -66,7 +66,7 @@ def load(library: Library) -> TensorRT:
     """Import a TensorRT library.
 
     Raises:
-        MissingLibraryError: it is not installed, or its import fails.
+        MissingLibraryError: the library is not installed, or its import fails.
     """
     if not is_installed(library):
         raise MissingLibraryError(
@@ -83,7 +83,7 @@ def load(library: Library) -> TensorRT:
 
 
 def plugins_version() -> str | None:
-    """The version of the installed TensorRT-LLM, None if there is none; it is not imported."""
+    """Version of the installed TensorRT-LLM, or None; does not import it."""
     try:
         return importlib.metadata.version("tensorrt_llm")
     except importlib.metadata.PackageNotFoundError:
@@ -91,10 +91,10 @@ def plugins_version() -> str | None:
 
 
 def load_plugins() -> TensorRT:
-    """Import TensorRT and load TensorRT-LLM's plugin library into it, without importing TensorRT-LLM.
+    """Import TensorRT and load TensorRT-LLM's plugin library, without importing TensorRT-LLM.
 
     Raises:
-        MissingLibraryError: one of the two is not installed, or does not load.
+        MissingLibraryError: TensorRT or TensorRT-LLM is not installed, or does not load.
     """
     spec = importlib.util.find_spec("tensorrt_llm")
     if spec is None or not spec.submodule_search_locations:
@@ -122,7 +122,7 @@ def load_native(library: Library) -> TensorRT:
     """Import a TensorRT library that has the layers of the plugin-free target.
 
     Raises:
-        MissingLibraryError: it is not installed, or too old.
+        MissingLibraryError: the library is not installed, or is too old.
     """
     found = load(library)
     if not found.has_native_layers:

@@ -1,4 +1,4 @@
-"""Where Ditto keeps what it can make again."""
+"""Location of Ditto's cache directory."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from pathlib import Path
 
 
 def cache_folder() -> Path | None:
-    """The folder: `DITTO_CACHE`, or `ditto` in the user's cache folder; None if `DITTO_CACHE` is empty or
-    the user has no home."""
+    """The cache directory: `DITTO_CACHE`, or `ditto` in the user's cache directory.
+
+    None if `DITTO_CACHE` is empty or the user has no home directory.
+    """
     chosen = os.environ.get("DITTO_CACHE")
     if chosen is not None:
         return Path(chosen) if chosen else None
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ditto"
-    except RuntimeError:  # nobody knows the user's home
+    except RuntimeError:  # the home directory is unknown
         return None

@@ -1,6 +1,6 @@
-"""From a tree's networks to its engines, on another machine than the one that described them.
+"""Compilation of a tree's networks, on any machine with the target's library.
 
-Needs no transformers: `network.json`, the checkpoint's safetensors files and the target's library are enough.
+Needs `network.json`, the safetensors files of the checkpoint and the target's library, but not transformers.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _Config = TypeVar("_Config", TensorRTConfig, TrtllmConfig)
 
 
 def compile_tree(root: str | Path, checkpoint: str | Path | None = None) -> EngineTree:
-    """Compile every engine of a tree, or none.
+    """Compile all engines of a tree; on failure, none.
 
     Args:
-        root: the tree; two single engines in `vision` and `llm` are compiled one after the other. What is compiled
-            already stays as it is.
-        checkpoint: where the checkpoint lies on this machine; None for where it lay when the tree was built.
+        root: the tree, or a directory of separate trees in `vision` and `llm`, compiled one after the other. Compiled
+            engines are not changed.
+        checkpoint: directory of the checkpoint on this machine; None for its location when the tree was built.
     Raises:
-        TreeError: the tree is damaged, compiled in part, or described by another Ditto; or the checkpoint is another.
-        ConfigError: this machine is not the one that the engines are meant for.
-        MissingLibraryError: the target's library is not here.
-        BuildError: the library refuses a network.
-        All leave the tree as it was.
+        TreeError: the tree is damaged, partly compiled, or from another version of Ditto; or the checkpoint differs.
+        ConfigError: this machine cannot compile with the tree's settings.
+        MissingLibraryError: the target's library is not installed.
+        BuildError: the library rejects a network.
+        All leave the tree unchanged.
     """
     root = Path(root)
     tree = EngineTree.open(root)
@@ -57,7 +57,7 @@ def compile_tree(root: str | Path, checkpoint: str | Path | None = None) -> Engi
 
 
 def _check(tree: EngineTree) -> Target:
-    """The tree's target, if this machine can compile for it."""
+    """Target of the tree, after a check that this machine can compile for it."""
     compiled = [name for name, component in tree.manifest.components.items() if component.engines]
     if compiled:
         raise TreeError(
@@ -96,8 +96,8 @@ def _compile(tree: EngineTree, checkpoint: Path | None) -> None:
             capabilities = _settings(tree, name)["compute_capabilities"]
             source = weights_of(tree, name)
             tensorrt = _tensorrt(tree, name)
-            made = chosen.compile(parts.networks, component.profiles, source, tensorrt, capabilities, paths)
-            libraries.add(made)
+            library = chosen.compile(parts.networks, component.profiles, source, tensorrt, capabilities, paths)
+            libraries.add(library)
             components[name] = evolve(component, engines=engines)
         finished = evolve(
             manifest,
@@ -111,7 +111,7 @@ def _compile(tree: EngineTree, checkpoint: Path | None) -> None:
 
 
 def _parts(tree: EngineTree, name: str, chosen: Target) -> Partition:
-    """What TensorRT is given of a component: the parts that its `calls.json` calls."""
+    """Partition of a component's network that matches its `calls.json`."""
     network = network_of(tree, name)
     if not chosen.has_own_session:
         return partition(network, PartitionMode.WHOLE)
@@ -128,7 +128,7 @@ def _parts(tree: EngineTree, name: str, chosen: Target) -> Partition:
 
 
 def _settings(tree: EngineTree, name: str) -> dict[str, Any]:
-    """A component's settings; the engine for single tokens has the language model's."""
+    """Build settings of a component; the decode engine has those of the language model."""
     return tree.manifest.settings["llm" if name == "decode" else name]
 
 

@@ -1,4 +1,4 @@
-"""Texts of a build's inner stages, for whoever wants to read or compare them: one file after each stage."""
+"""Text dumps of a build's intermediate stages, one file per stage."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _folder: ContextVar[Path | None] = ContextVar("ditto_dumps", default=None)
 
 @contextmanager
 def dumping(folder: Path | None, apart: Mapping[str, Path] | None = None) -> Generator[None]:
-    """Write what is dumped inside into a new or empty folder; None: nowhere.
+    """Context that writes dumps to a new or empty directory.
 
     Args:
-        folder: it is made when the first text is written.
-        apart: other folders that are used meanwhile, by what they are.
+        folder: the directory, created when the first text is written; None to write nothing.
+        apart: other directories in use meanwhile, by description, e.g. `the checkpoint`.
     Raises:
-        OutputError: the folder holds something, lies where it may not, or cannot be made.
+        OutputError: the directory is not empty, has a forbidden location, or cannot be read.
     """
     if folder is not None:
         final = check_folder(folder, apart, replaced=False)
@@ -40,7 +40,7 @@ def dumping(folder: Path | None, apart: Mapping[str, Path] | None = None) -> Gen
 
 @contextmanager
 def dumping_part(name: str) -> Generator[None]:
-    """Dump into a folder of that name inside."""
+    """Context that writes dumps to a subdirectory of that name."""
     folder = _folder.get()
     token = _folder.set(None if folder is None else folder / name)
     try:
@@ -50,10 +50,12 @@ def dumping_part(name: str) -> Generator[None]:
 
 
 def dump(stage: str, text: Callable[[], str]) -> None:
-    """Write a text after the ones of earlier stages. It is made only if somebody wants it.
+    """Write the text of a stage, numbered after earlier stages.
 
+    Args:
+        text: produces the text; called only if dumps are written.
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the text cannot be written.
     """
     folder = _folder.get()
     if folder is None:

@@ -1,6 +1,6 @@
-"""Files that somebody else may have made: only regular ones are opened, and JSON is read with nothing left to chance.
+"""Safe reading of untrusted files: regular files only, and strict JSON.
 
-Errors are Python's own; whoever asks knows what the file is for and says so.
+Errors are Python's own; the caller knows the purpose of the file and adds it to the message.
 """
 
 from __future__ import annotations
@@ -13,33 +13,35 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-# No JSON of a checkpoint or a tree is near it; a sparse file may claim any size.
+# JSON files of checkpoints and trees are far smaller; a sparse file may claim any size.
 _MAX_JSON_BYTES = 256_000_000
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading. A pipe, which would keep us waiting, or a device is refused.
+    """Open a regular file for reading; pipes, which could block, and devices are errors.
 
     Raises:
-        OSError: it cannot be read, or is not a regular file.
+        OSError: the file cannot be read, or is not a regular file.
     """
     check_regular(path)
     file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # put there meanwhile
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # replaced since the check
         file.close()
         raise _not_regular(path)
     return file
 
 
 def check_regular(path: Path) -> int:
-    """Check that a path is a file and not a folder, a pipe or a device; returns its size in bytes.
+    """Check that a path is a regular file, not a directory, pipe or device.
 
+    Returns:
+        Its size in bytes.
     Raises:
-        OSError: it is not, or nothing can be said of it.
+        OSError: it is not a regular file, or its status cannot be read.
     """
     try:
         found = os.stat(path)
-    except ValueError as error:  # a name that no file can have
+    except ValueError as error:  # an invalid file name
         raise OSError(errno.EINVAL, str(error), str(path)) from error
     if not stat.S_ISREG(found.st_mode):
         raise _not_regular(path)
@@ -51,20 +53,20 @@ def _not_regular(path: Path) -> OSError:
 
 
 def read_json(path: Path, lenient: bool = False) -> Any:
-    """The content of a JSON file; see `parse_json`.
+    """Content of a JSON file; see `parse_json`.
 
     Raises:
-        OSError: it cannot be read, or is not a regular file.
-        ValueError: it is not JSON.
+        OSError: the file cannot be read, or is not a regular file.
+        ValueError: the content is not valid JSON.
     """
     return parse_json(read_whole(path), lenient)
 
 
 def read_whole(path: Path) -> bytes:
-    """The bytes of a file that is to be read as JSON.
+    """Bytes of a JSON file, of limited size.
 
     Raises:
-        OSError: it cannot be read, is not a regular file, or is larger than any JSON file of ours.
+        OSError: the file cannot be read, is not a regular file, or is too large.
     """
     with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size > _MAX_JSON_BYTES:
@@ -73,19 +75,19 @@ def read_whole(path: Path) -> bytes:
 
 
 def parse_json(content: bytes, lenient: bool = False) -> Any:
-    """JSON as the standard has it: UTF-8, no key twice in an object, no NaN and no infinity.
+    """Parse standard JSON: UTF-8, no duplicate keys in an object, no NaN or infinity.
 
     Args:
-        lenient: take those, as Python and so transformers does with its configurations.
+        lenient: allow these, as Python and so transformers does for configurations.
     Raises:
-        ValueError: it is not, or is nested too deeply to be read.
+        ValueError: the content is not valid JSON, or is nested too deeply.
     """
     try:
         text = content.decode("utf-8")
         if lenient:
             return json.loads(text)
         data = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
-        if "\\ud" in text.lower():  # half of a surrogate pair can be neither printed nor be part of a name
+        if "\\ud" in text.lower():  # an unpaired surrogate can neither be printed nor be part of a file name
             json.dumps(data, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
@@ -93,12 +95,12 @@ def parse_json(content: bytes, lenient: bool = False) -> Any:
 
 
 def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name, value in pairs:
-        if name in made:
+        if name in result:
             raise ValueError(f"the key {name!r} is there twice")
-        made[name] = value
-    return made
+        result[name] = value
+    return result
 
 
 def _constant(name: str) -> NoReturn:

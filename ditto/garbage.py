@@ -1,4 +1,4 @@
-"""Garbage collection, paused where it would be in vain or do harm."""
+"""Pausing Python's garbage collection where it is useless or harmful."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_collection() -> Generator[None]:
-    """Let Python collect no garbage inside; whether it collects afterwards is as before.
+    """Context with garbage collection disabled; restores its previous state afterwards.
 
-    What tracing makes lives on: looking through it is in vain. TensorRT calls back into Python while it holds a lock of
-    its own; were an old builder collected there (a traceback may have kept it), freeing it would wait for that lock for
-    ever (seen with TensorRT-RTX 1.6.1).
+    Objects created by tracing stay alive, so collection only costs time. TensorRT calls back into Python while it holds
+    a lock; if an old builder (kept by a traceback, say) were collected there, freeing it would deadlock on that lock
+    (observed with TensorRT-RTX 1.6.1).
     """
     collecting = gc.isenabled()
     gc.disable()

@@ -1,7 +1,7 @@
-"""Where a user lets Ditto write: every folder and file that a user names for output is checked here first.
+"""Checks of the output directories and files that a user names.
 
-Nothing of anybody's is lost: a folder takes the place of an empty one or of an engine tree only, and never that of the
-working directory; a file takes the place of one that the same command wrote before.
+No user data is lost: a directory replaces only an empty one or an engine tree, and never the working directory; a file
+replaces only one that the same command wrote before.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _HEAD_BYTES = 4096
 
 
 def check_folder(out: Path, apart: Mapping[str, Path] | None = None, replaced: bool = True) -> Path:
-    """The real place of a folder that is to be made, filled or replaced; links are followed.
+    """Check an output directory and return its real path, with links resolved.
 
     Args:
-        apart: folders that the command uses meanwhile, by what they are, e.g. `the checkpoint`.
-        replaced: another folder takes its place, which no process may be working in.
+        apart: other directories that the command uses, by description, e.g. `the checkpoint`.
+        replaced: whether another directory will replace it; then it must not be or hold the working directory.
     Raises:
-        OutputError: what is there is not a folder, or holds the working directory; or the place lies in an engine
-            tree, or is not apart from the other folders.
+        OutputError: the path is not a directory, holds the working directory, is inside an engine tree, or overlaps
+            with another directory.
     """
     final = _real(out)
     try:
@@ -60,13 +60,13 @@ def check_folder(out: Path, apart: Mapping[str, Path] | None = None, replaced: b
 
 
 def check_file(path: Path, mark: str) -> Path:
-    """The real place of a file that is to be written; links are followed.
+    """Check an output file and return its real path, with links resolved.
 
     Args:
-        mark: what the first bytes of a file contain that the same command wrote before: only such a file, or an empty
-            one, is replaced.
+        mark: text at the beginning of files that the same command writes; only such a file, or an empty one, is
+            replaced.
     Raises:
-        OutputError: the file cannot be written, is another one, or lies among the files of an engine tree.
+        OutputError: the file cannot be written, was not written by this command, or is inside an engine tree.
     """
     final = _real(path)
     if not final.parent.is_dir():
@@ -98,38 +98,38 @@ def check_file(path: Path, mark: str) -> Path:
 
 
 def write_file(path: Path, content: bytes, mark: str) -> None:
-    """Write a whole file at once: until it is written, the one before stays. See `check_file`.
+    """Write a file atomically, after `check_file`; until then the old file stays.
 
     Raises:
-        OutputError: it cannot be written, or something is there that is not to be replaced.
+        OutputError: the file cannot be written, or the existing file must not be replaced.
     """
     final = check_file(path, mark)
     try:
         if _is_stream(final):
-            # A pipe that nobody reads would have us wait for ever.
+            # Opening a pipe without a reader would block for ever.
             descriptor = os.open(final, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
             os.set_blocking(descriptor, True)
             with os.fdopen(descriptor, "wb") as stream:
                 stream.write(content)
             return
-        handle, aside = tempfile.mkstemp(dir=final.parent, prefix=".ditto-")
+        handle, temporary = tempfile.mkstemp(dir=final.parent, prefix=".ditto-")
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
             mask = os.umask(0)
             os.umask(mask)
-            os.chmod(aside, 0o666 & ~mask)
-            os.replace(aside, final)
+            os.chmod(temporary, 0o666 & ~mask)
+            os.replace(temporary, final)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(aside)
+                os.unlink(temporary)
             raise
     except OSError as error:
         raise OutputError(f"the file cannot be written: {error.strerror}", where=str(path)) from error
 
 
 def _is_stream(path: Path) -> bool:
-    """Whether a path is something to write to that is not on a disk: a pipe, a terminal, /dev/null."""
+    """Whether a path is a pipe or device, e.g. a terminal or /dev/null."""
     try:
         kind = os.stat(path).st_mode
     except OSError:
@@ -149,13 +149,13 @@ def _is_ours(final: Path, mark: str, path: Path) -> bool:
 def _real(path: Path) -> Path:
     try:
         return Path(os.path.realpath(path))
-    except (OSError, ValueError) as error:  # the working directory is gone, or a name that no file can have
+    except (OSError, ValueError) as error:  # the working directory is gone, or an invalid name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise OutputError(f"the output cannot be written: {reason}", where=str(path)) from error
 
 
 def _working_folders() -> set[tuple[int, int]]:
-    """Device and inode of the working directory and of all folders above it."""
+    """Device and inode of the working directory and all its parents."""
     try:
         here = Path(os.getcwd())
     except OSError:
@@ -169,5 +169,5 @@ def _working_folders() -> set[tuple[int, int]]:
 
 
 def _tree_above(place: Path) -> Path | None:
-    """The engine tree that a place lies in, which itself may be one."""
+    """The nearest engine tree among the parents of a path; the path itself may be a tree."""
     return next((folder for folder in place.parents if os.path.lexists(folder / MANIFEST)), None)

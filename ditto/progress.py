@@ -1,4 +1,4 @@
-"""Stages of long work, told to whoever listens. Knows no terminal: `cli` draws, this room measures."""
+"""Stages of long work: measured here, reported to listeners, displayed by `cli`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from loguru import logger
 
 @frozen
 class StageRecord:
-    """A finished stage. `seconds`: wall time; `peak_bytes`: the process's peak resident memory up to its end."""
+    """A finished stage.
+
+    Args:
+        seconds: wall time.
+        peak_bytes: peak resident memory of the process up to the end of the stage.
+    """
 
     name: str
     detail: str
@@ -25,7 +30,7 @@ class StageRecord:
 
 
 class Listener(Protocol):
-    """Whoever wants to know of stages as they happen. Stages lie in one another."""
+    """Receiver of stage events; stages can be nested."""
 
     def started(self, name: str, detail: str) -> None: ...
 
@@ -36,15 +41,15 @@ class Listener(Protocol):
 
 @define
 class Recorder:
-    """A listener that keeps the finished stages."""
+    """A listener that records finished stages."""
 
     records: list[StageRecord]
 
     def started(self, name: str, detail: str) -> None:
-        """Nothing to keep yet."""
+        """Ignored: only finished stages are recorded."""
 
     def advanced(self, name: str, detail: str, fraction: float) -> None:
-        """Nothing to keep yet."""
+        """Ignored: only finished stages are recorded."""
 
     def finished(self, record: StageRecord) -> None:
         self.records.append(record)
@@ -56,7 +61,7 @@ _running: ContextVar[tuple[str, str]] = ContextVar("ditto_stage", default=("", "
 
 @contextmanager
 def listening(listener: Listener) -> Generator[None]:
-    """Tell `listener` of every stage that runs inside."""
+    """Context that reports every stage to `listener`."""
     token = _listeners.set((*_listeners.get(), listener))
     try:
         yield
@@ -66,7 +71,7 @@ def listening(listener: Listener) -> Generator[None]:
 
 @contextmanager
 def recording() -> Generator[list[StageRecord]]:
-    """Collect the stages that finish inside."""
+    """Context that records the stages that finish in it."""
     recorder = Recorder([])
     with listening(recorder):
         yield recorder.records
@@ -74,7 +79,7 @@ def recording() -> Generator[list[StageRecord]]:
 
 def peak_resident_bytes() -> int:
     """Peak resident memory of this process so far, in bytes."""
-    try:  # getrusage, on Linux, also counts the process that this one was started from
+    try:  # on Linux, getrusage also counts the process that started this one
         status = Path("/proc/self/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
     except (OSError, IndexError):
@@ -83,7 +88,7 @@ def peak_resident_bytes() -> int:
 
 @contextmanager
 def stage(name: str, detail: str = "") -> Generator[None]:
-    """Mark long work: listeners learn of its start and, if it succeeds, of its seconds and peak memory."""
+    """Context of a stage; reports its start and, on success, its time and peak memory."""
     for listener in _listeners.get():
         listener.started(name, detail)
     token = _running.set((name, detail))
@@ -99,6 +104,6 @@ def stage(name: str, detail: str = "") -> Generator[None]:
 
 
 def advance(fraction: float) -> None:
-    """Tell listeners how much of the running stage is done, from 0 to 1."""
+    """Report the progress of the running stage, from 0 to 1."""
     for listener in _listeners.get():
         listener.advanced(*_running.get(), fraction)

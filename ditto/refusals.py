@@ -1,4 +1,4 @@
-"""Where rewrites and passes did not apply, and why."""
+"""Refusals: places where rewrites and passes did not apply, with reasons."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ditto.errors import Place
 
 @frozen
 class Refusal:
-    """A place where a rewrite or a pass did not apply, and why."""
+    """A place where a rewrite or pass did not apply, and the reason."""
 
     place: Place
     reason: str
 
 
 def refusal_lines(refused: Iterable[Refusal]) -> list[str]:
-    """One line for each reason: how often it was given, and where first."""
+    """One line per reason: its count and first place."""
     places: dict[str, list[Place]] = {}
     for refusal in refused:
         places.setdefault(refusal.reason, []).append(refusal.place)

@@ -1,4 +1,7 @@
-"""Values from JSON, each of just the type that a class states: neither 3.5 nor "3" is an integer, nor text a list."""
+"""Strict structuring of JSON values, without conversions between types.
+
+Neither 3.5 nor "3" is accepted for an integer, nor a string for a list.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ _PLAIN = (bool, int, float, str)
 
 
 def strict_converter(known_keys_only: bool = True) -> Converter:
-    """A converter that turns nothing into what it is not.
+    """Create a cattrs converter that does not convert between types.
 
     Args:
-        known_keys_only: a key that a class does not have is a fault.
+        known_keys_only: whether a key that the class lacks is an error.
     """
     converter = Converter(forbid_extra_keys=known_keys_only)
     for kind in _PLAIN:
@@ -33,12 +36,12 @@ def strict_converter(known_keys_only: bool = True) -> Converter:
 
 
 def faults_of(error: BaseValidationError) -> str:
-    """What is wrong with values, the first five faults with their paths."""
-    return "; ".join(transform_error(error, format_exception=_told)[:5])
+    """Description of the first five errors, with their paths."""
+    return "; ".join(transform_error(error, format_exception=_message)[:5])
 
 
-def _told(error: BaseException, kind: type | None) -> str:
-    """Our own words, or cattrs's."""
+def _message(error: BaseException, kind: type | None) -> str:
+    """Message of one error: its own if it has one, otherwise cattrs's."""
     if isinstance(error, ConfigError):
         return error.cause
     if isinstance(error, (TypeError, ValueError)) and str(error):
