@@ -1,4 +1,4 @@
-"""Ditto's own description of a network: typed values, layers one-to-one with TensorRT's, weights by reference."""
+"""Intermediate representation of a network: typed values, TensorRT layers, references to weights."""
 
 from ditto.network.check import check
 from ditto.network.dims import Dim, DimExpr, symbol

@@ -1,4 +1,4 @@
-"""Adds layers to a network in the terms of tensors: shapes, permutations, boxes, and sizes known at run time."""
+"""Tensor operations (reshape, permute, slice, run-time sizes) as layers of a network."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ditto.network.weight import Weight
 
 @define
 class NetworkBuilder:
-    """Adds to a network.
+    """Adds layers to a network.
 
     Args:
-        network: grows.
+        network: the network under construction.
     """
 
     network: Network
@@ -29,19 +29,19 @@ class NetworkBuilder:
         return self.network.add(layer, *inputs)
 
     def constant(self, weight: Weight) -> Value:
-        """A weight as a value."""
+        """Add a weight as a constant."""
         return self.add(Constant(weight))
 
     def literal(self, tensor: torch.Tensor) -> Value:
-        """A constant that the network carries."""
+        """Add a constant whose data is stored in the network itself."""
         return self.constant(self.network.literals.keep(tensor))
 
     def cast(self, x: Value, dtype: torch.dtype) -> Value:
-        """x in another dtype, if it is not of that dtype already."""
+        """Cast x to a dtype; x itself if it already has it."""
         return x if x.spec.dtype == dtype else self.add(Cast(dtype), x)
 
     def reshape(self, x: Value, shape: tuple[Dim, ...]) -> Value:
-        """x in another shape of as many elements."""
+        """Reshape x to a shape with the same number of elements."""
         if x.spec.shape == shape:
             return x
         form = reshape_form(x.spec.shape, shape)
@@ -50,23 +50,23 @@ class NetworkBuilder:
         return self.add(Shuffle(sizes=shape), x, self.sizes(shape))
 
     def permute(self, x: Value, axes: tuple[int, ...]) -> Value:
-        """x with its axes in another order."""
+        """Permute the axes of x."""
         return x if axes == tuple(range(len(axes))) else self.add(Shuffle(first=axes), x)
 
     def slice(self, x: Value, axis: int, start: int, size: Dim, step: int = 1) -> Value:
-        """`size` slices of x along an axis."""
+        """Slice x along one axis: `size` indices from `start` in steps of `step`."""
         sizes = x.spec.shape[:axis] + (size,) + x.spec.shape[axis + 1 :]
         starts = (0,) * axis + (start,) + (0,) * (x.rank - axis - 1)
         steps = (1,) * axis + (step,) + (1,) * (x.rank - axis - 1)
         return self.box(x, starts, sizes, steps)
 
     def box(self, x: Value, start: tuple[int, ...], size: tuple[Dim, ...], stride: tuple[int, ...]) -> Value:
-        """A strided box of x; sizes that depend on inputs are computed at run time."""
+        """Slice x along all axes; sizes that depend on inputs are computed at run time."""
         static = all(isinstance(dim, int) for dim in size)
         return self.add(Slice(start, size, stride), x, *([] if static else [self.sizes(size)]))
 
     def sizes(self, shape: tuple[Dim, ...]) -> Value:
-        """A shape as an int64 [rank] tensor, from the shapes of the network's inputs."""
+        """A shape as an int64 [rank] tensor, computed from the shapes of the network's inputs."""
         if all(isinstance(dim, int) for dim in shape):
             return self.literal(torch.tensor(shape, dtype=torch.int64))
         parts: list[Value] = []
@@ -99,10 +99,10 @@ class NetworkBuilder:
         return total
 
     def _input_with(self, dimension: str) -> tuple[Value, int]:
-        """The first input that has a named dimension, and on which axis.
+        """The first input with a named dimension, and the axis of that dimension.
 
         Raises:
-            ShapeError: there is none.
+            ShapeError: no input has that dimension.
         """
         for name, spec in self.network.inputs.items():
             for axis, dim in enumerate(spec.shape):

@@ -1,4 +1,4 @@
-"""How the parts of a network follow each other, and `calls.json`, which says it beside the engines."""
+"""The order in which the parts of a network run, and its file `calls.json` next to the engines."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ FORMAT = 2
 
 @frozen
 class Call:
-    """One run of a part.
+    """One execution of a part of a network.
 
     Args:
-        part: its index.
-        tensors: for each of its inputs and outputs, the tensor of the whole network that it is this time.
-        beside: no call reads what it makes, and it may run at the same time as those that follow, up to the next of
-            its kind.
+        part: index of the part.
+        tensors: for each input and output of the part, the tensor of the whole network that is bound to it.
+        beside: no call reads the part's outputs, so it may run concurrently with the following calls, up to the next
+            call with this flag.
     """
 
     part: int
@@ -37,12 +37,13 @@ class Call:
 
 @frozen
 class Calls:
-    """Runs of parts, one after the other or, of some, beside others. The tensors of the whole network are its inputs,
-    its outputs, its weights, and what calls hand on.
+    """The calls of a network's parts, in order; some may run concurrently with others.
+
+    The tensors of the whole network are its inputs, outputs and weights, and the intermediate tensors between calls.
 
     Args:
         calls: in order.
-        between: specs of what they hand on.
+        between: specs of the intermediate tensors, by name.
     """
 
     calls: tuple[Call, ...]
@@ -50,7 +51,7 @@ class Calls:
 
     @staticmethod
     def once(names: Iterable[str]) -> Calls:
-        """One part, with all of these tensors, run once."""
+        """A single call of a single part, with these tensors."""
         return Calls((Call(0, {name: name for name in names}),), {})
 
 
@@ -79,9 +80,9 @@ def load_calls(path: Path, parts: int | None = None) -> Calls:
     """Read `calls.json`.
 
     Args:
-        parts: how many there are, None where that is not known.
+        parts: the number of parts, None if it is not known.
     Raises:
-        TreeError: it is missing, damaged or of another format, or calls a part that is not there.
+        TreeError: the file is missing, damaged or of another format, or it calls a part that does not exist.
     """
     remedy = "build the tree again"
     try:

@@ -1,4 +1,4 @@
-"""What every whole network satisfies: asked after loading and before emission."""
+"""Validation of a complete network, after loading and before emission."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from ditto.network.weight import Literal, leaves
 
 
 def check(network: Network) -> None:
-    """Check that values are made before they are used, that every layer infers the specs recorded for it, that
-    literals are present, and that outputs exist and fit the inputs whose memory they use.
+    """Validate a network.
+
+    Values must be computed before they are used, every layer must infer the specs recorded for its outputs, literals
+    must be present, and outputs must exist and match the inputs whose memory they use.
 
     Raises:
-        ShapeError: one of these does not hold.
+        ShapeError: one of these conditions does not hold.
     """
-    made = set(network.inputs)
+    computed = set(network.inputs)
     for node in network.nodes:
         with at(node.place):
-            missing = [name for name in node.inputs if name not in made]
+            missing = [name for name in node.inputs if name not in computed]
             if missing:
                 raise ShapeError(f"{node.outputs[0]} uses {', '.join(missing)} before it is made")
             inferred = node.layer.infer(*(network.value(name).spec for name in node.inputs))
@@ -30,13 +32,13 @@ def check(network: Network) -> None:
                 for leaf in leaves(node.layer.weight):
                     if isinstance(leaf, Literal) and leaf.digest not in network.literals.tensors:
                         raise ShapeError(f"{node.outputs[0]} needs {leaf}, which the network does not carry")
-        made.update(node.outputs)
+        computed.update(node.outputs)
     if not network.outputs:
         raise ShapeError("the network has no output")
     if unknown := network.shared.keys() - network.outputs.keys():
         raise ShapeError(f"{', '.join(sorted(unknown))} would share memory, but is no output")
     for name, value in network.outputs.items():
-        if value not in made:
+        if value not in computed:
             raise ShapeError(f"output {name} is {value}, which nothing makes")
         shares = network.shared.get(name)
         if shares is not None and network.inputs.get(shares) != network.value(value).spec:

@@ -1,4 +1,4 @@
-"""Sizes of tensors: plain numbers, or polynomials in named dimensions such as `batch*sequence + 1`."""
+"""Dimensions of tensors: integers, or polynomials in named dimensions such as `batch*sequence + 1`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Monomial = tuple[str, ...]
 
 @frozen
 class DimExpr:
-    """A polynomial with integer coefficients in named dimensions; never a plain number.
+    """A polynomial with integer coefficients in named dimensions; never a plain integer.
 
     Args:
         terms: (sorted names, coefficient) pairs in canonical order; use `symbol` and the functions of this module
@@ -27,7 +27,7 @@ class DimExpr:
 
     @property
     def names(self) -> frozenset[str]:
-        """The named dimensions it depends on."""
+        """The named dimensions that occur in the polynomial."""
         return frozenset(name for monomial, _ in self.terms for name in monomial)
 
     @override
@@ -79,7 +79,7 @@ def multiply(left: Dim, right: Dim) -> Dim:
 
 
 def product(dims: Iterable[Dim]) -> Dim:
-    """The product of all; 1 for none."""
+    """The product of all dimensions; 1 if there are none."""
     result: Dim = 1
     for dim in dims:
         result = multiply(result, dim)
@@ -87,7 +87,7 @@ def product(dims: Iterable[Dim]) -> Dim:
 
 
 def divide(left: Dim, right: Dim) -> Dim | None:
-    """left / right if that is exact and `right` is a number or a single term, else None."""
+    """left / right if the division is exact and `right` is an integer or a single term, else None."""
     if left == right:
         return 1
     divisor = list(_terms(right).items())
@@ -108,10 +108,10 @@ def divide(left: Dim, right: Dim) -> Dim | None:
 
 
 def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int:
-    """The number that `dim` stands for under the given sizes of named dimensions.
+    """The integer value of `dim` for given sizes of the named dimensions.
 
     Raises:
-        ShapeError: a name has no size.
+        ShapeError: the size of a named dimension is missing.
     """
     total = 0
     for monomial, factor in _terms(dim).items():
@@ -125,10 +125,10 @@ def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int:
 
 
 def parse(text: str) -> Dim:
-    """The inverse of `str`: sums of products of names and numbers.
+    """Parse the output of `str`: sums of products of names and integers.
 
     Raises:
-        ShapeError: anything else.
+        ShapeError: the text has another form.
     """
     total: Dim = 0
     for part in text.replace("- ", "+ -").split("+"):

@@ -1,7 +1,7 @@
-"""Networks on disk: `network.json` and, beside it, `network.safetensors` with the literals.
+"""Networks on disk: `network.json`, and `network.safetensors` with the literals.
 
-Weights are not in the files, only their references. The files load without transformers and without the versions of
-torch or TensorRT that wrote them.
+The files hold references to weights, not the weights. They load without transformers, and with other versions of torch
+and TensorRT than those that wrote them.
 """
 
 from __future__ import annotations
@@ -97,13 +97,16 @@ def _weight_in(data: dict[str, Any]) -> Weight:
 
 
 def _converter() -> Converter:
-    """For network files, with every kind of layer that is defined by now: a target brings its own."""
+    """The converter of network files, for all layer classes defined so far: targets define their own."""
     return _converter_for(tuple(_kinds(Layer).values()))
 
 
 def _kinds(cls: type[Layer]) -> dict[str, type[Layer]]:
-    """The classes below one, by name. Of two of a name, the later: attrs makes a class anew to give it slots, and what
-    it was made from goes with the next collection of garbage."""
+    """The subclasses of a class, by name.
+
+    Of two classes with the same name the later one counts: attrs creates a slotted class anew, and the original exists
+    until the next garbage collection.
+    """
     found: dict[str, type[Layer]] = {}
     for kind in cls.__subclasses__():
         found.update({f"{kind.__module__}.{kind.__qualname__}": kind, **_kinds(kind)})
@@ -121,7 +124,7 @@ def _converter_for(kinds: tuple[type[Layer], ...]) -> Converter:
     converter.register_structure_hook(Dim, lambda value, _: _dim(value))
     converter.register_unstructure_hook(Weight, _weight_out)
     converter.register_structure_hook(Weight, lambda data, _: _weight_in(data))
-    # Not cattrs's `include_subclasses`: it collects garbage, which takes longer than writing or reading a file.
+    # Not cattrs's `include_subclasses`: it runs a garbage collection, which is slower than writing or reading a file.
     any_kind: Any = Union[kinds]
     configure_tagged_union(any_kind, converter, tag_name="kind")
     converter.register_unstructure_hook_func(
@@ -156,18 +159,18 @@ def _literal_digests(network: Network) -> set[str]:
 
 
 def _fault(error: BaseException, kind: type | None) -> str:
-    """cattrs's words, or the error's own where they say more."""
+    """cattrs's message for an error, or the error's own message if that is more specific."""
     if isinstance(error, KeyError):
         return f"{error} is missing or unknown"
-    told = format_exception(error, kind)
-    return str(error) if isinstance(error, ValueError) or told.startswith("unknown error") else told
+    message = format_exception(error, kind)
+    return str(error) if isinstance(error, ValueError) or message.startswith("unknown error") else message
 
 
 def load(json_path: Path, literals_path: Path) -> Network:
     """Read a network and check it.
 
     Raises:
-        TreeError: a file is missing or damaged, or is of another format; all faults of the file are named.
+        TreeError: a file is missing, damaged, or of another format; the error lists all faults of the file.
     """
     remedy = "build the tree again"
     try:

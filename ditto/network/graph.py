@@ -1,4 +1,4 @@
-"""A network: typed values, layers one-to-one with TensorRT's, in the order in which they were added."""
+"""A network: typed values, and layers in the order in which they were added, one-to-one with TensorRT's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ditto.network.weight import Literals
 
 @frozen
 class Value:
-    """A tensor of a network: an input or a layer's output, known by its name."""
+    """A tensor of a network: an input or a layer's output, identified by its name."""
 
     name: str
     spec: Spec
@@ -34,7 +34,7 @@ class Value:
 
 @frozen
 class Node:
-    """A layer in its place: what goes in and out by name, and where in the user's model it comes from."""
+    """A layer with the names of its inputs and outputs, and the place in the user's model that it comes from."""
 
     layer: Layer
     inputs: tuple[str, ...]
@@ -44,10 +44,10 @@ class Node:
 
 @define
 class Network:
-    """A network under construction or whole.
+    """A network, complete or under construction.
 
-    `add` infers the output's spec, checks it, appends the layer, and returns a `Value`; what is there is never changed.
-    `outputs` maps the name an output is known by to a value's name, `shared` an output to the input whose memory it may
+    `add` infers and checks the spec of the output, appends the layer, and returns a `Value`; existing nodes never
+    change. `outputs` maps output names to value names, and `shared` maps outputs to the inputs whose memory they may
     use.
     """
 
@@ -64,8 +64,10 @@ class Network:
     _place: Place = Place()
 
     def successor(self) -> Network:
-        """An empty network with the same name, inputs and literals. The names of its new layers are not in this one, so
-        that nodes of this one can be appended under theirs."""
+        """An empty network with the same name, inputs and literals.
+
+        Names of its new layers do not occur in this network, so nodes of this network can be appended unrenamed.
+        """
         network = Network(self.name, literals=self.literals)
         network._reserved = frozenset(self._specs)
         network._counts.update(self._counts)
@@ -75,7 +77,7 @@ class Network:
 
     @contextmanager
     def placed(self, place: Place) -> Generator[None]:
-        """Layers added inside, and errors raised inside, come from `place`."""
+        """Context manager that attributes the layers added and errors raised inside it to `place`."""
         outer, self._place = self._place, place
         try:
             with at(place):
@@ -87,7 +89,7 @@ class Network:
         """Add an input.
 
         Raises:
-            ShapeError: there is one of that name.
+            ShapeError: an input of that name exists already.
         """
         if name in self._specs:
             raise ShapeError(f"there is a value named {name!r} already")
@@ -117,10 +119,10 @@ class Network:
         return self.append(Node(layer, names, tuple(self._name() for _ in specs), self._place), specs)
 
     def append(self, node: Node, specs: tuple[Spec, ...]) -> tuple[Value, ...]:
-        """Append a node whose outputs have `specs`; `add` is the checked way.
+        """Append a node whose outputs have `specs`, without shape inference; `add` checks the specs.
 
         Raises:
-            ShapeError: there is a value of one of its outputs' names.
+            ShapeError: a value with the name of one of its outputs exists already.
         """
         for name, spec in zip(node.outputs, specs, strict=True):
             if name in self._specs:
@@ -131,27 +133,27 @@ class Network:
         return tuple(map(Value, node.outputs, specs))
 
     def output(self, name: str, value: Value, shares: str | None = None) -> None:
-        """Make `value` an output known as `name`, if given in the memory of input `shares`."""
+        """Mark `value` as the output `name`, bound to the memory of the input `shares` if that is set."""
         self.outputs[name] = value.name
         if shares is not None:
             self.shared[name] = shares
 
     def value(self, name: str) -> Value:
-        """The value of that name.
+        """The value with a given name.
 
         Raises:
-            ShapeError: there is none.
+            ShapeError: no value has that name.
         """
         if name not in self._specs:
             raise ShapeError(f"there is no value named {name!r}")
         return Value(name, self._specs[name])
 
     def producer(self, value: Value) -> Node | None:
-        """The node that makes a value, None for an input."""
+        """The node that computes a value, None for an input."""
         return self._producers.get(value.name)
 
     def constants(self) -> list[Constant]:
-        """The constants, in order."""
+        """The constants of the network, in order."""
         return [node.layer for node in self.nodes if isinstance(node.layer, Constant)]
 
     def _name(self) -> str:

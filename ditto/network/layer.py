@@ -1,4 +1,4 @@
-"""What a layer is: fields, shape rule, meaning in PyTorch, emission into TensorRT, in one class."""
+"""Base class of layers: fields, shape inference, reference in PyTorch, and emission into TensorRT."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from ditto.network.weight import Weight
 
 
 class Emitter(Protocol):
-    """What a layer needs to emit itself: TensorRT's module, the network definition, and checked results."""
+    """Interface to TensorRT for emitting layers: its module, the network definition, checked results."""
 
     trt: Any
     net: Any
 
     def made(self, layer: Any) -> Any:
-        """`layer`, named after the Ditto layer being emitted.
+        """Name a TensorRT layer after the Ditto layer that is being emitted, and return it.
 
         Raises:
-            BuildError: TensorRT returned None; carries what TensorRT logged.
+            BuildError: TensorRT returned None; the error contains TensorRT's log messages.
         """
         ...
 
     def dtype(self, dtype: torch.dtype) -> Any:
-        """TensorRT's name of a dtype."""
+        """TensorRT's equivalent of a dtype."""
         ...
 
     def number(self, value: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Any:
-        """An ITensor filled with one number, for layers whose parameters are tensors."""
+        """An ITensor filled with one value, for layers whose parameters are tensors."""
         ...
 
     def constant(self, weight: Weight) -> Any:
-        """The ITensor of a weight: a constant of the engine, or an input of it where weights stay outside."""
+        """The ITensor of a weight: a constant of the engine, or an engine input if weights are external."""
         ...
 
 
 @frozen
 class Layer(ABC):
-    """One layer, in TensorRT's own terms. Values go in and come out in a fixed order."""
+    """A layer with TensorRT's parameters. Inputs and outputs have a fixed order."""
 
     @abstractmethod
     def infer(self, *inputs: Any, **_: Any) -> Spec | tuple[Spec, ...]:
-        """The spec of the output; a tuple for a layer with several.
+        """Infer the spec of the output; a tuple for a layer with several outputs.
 
         Raises:
             ShapeError: the inputs do not fit.
@@ -54,8 +54,8 @@ class Layer(ABC):
 
     @abstractmethod
     def reference(self, *inputs: Any, **_: Any) -> Tensor | tuple[Tensor, ...]:
-        """The output, computed by PyTorch; a tuple for a layer with several."""
+        """Compute the output in PyTorch; a tuple for a layer with several outputs."""
 
     @abstractmethod
     def emit(self, to: Emitter, *inputs: Any, **_: Any) -> Any:
-        """Add the layer to `to.net` and return its output ITensor; a tuple for a layer with several."""
+        """Add the layer to `to.net` and return its output ITensor; a tuple for a layer with several outputs."""

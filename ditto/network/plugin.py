@@ -1,4 +1,4 @@
-"""Layers that a library brings: creator, version, namespace, typed fields, and a meaning in PyTorch like any other."""
+"""Plugin layers: creator, version, namespace, typed fields, and a reference in PyTorch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TENSORRT_FIELD_TYPES = {"int8": "INT8", "int32": "INT32", "float32": "FLOAT32"}
 
 @frozen
 class PluginField:
-    """A parameter of a plugin, as its creator reads it: by name, with the width of its type."""
+    """A parameter of a plugin: the creator looks it up by name and reads it with the width of its type."""
 
     name: str
     type: FieldType
@@ -27,8 +27,10 @@ class PluginField:
 
 @frozen
 class Plugin(Layer):
-    """A layer made by a plugin creator. Creators look their fields up by name; a missing field or one of another width
-    makes them fail, so both are stated here."""
+    """A layer that a plugin creator creates.
+
+    Creators look up their fields by name, and fail if a field is missing or has another width.
+    """
 
     creator: ClassVar[str]
     layer_name: ClassVar[str]
@@ -49,7 +51,7 @@ class Plugin(Layer):
                 f"in {self.namespace or 'any namespace'}",
                 remedy="compile where the library of the tree's TensorRT-LLM version is installed",
             )
-        made = [
+        fields = [
             to.trt.PluginField(
                 field.name,
                 np.array(field.values, dtype=field.type),
@@ -57,7 +59,7 @@ class Plugin(Layer):
             )
             for field in self.fields()
         ]
-        plugin = creator.create_plugin(self.layer_name, to.trt.PluginFieldCollection(made))
+        plugin = creator.create_plugin(self.layer_name, to.trt.PluginFieldCollection(fields))
         if plugin is None:
             raise BuildError(f"the plugin library refuses the fields of {self.creator}")
         return to.made(to.net.add_plugin_v2(list(inputs), plugin)).get_output(0)

@@ -1,4 +1,4 @@
-"""What is known of a tensor before it exists: shape and dtype."""
+"""Static shape and dtype of a tensor."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from ditto.errors import ShapeError
 from ditto.network.dims import Dim, DimExpr, parse, product
 
 FLOATING = (torch.float32, torch.float16, torch.bfloat16)
-INTEGRAL = (torch.int64, torch.int32)  # int8 is for quantized weights: TensorRT takes no index of it
+INTEGRAL = (torch.int64, torch.int32)  # int8 is for quantized weights: TensorRT does not support it as an index
 
 
 @frozen
 class Spec:
-    """Shape (numbers and named dimensions) and dtype of a tensor."""
+    """Shape (integers and named dimensions) and dtype of a tensor."""
 
     shape: tuple[Dim, ...]
     dtype: torch.dtype
 
     @staticmethod
     def of(tensor: torch.Tensor) -> Spec:
-        """The spec of a real tensor."""
+        """The spec of a torch tensor."""
         return Spec(tuple(tensor.shape), tensor.dtype)
 
     @staticmethod
     def parse(text: str) -> Spec:
-        """The inverse of `str`.
+        """Parse the output of `str`.
 
         Raises:
-            ValueError, ShapeError: anything else.
+            ValueError, ShapeError: the text has another form.
         """
         dtype, _, rest = text.partition("[")
         sizes = tuple(parse(part) for part in rest.removesuffix("]").split(",") if part.strip())
@@ -49,30 +49,30 @@ class Spec:
         return product(self.shape)
 
     def floating(self) -> Spec:
-        """Itself.
+        """Return the spec itself if its dtype is floating.
 
         Raises:
-            ShapeError: the dtype is not a floating one.
+            ShapeError: the dtype is not floating.
         """
         if self.dtype not in FLOATING:
             raise ShapeError(f"needs a floating dtype, got {self}")
         return self
 
     def integral(self) -> Spec:
-        """Itself.
+        """Return the spec itself if its dtype is int32 or int64.
 
         Raises:
-            ShapeError: the dtype is not an integer one.
+            ShapeError: the dtype is another one.
         """
         if self.dtype not in INTEGRAL:
             raise ShapeError(f"needs an integer dtype, got {self}")
         return self
 
     def of_rank(self, *ranks: int) -> Spec:
-        """Itself.
+        """Return the spec itself if its rank is one of `ranks`.
 
         Raises:
-            ShapeError: the rank is none of `ranks`.
+            ShapeError: the rank is not one of `ranks`.
         """
         if self.rank not in ranks:
             raise ShapeError(f"needs rank {' or '.join(map(str, ranks))}, got {self}")
@@ -90,10 +90,10 @@ class Spec:
 
 
 def dtype_named(name: str) -> torch.dtype:
-    """The dtype of that name, e.g. `float16`.
+    """The torch dtype with a given name, e.g. `float16`.
 
     Raises:
-        ValueError: there is none.
+        ValueError: torch has no dtype of that name.
     """
     dtype = getattr(torch, name, None)
     if not isinstance(dtype, torch.dtype):
@@ -102,10 +102,10 @@ def dtype_named(name: str) -> torch.dtype:
 
 
 def same_dtype(*specs: Spec) -> torch.dtype:
-    """The dtype that all have.
+    """The common dtype of specs.
 
     Raises:
-        ShapeError: they differ.
+        ShapeError: the dtypes differ.
     """
     if len({spec.dtype for spec in specs}) != 1:
         raise ShapeError(f"needs equal dtypes, got {' and '.join(map(str, specs))}")
@@ -113,10 +113,10 @@ def same_dtype(*specs: Spec) -> torch.dtype:
 
 
 def broadcast(*shapes: tuple[Dim, ...]) -> tuple[Dim, ...]:
-    """The shape that shapes of equal rank broadcast to: per axis equal sizes, or 1.
+    """The broadcast shape of shapes of equal rank; sizes of an axis are equal or 1.
 
     Raises:
-        ShapeError: ranks or sizes differ.
+        ShapeError: ranks differ, or sizes differ and are not 1.
     """
     if len({len(shape) for shape in shapes}) != 1:
         raise ShapeError(f"needs equal ranks to broadcast, got {' and '.join(_text(shape) for shape in shapes)}")

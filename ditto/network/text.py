@@ -1,4 +1,4 @@
-"""The printed form of a network: stable, one line a layer, without addresses, times or versions."""
+"""Text form of a network: stable, one line per layer, without addresses, times or versions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ditto.network.layer import Layer
 
 
 def layer_text(layer: Layer) -> str:
-    """A layer as `Kind(field=value, ...)`, fields at their defaults left out."""
+    """A layer as `Kind(field=value, ...)`, without the fields that have their default value."""
     fields: list[str] = []
     for attribute in attrs.fields(type(layer)):
         value = getattr(layer, attribute.name)
@@ -25,12 +25,12 @@ def _value_text(value: object) -> str:
 
 
 def network_text(network: Network) -> str:
-    """Inputs, layers in order, outputs; an output in the memory of an input says so."""
+    """Inputs, layers in order, and outputs, with the input whose memory an output uses."""
     lines = [f"input %{name}: {spec}" for name, spec in network.inputs.items()]
     for node in network.nodes:
-        made = ", ".join(f"%{name}: {network.value(name).spec}" for name in node.outputs)
+        outputs = ", ".join(f"%{name}: {network.value(name).spec}" for name in node.outputs)
         inputs = "".join(f" %{name}" for name in node.inputs)
-        lines.append(f"{made} = {layer_text(node.layer)}{inputs}")
+        lines.append(f"{outputs} = {layer_text(node.layer)}{inputs}")
     for name, value in network.outputs.items():
         place = f" in %{network.shared[name]}" if name in network.shared else ""
         lines.append(f"output {name} = %{value}{place}")

@@ -1,7 +1,7 @@
-"""Constants by reference: a tensor of the checkpoint, a small literal, or an operator applied to such.
+"""References to constants: a checkpoint tensor, a small literal, or an operator applied to these.
 
-Nothing here holds the checkpoint's data. A `Weight` says where a constant comes from; whoever needs the numbers
-resolves it against a `TensorSource` and the network's literals, one at a time.
+A `Weight` does not hold the checkpoint's data, only a reference to it. `resolve` loads its values from a `TensorSource`
+and the network's literals, one weight at a time.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from ditto.network.spec import Spec
 
 
 class TensorSource(Protocol):
-    """Whoever has the checkpoint's tensors."""
+    """Source of the checkpoint's tensors."""
 
     def tensor(self, name: str) -> Tensor:
-        """The tensor of that name, on the CPU; the caller does not write to it."""
+        """The tensor with a given name, on the CPU; callers must not write to it."""
         ...
 
     def release(self) -> None:
-        """Let go of memory whose content can be had again."""
+        """Free memory whose content can be loaded again."""
         ...
 
 
 class Weight(ABC):
-    """Where a constant comes from: `Stored`, `Literal` or `Folded`.
+    """Reference to a constant: `Stored`, `Literal` or `Folded`.
 
     Args:
         shape, dtype: of the constant.
@@ -46,25 +46,25 @@ class Weight(ABC):
     @property
     @abstractmethod
     def parts(self) -> tuple[Weight, ...]:
-        """The weights that this one is computed from, in order; none if it is not computed."""
+        """The weights that this one is computed from, in order; empty if it is not computed."""
 
     @property
     @abstractmethod
     def is_view(self) -> bool:
-        """Whether its value is a view of its stored tensor, without new memory."""
+        """Whether the value is a view of the stored tensor, without new memory."""
 
     @abstractmethod
     def value(self, source: TensorSource, literals: Literals) -> Tensor:
-        """The tensor, not necessarily contiguous.
+        """Load or compute the tensor; it may be non-contiguous.
 
         Raises:
-            ShapeError: the source's tensor has another shape or dtype than the network was described with.
+            ShapeError: shape or dtype of the source's tensor differ from those in the network.
         """
 
 
 @frozen
 class Stored(Weight):
-    """A tensor of the checkpoint, by its name there; `shape` and `dtype` as stored."""
+    """A checkpoint tensor, by its name there; `shape` and `dtype` as stored."""
 
     name: str
     shape: tuple[int, ...]
@@ -97,7 +97,7 @@ class Stored(Weight):
 
 @frozen
 class Literal(Weight):
-    """A small tensor that the network itself carries, by the digest of its content."""
+    """A small tensor stored in the network itself, by the digest of its content."""
 
     digest: str
     shape: tuple[int, ...]
@@ -124,11 +124,11 @@ class Literal(Weight):
 
 @frozen
 class Folded(Weight):
-    """`FOLDABLE[op]` applied to other weights once, when it is resolved.
+    """`FOLDABLE[op]` applied to other weights, computed once when the weight is resolved.
 
     Args:
         op: a name in `FOLDABLE`.
-        operands: weights, numbers, dtypes, and tuples of such, in the function's order.
+        operands: weights, numbers, dtypes, and tuples of these, in the function's order.
         shape, dtype: of the result.
     """
 
@@ -159,7 +159,7 @@ class Folded(Weight):
 
 
 def _replaced(operand: Any, replacement: Callable[[Weight], Any]) -> Any:
-    """An operand with something else for each weight."""
+    """An operand with each weight in it replaced."""
     if isinstance(operand, tuple):
         return tuple(_replaced(item, replacement) for item in operand)
     return replacement(operand) if isinstance(operand, Weight) else operand
@@ -179,7 +179,7 @@ def _slice(x: Tensor, axis: int, start: int, stop: int, step: int) -> Tensor:
     return x[(slice(None),) * axis + (slice(start, stop, step),)]
 
 
-# Each function is pure, of tensors, numbers, dtypes and tuples. What is not here is computed by the engine instead.
+# Pure functions of tensors, numbers, dtypes and tuples. The engine computes all other operators at run time.
 FOLDABLE: Mapping[str, Callable[..., Tensor]] = {
     "cast": lambda x, dtype: x.to(dtype),
     "reshape": lambda x, sizes: x.reshape(sizes),
@@ -199,13 +199,13 @@ FOLDABLE: Mapping[str, Callable[..., Tensor]] = {
 
 
 def fold(op: str, *operands: Any) -> Folded:
-    """`op` applied to weights; its shape and dtype follow from a run on tensors without data."""
+    """Apply `op` to weights; shape and dtype are inferred with tensors on the meta device."""
 
     def skeleton(weight: Weight) -> Tensor:
         return torch.empty(weight.shape, dtype=weight.dtype, device="meta")
 
-    made = FOLDABLE[op](*_replaced(operands, skeleton))
-    return Folded(op, operands, tuple(made.shape), made.dtype)
+    result = FOLDABLE[op](*_replaced(operands, skeleton))
+    return Folded(op, operands, tuple(result.shape), result.dtype)
 
 
 def spec_of(weight: Weight) -> Spec:
@@ -214,18 +214,18 @@ def spec_of(weight: Weight) -> Spec:
 
 
 def stored_names(weight: Weight) -> frozenset[str]:
-    """The checkpoint tensors that a weight is made of."""
+    """The names of the checkpoint tensors that a weight is computed from."""
     return frozenset(leaf.name for leaf in leaves(weight) if isinstance(leaf, Stored))
 
 
 def leaves(weight: Weight) -> tuple[Weight, ...]:
-    """The stored tensors and literals that a weight is made of, in order."""
+    """The stored tensors and literals that a weight is computed from, in order."""
     return tuple(leaf for part in weight.parts for leaf in leaves(part)) if weight.parts else (weight,)
 
 
 @frozen
 class Literals:
-    """The literals of a network, by digest; equal tensors are kept once."""
+    """The literals of a network, by digest; equal tensors are stored once."""
 
     tensors: dict[str, Tensor] = field(factory=dict)
 
@@ -240,16 +240,16 @@ class Literals:
 
 
 Room = Callable[[tuple[int, ...], torch.dtype], Tensor]
-"""Gives a tensor of a shape and dtype, to be written to."""
+"""Allocator: returns a writable tensor of a given shape and dtype."""
 
 
 def resolve(weight: Weight, source: TensorSource, literals: Literals, room: Room | None = None) -> Tensor:
-    """The numbers of a weight, contiguous, where the source has its tensors.
+    """The values of a weight, contiguous, on the device of the source's tensors.
 
     Args:
-        room: where they are put if they have to be computed; None for new memory.
+        room: allocator for values that must be computed; None for new memory.
     Raises:
-        ShapeError: the source's tensor has another shape or dtype than the network was described with.
+        ShapeError: shape or dtype of the source's tensor differ from those in the network.
     """
     if room is None or weight.is_view or isinstance(weight, Literal):
         return weight.value(source, literals).contiguous()

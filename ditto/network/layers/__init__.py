@@ -1,4 +1,4 @@
-"""The layers, one class each, in TensorRT's own terms."""
+"""The layer classes, one for each TensorRT layer."""
 
 from ditto.network.layers.attention import Attention, KVCacheUpdate, RotaryEmbedding
 from ditto.network.layers.constant import Constant, Identity

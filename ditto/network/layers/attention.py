@@ -1,4 +1,4 @@
-"""Attention and what belongs to it: KV cache and rotary position embedding.
+"""Layers of attention, the KV cache and rotary position embedding.
 
 B batch, S query positions, K key positions, H heads, G KV heads (H is a multiple of G), D head width.
 """
@@ -19,15 +19,15 @@ from ditto.network.spec import Spec, same_dtype
 
 @frozen
 class Attention(Layer):
-    """softmax(query @ key^T) @ value, per head; the query comes scaled.
+    """softmax(query @ key^T) @ value per head; the query is already scaled.
 
-    Inputs query [B, H, S, D], key and value [B, G, K, D] of one floating dtype, and without `causal` optionally a bool
-    mask [B, 1, S, K], true where a query sees a key. Output [B, H, S, D].
+    Inputs: query [B, H, S, D], key and value [B, G, K, D] of the same floating dtype, and, if not `causal`, optionally
+    a bool mask [B, 1, S, K], true where a query attends to a key. Output: [B, H, S, D].
 
     Args:
-        causal: query s sees keys 0 to s.
+        causal: query s attends to keys 0 to s.
 
-    TensorRT: IAttention, padded form, decomposable where no fused kernel fits.
+    TensorRT: IAttention, padded form, decomposable if no fused kernel fits.
     """
 
     causal: bool = False
@@ -57,19 +57,21 @@ class Attention(Layer):
 
     @override
     def emit(self, to: Emitter, query: Any, key: Any, value: Any, mask: Any = None) -> Any:
-        made = to.made(to.net.add_attention(query, key, value, to.trt.AttentionNormalizationOp.SOFTMAX, self.causal))
+        layer = to.made(to.net.add_attention(query, key, value, to.trt.AttentionNormalizationOp.SOFTMAX, self.causal))
         if mask is not None:
-            made.mask = mask
-        made.decomposable = True
-        return made.get_output(0)
+            layer.mask = mask
+        layer.decomposable = True
+        return layer.get_output(0)
 
 
 @frozen
 class KVCacheUpdate(Layer):
-    """The cache with `update` written at each row's own index.
+    """Write `update` into the KV cache, at an index of its own for each sequence.
 
-    Inputs cache [B, G, K, D], update [B, G, S, D], write_indices int32 [B]. Output [B, G, K, D]; the engine binds it
-    to the memory of the cache. An index of at most K - S is the caller's duty: what TensorRT does beyond is undefined.
+    Inputs: cache [B, G, K, D], update [B, G, S, D], write_indices int32 [B]. Output: [B, G, K, D]; the engine binds it
+    to the memory of the cache. The caller ensures that an index is at most K - S; TensorRT's behaviour is undefined
+    beyond.
+
     TensorRT: IKVCacheUpdateLayer, LINEAR mode.
     """
 
@@ -93,16 +95,16 @@ class KVCacheUpdate(Layer):
 
     @override
     def emit(self, to: Emitter, cache: Any, update: Any, write_indices: Any) -> Any:
-        made = to.net.add_kv_cache_update(cache, update, write_indices, to.trt.KVCacheMode.LINEAR)
-        return to.made(made).get_output(0)
+        layer = to.net.add_kv_cache_update(cache, update, write_indices, to.trt.KVCacheMode.LINEAR)
+        return to.made(layer).get_output(0)
 
 
 @frozen
 class RotaryEmbedding(Layer):
     """Rotary position embedding of the first `width` columns of each head.
 
-    Inputs x [B, H, S, D], cos and sin [B, S, width / 2] of x's dtype. Pair j of a token becomes
-    (a cos[j] - b sin[j], b cos[j] + a sin[j]). Output like x.
+    Inputs: x [B, H, S, D], cos and sin [B, S, width / 2] of x's dtype. Pair j (a, b) of a token becomes
+    (a cos[j] - b sin[j], b cos[j] + a sin[j]). Output: shape and dtype of x.
 
     Args:
         interleaved: pairs are columns (2j, 2j + 1); else (j, j + width / 2).
@@ -127,14 +129,14 @@ class RotaryEmbedding(Layer):
     @override
     def reference(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         c, s = cos.unsqueeze(1), sin.unsqueeze(1)
-        turned, rest = x[..., : self.width], x[..., self.width :]
+        rotated, rest = x[..., : self.width], x[..., self.width :]
         if self.interleaved:
-            a, b = turned[..., 0::2], turned[..., 1::2]
-            turned = torch.stack((a * c - b * s, b * c + a * s), dim=-1).flatten(-2)
+            a, b = rotated[..., 0::2], rotated[..., 1::2]
+            rotated = torch.stack((a * c - b * s, b * c + a * s), dim=-1).flatten(-2)
         else:
-            a, b = turned.chunk(2, dim=-1)
-            turned = torch.cat((a * c - b * s, b * c + a * s), dim=-1)
-        return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
+            a, b = rotated.chunk(2, dim=-1)
+            rotated = torch.cat((a * c - b * s, b * c + a * s), dim=-1)
+        return torch.cat((rotated, rest), dim=-1) if rest.shape[-1] else rotated
 
     @override
     def emit(self, to: Emitter, x: Any, cos: Any, sin: Any) -> Any:

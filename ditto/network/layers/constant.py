@@ -15,8 +15,10 @@ from ditto.network.weight import Weight, spec_of
 
 @frozen
 class Constant(Layer):
-    """A weight. Its numbers come with whoever runs or emits the network. TensorRT: IConstantLayer, or a network input
-    where weights stay outside the engine."""
+    """A weight, by reference; its values are loaded when the network is run or emitted.
+
+    TensorRT: IConstantLayer, or a network input if weights are external.
+    """
 
     weight: Weight
 
@@ -35,7 +37,7 @@ class Constant(Layer):
 
 @frozen
 class Identity(Layer):
-    """The input itself: for outputs that are inputs or constants. TensorRT: IIdentityLayer."""
+    """The unchanged input, for outputs that are inputs or constants. TensorRT: IIdentityLayer."""
 
     @override
     def infer(self, x: Spec) -> Spec:

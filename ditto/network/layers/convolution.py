@@ -17,14 +17,16 @@ from ditto.network.spec import Spec, same_dtype
 
 @frozen
 class Convolution(Layer):
-    """2-D convolution of x [batch, channels, height, width] with a kernel [out, channels / groups, height, width] and,
-    if given, a bias [out]; floating dtypes, static height and width.
+    """2-D convolution.
+
+    Inputs: x [batch, channels, height, width], kernel [out, channels / groups, height, width] and optionally a bias
+    [out], of the same floating dtype; height and width are static.
 
     Args:
-        stride, padding, dilation: per axis (height, width); padding is the same on both sides.
+        stride, padding, dilation: per axis (height, width); padding is symmetric.
         groups: number of channel groups.
 
-    TensorRT: IConvolutionLayer with its weights as inputs.
+    TensorRT: IConvolutionLayer with kernel and bias as inputs.
     """
 
     stride: tuple[int, int]
@@ -59,10 +61,10 @@ class Convolution(Layer):
     @override
     def emit(self, to: Emitter, x: Any, kernel: Any, bias: Any = None) -> Any:
         out, _, *window = tuple(kernel.shape)
-        made = to.made(to.net.add_convolution_nd(x, out, tuple(window), to.trt.Weights(kernel.dtype)))
-        made.set_input(1, kernel)
+        layer = to.made(to.net.add_convolution_nd(x, out, tuple(window), to.trt.Weights(kernel.dtype)))
+        layer.set_input(1, kernel)
         if bias is not None:
-            made.set_input(2, bias)
-        made.stride_nd, made.padding_nd, made.dilation_nd = self.stride, self.padding, self.dilation
-        made.num_groups = self.groups
-        return made.get_output(0)
+            layer.set_input(2, bias)
+        layer.stride_nd, layer.padding_nd, layer.dilation_nd = self.stride, self.padding, self.dilation
+        layer.num_groups = self.groups
+        return layer.get_output(0)

@@ -1,4 +1,4 @@
-"""Layers that compute each element on its own."""
+"""Elementwise layers."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ _ACTIVATION: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 @frozen
 class Cast(Layer):
-    """The same numbers in another dtype; any shape. TensorRT: ICastLayer."""
+    """Conversion to another dtype. TensorRT: ICastLayer."""
 
     dtype: torch.dtype
 
@@ -85,8 +85,11 @@ class Cast(Layer):
 
 @frozen
 class ElementWise(Layer):
-    """`op` of two tensors of equal rank and dtype, broadcast. EQUAL, GREATER and LESS give bool; AND, OR and XOR take
-    it; DIV of integers rounds to zero. TensorRT: IElementWiseLayer."""
+    """Binary `op` of two tensors of equal rank and dtype, broadcast.
+
+    EQUAL, GREATER and LESS return bool; AND, OR and XOR need bool operands; DIV of integers rounds toward zero.
+    TensorRT: IElementWiseLayer.
+    """
 
     op: ElementWiseOp
 
@@ -112,7 +115,10 @@ class ElementWise(Layer):
 
 @frozen
 class Unary(Layer):
-    """`op` of every element; floating dtypes, except NOT (bool), ABS and NEG (integers too). TensorRT: IUnaryLayer."""
+    """Unary `op` of every element. TensorRT: IUnaryLayer.
+
+    Dtypes are floating, bool for NOT, floating or integer for ABS and NEG.
+    """
 
     op: UnaryOp
 
@@ -135,7 +141,7 @@ class Unary(Layer):
 
 @frozen
 class Activation(Layer):
-    """An activation function of every element; floating dtypes. TensorRT: IActivationLayer."""
+    """Activation function of every element; floating dtypes. TensorRT: IActivationLayer."""
 
     function: ActivationFunction
 
@@ -154,7 +160,7 @@ class Activation(Layer):
 
 @frozen
 class Select(Layer):
-    """Elements of `x` where `condition` is true, else of `y`; equal ranks, broadcast. TensorRT: ISelectLayer."""
+    """`x` where `condition` is true, else `y`; equal ranks, broadcast. TensorRT: ISelectLayer."""
 
     @override
     def infer(self, condition: Spec, x: Spec, y: Spec) -> Spec:
@@ -172,4 +178,4 @@ class Select(Layer):
 
 
 ELEMENTWISE: tuple[type[Layer], ...] = (Activation, Cast, ElementWise, Select, Unary)
-"""The layers that compute each element of the output from the same elements of their inputs."""
+"""The elementwise layer classes."""

@@ -1,4 +1,4 @@
-"""Rows by index."""
+"""Gather: slices by index."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Gather(Layer):
 
     Args:
         axis: of x.
-        batch_axes: how many leading axes x and indices share: 0, or 1 where `axis` is not the first.
+        batch_axes: number of leading axes that x and indices share: 0, or 1 if `axis` is not the first axis.
     """
 
     axis: int
@@ -47,6 +47,6 @@ class Gather(Layer):
 
     @override
     def emit(self, to: Emitter, x: Any, indices: Any) -> Any:
-        made = to.made(to.net.add_gather(x, indices, self.axis))
-        made.num_elementwise_dims = self.batch_axes
-        return made.get_output(0)
+        layer = to.made(to.net.add_gather(x, indices, self.axis))
+        layer.num_elementwise_dims = self.batch_axes
+        return layer.get_output(0)

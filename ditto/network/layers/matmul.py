@@ -1,4 +1,4 @@
-"""Matrix products."""
+"""Matrix multiplication."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class MatrixMultiply(Layer):
     Args:
         transpose_x, transpose_y: swap the last two axes of an operand first.
 
-    Sums of float16 products are float32, as PyTorch's.
+    float16 products are accumulated in float32, as in PyTorch.
 
-    TensorRT: IMatrixMultiplyLayer. In float16, ICastLayers to float32 before and from it after, which TensorRT takes
-    into the product's kernel: left alone, TensorRT-RTX 1.6 sums in float16, and four of Llama-7B's layers are 1.2e-2
-    off instead of 2.2e-3.
+    TensorRT: IMatrixMultiplyLayer. For float16, casts to float32 before it and back after it, which TensorRT fuses into
+    the kernel: without them TensorRT-RTX 1.6 accumulates in float16 (error 1.2e-2 instead of 2.2e-3 for four layers of
+    Llama-7B).
     """
 
     transpose_x: bool = False
@@ -56,11 +56,11 @@ class MatrixMultiply(Layer):
         half = x.dtype == to.trt.DataType.HALF
         if half:
             x, y = (Cast(torch.float32).emit(to, operand) for operand in (x, y))
-        made = to.net.add_matrix_multiply(
+        layer = to.net.add_matrix_multiply(
             x,
             operation.TRANSPOSE if self.transpose_x else operation.NONE,
             y,
             operation.TRANSPOSE if self.transpose_y else operation.NONE,
         )
-        product = to.made(made).get_output(0)
+        product = to.made(layer).get_output(0)
         return Cast(torch.float16).emit(to, product) if half else product

@@ -1,4 +1,4 @@
-"""Normalization with mean and variance."""
+"""Layer normalization."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ditto.network.spec import Spec, same_dtype
 class Normalization(Layer):
     """(x - mean) / sqrt(variance + epsilon) * scale + bias over the last axes, computed in float32.
 
-    Inputs x, scale, bias of equal rank and dtype; scale and bias have size 1 on all other axes.
+    Inputs: x, scale and bias of equal rank and dtype; scale and bias have size 1 on all other axes.
 
     Args:
         axes: the last axes of x, ascending.
         epsilon: added to the variance.
 
-    TensorRT: INormalizationLayer, in the v2 form where the library has it: TensorRT 10.9 has not.
+    TensorRT: INormalizationLayer, in the v2 form if the library has it; TensorRT 10.9 lacks it.
     """
 
     axes: tuple[int, ...]
@@ -49,6 +49,6 @@ class Normalization(Layer):
     @override
     def emit(self, to: Emitter, x: Any, scale: Any, bias: Any) -> Any:
         add = getattr(to.net, "add_normalization_v2", None) or to.net.add_normalization
-        made = to.made(add(x, scale, bias, axes_mask(self.axes)))
-        made.epsilon = self.epsilon
-        return made.get_output(0)
+        layer = to.made(add(x, scale, bias, axes_mask(self.axes)))
+        layer.epsilon = self.epsilon
+        return layer.get_output(0)

@@ -1,4 +1,4 @@
-"""Layers that reduce along axes."""
+"""Reductions and softmax along axes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _REDUCE: Mapping[str, Callable[..., Tensor]] = {
 
 
 def axes_mask(axes: tuple[int, ...]) -> int:
-    """Axes as TensorRT's bit mask."""
+    """Bit mask of axes, as in TensorRT."""
     return sum(1 << axis for axis in axes)
 
 
 @frozen
 class Reduce(Layer):
-    """`op` along `axes`; floating dtypes. TensorRT: IReduceLayer.
+    """Reduction by `op` along `axes`; floating dtypes. TensorRT: IReduceLayer.
 
     Args:
         keep: keep the reduced axes with size 1.
@@ -58,7 +58,7 @@ class Reduce(Layer):
 
 @frozen
 class Softmax(Layer):
-    """Exponentials along `axis`, scaled to sum 1; floating dtypes. TensorRT: ISoftMaxLayer."""
+    """Softmax along `axis`; floating dtypes. TensorRT: ISoftMaxLayer."""
 
     axis: int
 
@@ -74,6 +74,6 @@ class Softmax(Layer):
 
     @override
     def emit(self, to: Emitter, x: Any) -> Any:
-        made = to.made(to.net.add_softmax(x))
-        made.axes = axes_mask((self.axis,))
-        return made.get_output(0)
+        layer = to.made(to.net.add_softmax(x))
+        layer.axes = axes_mask((self.axis,))
+        return layer.get_output(0)

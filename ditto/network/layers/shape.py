@@ -1,4 +1,4 @@
-"""Layers that move elements without computing on them, and shapes as tensors."""
+"""Layers that move elements, and shapes as tensors."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def _sizes_spec(sizes: Spec | None, rank: int) -> None:
 
 @frozen
 class Shuffle(Layer):
-    """Transpose, reshape, transpose; each may be absent. TensorRT: IShuffleLayer.
+    """Transpose, reshape, transpose, each of them optional. TensorRT: IShuffleLayer.
 
     Args:
         first: axes of the first transpose.
-        reshape: sizes after it; 0 copies the size of the same axis, one -1 stands for what is left.
+        reshape: target shape after the first transpose; 0 copies the size of the same axis, one -1 is inferred.
         second: axes of the second transpose.
-        sizes: sizes after the first transpose that `reshape` cannot express; they come as a second input, int64
-            [rank], and `reshape` is None.
+        sizes: target shape that `reshape` cannot express; it is also the second input, int64 [rank], and `reshape` is
+            None.
     """
 
     first: tuple[int, ...] | None = None
@@ -70,16 +70,16 @@ class Shuffle(Layer):
 
     @override
     def emit(self, to: Emitter, x: Any, sizes: Any = None) -> Any:
-        made = to.made(to.net.add_shuffle(x))
+        layer = to.made(to.net.add_shuffle(x))
         if self.first is not None:
-            made.first_transpose = self.first
+            layer.first_transpose = self.first
         if sizes is not None:
-            made.set_input(1, sizes)
+            layer.set_input(1, sizes)
         elif self.reshape is not None:
-            made.reshape_dims = self.reshape
+            layer.reshape_dims = self.reshape
         if self.second is not None:
-            made.second_transpose = self.second
-        return made.get_output(0)
+            layer.second_transpose = self.second
+        return layer.get_output(0)
 
 
 def _reshaped(x: Spec, reshape: tuple[int, ...]) -> tuple[Dim, ...]:
@@ -102,7 +102,7 @@ def _reshaped(x: Spec, reshape: tuple[int, ...]) -> tuple[Dim, ...]:
 
 
 def reshape_form(before: tuple[Dim, ...], after: tuple[Dim, ...]) -> tuple[int, ...] | None:
-    """`after` in the form of `Shuffle.reshape`, or None if it has none (more than one size to infer)."""
+    """`after` as `Shuffle.reshape`; None if more than one size would have to be inferred."""
     form = [
         dim if isinstance(dim, int) else (0 if axis < len(before) and before[axis] == dim else -1)
         for axis, dim in enumerate(after)
@@ -112,11 +112,11 @@ def reshape_form(before: tuple[Dim, ...], after: tuple[Dim, ...]) -> tuple[int, 
 
 @frozen
 class Slice(Layer):
-    """A strided box of the input; stride 0 repeats, negative ones go backwards. TensorRT: ISliceLayer.
+    """Strided slice along all axes; stride 0 repeats, a negative stride reverses. TensorRT: ISliceLayer.
 
     Args:
-        start: the first element's index per axis.
-        size: of the output per axis; where it has named dimensions it also comes as a second input, int64 [rank].
+        start: index of the first element per axis.
+        size: output shape; if it has named dimensions, it is also the second input, int64 [rank].
         stride: per axis.
     """
 
@@ -155,15 +155,15 @@ class Slice(Layer):
     @override
     def emit(self, to: Emitter, x: Any, sizes: Any = None) -> Any:
         static = tuple(dim if isinstance(dim, int) else 1 for dim in self.size)
-        made = to.made(to.net.add_slice(x, self.start, static, self.stride))
+        layer = to.made(to.net.add_slice(x, self.start, static, self.stride))
         if sizes is not None:
-            made.set_input(2, sizes)
-        return made.get_output(0)
+            layer.set_input(2, sizes)
+        return layer.get_output(0)
 
 
 @frozen
 class Concatenation(Layer):
-    """The inputs one after another along `axis`; equal dtypes and other sizes. TensorRT: IConcatenationLayer."""
+    """Concatenation along `axis`; dtypes and other sizes are equal. TensorRT: IConcatenationLayer."""
 
     axis: int
 
@@ -189,9 +189,9 @@ class Concatenation(Layer):
 
     @override
     def emit(self, to: Emitter, *inputs: Any) -> Any:
-        made = to.made(to.net.add_concatenation(list(inputs)))
-        made.axis = self.axis
-        return made.get_output(0)
+        layer = to.made(to.net.add_concatenation(list(inputs)))
+        layer.axis = self.axis
+        return layer.get_output(0)
 
 
 @frozen
@@ -213,10 +213,10 @@ class Shape(Layer):
 
 @frozen
 class Fill(Layer):
-    """start, start + step, ... as a 1-D tensor; its length comes as an int64 [1] input. TensorRT: IFillLayer LINSPACE.
+    """1-D tensor start, start + step, ...; its length is an int64 [1] input. TensorRT: IFillLayer LINSPACE.
 
     Args:
-        length: the same length, as a size.
+        length: the same length, as a dimension.
         start, step: of the progression.
         dtype: int32 or int64.
     """
@@ -237,8 +237,8 @@ class Fill(Layer):
 
     @override
     def emit(self, to: Emitter, sizes: Any) -> Any:
-        made = to.made(to.net.add_fill((1,), to.trt.FillOperation.LINSPACE, to.dtype(self.dtype)))
-        made.set_input(0, sizes)
-        made.set_input(1, to.number(self.start, self.dtype, ()))
-        made.set_input(2, to.number(self.step, self.dtype, (1,)))
-        return made.get_output(0)
+        layer = to.made(to.net.add_fill((1,), to.trt.FillOperation.LINSPACE, to.dtype(self.dtype)))
+        layer.set_input(0, sizes)
+        layer.set_input(1, to.number(self.start, self.dtype, ()))
+        layer.set_input(2, to.number(self.step, self.dtype, (1,)))
+        return layer.get_output(0)
