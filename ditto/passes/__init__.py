@@ -1,4 +1,4 @@
-"""From a network to one that computes the same: simpler, faster on some GPU, or in segments."""
+"""Passes on networks that preserve their results: simplification, GPU optimizations, partitioning."""
 
 from ditto.passes.network_pass import NetworkPass, PassResult
 from ditto.passes.pipeline import SIMPLIFY, run_passes

@@ -1,4 +1,4 @@
-"""Bias halves: a bias before an activation, added to each half of a product's columns."""
+"""Add a bias before an activation separately to each half of a matrix multiplication's columns."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ditto.passes.row_product import RowProduct
 
 @frozen
 class BiasHalves(NodePass):
-    """Adds the bias of a product with more columns than inputs, as before an activation, to each half of the columns.
+    """Adds the bias of a widening matrix multiplication before an activation to each half of the columns.
 
-    That keeps bias and activation out of the product's kernel: with few rows TensorRT-RTX takes them into it, and then
-    into a slower one. 11 of 98 us of a block of CLIP-L on an H200: see benchmarks/NOTES.md. With no more columns than
-    inputs nothing is gained.
+    This keeps bias and activation out of the GEMM kernel: for few rows TensorRT-RTX would fuse them and select a slower
+    kernel. No gain if the matrix multiplication has no more columns than inputs. 11 % faster for a block of CLIP-L on
+    H200, see benchmarks/NOTES.md.
     """
 
     name: ClassVar[str] = "bias halves"
@@ -41,7 +41,7 @@ class BiasHalves(NodePass):
 
 
 def added_in_halves(net: NetworkBuilder, x: Value, bias: Weight) -> Value:
-    """x [B, S, N] plus a bias [1, 1, N], half of the columns at a time."""
+    """Add a bias [1, 1, N] to x [B, S, N], half of the columns at a time."""
     half = bias.shape[2] // 2
     halves = [
         net.add(
@@ -55,13 +55,13 @@ def added_in_halves(net: NetworkBuilder, x: Value, bias: Weight) -> Value:
 
 
 def _product(network: Network, node: Node) -> RowProduct | None:
-    """The product that is the first operand of a sum."""
+    """The matrix multiplication that is the first operand of a sum, None if it is another layer."""
     producer = network.producer(network.value(node.inputs[0]))
     return None if producer is None else RowProduct.of(network, producer)
 
 
 def _bias(network: Network, node: Node) -> Weight | None:
-    """The weight that is the second operand of a sum, if it has a number for each column."""
+    """The weight that is the second operand of a sum, if it has one value per column."""
     operand = network.value(node.inputs[1])
     producer = network.producer(operand)
     if producer is None or not isinstance(producer.layer, Constant) or operand.spec.shape[:2] != (1, 1):
@@ -70,7 +70,7 @@ def _bias(network: Network, node: Node) -> Weight | None:
 
 
 def _is_before_activation(net: Rewriter, node: Node) -> bool:
-    """Whether a result is read by elementwise layers alone."""
+    """Whether only elementwise layers read a node's output."""
     readers = net.readers(node.outputs[0])
-    is_given = node.outputs[0] in net.old.outputs.values()
-    return bool(readers) and not is_given and all(isinstance(each.layer, ELEMENTWISE) for each in readers)
+    is_output = node.outputs[0] in net.old.outputs.values()
+    return bool(readers) and not is_output and all(isinstance(each.layer, ELEMENTWISE) for each in readers)

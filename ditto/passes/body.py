@@ -1,4 +1,4 @@
-"""The body of a network: the layers that are cut into segments."""
+"""Body of a network: the layers that are partitioned into segments."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ditto.passes.external_weights import ExternalWeights
 
 @frozen
 class Body:
-    """All layers but constants, and sizes computed from shapes: these go into each segment that reads them.
+    """All layers except constants and size computations, which are copied into each segment that reads them.
 
-    Layers that no weight takes part in, such as masks, come first: the first block that needs one has made it for all.
+    Layers that do not depend on weights, such as masks, come first, so that they are computed once for all blocks.
 
     Args:
-        network: the whole.
-        external: its weights that are inputs of segments.
+        network: the whole network.
+        external: its external weights, which are inputs of segments.
         nodes: the body, in order.
-        constants, sizes: what is not in the body, by the values' names.
-        given: the names of the network's outputs, by the values' names.
-        index: of the node that computes a value.
-        readers: indices of the nodes that read a value.
+        constants, sizes: the nodes outside of the body, by the names of their values.
+        given: the names of the network's outputs, by the names of their values.
+        index: the index of the node that computes a value.
+        readers: the indices of the nodes that read a value.
     """
 
     network: Network
@@ -40,7 +40,7 @@ class Body:
 
     @staticmethod
     def of(network: Network, external: ExternalWeights) -> Body:
-        """A network's body."""
+        """The body of a network."""
         given = {value: name for name, value in network.outputs.items()}
         of_kind = (node for node in network.nodes if isinstance(node.layer, Constant))
         constants = {node.outputs[0]: node for node in of_kind if node.outputs[0] not in given}
@@ -54,16 +54,16 @@ class Body:
         return Body(network, external, nodes, constants, sizes, given, index, readers)
 
     def is_weight(self, name: str) -> bool:
-        """Whether a value is a constant that may be an input of a segment."""
+        """Whether a value is a constant that can be an external weight."""
         return name in self.constants and self.external.may_be_external(name)
 
     def whole_name(self, name: str) -> str:
-        """The name that a value has as a tensor of the whole network."""
+        """The name of a value as a tensor of the whole network."""
         return self.given.get(name, name)
 
 
 def size_nodes(network: Network) -> dict[str, Node]:
-    """Nodes that compute sizes from the shapes of inputs, by the values' names; none of the network's outputs."""
+    """Nodes that compute sizes from the shapes of inputs, by value name, without the network's outputs."""
     given = {*network.outputs.values()}
     known = {node.outputs[0] for node in network.nodes if isinstance(node.layer, Constant)} - given
     found: dict[str, Node] = {}

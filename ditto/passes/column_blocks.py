@@ -1,4 +1,4 @@
-"""Column blocks: a product with many columns as a batch of products with fewer."""
+"""Split a matrix multiplication with many columns into a batch of smaller ones."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from ditto.passes.row_product import RowProduct
 
 @frozen
 class ColumnBlocks(NodePass):
-    """Computes products of many rows in blocks of columns: the kernel finishes one block after another, and finds what
-    it reads again in the cache. See benchmarks/NOTES.md, "Products in other forms".
+    """Computes matrix multiplications of many rows in blocks of columns.
+
+    The kernel computes one block after another, and hits the cache when it rereads its operands; see
+    benchmarks/NOTES.md.
 
     Args:
-        width: the fewest columns of a block.
-        alignment: a block's columns are a multiple of this.
+        width: minimum number of columns of a block.
+        alignment: the number of columns of a block is a multiple of this.
     """
 
     name: ClassVar[str] = "column blocks"
@@ -44,13 +46,13 @@ class ColumnBlocks(NodePass):
         return product_in_blocks(net, x, matrix, blocks)
 
     def blocks(self, columns: int) -> int:
-        """Into how many equal blocks columns are cut; 1 for none."""
+        """The number of equal blocks that columns are split into; 1 for no split."""
         counts = range(columns // self.width, 1, -1)
         return next((count for count in counts if columns % (count * self.alignment) == 0), 1)
 
 
 def product_in_blocks(net: NetworkBuilder, x: Value, matrix: Value, blocks: int) -> Value:
-    """x [B, S, K] times the transpose of a matrix [1, N, K], as `blocks` products."""
+    """x [B, S, K] times the transpose of a matrix [1, N, K], as `blocks` matrix multiplications."""
     (batch, length, inner), columns = x.spec.shape, matrix.spec.shape[1]
     assert isinstance(columns, int)
     rows = net.reshape(x, (1, multiply(batch, length), inner))

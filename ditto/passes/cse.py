@@ -1,4 +1,4 @@
-"""Common subexpressions: equal layers with equal inputs become one."""
+"""Common subexpression elimination: merge equal layers with equal inputs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from ditto.passes.network_pass import NetworkPass, PassResult, Rewriter
 
 @frozen
 class CommonSubexpressions(NetworkPass):
-    """Keeps the first of equal layers with equal inputs. Two outputs of the network stay two values: an engine cannot
-    bind one tensor under two names."""
+    """Keeps the first of several equal layers with equal inputs.
+
+    Two outputs of the network remain two values, because an engine cannot bind one tensor under two names.
+    """
 
     name: ClassVar[str] = "common subexpressions"
 

@@ -1,4 +1,4 @@
-"""Dead layers: those that no output needs."""
+"""Dead layer elimination."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from ditto.passes.network_pass import NetworkPass, PassResult, Rewriter
 
 @frozen
 class DeadLayers(NetworkPass):
-    """Drops the layers that no output needs. Inputs stay, also those that nothing reads: they are the engine's
-    interface."""
+    """Drops the layers that no output depends on; unused inputs stay, as part of the engine's interface."""
 
     name: ClassVar[str] = "dead layers"
 

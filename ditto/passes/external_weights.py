@@ -1,4 +1,4 @@
-"""External weights: which weights are inputs of an engine, and their names."""
+"""External weights: the weights that are inputs of an engine, and their names."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from ditto.network.graph import Network
 from ditto.network.layers import Constant, Convolution
 from ditto.network.weight import Stored, Weight, leaves
 
-# Matrices and tables are inputs. Vectors (norms, biases) weigh nothing in an engine, and would each be one more input.
+# Matrices and tables are inputs. Vectors (norms, biases) are small, and each would be one more input.
 LEAST_BYTES = 64 * 1024
 
 
 class ExternalWeights:
-    """The constants of a network that are bound when its engine is loaded, each under a name of its own.
+    """The constants of a network that are bound as inputs when its engine is loaded, each with a unique name.
 
-    Those of `least_bytes` or more that are made of checkpoint tensors should be, smaller ones may be. Kernels of
-    convolutions stay embedded: TensorRT lays them out while it builds.
+    Constants computed from checkpoint tensors should be external from `least_bytes` on, smaller ones may be. Kernels of
+    convolutions stay embedded, because TensorRT transforms their layout at build time.
     """
 
     def __init__(self, network: Network, least_bytes: float = LEAST_BYTES) -> None:
@@ -31,21 +31,21 @@ class ExternalWeights:
         self.names: dict[str, str] = {}
 
     def may_be_external(self, value: str) -> bool:
-        """Whether a constant can be an input."""
+        """Whether a constant can be an external weight."""
         stored = any(isinstance(leaf, Stored) for leaf in leaves(self._weights[value]))
         return stored and value not in self._stay
 
     def should_be_external(self, value: str) -> bool:
-        """Whether a constant is so large that it is to be an input."""
+        """Whether a constant is large enough that it should be an external weight."""
         weight = self._weights[value]
         return self.may_be_external(value) and math.prod(weight.shape) * weight.dtype.itemsize >= self._least_bytes
 
     def weight(self, value: str) -> Weight:
-        """A constant's weight."""
+        """The weight of a constant."""
         return self._weights[value]
 
     def name(self, value: str) -> str:
-        """Make a constant an input, if it is not one yet; its name as one."""
+        """Mark a constant as an external weight, and return its input name."""
         if value not in self.names:
             self.names[value] = free_name(input_name(self._weights[value]), self._taken)
             self._taken.add(self.names[value])
@@ -53,29 +53,31 @@ class ExternalWeights:
 
 
 def input_name(weight: Weight) -> str:
-    """The name of a weight as an input: its checkpoint tensor's; where it is made of several, their names with what
-    they have in common said once, e.g. `layers.0.self_attn.{q_proj,k_proj,v_proj}.weight`."""
+    """The input name of a weight: the name of its checkpoint tensor.
+
+    The names of several tensors are merged: `layers.0.self_attn.{q_proj,k_proj,v_proj}.weight`.
+    """
     names = dict.fromkeys(leaf.name for leaf in leaves(weight) if isinstance(leaf, Stored))
     paths = [name.split(".") for name in names]
-    start = _alike(paths)
+    start = _common_length(paths)
     tails = [path[start:] for path in paths]
-    end = _alike([tail[::-1] for tail in tails])
+    end = _common_length([tail[::-1] for tail in tails])
     if not any(len(tail) > end for tail in tails):
         return ".".join(paths[0])
     middle = ",".join(".".join(tail[: len(tail) - end]) for tail in tails)
     return ".".join([*paths[0][:start], f"{{{middle}}}", *tails[0][len(tails[0]) - end :]])
 
 
-def _alike(paths: Sequence[Sequence[str]]) -> int:
-    """How many first parts are the same in all paths."""
+def _common_length(paths: Sequence[Sequence[str]]) -> int:
+    """The number of leading parts that all paths share."""
     differ = (index for index, parts in enumerate(zip(*paths)) if len(set(parts)) > 1)
     return next(differ, min(len(path) for path in paths))
 
 
 def free_name(name: str, taken: Container[str]) -> str:
-    """`name`, with a number behind it if it is taken."""
+    """`name`, with a numeric suffix if it is taken."""
     number, free = 1, name
-    while free in taken:  # a tensor that is used in two forms, e.g. as it is and transposed
+    while free in taken:  # a tensor that is used in two forms, e.g. as stored and transposed
         number += 1
         free = f"{name}#{number}"
     return free

@@ -1,4 +1,4 @@
-"""Shuffles of shuffles as one."""
+"""Merge consecutive shuffles."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from ditto.passes.network_pass import NodePass, Rewriter
 
 @frozen
 class FoldShuffles(NodePass):
-    """Replaces a shuffle of a shuffle by a single one where one can express both: where at most one of them reshapes.
-    The first stays for its other readers."""
+    """Replaces a shuffle of a shuffle by a single one, if at most one of the two reshapes.
+
+    The first shuffle stays for its other readers.
+    """
 
     name: ClassVar[str] = "fold shuffles"
     kinds = (Shuffle,)
@@ -38,12 +40,12 @@ class FoldShuffles(NodePass):
 
 
 def _fixed(node: Node) -> Shuffle | None:
-    """The shuffle of a node whose sizes are part of it, not an input."""
+    """The shuffle of a node, None if it is another layer or has its sizes as an input."""
     return node.layer if isinstance(node.layer, Shuffle) and node.layer.sizes is None else None
 
 
 def _after(first: tuple[int, ...] | None, second: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """Two transposes as one; None for none."""
+    """The composition of two transposes; None for the identity."""
     if first is None or second is None:
         axes = first or second
     else:

@@ -1,4 +1,4 @@
-"""Passes: values that rewrite a network without changing what it computes."""
+"""Base classes of passes, which rewrite a network without changing its results."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class PassResult:
     """The result of a pass.
 
     Args:
-        network: the rewritten one.
-        applied: how often the pass applied.
-        refused: where it could have applied and did not.
+        network: the rewritten network.
+        applied: number of times that the pass applied.
+        refused: places where the pass could have applied but did not, with reasons.
     """
 
     network: Network
@@ -34,21 +34,21 @@ class NetworkPass(ABC):
     """A rewrite of a network; its fields are its parameters."""
 
     name: ClassVar[str]
-    """As in logs and dumps."""
+    """Name in logs and dumps."""
 
     @abstractmethod
     def run(self, network: Network) -> PassResult:
-        """Rewrite a network, which is left as it is."""
+        """Return a rewritten copy of a network."""
 
 
 @define
 class Rewriter(NetworkBuilder):
-    """A network under construction from an older one, node by node.
+    """Builds a new network from an old one, node by node.
 
     Args:
-        network: starts as the older one's successor.
-        old: the older one.
-        values: the new values of its inputs and of what has been copied or replaced, by their old names.
+        network: the new network.
+        old: the old network.
+        values: the new values of its inputs and of the nodes copied or replaced so far, by their old names.
     """
 
     old: Network
@@ -59,7 +59,7 @@ class Rewriter(NetworkBuilder):
 
     @staticmethod
     def of(old: Network) -> Rewriter:
-        """A rewriter that has done nothing yet."""
+        """A rewriter of `old` that has not processed any node yet."""
         network = old.successor()
         return Rewriter(network, old, {name: network.value(name) for name in old.inputs})
 
@@ -84,7 +84,7 @@ class Rewriter(NetworkBuilder):
         self.values.update(zip(node.outputs, values, strict=True))
 
     def refuse(self, node: Node, reason: str) -> None:
-        """Note why a pass does not apply to a node."""
+        """Record why the pass does not apply to a node."""
         self.refused.append(Refusal(node.place, reason))
 
     def result(self) -> PassResult:
@@ -96,15 +96,17 @@ class Rewriter(NetworkBuilder):
 
 @frozen
 class NodePass(NetworkPass):
-    """A pass that replaces nodes, each on its own, by others that compute the same."""
+    """A pass that replaces single nodes by equivalent ones."""
 
     kinds: ClassVar[tuple[type[Layer], ...]]
-    """The kinds of layers that it may replace."""
+    """The layer classes that the pass may replace."""
 
     @abstractmethod
     def replacement(self, net: Rewriter, node: Node) -> Value | None:
-        """Add the layers that compute a node's only output in another way and return their result; None to keep the
-        node. The nodes before it have been copied or replaced."""
+        """Add layers that replace a node with a single output, and return their output; None keeps the node.
+
+        The nodes before it have already been copied or replaced.
+        """
 
     @override
     def run(self, network: Network) -> PassResult:

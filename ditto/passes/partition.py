@@ -1,7 +1,7 @@
-"""A network as calls of smaller ones.
+"""Partition of a network into smaller networks and calls of them.
 
-The blocks of a transformer are the same network with other weights. A block that takes its weights as inputs is
-compiled once and run many times; blocks with embedded weights are compiled one by one, in the memory that one takes.
+The blocks of a transformer are the same network with different weights. A block with external weights is compiled once
+and run many times; blocks with embedded weights are compiled one by one, which needs the memory of one block only.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from ditto.passes.segments import Segment, segment, segments_of
 
 
 class PartitionMode(Enum):
-    """How a network is cut.
+    """How a network is partitioned.
 
-    With blocks there are up to three networks: before the repeated blocks, a block, behind them; each without what it
-    computes for a KV cache alone, which is one more. A network that repeats nothing is one.
+    With blocks there are up to three networks: before the repeated blocks, one block, and after them. Layers that
+    compute only KV cache outputs become one more network each. A network without repeated blocks stays one.
     """
 
     WHOLE = "whole"
-    """Not at all; weights are embedded."""
+    """A single network; weights are embedded."""
 
     SHARED_BLOCKS = "shared blocks"
-    """All blocks are one network. Large weights, and what differs between blocks, are inputs."""
+    """One network for all blocks. Large weights, and constants that differ between blocks, are external."""
 
     EMBEDDED_BLOCKS = "embedded blocks"
-    """Each block is a network of its own, with its weights embedded."""
+    """One network for each block, with embedded weights."""
 
 
 @frozen
 class Partition:
-    """A network as calls of smaller ones.
+    """A network partitioned into smaller ones.
 
     Args:
-        networks: the smaller ones.
-        calls: of them.
-        external: for each tensor that is a weight, the constant of the whole network whose values are bound to it.
+        networks: the smaller networks.
+        calls: the order in which they run.
+        external: for each external weight, the constant of the whole network whose values are bound to it.
     """
 
     networks: tuple[Network, ...]
@@ -53,10 +53,10 @@ class Partition:
 
 
 def partition(network: Network, mode: PartitionMode, least_bytes: int = LEAST_BYTES) -> Partition:
-    """Cut a network, which is left as it is.
+    """Partition a network; it is not modified.
 
     Args:
-        least_bytes: size of a large weight, for shared blocks.
+        least_bytes: size from which a weight is external, for shared blocks.
     """
     if mode is PartitionMode.WHOLE:
         return Partition((network,), Calls.once((*network.inputs, *network.outputs)), {})
@@ -69,10 +69,10 @@ def partition(network: Network, mode: PartitionMode, least_bytes: int = LEAST_BY
 
 
 class Partitioner:
-    """Cuts one network.
+    """Partitions one network.
 
     Args:
-        least_bytes: size of a weight that is an input even where all blocks have the same.
+        least_bytes: size from which a weight is external even if it is the same in all blocks.
     """
 
     def __init__(self, network: Network, least_bytes: float) -> None:
@@ -80,7 +80,7 @@ class Partitioner:
         self._body = Body.of(network, self._external)
 
     def blocks(self) -> list[RepeatedBlock]:
-        """What comes before the repeated blocks, these, what comes behind them; all, where nothing repeats."""
+        """The nodes before, in and after the repeated blocks; all nodes as one block if nothing repeats."""
         block, size = find_repeated_block(self._body), len(self._body.nodes)
         if block is None:
             return [RepeatedBlock(0, size, 1)]
@@ -88,7 +88,7 @@ class Partitioner:
         return [each for each in around if each.period]
 
     def partition(self, blocks: Sequence[RepeatedBlock]) -> Partition:
-        """One or two networks for each run of blocks, and their calls."""
+        """One or two networks for each group of repeated blocks, and their calls."""
         networks: list[Network] = []
         calls: list[Call] = []
         for block in blocks:
@@ -105,20 +105,20 @@ class Partitioner:
         return Partition(tuple(networks), Calls(tuple(calls), between), external)
 
     def _described(self, block: RepeatedBlock, part: Segment) -> tuple[Network, list[dict[str, str]]]:
-        """A segment of the first of a run of blocks as a network, and what its tensors are in each of them."""
+        """A segment of the first repeated block as a network, and the tensors bound to it in each block."""
         body = self._body
         network = Network(self._network.name, literals=self._network.literals)
-        within = {name for offset in part.offsets for name in body.nodes[block.start + offset].outputs}
-        inside: list[Node] = []
+        computed = {name for offset in part.offsets for name in body.nodes[block.start + offset].outputs}
+        copied: list[Node] = []
         inputs: dict[tuple[str, ...], str] = {}
 
-        def taken(names: tuple[str, ...]) -> str:
-            """What the network calls a value of its first block; `names` in all blocks."""
+        def bound_name(names: tuple[str, ...]) -> str:
+            """The name of a value in the segment's network; `names` are its names in all blocks."""
             first = names[0]
-            if first in within:
+            if first in computed:
                 return first
             if first in body.sizes or (first in body.constants and not self._is_external(names)):
-                take_in(first)
+                copy_in(first)
                 return first
             if names not in inputs:
                 whole = [
@@ -130,18 +130,20 @@ class Partitioner:
                     tensors[inputs[names]] = name
             return inputs[names]
 
-        def take_in(name: str) -> None:
+        def copy_in(name: str) -> None:
             node = body.constants.get(name) or body.sizes[name]
-            if node not in inside:
-                read = tuple(taken((each,) * block.count) for each in node.inputs)
-                inside.append(evolve(node, inputs=read))
+            if node not in copied:
+                read = tuple(bound_name((each,) * block.count) for each in node.inputs)
+                copied.append(evolve(node, inputs=read))
 
         calls: list[dict[str, str]] = [{} for _ in block.firsts]
         nodes: list[Node] = []
         for offset in part.offsets:
             alike = [body.nodes[first + offset].inputs for first in block.firsts]
-            nodes.append(evolve(body.nodes[block.start + offset], inputs=tuple(taken(names) for names in zip(*alike))))
-        for node in (*inside, *nodes):
+            nodes.append(
+                evolve(body.nodes[block.start + offset], inputs=tuple(bound_name(names) for names in zip(*alike)))
+            )
+        for node in (*copied, *nodes):
             network.append(node, tuple(self._network.value(name).spec for name in node.outputs))
         for offset, index in sorted(part.outputs):
             whole = [body.whole_name(body.nodes[first + offset].outputs[index]) for first in block.firsts]
@@ -152,10 +154,10 @@ class Partitioner:
         return network, calls
 
     def _is_external(self, names: Sequence[str]) -> bool:
-        """Whether a constant of each block is bound when the engine is loaded."""
+        """Whether a constant is an external weight; `names` are its names in all blocks."""
         differs = any(self._external.weight(name) != self._external.weight(names[0]) for name in names)
         return differs or self._external.should_be_external(names[0])
 
     def _shared(self, outputs: Sequence[str]) -> tuple[str, ...]:
-        """The inputs whose memory outputs use; of an output that uses none, its own name."""
+        """The inputs whose memory outputs use; the output's own name if it uses none."""
         return tuple(self._network.shared.get(name, name) for name in outputs)

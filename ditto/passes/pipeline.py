@@ -1,4 +1,4 @@
-"""Runs passes one after another, and says what each did."""
+"""Run passes in order and log their results."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from ditto.passes.network_pass import NetworkPass
 from ditto.refusals import refusal_lines
 
 SIMPLIFY: tuple[NetworkPass, ...] = (FoldShuffles(), CommonSubexpressions(), DeadLayers())
-"""What every network goes through after lowering, and after passes that leave something to simplify."""
+"""Passes that run after lowering, and after passes whose result may need simplification."""
 
 
 def run_passes(network: Network, passes: Iterable[NetworkPass]) -> Network:
-    """Run passes in order. How often each applied, and why it did not elsewhere, goes to the log; each network that
-    differs from the one before is dumped."""
+    """Run passes in order.
+
+    Logs how often each pass applied and why it did not apply elsewhere, and dumps each network that a pass changed.
+    """
     for each in passes:
         result = each.run(network)
         logger.debug("pass {} applied {} times to {}", each.name, result.applied, network.name)

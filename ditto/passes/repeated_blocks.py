@@ -1,4 +1,4 @@
-"""Repeated blocks: the layers of a transformer are the same network with other weights."""
+"""Detection of repeated blocks, such as the layers of a transformer."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ditto.network.graph import Node
 from ditto.network.layers import MatrixMultiply, Shuffle
 from ditto.passes.body import Body
 
-# Of a network's periods, those that are tried: the shortest distance between likes within a block may be more frequent.
-_MOST_PERIODS = 64
-# A repetition that spares less than this share of the nodes is not worth a cut: likes within a block, say.
-_LEAST_SPARED = 1 / 6
+# Number of periods to try: shorter distances between equal nodes within a block may be more frequent than the period.
+_MAX_PERIODS = 64
+# Minimum fraction of the nodes that a repetition must save; equal nodes within a block save less.
+_MIN_SAVED = 1 / 6
 
 
 @frozen
 class RepeatedBlock:
-    """Equal blocks in a row.
+    """Consecutive equal blocks.
 
     Args:
         start: index of the first block's first node in the body.
@@ -37,38 +37,41 @@ class RepeatedBlock:
 
     @property
     def firsts(self) -> range:
-        """The index of each block's first node."""
+        """The index of the first node of each block."""
         return range(self.start, self.stop, self.period)
 
 
 def find_repeated_block(body: Body) -> RepeatedBlock | None:
-    """The repetition that spares the most nodes, None where nothing repeats."""
+    """The repetition that saves the most nodes, None if nothing repeats."""
     signatures = _signatures(body)
-    best, spared = None, _LEAST_SPARED * len(body.nodes)
+    best, saved = None, _MIN_SAVED * len(body.nodes)
     for period in _periods(signatures):
         for start, stop in _repeats(signatures, period):
-            if stop - start > spared:
-                block = _cut(body, start, stop + period, period)
-                if block is not None and block.period * (block.count - 1) > spared:
-                    best, spared = block, block.period * (block.count - 1)
+            if stop - start > saved:
+                block = _best_boundary(body, start, stop + period, period)
+                if block is not None and block.period * (block.count - 1) > saved:
+                    best, saved = block, block.period * (block.count - 1)
     return best
 
 
-def _cut(body: Body, start: int, stop: int, period: int) -> RepeatedBlock | None:
-    """Where to cut a stretch that repeats: before a product, whose operands TensorRT materialises anyway, so that what
-    it fuses (a sum and the norm behind it) stays in one segment; of such places, or of all if there is none, where a
-    block hands on the fewest values."""
+def _best_boundary(body: Body, start: int, stop: int, period: int) -> RepeatedBlock | None:
+    """Choose the block boundary within a repeating range of nodes.
+
+    A block preferably begins with a matrix multiplication: TensorRT materialises its operands anyway, and layers that
+    it fuses (a sum and the norm after it) stay in one segment. Among the candidates, the boundary with the fewest
+    values passed between blocks wins.
+    """
     blocks = (RepeatedBlock(first, period, (stop - first) // period) for first in range(start, start + period))
-    fitting = [block for block in blocks if block.count > 1 and _is_alike(body, block)]
+    candidates = [block for block in blocks if block.count > 1 and _has_equal_edges(body, block)]
     return min(
-        fitting,
-        key=lambda block: (not _begins_with_product(body, block), _handed_on(body, block), -block.count),
+        candidates,
+        key=lambda block: (not _begins_with_product(body, block), _crossing_values(body, block), -block.count),
         default=None,
     )
 
 
 def _begins_with_product(body: Body, block: RepeatedBlock) -> bool:
-    """Whether the first thing that a block computes is a product with a weight; both may change their shapes."""
+    """Whether a block begins with a matrix multiplication with a weight, possibly after shuffles of the operands."""
     seen: set[str] = set()
     for node in body.nodes[block.start : block.start + block.period]:
         weights = [name for name in node.inputs if name in seen or body.is_weight(name)]
@@ -80,15 +83,15 @@ def _begins_with_product(body: Body, block: RepeatedBlock) -> bool:
     return False
 
 
-def _handed_on(body: Body, block: RepeatedBlock) -> int:
-    """How many values of the first block are read behind it."""
+def _crossing_values(body: Body, block: RepeatedBlock) -> int:
+    """The number of values of the first block that later nodes read."""
     end = block.start + block.period
     values = (name for node in body.nodes[block.start : end] for name in node.outputs)
     return sum(any(reader >= end for reader in body.readers[name]) for name in values)
 
 
-def _is_alike(body: Body, block: RepeatedBlock) -> bool:
-    """Whether the same nodes read each other in all blocks."""
+def _has_equal_edges(body: Body, block: RepeatedBlock) -> bool:
+    """Whether the connections between nodes are the same in all blocks."""
     for offset in range(block.period):
         for position in range(len(body.nodes[block.start + offset].inputs)):
             names = [body.nodes[first + offset].inputs[position] for first in block.firsts]
@@ -99,35 +102,35 @@ def _is_alike(body: Body, block: RepeatedBlock) -> bool:
 
 
 def _signatures(body: Body) -> list[int]:
-    """Numbers, equal where nodes can stand for each other as far as they themselves say."""
+    """An integer for each node, equal for nodes with equal layers, specs and kinds of inputs."""
     known: dict[object, int] = {}
     return [known.setdefault(_signature(body, node), len(known)) for node in body.nodes]
 
 
 def _signature(body: Body, node: Node) -> object:
-    inputs = tuple(_like(body, name) for name in node.inputs)
+    inputs = tuple(_input_signature(body, name) for name in node.inputs)
     return node.layer, inputs, tuple(body.network.value(name).spec for name in node.outputs)
 
 
-def _like(body: Body, name: str) -> object:
+def _input_signature(body: Body, name: str) -> object:
     if name in body.sizes or (name in body.constants and not body.is_weight(name)):
         return name
     return name in body.constants, body.network.value(name).spec
 
 
 def _periods(signatures: Sequence[int]) -> list[int]:
-    """Distances between nodes and their next likes, the most frequent first."""
+    """Distances between nodes and the next node with the same signature, the most frequent first."""
     last: dict[int, int] = {}
     found: Counter[int] = Counter()
     for index, signature in enumerate(signatures):
         if signature in last:
             found[index - last[signature]] += 1
         last[signature] = index
-    return [period for period, _ in found.most_common(_MOST_PERIODS)]
+    return [period for period, _ in found.most_common(_MAX_PERIODS)]
 
 
 def _repeats(signatures: Sequence[int], period: int) -> Iterator[tuple[int, int]]:
-    """The stretches, of a period at least, in which each node has its like a period later."""
+    """Ranges, at least a period long, in which each node has the same signature as the node a period later."""
     start = 0
     for index in range(len(signatures) - period + 1):
         ends = index == len(signatures) - period or signatures[index] != signatures[index + period]

@@ -1,4 +1,4 @@
-"""The product of rows with a constant matrix, as a linear layer over tokens is lowered."""
+"""Matrix multiplication of rows with a constant matrix: a lowered linear layer over tokens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RowProduct:
 
     @staticmethod
     def of(network: Network, node: Node) -> RowProduct | None:
-        """The product that a node computes, None if it is something else."""
+        """The row product that a node computes, None if it is another layer."""
         if node.layer != MatrixMultiply(transpose_y=True):
             return None
         rows, matrix = (network.value(name) for name in node.inputs)

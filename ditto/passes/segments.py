@@ -1,8 +1,7 @@
-"""Segments: what of a block is computed by one network.
+"""Segments: the parts of a block that become one network each.
 
-What a block computes for a KV cache alone, which prompts do not read, is a segment of its own: it may run concurrently
-with the blocks that follow. 1 to 2 % of prefill on an H200: see benchmarks/NOTES.md, "Where the last per cents are
-not".
+Layers that compute only KV cache outputs, which prefill does not read, are a segment of their own, which may run
+concurrently with the following blocks. 1 to 2 % faster prefill on H200, see benchmarks/NOTES.md.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from ditto.passes.repeated_blocks import RepeatedBlock
 
 @frozen
 class Segment:
-    """What one network computes of each of a run of blocks.
+    """The nodes of a repeated block that one network computes.
 
     Args:
-        offsets: of its nodes in the block.
-        outputs: (offset, which output) of what it hands on.
-        is_concurrent: nothing waits for it.
+        offsets: positions of its nodes in the block.
+        outputs: (offset, index of the output) of its outputs.
+        is_concurrent: whether it may run concurrently with the following segments, as nothing waits for it.
     """
 
     offsets: tuple[int, ...]
@@ -32,7 +31,7 @@ class Segment:
 
 
 def segments_of(body: Body, block: RepeatedBlock) -> list[Segment]:
-    """What a run of blocks computes for others, and what for caches alone, if anything."""
+    """Split a block into the segment that other nodes read, and the segment for KV caches alone, if any."""
     for_caches = _for_caches(body, block)
     caches = frozenset(
         (offset, index)
@@ -43,7 +42,7 @@ def segments_of(body: Body, block: RepeatedBlock) -> list[Segment]:
     if not caches:
         return [segment(body, block, range(block.period))]
     needed = [offset for offset in range(block.period) if offset not in for_caches]
-    # What only moves elements is done again: TensorRT moves them while it reads, and need not write them twice.
+    # Layers that only move elements are duplicated: TensorRT applies them on read, without writing the result.
     copied: set[int] = set()
     for offset in reversed(range(block.period)):
         node, readers = body.nodes[block.start + offset], for_caches | copied
@@ -56,10 +55,10 @@ def segments_of(body: Body, block: RepeatedBlock) -> list[Segment]:
 
 
 def segment(body: Body, block: RepeatedBlock, offsets: Sequence[int], concurrent: Sequence[int] = ()) -> Segment:
-    """The segment of some nodes, which hands on what is read outside of it.
+    """The segment of the nodes at `offsets`; its outputs are the values that are read outside of it.
 
     Args:
-        concurrent: the nodes of the segment that runs concurrently, which reads it, too.
+        concurrent: offsets of the nodes of the concurrent segment, which also reads its outputs.
     """
     copies = {name for offset in concurrent for name in body.nodes[block.start + offset].outputs}
 
@@ -81,7 +80,7 @@ def segment(body: Body, block: RepeatedBlock, offsets: Sequence[int], concurrent
 
 
 def _for_caches(body: Body, block: RepeatedBlock) -> set[int]:
-    """Offsets of a block's nodes that lead to nothing but outputs in the memory of inputs."""
+    """Offsets of the nodes that only lead to outputs in the memory of inputs (KV caches)."""
     found: set[int] = set()
 
     def leads_to_caches(name: str, first: int) -> bool:

@@ -1,4 +1,4 @@
-"""Split-K: products of single rows as sums over parts of the inner size."""
+"""Split-K: matrix multiplications of single rows as sums over parts of the inner dimension."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ditto.passes.row_product import RowProduct
 
 @frozen
 class SplitK(NodePass):
-    """Computes the product of [B, 1, K] with a matrix as a batch of products over parts of K, and their sum in float32.
+    """Splits the matrix multiplication of [B, 1, K] into a batch over parts of K, summed in float32.
 
-    For a single row TensorRT-RTX takes a kernel without tensor cores, and for few columns too few thread blocks to keep
-    the memory busy; a batch gets tensor cores, and thread blocks for each part. What reads the sum computes it. Up to
-    8 % of decode on an H200: see benchmarks/NOTES.md, "What the traces of single kernels showed".
+    For a single row TensorRT-RTX selects a kernel without tensor cores, and for few columns too few thread blocks to
+    saturate memory bandwidth; a batched matrix multiplication uses tensor cores, and thread blocks for each part. The
+    sum is fused into its consumer. Up to 8 % faster decode on H200, see benchmarks/NOTES.md.
 
     Args:
-        shortest_part: the smallest inner size of a part.
-        many_columns: from so many columns on there are two parts, below four if they are long enough.
-        alignment: parts are a multiple of this, as many values as kernels read at once.
+        shortest_part: minimum inner size of a part.
+        many_columns: number of columns from which there are two parts; below it four, if they are long enough.
+        alignment: the inner size of a part is a multiple of this, the number of values that kernels read at once.
     """
 
     name: ClassVar[str] = "split K"
@@ -49,7 +49,7 @@ class SplitK(NodePass):
         return split_product(net, x, matrix, parts)
 
     def parts(self, columns: int, inner: int) -> int:
-        """Into how many parts a product is split; 1 for none."""
+        """The number of parts of a matrix multiplication; 1 for no split."""
         wanted = 2 if columns >= self.many_columns else 4
         fitting = (
             parts
@@ -60,8 +60,10 @@ class SplitK(NodePass):
 
 
 def split_product(net: NetworkBuilder, x: Value, matrix: Value, parts: int) -> Value:
-    """x [B, 1, K] times the transpose of a matrix [1, N, K], as a sum of `parts` products. TensorRT-RTX reads the parts
-    where they lie."""
+    """x [B, 1, K] times the transpose of a matrix [1, N, K], as a sum of `parts` matrix multiplications.
+
+    TensorRT-RTX reads the parts in place.
+    """
     (batch, _, inner), columns = x.spec.shape, matrix.spec.shape[1]
     assert isinstance(inner, int)
     width = inner // parts

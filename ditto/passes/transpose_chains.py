@@ -1,4 +1,4 @@
-"""Transpose chains: products with the matrix on the left, and what stands between them, computed transposed.
+"""Compute chains of matrix multiplications and elementwise layers in transposed form.
 
 B batch, S rows, M = B S tokens, K inner size, N columns.
 """
@@ -22,14 +22,15 @@ from ditto.passes.row_product import RowProduct
 
 @frozen
 class TransposeChains(NetworkPass):
-    """Puts the matrix of a product on the left, for which TensorRT-RTX has faster kernels where shapes are static; the
-    result is [N, M]. What stands between two such products element by element, as in an MLP, is computed in that form.
-    Norms are not: their sums would run across memory. A product is transposed if its input is, if only such products
-    read it, or if it has no more columns than inputs. 5 to 20 % of prefill on an H200: see benchmarks/NOTES.md, "A
-    block at a time".
+    """Makes the constant matrix the left operand, for which TensorRT-RTX has faster kernels with static shapes.
+
+    The result is [N, M]. Elementwise layers between two such matrix multiplications, as in an MLP, are computed in
+    transposed form; norms are not, because their sums would run across memory. A matrix multiplication is transposed if
+    its input is, if only matrix multiplications read it, or if it has no more columns than inputs. 5 to 20 % faster
+    prefill on H200, see benchmarks/NOTES.md.
 
     Args:
-        blocks: columns of the transposed products are cut in this way.
+        blocks: how columns of the transposed matrix multiplications are split.
     """
 
     name: ClassVar[str] = "transpose chains"
@@ -45,7 +46,7 @@ def transposed_product(net: NetworkBuilder, x: Value, transposed: Value | None, 
     """A matrix [1, N, K] in blocks of rows, times the transpose of x [B, S, K]: [blocks, N / blocks, M].
 
     Args:
-        transposed: that transpose, [1, K, M], where it is there already.
+        transposed: the transpose of x, [1, K, M], if it has been computed already.
     """
     (batch, length, inner), columns = x.spec.shape, matrix.spec.shape[1]
     assert isinstance(columns, int)
@@ -57,21 +58,26 @@ def transposed_product(net: NetworkBuilder, x: Value, transposed: Value | None, 
 
 
 def back_in_rows(net: NetworkBuilder, product: Value, batch: Dim, length: Dim, columns: int) -> Value:
-    """A transposed product as [B, S, N]. The permutation comes last: with a reshape behind it TensorRT-RTX does not
-    take a sum into the kernel that transposes, see benchmarks/NOTES.md."""
+    """Transpose the result of a transposed matrix multiplication back to [B, S, N].
+
+    The permutation comes last: TensorRT-RTX does not fuse a sum into the transpose kernel if a reshape follows it, see
+    benchmarks/NOTES.md.
+    """
     return net.permute(net.reshape(product, (columns, batch, length)), (1, 2, 0))
 
 
 class _Chains:
-    """A network whose products are being transposed. `_transposed` knows values [B, S, N] as [1, N, M], by their old
-    names; None where there is no such form."""
+    """One run of the pass.
+
+    `_transposed` caches the transposed form [1, N, M] of values [B, S, N], by their old names; None if there is none.
+    """
 
     def __init__(self, network: Network, blocks: ColumnBlocks) -> None:
         self._net, self._blocks = Rewriter.of(network), blocks
         self._transposed: dict[str, Value | None] = {}
 
     def run(self) -> PassResult:
-        """Go through all nodes."""
+        """Process all nodes in order."""
         net = self._net
         for node in net.old.nodes:
             product = RowProduct.of(net.old, node)
@@ -97,7 +103,7 @@ class _Chains:
         self._transposed[node.outputs[0]] = net.reshape(result, (1, columns, tokens))
 
     def _as_transposed(self, value: Value) -> Value | None:
-        """An old value [B, S, N] as [1, N, M], if it comes of nothing but transposed products, element by element."""
+        """An old value [B, S, N] as [1, N, M], if elementwise layers compute it from transposed results alone."""
         if value.name not in self._transposed:
             self._transposed[value.name] = self._computed_transposed(value)
         return self._transposed[value.name]
@@ -111,7 +117,8 @@ class _Chains:
         if not isinstance(node.layer, (Slice, *ELEMENTWISE)):
             return None
         inputs: list[Value] = []
-        for name in node.inputs[:1] if isinstance(node.layer, Slice) else node.inputs:  # a slice's second is its sizes
+        # The second input of a slice is its sizes.
+        for name in node.inputs[:1] if isinstance(node.layer, Slice) else node.inputs:
             transposed = self._as_transposed(net.old.value(name))
             if transposed is None:
                 return None
@@ -121,7 +128,7 @@ class _Chains:
         return net.add(node.layer, *inputs)
 
     def _leads_to_products(self, node: Node) -> bool:
-        """Whether a product is read by others alone, with nothing but slices and elementwise layers between."""
+        """Whether only matrix multiplications read a result, directly or via slices and elementwise layers."""
         old, waiting, seen = self._net.old, [node.outputs[0]], {node.outputs[0]}
         given = {*old.outputs.values()}
         while waiting:
@@ -141,14 +148,14 @@ class _Chains:
 
 
 def _constant_transposed(net: NetworkBuilder, weight: Weight) -> Value | None:
-    """A number for each column, or one for all."""
+    """A constant [1, 1, N] or [1, 1, 1] in transposed form; None for other shapes."""
     if weight.shape[:2] != (1, 1):
         return None
     return net.constant(weight if weight.shape[2] == 1 else fold("reshape", weight, (1, weight.shape[2], 1)))
 
 
 def _slice_transposed(net: NetworkBuilder, layer: Slice, transposed: Value) -> Value | None:
-    """Neighbouring columns."""
+    """A slice of contiguous columns in transposed form; None for other slices."""
     size = layer.size[2]
     if layer.start[:2] != (0, 0) or layer.stride != (1, 1, 1) or not isinstance(size, int):
         return None
