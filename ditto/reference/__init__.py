@@ -1,4 +1,4 @@
-"""The meaning of networks, computed by PyTorch."""
+"""Reference execution of networks in PyTorch."""
 
 from ditto.reference.run import Constants, run, watching
 from ditto.reference.tolerance import RELATIVE_ERROR, TOLERANCE, relative_error, severity

@@ -1,4 +1,4 @@
-"""Runs a network in PyTorch: a walk over its layers, each computing its own meaning."""
+"""Run a network in PyTorch, layer by layer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _watcher: ContextVar[Watcher | None] = ContextVar("ditto_watcher", default=None)
 
 @contextmanager
 def watching(watcher: Watcher) -> Generator[None]:
-    """Tell `watcher` of every layer's output, by value name, of all networks that run inside."""
+    """Call `watcher` with the value name and tensor of every layer output of the networks run inside."""
     token = _watcher.set(watcher)
     try:
         yield
@@ -33,7 +33,7 @@ def watching(watcher: Watcher) -> Generator[None]:
 
 
 class Constants:
-    """The numbers of a network's constants, resolved once and kept."""
+    """Cache of the values of a network's constants, each resolved once."""
 
     def __init__(self, network: Network, source: TensorSource, device: torch.device | str = "cpu") -> None:
         self._network, self._source, self._device = network, source, device
@@ -46,15 +46,15 @@ class Constants:
 
 
 def run(network: Network, inputs: Mapping[str, Tensor], constants: Constants) -> dict[str, Tensor]:
-    """Compute a network's outputs.
+    """Compute the outputs of a network.
 
     Args:
-        inputs: a tensor for every input, of its spec, where the constants are; named dimensions take their sizes from
-            here.
+        inputs: a tensor for every input, matching its spec, on the device of the constants; they determine the sizes of
+            named dimensions.
     Returns:
-        The outputs by their names.
+        The outputs, by name.
     Raises:
-        ShapeError: an input is missing, unknown, or does not fit its spec.
+        ShapeError: an input is missing, unknown, or does not match its spec.
     """
     _check_inputs(network, inputs)
     watch = _watcher.get()
@@ -65,10 +65,10 @@ def run(network: Network, inputs: Mapping[str, Tensor], constants: Constants) ->
         for node in network.nodes:
             with at(node.place):
                 if isinstance(node.layer, Constant):
-                    made = node.layer.reference(value=constants[node.layer.weight])
+                    result = node.layer.reference(value=constants[node.layer.weight])
                 else:
-                    made = node.layer.reference(*(values[name] for name in node.inputs))
-            for name, tensor in zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=True):
+                    result = node.layer.reference(*(values[name] for name in node.inputs))
+            for name, tensor in zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=True):
                 values[name] = tensor
                 if watch is not None:
                     watch(name, tensor)

@@ -1,4 +1,4 @@
-"""How far a result may lie from PyTorch's, by dtype."""
+"""Tolerances for differences from PyTorch, by dtype."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor
 
 # rtol, atol for torch.testing.assert_close on a single operation.
 TOLERANCE: Mapping[torch.dtype, Mapping[str, float]] = {
-    # Sums in another order: a few units in the last place of values near 1.
+    # Different summation order: a few units in the last place of values near 1.
     torch.float32: {"rtol": 1e-5, "atol": 1e-5},
-    # 10 bits of fraction; softmax and norms round once more than PyTorch's fused kernels do.
+    # 10-bit fraction; softmax and norms round once more than PyTorch's fused kernels.
     torch.float16: {"rtol": 2e-3, "atol": 2e-3},
-    # 7 bits of fraction.
+    # 7-bit fraction.
     torch.bfloat16: {"rtol": 1.6e-2, "atol": 1.6e-2},
     torch.int64: {"rtol": 0, "atol": 0},
     torch.int32: {"rtol": 0, "atol": 0},
     torch.bool: {"rtol": 0, "atol": 0},
 }
 
-# Largest relative error (Frobenius norm) of features and logits against Hugging Face in float32.
+# Largest relative error (Frobenius norm) of image features and logits against Hugging Face in float32.
 RELATIVE_ERROR: Mapping[torch.dtype, float] = {
     torch.float32: 1e-5,
     torch.float16: 2e-3,
@@ -36,5 +36,5 @@ def relative_error(found: Tensor, wanted: Tensor) -> float:
 
 
 def severity(error: float) -> float:
-    """By which to order errors: what is no number is the worst of all."""
+    """Sort key of errors; NaN is the worst."""
     return math.inf if math.isnan(error) else error
