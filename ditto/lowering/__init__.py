@@ -1,4 +1,4 @@
-"""From aten and Ditto operators to layers."""
+"""Lowering of aten and Ditto operators to layers."""
 
 from ditto.lowering import activations, arithmetic, indexing, linear, norms, reductions, shapes
 from ditto.lowering.lower import Lowering, Operand, lower

@@ -1,4 +1,4 @@
-"""Activation functions."""
+"""Lowerings of activation functions."""
 
 from __future__ import annotations
 

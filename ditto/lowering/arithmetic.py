@@ -1,4 +1,4 @@
-"""Arithmetic, comparison and choice, element by element."""
+"""Lowerings of elementwise arithmetic, comparison and selection."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ aten = torch.ops.aten
 
 
 def binary(net: Lowering, op: ElementWiseOp, x: Operand, y: Operand, dtype: torch.dtype) -> Value:
-    """`op` of two operands in `dtype`, brought to equal rank."""
+    """Add a binary `op` of two operands, cast to `dtype` and extended to equal rank."""
     rank = max(rank_of(x), rank_of(y))
     return net.add(ElementWise(op), net.operand(x, dtype, rank), net.operand(y, dtype, rank))
 
 
 def unary(net: Lowering, op: UnaryOp, x: Operand) -> Value:
-    """`op` of an operand; integers are computed as PyTorch does, in the result's dtype."""
+    """Add a unary `op` of an operand; integers are cast to the result's dtype, as in PyTorch."""
     return net.add(Unary(op), net.cast(net.value(x), net.result.dtype))
 
 
 def rank_of(operand: Operand) -> int:
-    """The number of an operand's axes."""
+    """The rank of an operand."""
     if isinstance(operand, Value):
         return operand.rank
     return len(operand.shape) if isinstance(operand, Weight) else 0
 
 
 def _common_dtype(*operands: Operand) -> torch.dtype:
-    """The dtype in which PyTorch compares operands."""
+    """The promoted dtype in which PyTorch compares operands."""
 
     def sample(operand: Operand) -> Any:
         if isinstance(operand, Value):

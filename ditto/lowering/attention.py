@@ -1,4 +1,4 @@
-"""What lowerings of attention share: arguments by name, the mask outside a decoder, attention in elementary layers.
+"""Shared parts of attention lowerings: named arguments, masks outside a decoder, decomposed attention.
 
 B batch, H heads, G KV heads, S sequence, K keys, D head width.
 """
@@ -17,12 +17,12 @@ from ditto.network.graph import Value
 from ditto.network.layers import Activation, ElementWise, MatrixMultiply, Select, Softmax
 from ditto.ops.attention import AttentionArguments
 
-# Replaces the scores of keys that a query does not see. Finite, so that no row becomes NaN.
+# Replaces the scores of keys that a query does not attend to. Finite, so that no row becomes NaN.
 MASKED_SCORE = -1e30
 
 
 def by_name(function: Callable[[Lowering, AttentionArguments[Operand]], Value]) -> LoweringFunction:
-    """A lowering of `ditto.attention`, from a function of its arguments by name."""
+    """Turn a function of named attention arguments into a lowering of `ditto.attention`."""
 
     def lowering(net: Lowering, *args: Any, **kwargs: Any) -> Value:
         return function(net, AttentionArguments(*args, **kwargs))
@@ -34,7 +34,7 @@ def refuse_sinks(sinks: Operand | None) -> None:
     """Refuse attention sinks.
 
     Raises:
-        UnsupportedFact: there are some.
+        UnsupportedFact: the attention has sinks.
     """
     if sinks is not None:
         raise UnsupportedFact(
@@ -43,10 +43,10 @@ def refuse_sinks(sinks: Operand | None) -> None:
 
 
 def attention_mask(net: Lowering, given: AttentionArguments[Operand]) -> Value | None:
-    """The mask of attention outside a decoder, bool [B, 1, S, K], or None.
+    """The mask of attention outside a decoder: bool [B, 1, S, K], or None.
 
     Raises:
-        UnsupportedFact: sinks, a window, a bias on the scores, or causal attention that is more than causal.
+        UnsupportedFact: sinks, a window, a bias on the scores, or causal attention with a mask or a softcap.
     """
     refuse_sinks(given.sinks)
     if given.window or (given.causal and (given.softcap or given.mask is not None)):
@@ -69,8 +69,11 @@ def _whole_mask(net: Lowering, mask: Operand, query: Value, key: Value) -> Value
 def decomposed_attention(
     net: Lowering, query: Value, key: Value, value: Value, scale: float, softcap: float, mask: Value | None
 ) -> Value:
-    """Attention in elementary layers, softmax in float32. query [B, H, S, D], key and value [B, G, K, D], mask bool
-    [B, 1, S, K]. Query heads that share a KV head are a third axis, so that keys and values are not repeated."""
+    """Attention decomposed into elementary layers, with softmax in float32.
+
+    Query [B, H, S, D], key and value [B, G, K, D], mask bool [B, 1, S, K]. Query heads that share a KV head are a third
+    axis, so that keys and values are not repeated.
+    """
     batch, heads, length, width = query.spec.shape
     _, kv_heads, keys, _ = key.spec.shape
     assert isinstance(heads, int) and isinstance(kv_heads, int)

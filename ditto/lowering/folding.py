@@ -1,4 +1,4 @@
-"""Operators on constants, done once when the constant is resolved instead of at run time."""
+"""Constant folding: operators on weights, computed when a weight is resolved instead of at run time."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ _FOLDS: Mapping[OpOverload, Callable[..., Weight]] = {
 
 
 def fold_call(operator: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Weight | None:
-    """The weight that an operator gives when all its tensors are weights and its numbers are known, else None."""
+    """The result of an operator as a weight, if its tensors are weights and its numbers are static, else None."""
     if operator not in _FOLDS or not _constant([*args, *kwargs.values()]):
         return None
     if not any(isinstance(leaf, Weight) for leaf in _leaves(args)):

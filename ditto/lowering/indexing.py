@@ -1,4 +1,4 @@
-"""Rows by index."""
+"""Lowerings of indexing and embedding."""
 
 from __future__ import annotations
 

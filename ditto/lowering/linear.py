@@ -1,4 +1,4 @@
-"""Matrix products and convolutions."""
+"""Lowerings of matrix multiplications and convolutions."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def linear(net: Lowering, x: Operand, weight: Operand, bias: Operand | None = No
     value = net.value(x)
     if value.rank < 2:
         raise UnsupportedFact("a linear layer of a vector")
-    made = net.add(MatrixMultiply(transpose_y=True), value, net.operand(weight, value.spec.dtype, value.rank))
-    return made if bias is None else binary(net, "SUM", made, bias, value.spec.dtype)
+    product = net.add(MatrixMultiply(transpose_y=True), value, net.operand(weight, value.spec.dtype, value.rank))
+    return product if bias is None else binary(net, "SUM", product, bias, value.spec.dtype)
 
 
 @lowers(aten.matmul.default)
@@ -64,7 +64,7 @@ def conv2d(
 
 
 def _takes_patches(layer: Convolution, x: Value, weight: Weight) -> bool:
-    """Whether a convolution takes an image apart into patches that do not overlap."""
+    """Whether a convolution divides an image into non-overlapping patches."""
     if layer != Convolution(layer.stride, (0, 0), (1, 1), 1):
         return False
     sizes = x.spec.shape[2:]
@@ -74,16 +74,18 @@ def _takes_patches(layer: Convolution, x: Value, weight: Weight) -> bool:
 
 
 def _of_patches(net: Lowering, x: Value, weight: Weight, bias: Operand | None) -> Value:
-    """Such a convolution as a matrix product: each patch [channels, height, width] a row. Measured on an H100 with
-    CLIP-L/14-336's, one picture: 20 us instead of 100."""
+    """A convolution of non-overlapping patches as a matrix multiplication, one row per patch.
+
+    A row is a flattened patch [channels, height, width]. 5x faster for one image of CLIP-L/14-336 on H100.
+    """
     batch, channels, *sizes = x.spec.shape
     high, wide = weight.shape[2:]
     rows, columns = (int(size) // step for size, step in zip(sizes, (high, wide), strict=True))  # type: ignore[arg-type]
     outputs, width = weight.shape[0], int(channels) * high * wide  # type: ignore[arg-type]
-    apart = net.permute(net.reshape(x, (batch, channels, rows, high, columns, wide)), (0, 2, 4, 1, 3, 5))
-    flat = net.reshape(apart, (batch, rows * columns, width))
-    made = linear(net, flat, fold("reshape", weight, (outputs, width)), bias)
-    return net.reshape(net.permute(made, (0, 2, 1)), (batch, outputs, rows, columns))
+    patches = net.permute(net.reshape(x, (batch, channels, rows, high, columns, wide)), (0, 2, 4, 1, 3, 5))
+    flat = net.reshape(patches, (batch, rows * columns, width))
+    product = linear(net, flat, fold("reshape", weight, (outputs, width)), bias)
+    return net.reshape(net.permute(product, (0, 2, 1)), (batch, outputs, rows, columns))
 
 
 @lowers(aten.conv2d.padding)

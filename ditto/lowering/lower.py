@@ -1,4 +1,4 @@
-"""From a program to a network: one walk over the graph."""
+"""Lowering of a program to a network, node by node."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from ditto.program import Program
 from ditto.progress import stage
 
 Operand = Union[Value, Weight, DimExpr, int, float]
-"""What stands for a tensor or a number in a node's arguments."""
+"""A tensor or a number in the arguments of a node."""
 
 
 @define
 class Lowering(NetworkBuilder):
-    """What lowering functions work with: the network under construction and the node being lowered.
+    """Context of lowering functions: the network under construction and the node being lowered.
 
     Args:
-        network: grows.
-        program: being lowered.
+        network: the network under construction.
+        program: the program being lowered.
         weight_of: the weight of a parameter, by its name in the captured module.
     """
 
@@ -42,7 +42,7 @@ class Lowering(NetworkBuilder):
 
     @property
     def result(self) -> Spec:
-        """What the node being lowered gives, according to PyTorch."""
+        """The spec of the current node's output, according to PyTorch."""
         assert self.node is not None
         return self.program.spec(self.node)
 
@@ -51,7 +51,7 @@ class Lowering(NetworkBuilder):
         return self.network.input(name, spec)
 
     def value(self, operand: Operand) -> Value:
-        """An operand as a value: weights become constants."""
+        """Convert an operand to a value: weights become constants."""
         if isinstance(operand, Value):
             return operand
         if isinstance(operand, Weight):
@@ -59,7 +59,7 @@ class Lowering(NetworkBuilder):
         raise ShapeError(f"{operand!r} is no tensor")
 
     def operand(self, operand: Operand, dtype: torch.dtype, rank: int) -> Value:
-        """An operand of an elementwise layer: cast, and of the given rank by leading axes of size 1."""
+        """Convert an operand of an elementwise layer: cast, and extend to a rank by leading axes of size 1."""
         if isinstance(operand, (bool, int, float)):
             return self.literal(torch.full((1,) * rank, operand, dtype=dtype))
         if isinstance(operand, DimExpr):
@@ -72,8 +72,10 @@ class Lowering(NetworkBuilder):
 
 
 def _of_rank(weight: Weight, rank: int) -> Weight:
-    """A weight with leading axes of size 1. Joined weights stay joined outermost, so that their parts can be used
-    as they are stored."""
+    """Reshape a weight to a rank by leading axes of size 1.
+
+    Concatenations stay the outermost operator, so that their parts can be used as stored.
+    """
     missing = rank - len(weight.shape)
     if missing <= 0:
         return weight
@@ -86,17 +88,17 @@ def _of_rank(weight: Weight, rank: int) -> Weight:
 def lower(
     program: Program, table: Table, weight_of: Callable[[str], Weight], name: str, context: Lowering | None = None
 ) -> Network:
-    """Describe a program as a network, operator by operator: what is computed twice, or in vain, is for passes.
+    """Lower a program to a network, operator by operator; redundant and unused layers are left to passes.
 
     Args:
         table: a lowering for every operator that cannot be folded.
         weight_of: the weight of a parameter, by its name in the captured module.
         name: of the network.
-        context: a prepared `Lowering`, where a target adds inputs of its own first.
+        context: a prepared `Lowering`, if a target has added inputs of its own.
     Raises:
-        UnsupportedOperator: operators without a lowering; all are named.
-        UnsupportedFact: it is not known of an operator whether it keeps the tokens of a decoder apart.
-        ModelError, ShapeError: an operator is used in a way that its lowering cannot express.
+        UnsupportedOperator: some operators have no lowering; the error names all of them.
+        UnsupportedFact: it is unknown whether an operator mixes the tokens of a decoder.
+        ModelError, ShapeError: an operator is used in a way that its lowering does not support.
     """
     with stage("lower", name):
         _refuse_unknown(program, table)
@@ -160,14 +162,14 @@ def _refuse_doubts(program: Program) -> None:
         )
 
 
-def _check_against_torch(net: Lowering, node: fx.Node, made: Operand) -> None:
-    """The shape rules of layers, held against PyTorch's at every operator."""
-    if not isinstance(node.meta.get("val"), torch.Tensor) or not isinstance(made, Value):
+def _check_against_torch(net: Lowering, node: fx.Node, lowered: Operand) -> None:
+    """Compare the inferred spec of a lowered node with PyTorch's."""
+    if not isinstance(node.meta.get("val"), torch.Tensor) or not isinstance(lowered, Value):
         return
     wanted = net.program.spec(node)
-    if made.spec != wanted:
+    if lowered.spec != wanted:
         with at(net.program.place(node)):
             raise ModelError(
-                f"`{node.target}` was lowered to {made.spec}, PyTorch gives {wanted}",
+                f"`{node.target}` was lowered to {lowered.spec}, PyTorch gives {wanted}",
                 remedy="this is a fault of Ditto's lowering of that operator: please report it",
             )

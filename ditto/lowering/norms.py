@@ -1,4 +1,4 @@
-"""Normalization."""
+"""Lowerings of normalization."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reductions along axes."""
+"""Lowerings of reductions along axes."""
 
 from __future__ import annotations
 

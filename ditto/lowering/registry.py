@@ -1,4 +1,4 @@
-"""One registered function per operator, checked against its schema when it is registered."""
+"""Registry of lowering functions, one per operator, checked against the operator's schema."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _TABLE: dict[OpOverload, LoweringFunction] = {}
 def lowers(*operators: OpOverload) -> Callable[[LoweringFunction], LoweringFunction]:
     """Register a function as the lowering of operators that share a schema.
 
-    Its parameters after the first (the `Lowering`) have the schema's names in the schema's order; tensors may be named
-    otherwise; trailing parameters that mean nothing to an engine (memory format, device) may be left out.
+    Its parameters after the first (the `Lowering`) have the schema's names in the schema's order; tensors may have
+    other names, and trailing parameters without effect in an engine (memory format, device) may be omitted.
 
     Raises:
-        TypeError: the parameters do not fit the schema, or an operator is registered already.
+        TypeError: the parameters do not match the schema, or an operator is already registered.
     """
 
     def register(function: LoweringFunction) -> LoweringFunction:
@@ -36,11 +36,11 @@ def lowers(*operators: OpOverload) -> Callable[[LoweringFunction], LoweringFunct
 
 
 def table() -> Table:
-    """The lowerings that every target shares."""
+    """The lowerings that all targets share."""
     return dict(_TABLE)
 
 
-# What an engine has no use for: where memory lies, gradients, and hints.
+# Arguments without effect in an engine: memory layout and location, gradients, and hints.
 _IGNORED = frozenset(
     {
         "copy",
@@ -70,7 +70,7 @@ def _check_signature(operator: OpOverload, function: LoweringFunction) -> None:
 
 
 def call(operator: OpOverload, function: LoweringFunction, net: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-    """Call a lowering with a node's arguments, those that mean nothing to an engine left out."""
+    """Call a lowering with a node's arguments, without those that have no effect in an engine."""
     names = [argument.name for argument in operator._schema.arguments]
     kept = [value for name, value in zip(names, args, strict=False) if name not in _IGNORED]
     return function(net, *kept, **{name: value for name, value in kwargs.items() if name not in _IGNORED})

@@ -1,4 +1,4 @@
-"""Operators that move, repeat, cut and join."""
+"""Lowerings of reshapes, permutations, repetition, slicing and concatenation."""
 
 from __future__ import annotations
 
