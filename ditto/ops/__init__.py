@@ -1,4 +1,4 @@
-"""Semantic operators: one torch custom op each. The eager body is the truth, the fake the shape.
+"""Semantic operators, as torch custom ops: the eager function defines the result, the fake its shape.
 
 B batch, S query positions, K key positions, H heads, G KV heads (H is a multiple of G), D head width.
 """

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention with everything a model may say about it."""
+"""Scaled dot-product attention with masks, sinks, windows and soft capping."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def attention(
     Args:
         query: [B, H, S, D], floating.
         key, value: [B, G, S, D] of the same dtype; query and key positions are the same tokens.
-        mask: bool (true: seen) or floating (added to the scores), broadcastable to [B, H, S, S], or None.
-        sinks: [H], a score per head that takes part in the softmax and has no value, or None.
+        mask: bool (true: attended) or floating (added to the scores), broadcastable to [B, H, S, S], or None.
+        sinks: [H], a score per head that is part of the softmax but has no value, or None.
         scale: factor of the scores.
-        causal: position s sees 0 to s.
-        window: position s sees s - window + 1 to s at most; 0 for no window. Needs `causal`.
+        causal: position s attends to 0 to s.
+        window: position s attends to s - window + 1 to s at most; 0 for no window. Requires `causal`.
         softcap: scores become softcap * tanh(score / softcap) before masking; 0 for none.
-        layer: index of the decoder layer, whose KV cache this attention uses.
+        layer: index of the decoder layer whose KV cache this attention uses.
     Returns:
         [B, H, S, D].
     """
@@ -73,7 +73,7 @@ def _(
 
 
 def visible(length: int, window: int = 0, device: torch.device | str = "cpu") -> Tensor:
-    """Which keys each position of a causal sequence sees: bool [length, length]; `window` as in `attention`."""
+    """Causal mask, bool [length, length], true where a query attends to a key; `window` as in `attention`."""
     positions = torch.arange(length, device=device)
     queries, keys = positions[:, None], positions[None, :]
     seen = keys <= queries
@@ -82,7 +82,7 @@ def visible(length: int, window: int = 0, device: torch.device | str = "cpu") ->
 
 @frozen
 class AttentionArguments(Generic[T]):
-    """The arguments of `attention` by name, in its order. Its tensors are graph nodes, or values of a network."""
+    """The arguments of `attention`, by name and in order; tensors are graph nodes or values of a network."""
 
     query: T
     key: T
@@ -97,5 +97,5 @@ class AttentionArguments(Generic[T]):
 
     @property
     def args(self) -> tuple[Any, ...]:
-        """As `attention` takes them."""
+        """The positional arguments of `attention`."""
         return astuple(self, recurse=False)

@@ -1,4 +1,4 @@
-"""Attention over packed tokens, and the choice of tokens among them.
+"""Attention over packed tokens, and selection of last tokens.
 
 T tokens, H heads, G KV heads, D head width, P positions, R rotated columns.
 """
@@ -30,7 +30,7 @@ def packed_attention(
     """Causal attention of one packed sequence, rotary embedding included.
 
     Args:
-        qkv: [..., T, (H + 2 G) D], leading axes of size 1: queries, keys, values of each token, head by head.
+        qkv: [..., T, (H + 2 G) D], leading axes of size 1: queries, keys and values of each token, head by head.
         cos, sin: [P, R / 2], tables by position of the first R columns of queries and keys, or None for no rope.
         heads, kv_heads: H and G.
         interleaved: pairs of rotated columns are (2j, 2j + 1); else (j, j + R / 2).
@@ -78,7 +78,7 @@ def packed_last_tokens(x: Tensor, ends: Tensor) -> Tensor:
 
     Args:
         x: [..., T, width].
-        ends: integer [N], the number of tokens up to and with each wanted one: 1 for the first.
+        ends: integer [N], the number of tokens up to and including each selected one: 1 for the first token.
     Returns:
         [..., N, width].
     """

@@ -1,4 +1,4 @@
-"""Rows of the prompt embedding table."""
+"""Lookup in the prompt embedding table."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 @torch.library.custom_op("ditto::prompt_rows", mutates_args=())
 def prompt_rows(ids: Tensor, table: Tensor, vocab_size: int) -> Tensor:
-    """For each token id at or above the vocabulary, row id - vocab_size of the table; row 0 for the others.
+    """For each token id >= vocab_size, row id - vocab_size of the table; row 0 for other ids.
 
     Args:
         ids: integer [B, S].
         table: [rows, width], floating.
-        vocab_size: rows of the ordinary embedding.
+        vocab_size: number of rows of the token embedding.
     Returns:
         [B, S, width].
     """

@@ -1,4 +1,4 @@
-"""Rotary position embedding by table."""
+"""Rotary position embedding from tables of cosines and sines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The positions whose logits are wanted."""
+"""Selection of the positions whose logits are computed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @torch.library.custom_op("ditto::last_tokens", mutates_args=())
 def last_tokens(x: Tensor, indices: Tensor) -> Tensor:
-    """One position of each row.
+    """Select one position of each sequence.
 
     Args:
         x: [B, S, width].

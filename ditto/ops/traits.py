@@ -1,7 +1,7 @@
-"""Traits of operators: what rewrites, lowerings and analyses may assume about each, stated once.
+"""Traits of operators: properties that rewrites, lowerings and analyses rely on.
 
 An operator without traits here is unknown: assume that every element of its result depends on all of its operands.
-`memory` and `is_mutating` in `ditto.program` need no traits: schemas say what shares memory and what writes to it.
+`memory` and `is_mutating` in `ditto.program` need no traits: schemas declare aliasing and mutation.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import torch
 
 
 class Trait(Flag):
-    """What an operator promises. "Operands" are its tensors; a row is what lies along the last axis."""
+    """Properties of an operator. "Operands" are its tensors; a row is a slice along the last axis."""
 
     ELEMENTWISE = auto()
-    """Each element of the result depends on the elements at its own place in the operands, broadcast."""
+    """Each element of the result depends on the elements of the broadcast operands at the same index."""
     ROWWISE = auto()
-    """Each row of the result depends on the row at its own place in the first operand, and on the other operands. Where
-    `normalized_shape` has n axes, a row is what lies along the last n axes."""
+    """Each row of the result depends on the row of the first operand at the same index, and on the other operands. If
+    `normalized_shape` has n axes, a row is a slice along the last n axes."""
     ALONG_DIM = auto()
-    """Mixes elements along the axes that `dim` names (None: all). Each index of any other axis of the result depends on
-    that index of the first operand alone."""
+    """Mixes elements along the axes in `dim` (None: all). Each index of any other axis of the result depends only on
+    that index of the first operand."""
     LOOKUP = auto()
-    """Each element of an integer operand becomes a row of another operand; the result has one axis more than it."""
+    """Each element of an integer operand selects a row of another operand; the result has one more axis."""
     MATMUL = auto()
-    """Sums over the last axis of the first operand and the last but one of the second; broadcasts over leading axes."""
+    """Contracts the last axis of the first and the last but one of the second operand; broadcasts leading axes."""
     MIXES = auto()
-    """Each element of the result may depend on elements at other places: attention, convolution, choice of rows."""
+    """Each element of the result may depend on elements at other indices: attention, convolution, row selection."""
 
     MOVES = auto()
     """Each element of the result is an element of an operand, unchanged."""
@@ -38,22 +38,22 @@ class Trait(Flag):
     CASTS = auto()
     """The result equals the first operand in another dtype, layout or device."""
     SAME_IF_SHAPE = auto()
-    """The result equals the first operand if it has its shape and dtype."""
+    """The result equals the first operand if both have the same shape and dtype."""
     OF_SHAPE = auto()
-    """The result depends on the shapes of the operands, not on their elements."""
+    """The result depends only on the shapes of the operands, not on their elements."""
     OF_NUMBERS = auto()
-    """The result depends on numbers alone; there is no operand."""
+    """The result depends only on numbers; there is no operand."""
 
     ANY_RANK = auto()
-    """Names no axis: if the operands that have a leading axis of size 1 lose it, so does the result; nothing else
+    """Has no axis argument: if operands lose a leading axis of size 1, so does the result, and nothing else
     changes."""
     NAMES_AXES = auto()
-    """Names axes as `dim`, or `dim0` and `dim1`: as ANY_RANK, if these are counted one lower."""
+    """Has axis arguments `dim`, or `dim0` and `dim1`: like ANY_RANK, if these are decremented."""
     NAMES_SIZES = auto()
-    """Names the result's shape as `size` or `shape`: as ANY_RANK, without the first size."""
+    """Has the result's shape as argument `size` or `shape`: like ANY_RANK, without the first size."""
 
     COMMUTES = auto()
-    """`self` and `other` may change places; where there is an `alpha`, if it is 1."""
+    """`self` and `other` may be swapped, provided that `alpha`, if any, is 1."""
 
 
 _aten, _ditto = torch.ops.aten, torch.ops.ditto
@@ -96,7 +96,7 @@ TRAITS: Mapping[object, Trait] = MappingProxyType(
         _aten.silu.default: _FUNCTION,
         _aten.softmax.int: _ALONG_DIM,
         _aten.tanh.default: _FUNCTION,
-        # Comparison and choice
+        # Comparison and selection
         _aten.__and__.Tensor: _COMMUTING,
         _aten.__or__.Tensor: _COMMUTING,
         _aten.bitwise_and.Tensor: _COMMUTING,
@@ -167,7 +167,7 @@ TRAITS: Mapping[object, Trait] = MappingProxyType(
         _aten.unflatten.int: _RESHAPES,
         _aten.unsqueeze.default: _RESHAPES | Trait.NAMES_AXES,
         _aten.view.default: _RESHAPES | Trait.NAMES_SIZES,
-        # Tensors of shapes and numbers
+        # Tensors from shapes and numbers
         _aten.arange.default: Trait.OF_NUMBERS,
         _aten.arange.start: Trait.OF_NUMBERS,
         _aten.empty_like.default: _OF_SIZES,
@@ -181,7 +181,7 @@ TRAITS: Mapping[object, Trait] = MappingProxyType(
         _aten.sym_size.int: Trait.OF_SHAPE,
         _aten.zeros.default: Trait.OF_NUMBERS | Trait.NAMES_SIZES,
         _aten.zeros_like.default: _OF_SIZES,
-        # Rows by index
+        # Indexing
         _aten.embedding.default: Trait.LOOKUP | Trait.ANY_RANK,
         _aten.index_select.default: Trait.MOVES | Trait.NAMES_AXES,
         _ditto.last_tokens.default: Trait.MOVES,
