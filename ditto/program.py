@@ -1,4 +1,4 @@
-"""A captured forward: a graph of aten and Ditto operators, parameters and constants by name."""
+"""Captured forward of a model: a graph of aten and Ditto operators, parameters and constants."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ import torch
 from attrs import define, evolve, field
 from torch import SymInt, Tensor, fx
 
-import ditto.ops  # noqa: F401 - registers torch.ops.ditto for every room that works on programs
+import ditto.ops  # noqa: F401 - registers torch.ops.ditto for every package that works on programs
 from ditto.errors import ModelError, Place
 from ditto.network import dims
 from ditto.network.dims import Dim
 from ditto.network.spec import Spec
 
 if TYPE_CHECKING:
-    import sympy  # whose import takes half a second, and which running a tree does not need
+    import sympy  # the import takes half a second, and running a tree does not need it
 
 T = TypeVar("T")
 
 
 @define
 class Program:
-    """A graph whose `get_attr` nodes name parameters and constants and whose placeholders are the inputs.
+    """A graph whose `get_attr` nodes refer to parameters and constants; placeholders are the inputs.
 
     Args:
-        graph: nodes carry Hugging Face's module path and source line in their meta data.
+        graph: the metadata of its nodes contains the module path and source line in the Hugging Face model.
         parameters: `get_attr` target → the parameter's name in the captured module.
-        constants: `get_attr` target → its numbers (buffers, and what rewrites compute once).
-        symbols: torch's symbol → the dimension it stands for.
-        prefix: what the captured wrapper adds in front of the user's module paths.
+        constants: `get_attr` target → its values (buffers, and tensors that rewrites precompute).
+        symbols: torch's symbol → the named dimension that it stands for.
+        prefix: prefix that the captured wrapper adds to the user's module paths.
         output_names: of the graph's outputs, in order.
-        doubts: operators, with their places, of which it is not known whether they keep tokens apart.
+        doubts: operators, with their places, that may mix tokens: no rule is known for them.
     """
 
     graph: fx.Graph
@@ -55,17 +55,17 @@ class Program:
 
     @property
     def outputs(self) -> tuple[fx.Node, ...]:
-        """The nodes that are returned."""
+        """The output nodes, in order."""
         (output,) = (node for node in self.graph.nodes if node.op == "output")
         return tuple(output.args[0])
 
     def at_size(self, name: str, size: int) -> Program:
-        """The same program, seen at one size of a named dimension."""
+        """The same program with a named dimension fixed to one size."""
         symbols = {symbol: size if dim == dims.symbol(name) else dim for symbol, dim in self.symbols.items()}
         return evolve(self, symbols=symbols)
 
     def constant(self, tensor: Tensor, name: str) -> fx.Node:
-        """A new `get_attr` node at the current insertion point that stands for `tensor`."""
+        """Add `tensor` as a constant: a new `get_attr` node at the current insertion point."""
         target = f"{name}_{self._count}"
         self._count += 1
         self.constants[target] = tensor
@@ -77,22 +77,22 @@ class Program:
         return node.op == "get_attr"
 
     def fact(self, node: fx.Node, about: Callable[[Tensor], T]) -> T:
-        """What `about` says of a constant's numbers, asked once: every layer of a model wants to know the same."""
+        """The result of `about` for a constant's values, cached because all layers of a model need the same."""
         key = str(node.target), about
         if key not in self._facts:
             self._facts[key] = about(self.constants[str(node.target)])
         return self._facts[key]
 
     def spec(self, node: fx.Node) -> Spec:
-        """Shape and dtype of a node's tensor, named dimensions by name."""
+        """Shape, with named dimensions, and dtype of a node's tensor."""
         value = node.meta["val"]
         return Spec(tuple(self.dim(size) for size in value.shape), value.dtype)
 
     def dim(self, size: int | SymInt) -> Dim:
-        """A size of torch's as a size of ours.
+        """Convert a torch size to a `Dim`.
 
         Raises:
-            ModelError: it is no polynomial in the named dimensions.
+            ModelError: the size is not a polynomial in the named dimensions.
         """
         if isinstance(size, int):
             return size
@@ -114,8 +114,10 @@ class Program:
         return total
 
     def place(self, node: fx.Node) -> Place:
-        """Where in the user's model a node comes from: the innermost module, and the innermost line of its source
-        that is not torch's own."""
+        """The place in the user's model that a node comes from.
+
+        It consists of the innermost module, and the innermost source line outside of torch.
+        """
         stack = list((node.meta.get("nn_module_stack") or {}).values())
         path = re.sub(r"\.slice\([^)]*\)", "", stack[-1][0].split("@")[0]) if stack else ""
         module = "" if path + "." == self.prefix else path.removeprefix(self.prefix)
@@ -124,11 +126,12 @@ class Program:
         return Place(module, f"{PurePath(own[-1][0]).name}:{own[-1][1]}" if own else "")
 
     def needed(self, wanted: Iterable[fx.Node], through: Callable[[fx.Node], bool] = lambda node: True) -> set[fx.Node]:
-        """The nodes that some nodes follow from, themselves included: operands, and operators that write into memory
-        that one of them reads.
+        """The nodes that the `wanted` nodes depend on, including themselves.
+
+        Dependencies are operands, and operators that write into memory that one of the nodes reads.
 
         Args:
-            through: whether to go on to a node's operands.
+            through: whether to continue with the operands of a node.
         """
         writers: dict[fx.Node, list[fx.Node]] = {}
         for node in self.graph.nodes:
@@ -145,7 +148,7 @@ class Program:
         return found
 
     def sweep(self) -> int:
-        """Drop nodes that no output needs; returns how many. Inputs stay."""
+        """Remove nodes that no output depends on, except inputs; return the number of removed nodes."""
         needed = self.needed([node for node in self.graph.nodes if node.op in ("output", "placeholder")])
         dead = [node for node in reversed(self.graph.nodes) if node not in needed]
         for node in dead:
@@ -154,7 +157,7 @@ class Program:
 
 
 def program_text(program: Program) -> str:
-    """The printed form: stable, one line a node, with its type and its place in the user's model."""
+    """Text form of a program: stable, one line per node, with its type and place in the user's model."""
     lines: list[str] = []
     for node in program.graph.nodes:
         arguments = ", ".join([*map(str, node.args), *(f"{name}={value}" for name, value in node.kwargs.items())])
@@ -172,11 +175,11 @@ def evaluate(
     parameters: Callable[[str], Tensor],
     wanted: tuple[fx.Node, ...] | None = None,
 ) -> tuple[Any, ...]:
-    """Run a program, or just what some of its nodes need, in PyTorch.
+    """Run a program in PyTorch, or only the nodes that some of its nodes depend on.
 
     Args:
-        inputs: tensors by placeholder name; only those needed must be there.
-        parameters: the numbers of a parameter, by its name in the captured module.
+        inputs: tensors by placeholder name; only those that are needed must be present.
+        parameters: returns the values of a parameter, by its name in the captured module.
         wanted: the nodes whose values to return; the program's outputs if None.
     """
     targets = program.outputs if wanted is None else wanted
@@ -201,13 +204,13 @@ def evaluate(
 
 
 def is_mutating(node: fx.Node) -> bool:
-    """Whether a node's operator changes the numbers of one of its arguments; `detach_` changes none."""
+    """Whether a node's operator modifies the values of an argument; `detach_` does not."""
     schema = getattr(node.target, "_schema", None)
     return schema is not None and schema.is_mutable and node.target != torch.ops.aten.detach_.default
 
 
 def memory(node: fx.Node) -> fx.Node:
-    """The node in whose memory a node's numbers may lie: where its chain of views and in-place operators starts."""
+    """The node whose memory a node may share: the start of its chain of views and in-place operators."""
     while True:
         schema = getattr(node.target, "_schema", None)
         if node.target is operator.getitem:
