@@ -1,1 +1,1 @@
-"""Vision-language families, each in a module of its own: running a tree needs no builder, and starts sooner without."""
+"""Vision-language families, one module each; running a tree imports no builder and so starts faster."""

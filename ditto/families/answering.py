@@ -1,4 +1,4 @@
-"""From prompts and pictures to answers: Hugging Face's processor in front of a session."""
+"""Pipeline from prompts and images to answers: Hugging Face's processor and a session."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Reply:
     """Answers to a batch of prompts.
 
     Args:
-        answers: texts, special tokens left out.
-        tokens: ids of the new tokens, the end token included.
-        session: what ran them.
+        answers: texts without special tokens.
+        tokens: ids of the new tokens, end token included.
+        session: name of the session that ran them.
         seconds: wall time of preprocessing, vision and generation.
     """
 
@@ -43,15 +43,15 @@ class Reply:
 
 
 class Answerer:
-    """Answers prompts about pictures with a tree.
+    """Pipeline that answers prompts about images with a tree.
 
     Args:
         session: runs the tree.
-        processor: folder or hub id with tokenizer and image processor; None for the tree's own.
-        with_defaults: honour the model's own generation defaults: penalties, sampling, limits, stop strings.
+        processor: directory or hub id with tokenizer and image processor; None for the tree's own.
+        with_defaults: apply the model's own generation defaults: penalties, sampling, limits, stop strings.
     Raises:
-        TreeError: there is none, or it is not of the model that the tree was built from.
-        ConfigError: the model's generation defaults ask for what is not supported.
+        TreeError: the processor is missing, or belongs to another model than the tree.
+        ConfigError: the model's generation defaults contain unsupported settings.
     """
 
     def __init__(self, session: Session, processor: str | Path | None = None, *, with_defaults: bool = True) -> None:
@@ -72,20 +72,20 @@ class Answerer:
         stops: Sequence[str] = (),
         tell: Tell = _tell_nobody,
     ) -> Reply:
-        """One answer per prompt, run as one batch.
+        """Generate one answer per prompt, as one batch.
 
         Args:
-            prompts: as the model wants them, with an image token where a picture belongs.
-            images: files, their contents as bytes, or PIL images, in the order of the image tokens; one image serves
-                all prompts that have one place.
-            max_new_tokens: per prompt; None for as many as the model's defaults say, else 128, or what the engine has
-                room for.
-            sampling: how tokens are chosen; None for as the model's defaults say, else the most likely ones.
-            stops: strings at which an answer ends, besides the model's own; they are not part of it.
-            tell: called with a prompt's number, counted from 0, and the next piece of its answer, as pieces come.
+            prompts: in the model's prompt format, with an image token at the position of each image.
+            images: files, their contents as bytes, or PIL images, in the order of the image tokens; a single image is
+                used for all prompts that have one image token.
+            max_new_tokens: per prompt; None for the limit in the model's defaults, else 128, or fewer if the engine's
+                limit is lower.
+            sampling: sampling settings; None for the model's defaults, else greedy decoding.
+            stops: strings that end an answer, in addition to the model's own; they are not part of it.
+            tell: called with a prompt's index, from 0, and the next piece of its answer, as text is generated.
         Raises:
-            PromptError: a prompt or a picture that the engines cannot take.
-            ConfigError: the model's generation defaults cannot be honoured.
+            PromptError: the engines cannot accept a prompt or an image.
+            ConfigError: the model's generation defaults cannot be applied.
         """
         if isinstance(stops, str):
             raise PromptError("the stop strings are a str, not a list", remedy="give a list, e.g. [stop]")
@@ -115,10 +115,10 @@ class Answerer:
         )
 
     def _counts(self, requests: Sequence[Request], asked: int | None) -> list[int]:
-        """New tokens of each request at most.
+        """Maximum number of new tokens of each request.
 
         Raises:
-            PromptError: the engine has no room for them.
+            PromptError: they exceed the engine's limit.
         """
         lengths, longest = [len(request.ids) for request in requests], self._session.limits.max_seq_len
         if asked is None:
@@ -137,13 +137,13 @@ class Answerer:
         counts: Sequence[int],
         sampling: Sampling | None,
     ) -> tuple[list[Request], Sampling]:
-        """The requests with what changes their logits, and how tokens are sampled then."""
+        """The requests with their logits processors, and the sampling settings to use with these."""
         wanted = chosen = self.defaults.sampling() if sampling is None else sampling
-        made: list[Request] = []
+        result: list[Request] = []
         for (ids, _), request, count in zip(encoded, requests, counts, strict=True):
             process, chosen = self.defaults.processed(ids, count, wanted)
-            made.append(evolve(request, process=process))
-        return made, chosen
+            result.append(evolve(request, process=process))
+        return result, chosen
 
     def _generate(
         self,
@@ -169,10 +169,10 @@ class Answerer:
         return [(wording.text, tuple(flight.made)) for wording, flight in zip(wordings, flights, strict=True)]
 
     def _requests(self, encoded: Sequence[tuple[list[int], Tensor | None]]) -> list[Request]:
-        """The pictures of all prompts go through the vision engine together."""
-        pictures = [pixels for _, pixels in encoded if pixels is not None]
+        """Requests of all prompts; the vision engine runs once for all their images."""
+        batches = [pixels for _, pixels in encoded if pixels is not None]
         features = iter(
-            self._session.features(torch.cat(pictures)).split([len(part) for part in pictures]) if pictures else ()
+            self._session.features(torch.cat(batches)).split([len(part) for part in batches]) if batches else ()
         )
         return [
             Request(tuple(ids)) if pixels is None else self._request(ids, next(features).flatten(0, 1))
@@ -180,10 +180,10 @@ class Answerer:
         ]
 
     def _request(self, ids: list[int], features: Tensor) -> Request:
-        """Image tokens become virtual ids, one for each row of features."""
+        """One request: its image tokens become virtual ids, one per row of `features`."""
         tokens = self._session.tokens
         image = tokens.image
-        if image is None:  # a language model that was built alone does not know the images' token
+        if image is None:  # a language model that was built alone has no image token
             image = self.tokenizer.convert_tokens_to_ids(self._processor.image_token)
         places = [index for index, token in enumerate(ids) if token == image]
         if len(places) != len(features):

@@ -1,4 +1,4 @@
-"""A model's generation defaults, applied as Hugging Face's `generate` applies them."""
+"""Generation defaults of a model, applied as Hugging Face's `generate` applies them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_LIMIT = 20  # `max_length` of models that state none, in transformers 4
 _TOP_K = 50  # of `generate`, where a model that samples states none
 _LEAVE_OUT = "leave the model's defaults out with --no-generation-defaults"
 
-# What `generate` makes processors of.
+# Settings that `generate` turns into logits processors.
 _PROCESSORS = (
     "bad_words_ids",
     "begin_suppress_tokens",
@@ -39,12 +39,12 @@ _PROCESSORS = (
     "suppress_tokens",
     "watermarking_config",
 )
-# Those that come into play with sampling alone, behind temperature.
+# Settings that apply only when sampling, after temperature.
 _WARPERS = ("epsilon_cutoff", "eta_cutoff", "min_p", "top_h", "typical_p")
-# Those that have to see what sampling leaves.
+# Settings whose processors must run after the sampling filters.
 _LAST = ("renormalize_logits", "watermarking_config")
 
-# What changes answers and is not supported, unless it has one of these values.
+# Unsupported settings that change answers, with the values at which they have no effect.
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "constraints": (),
     "diversity_penalty": (0,),
@@ -63,12 +63,12 @@ _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
 
 @frozen
 class GenerationDefaults:
-    """What a model's generation defaults ask for, apart from its special tokens.
+    """Generation defaults of a model, without its special tokens.
 
     Args:
-        settings: under Hugging Face's names, those that the model states.
-        vocab_size: of the model.
-        end: ids that end an answer.
+        settings: the settings that the model states, by Hugging Face's names.
+        vocab_size: vocabulary size of the model.
+        end: token ids that end an answer.
     """
 
     settings: Mapping[str, Any]
@@ -80,9 +80,9 @@ class GenerationDefaults:
         """The defaults of a tree's model.
 
         Args:
-            wanted: False for none: the most likely tokens, and nothing but the end tokens.
+            wanted: False to ignore all defaults but the end tokens, and decode greedily.
         Raises:
-            ConfigError: they ask for what is not supported.
+            ConfigError: they contain unsupported settings.
         """
         tokens = tree.manifest.tokens
         assert tokens is not None
@@ -118,13 +118,13 @@ class GenerationDefaults:
         top_p: float | None = None,
         seed: int | None = None,
     ) -> Sampling:
-        """How tokens are chosen: as asked for, else as the model has it, else as `generate` has it.
+        """Sampling settings: the caller's, else the model's, else the defaults of `generate`.
 
-        A temperature above 0, a number of candidates or a share of their probability switches sampling on where the
-        model does not; a seed does not, nor does a value that excludes nothing.
+        A temperature above 0, `top_k` or `top_p` switches sampling on if the model does not; a seed, or a value that
+        excludes no token, does not.
 
         Raises:
-            ConfigError: a setting out of its range.
+            ConfigError: a setting is out of range.
         """
         asked = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
         own = {name: self.settings[name] for name in ("temperature", "top_k", "top_p") if name in self.settings}
@@ -152,14 +152,14 @@ class GenerationDefaults:
         return (stated,) if isinstance(stated, str) else tuple(stated)
 
     def new_tokens(self, number: int, length: int, room: int) -> int:
-        """How many tokens an answer may have where nobody says so.
+        """Maximum number of new tokens where the caller sets no limit.
 
         Args:
-            number: of the prompt, counted from 1.
-            length: of the prompt.
-            room: of the engine.
+            number: number of the prompt, from 1.
+            length: length of the prompt, in tokens.
+            room: number of new tokens that the engine's limit leaves.
         Raises:
-            PromptError: the model's limit for prompt and answer is reached by the prompt.
+            PromptError: the prompt alone reaches the model's limit for prompt and answer.
         """
         longest = self.settings.get("max_length")
         count = self.settings.get("max_new_tokens")
@@ -176,13 +176,13 @@ class GenerationDefaults:
     def processed(
         self, prompt: Sequence[int], new_tokens: int, sampling: Sampling
     ) -> tuple[LogitsProcessor | None, Sampling]:
-        """What changes the logits of a prompt's answer, None for nothing; and how a token is then sampled.
+        """Logits processor for a prompt's answer, None if not needed, and the sampling settings to use with it.
 
         Args:
-            prompt: its token ids as Hugging Face has them, image tokens included.
-            new_tokens: at most.
+            prompt: token ids as Hugging Face's processor returns them, image tokens included.
+            new_tokens: maximum number of new tokens.
         Raises:
-            ConfigError: Hugging Face refuses the settings.
+            ConfigError: Hugging Face rejects the settings.
         """
         names = _PROCESSORS if sampling.is_greedy else (*_PROCESSORS, *_WARPERS)
         stated = {name: self.settings[name] for name in names if self.settings.get(name) is not None}
@@ -201,8 +201,8 @@ class GenerationDefaults:
         if not found:
             return None, sampling
 
-        def process(made: Sequence[int], logits: Tensor) -> Tensor:
-            ids = torch.tensor([[*prompt, *made]])
+        def process(new_ids: Sequence[int], logits: Tensor) -> Tensor:
+            ids = torch.tensor([[*prompt, *new_ids]])
             return _translated(lambda: found(ids, logits[None])[0])
 
         return process, sampling
@@ -211,7 +211,7 @@ class GenerationDefaults:
 def _processors(
     settings: Mapping[str, Any], prompt: Sequence[int], new_tokens: int, end: Sequence[int], vocab_size: int
 ) -> Any:
-    """The processors that the installed transformers' `generate` makes of some settings, in its order."""
+    """Logits processors that the installed transformers' `generate` creates from settings, in its order."""
     from transformers import GenerationConfig, GenerationMixin
     from transformers.generation.logits_process import LogitsProcessorList
 
@@ -221,7 +221,7 @@ def _processors(
         raise ValueError(f"the installed transformers does not know {', '.join(unknown)}")
     config = GenerationConfig(**settings)
     config.max_length = len(prompt) + new_tokens
-    if config.min_new_tokens is not None:  # goes before `min_length`
+    if config.min_new_tokens is not None:  # takes precedence over `min_length`
         config.min_length = len(prompt) + config.min_new_tokens
     config._eos_token_tensor = torch.tensor(end) if end else None
     mixin: Any = GenerationMixin()
@@ -243,7 +243,7 @@ def _translated(work: Callable[[], Any]) -> Any:
     try:
         return work()
     except Exception as error:
-        told = str(error).strip().splitlines() or [repr(error)]
+        lines = str(error).strip().splitlines() or [repr(error)]
         raise ConfigError(
-            f"The model's generation defaults cannot be honoured: {told[0]}", remedy=_LEAVE_OUT
+            f"The model's generation defaults cannot be honoured: {lines[0]}", remedy=_LEAVE_OUT
         ) from error

@@ -1,4 +1,4 @@
-"""Images as the processor takes them, from files and from memory."""
+"""Loading of images for the processor, from files and from memory."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ from ditto.errors import PromptError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# A file's path, a file's content, or an image of Pillow's.
+# A file path, the content of a file, or a Pillow image.
 ImageInput: TypeAlias = Union[str, "os.PathLike[str]", bytes, "Image"]
 
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
-# Formats whose integers Pillow brings to 16 bits, whatever the mode that it holds them in.
+# Formats whose integers Pillow scales to 16 bits, whatever the image's mode.
 _SIXTEEN_BITS = ("PNG", "PPM")
 
 
 def load_image(image: ImageInput) -> Image:
-    """An RGB image, as Hugging Face's `load_image` makes it: turned as its EXIF orientation says, the first of several
-    frames, without transparency and colour profile. Greyscale of more than 8 bits, which that clips, is scaled to 8.
+    """Load an RGB image as Hugging Face's `load_image` does.
+
+    It is rotated by its EXIF orientation; only the first frame is kept, without transparency and colour profile.
+    Greyscale of more than 8 bits, which Hugging Face clips, is scaled to 8 bits.
 
     Raises:
-        PromptError: there is no such file, it is not an image, or not one that can be read.
+        PromptError: the file does not exist, is not an image, or cannot be read.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     name = f"{len(image)} bytes" if isinstance(image, bytes) else str(image)
     try:
         with warnings.catch_warnings():
-            # Of sizes (Pillow refuses those twice as large as what it warns of) and of metadata that are left out.
+            # Warnings about size (Pillow rejects images of twice the size that it warns about) and ignored metadata.
             warnings.simplefilter("ignore")
             with nullcontext(image) if isinstance(image, Image.Image) else Image.open(_source(image)) as opened:
                 return _in_8_bits(ImageOps.exif_transpose(opened), opened).convert("RGB")
@@ -43,14 +45,14 @@ def load_image(image: ImageInput) -> Image:
         raise PromptError("this file is not an image", where=name, remedy=remedy) from error
     except PromptError:
         raise
-    except Exception as error:  # Pillow's decoders raise whatever the damage leads to
+    except Exception as error:  # Pillow's decoders raise exceptions of many types for damaged files
         reason = (str(error) or type(error).__name__).splitlines()[0]
         remedy = "check the file, or save the image again as an 8-bit PNG or JPEG"
         raise PromptError(f"the image cannot be read: {reason}", where=name, remedy=remedy) from error
 
 
 def load_images(images: Any) -> list[Image]:
-    """Images of a list.
+    """Load the images of a list.
 
     Raises:
         PromptError: it is not a list, or one of its images cannot be read.
@@ -63,7 +65,7 @@ def load_images(images: Any) -> list[Image]:
 
 
 def _source(image: Any) -> Any:
-    """What Pillow opens. Pipes and devices, which may never end, are refused."""
+    """The object that Pillow opens. Pipes and devices, which may never end, are refused."""
     if isinstance(image, bytes):
         return io.BytesIO(image)
     if not isinstance(image, (str, os.PathLike)):
@@ -84,14 +86,14 @@ def _source(image: Any) -> Any:
 
 
 def _in_8_bits(image: Image, opened: Image) -> Image:
-    """Greyscale of more than 8 bits, scaled to 8; another image unchanged.
+    """Scale greyscale of more than 8 bits to 8 bits; other images stay unchanged.
 
-    Integers of a known number of bits lose the lower ones, as Pillow's own 16-bit RGB does. Floating numbers are read
-    as viewers do if they go from 0 to 1. 32-bit integers and other floating numbers have no range of their own: up to
-    255 they are read as Hugging Face does.
+    Integers of a known bit depth lose their lower bits, as in Pillow's own 16-bit RGB. Floating-point values from 0 to
+    1 are read as image viewers do. 32-bit integers and other floating-point values have no defined range: up to 255
+    they are read as Hugging Face does.
 
     Args:
-        opened: the same as it was opened, with what the file says of itself.
+        opened: the same image as opened, with the file's format and metadata.
     """
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image

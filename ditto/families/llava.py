@@ -1,4 +1,4 @@
-"""LLaVA 1.5 and its kin: a CLIP-like tower, an MLP projector, a decoder."""
+"""LLaVA 1.5 and similar models: a CLIP-like vision tower, an MLP projector, a decoder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ditto.errors import CheckpointError
 from ditto.families.multimodal import MultimodalModel, pair
 from ditto.wrappers.llava import LlavaVisionWrapper
 
-# What towers put in front of the patches, registers left out: a class token; DeiT also one of distillation.
+# Tokens in front of the patches, without registers: a class token; DeiT also has a distillation token.
 _BEFORE_PATCHES = {
     "beit": 1,
     "clip_vision_model": 1,
@@ -22,7 +22,7 @@ _BEFORE_PATCHES = {
     "dinov3_vit": 1,
     "vit": 1,
 }
-# Towers whose classes divide sizes as numbers, and those that lay patches out in a square.
+# Vision towers whose classes accept only single numbers as sizes, and those that arrange patches in a square.
 _OF_ONE_NUMBER = ("clip_vision_model", "siglip_vision_model")
 _OF_SQUARE_IMAGES = ("dinov2", "dinov2_with_registers")
 
@@ -41,7 +41,7 @@ class LlavaModel(MultimodalModel):
     @staticmethod
     @override
     def vision_wrapper(model: nn.Module) -> nn.Module:
-        parts: Any = getattr(model, "model", model)  # transformers 5 nests them once more
+        parts: Any = getattr(model, "model", model)  # transformers 5 nests them one level deeper
         config: Any = model.config
         return LlavaVisionWrapper(
             parts.vision_tower,
@@ -64,7 +64,7 @@ class LlavaModel(MultimodalModel):
         patches = (height // patch_height) * (width // patch_width)
         registers = getattr(config.vision_config, "num_register_tokens", 0)
         before = _BEFORE_PATCHES.get(config.vision_config.model_type, 0) + registers
-        dropped = 1 if config.vision_feature_select_strategy == "default" else 0  # the first token, whatever it is
+        dropped = 1 if config.vision_feature_select_strategy == "default" else 0  # the first token, of any kind
         return before + patches - dropped
 
     @classmethod
@@ -92,7 +92,7 @@ class LlavaModel(MultimodalModel):
 
 
 def _check_pairs(vision: Any) -> None:
-    """Check that the tower's class in transformers takes sizes of the form in which they are stated."""
+    """Check that the tower's class in transformers accepts sizes in the form in which they are stated."""
     for name in ("image_size", "patch_size"):
         stated, sides = getattr(vision, name), pair(name, getattr(vision, name))
         if not isinstance(stated, int) and vision.model_type in _OF_ONE_NUMBER:

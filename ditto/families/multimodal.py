@@ -1,4 +1,4 @@
-"""Vision-language models: two builders kept in step."""
+"""Vision-language models: a vision builder and a language model builder with consistent settings."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from ditto.progress import recording
 
 @frozen(kw_only=True, slots=False)
 class MultimodalModel(ABC):
-    """A vision-language model: its builders, configured together.
+    """Base class of vision-language families: both builders, configured together.
 
-    A new family is a subclass with four short methods. `with_*` returns a copy and keeps both builders in step; each
-    builder can also be taken out and used alone.
+    A new family is a subclass with four short methods. `with_*` returns a copy and keeps both builders consistent; each
+    builder can also be used alone.
 
     Args:
-        llm, vision: the builders.
+        llm, vision: builders of the language model and of the vision tower.
     """
 
     model_type: ClassVar[str]
@@ -45,33 +45,33 @@ class MultimodalModel(ABC):
     @staticmethod
     @abstractmethod
     def vision_wrapper(model: nn.Module) -> nn.Module:
-        """The module whose forward is the vision engine: pixels → [images, tokens, width]."""
+        """The module that becomes the vision engine: pixels → [images, tokens, width]."""
 
     @staticmethod
     @abstractmethod
     def pixel_shape(config: Any) -> tuple[int, int, int]:
-        """Channels, height and width of one picture."""
+        """Channels, height and width of one image."""
 
     @staticmethod
     @abstractmethod
     def tokens_per_image(config: Any) -> int:
-        """Rows of features that one picture becomes."""
+        """Number of image tokens of one image."""
 
     @classmethod
     @abstractmethod
     def check_config(cls, config: Any) -> None:
-        """Check that a configuration is of this family and of a form that it supports.
+        """Check that a configuration belongs to this family and is supported.
 
         Raises:
-            CheckpointError, ConfigError: it is not.
+            CheckpointError, ConfigError: it does not, or is not.
         """
 
     @classmethod
     def from_pretrained(cls, model: str, *, revision: str | None = None) -> Self:
-        """Settings for a model in a folder or on the hub.
+        """Settings for a model in a directory or on the hub.
 
         Raises:
-            CheckpointError: there is none, or it is of another family.
+            CheckpointError: the model does not exist, or belongs to another family.
         """
         return cls._from_source(Pretrained(str(model), "AutoModelForImageTextToText", revision))
 
@@ -97,11 +97,11 @@ class MultimodalModel(ABC):
         return cls(llm=LlmBuilder(source=source, prompt_rows=cls.tokens_per_image(config)), vision=vision)
 
     def with_batch(self, maximum: int) -> Self:
-        """Accept 1 to `maximum` requests per call, with a picture each: the prompt table grows with it."""
+        """Accept 1 to `maximum` requests per call, with one image each; the prompt table grows with it."""
         return evolve(self, llm=self.llm.with_batch(maximum), vision=self.vision.with_batch(maximum))
 
     def with_vision_batch(self, maximum: int) -> Self:
-        """Accept 1 to `maximum` pictures per call of the vision engine."""
+        """Accept 1 to `maximum` images per call of the vision engine."""
         return evolve(self, vision=self.vision.with_batch(maximum))
 
     def with_dtype(self, dtype: torch.dtype | str) -> Self:
@@ -113,7 +113,7 @@ class MultimodalModel(ABC):
         return evolve(self, llm=self.llm.with_target(name), vision=self.vision.with_target(name))
 
     def with_compute_capabilities(self, *capabilities: str) -> Self:
-        """Build for these GPUs, e.g. `8.9`; for none: a portable engine."""
+        """Build for these GPUs, e.g. `8.9`; without any, build a portable engine."""
         return evolve(
             self,
             llm=self.llm.with_compute_capabilities(*capabilities),
@@ -121,23 +121,23 @@ class MultimodalModel(ABC):
         )
 
     def with_weights(self, place: str) -> Self:
-        """Embed the weights (`embedded`), or make the large ones inputs of the engines (`external`)."""
+        """Embed the weights (`embedded`), or pass large ones as engine inputs (`external`)."""
         return evolve(self, llm=self.llm.with_weights(place), vision=self.vision.with_weights(place))
 
     def with_tensorrt(self, config: TensorRTConfig) -> Self:
-        """Use TensorRT's own settings `config`."""
+        """Use `config` for TensorRT's own settings."""
         return evolve(self, llm=self.llm.with_tensorrt(config), vision=self.vision.with_tensorrt(config))
 
     def with_trtllm(self, config: TrtllmConfig) -> Self:
-        """For the target `trtllm`: TensorRT-LLM's version and choices `config`."""
+        """Use `config` for TensorRT-LLM's version and options (target `trtllm`)."""
         return evolve(self, llm=self.llm.with_trtllm(config), vision=self.vision.with_trtllm(config))
 
     def with_max_input_len(self, maximum: int) -> Self:
-        """Accept prompts of up to `maximum` tokens, pictures included."""
+        """Accept prompts of up to `maximum` tokens, image tokens included."""
         return evolve(self, llm=self.llm.with_max_input_len(maximum))
 
     def with_max_seq_len(self, maximum: int) -> Self:
-        """Hold up to `maximum` tokens per sequence, prompt and answer together."""
+        """Support up to `maximum` tokens per sequence, prompt and answer together."""
         return evolve(self, llm=self.llm.with_max_seq_len(maximum))
 
     def with_max_num_tokens(self, maximum: int) -> Self:
@@ -145,15 +145,15 @@ class MultimodalModel(ABC):
         return evolve(self, llm=self.llm.with_max_num_tokens(maximum))
 
     def with_opt_input_len(self, usual: int) -> Self:
-        """Run prompts of up to `usual` tokens, and not of much less, as fast as can be; 0 for none."""
+        """Optimize for prompts of at most `usual` tokens and not far below that; 0 for no typical length."""
         return evolve(self, llm=self.llm.with_opt_input_len(usual))
 
     def with_prompt_table(self, rows: int) -> Self:
-        """Hold `rows` rows of image features over the whole batch, e.g. for several pictures per request."""
+        """Accept `rows` image tokens over the whole batch, e.g. for several images per request."""
         return evolve(self, llm=self.llm.with_prompt_table(rows))
 
     def _check_rows(self, vision: Network) -> None:
-        """Check that pictures have the rows of features that the language model has room for."""
+        """Check that the vision engine outputs as many rows per image as the language model expects."""
         rows = vision.value(next(iter(vision.outputs.values()))).spec.shape[1]
         if rows != self.llm.prompt_rows:
             raise ModelError(
@@ -163,16 +163,16 @@ class MultimodalModel(ABC):
 
     @property
     def builders(self) -> dict[str, EngineBuilder]:
-        """The builders by the folder they fill."""
+        """The builders, by the directory of their component."""
         return {"vision": self.vision, "llm": self.llm}
 
     def build_all(self, out: str | Path, *, force: bool = False) -> EngineTree:
         """Build both engines into one tree.
 
         Args:
-            force: build both even if the tree that is there has the same.
+            force: rebuild both even if the existing tree has identical engines.
         Raises:
-            DittoError: it failed; `out` is as it was.
+            DittoError: the build failed; `out` is unchanged.
         """
         target = self.llm.resolved_target()
         source = self.llm.source
@@ -193,10 +193,10 @@ class MultimodalModel(ABC):
 
 
 def pair(name: str, size: int | Sequence[int]) -> tuple[int, int]:
-    """Height and width of a size of images or patches, which a configuration gives as one number or as two.
+    """Height and width from an image or patch size, which a configuration states as one number or two.
 
     Raises:
-        CheckpointError: it is neither.
+        CheckpointError: the size is neither.
     """
     if isinstance(size, int):
         return size, size

@@ -1,4 +1,4 @@
-"""Hugging Face's processor: the one door through which prompts and images become token ids and pixels."""
+"""Hugging Face's processor of a tree: prompts and images → token ids and pixels."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _NAME_A_MODEL = "name the model's folder or hub id with --hf-model"
 
 @frozen(eq=False)
 class Processor:
-    """A processor, or the tokenizer of a text model, that belongs to a tree.
+    """The processor of a tree, or the tokenizer of a text model.
 
     Args:
-        inner: Hugging Face's.
-        tokens: of the tree.
-        folder: where it came from.
-        sees: whether it takes images.
+        inner: Hugging Face's processor or tokenizer.
+        tokens: token ids of the tree.
+        folder: directory or hub id that it was loaded from.
+        sees: whether it accepts images.
     """
 
     inner: Any
@@ -37,10 +37,10 @@ class Processor:
 
     @staticmethod
     def of(tree: EngineTree, folder: str | Path | None = None) -> Processor:
-        """A tree's own processor, or that of another folder or hub id.
+        """The tree's own processor, or that of another directory or hub id.
 
         Raises:
-            TreeError: there is none, transformers cannot load it, or its tokens are not the tree's.
+            TreeError: it is missing, transformers cannot load it, or its tokens differ from the tree's.
         """
         own, sees, tokens = tree.processor_folder, "vision" in tree.manifest.components, tree.manifest.tokens
         chosen = own if folder is None else folder
@@ -48,10 +48,10 @@ class Processor:
             raise TreeError("the tree has no tokenizer files", where=str(tree.root), remedy=_NAME_A_MODEL)
         if tokens is None:
             raise TreeError("the tree has no language model", where=str(tree.root), remedy="run a whole tree")
-        made = Processor(load_processor(chosen, sees), tokens, str(chosen), sees)
+        processor = Processor(load_processor(chosen, sees), tokens, str(chosen), sees)
         if folder is not None:
-            made.check_tokens(None if own is None else load_processor(own, has_vision=False))
-        return made
+            processor.check_tokens(None if own is None else load_processor(own, has_vision=False))
+        return processor
 
     @property
     def tokenizer(self) -> Any:
@@ -60,14 +60,14 @@ class Processor:
 
     @property
     def image_token(self) -> str:
-        """What stands in a prompt for an image."""
+        """Text of the image token in a prompt."""
         return getattr(self.inner, "image_token", None) or "<image>"
 
     def check_tokens(self, own: Any) -> None:
-        """Check that token ids mean to the tree what they mean to this tokenizer.
+        """Check that token ids have the same meaning for the tree and for this tokenizer.
 
         Args:
-            own: the tree's tokenizer, None if it has none.
+            own: the tree's tokenizer; None if it has none.
         Raises:
             TreeError: they do not.
         """
@@ -94,10 +94,10 @@ class Processor:
         """Token ids of each prompt, and the pixels of its images: float [images, channels, height, width].
 
         Args:
-            prompts: a list, with an image token where an image belongs.
-            images: in the order of the image tokens; one serves all prompts that have one place each.
+            prompts: a list, with an image token at the position of each image.
+            images: in the order of the image tokens; a single image is used for all prompts with one image token.
         Raises:
-            PromptError: a prompt or an image that does not fit, or that the processor cannot take.
+            PromptError: a prompt or an image does not fit, or the processor cannot accept it.
         """
         texts = check_prompts(prompts)
         if not self.sees:
@@ -115,8 +115,8 @@ class Processor:
 
     def _encoded(self, text: str, images: Sequence[Any], number: int) -> tuple[list[int], Tensor | None]:
         with self._foreign("processor", number):
-            made = self.inner(text=[text], images=list(images) or None, return_tensors="pt")
-            ids, pixels = [int(token) for token in made["input_ids"][0]], made.get("pixel_values")
+            encoded = self.inner(text=[text], images=list(images) or None, return_tensors="pt")
+            ids, pixels = [int(token) for token in encoded["input_ids"][0]], encoded.get("pixel_values")
             finite = pixels is None or bool(pixels.isfinite().all())
         if not finite:
             raise PromptError(
@@ -129,7 +129,7 @@ class Processor:
         return ids, pixels
 
     def _check_ids(self, ids: Sequence[int], number: int, places: Collection[int | None]) -> None:
-        """Check that the model has an embedding for each token but those that images replace."""
+        """Check that the model has an embedding for each token, except image tokens."""
         for token in ids:
             if not 0 <= token < self.tokens.vocab_size and token not in places:
                 raise PromptError(
@@ -142,24 +142,24 @@ class Processor:
     def _foreign(self, name: str, number: int) -> Generator[None]:
         cause = f"the {name} cannot take prompt {number}"
         with foreign(PromptError, cause, self.folder, "check its files"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what they lead to is checked
+            warnings.simplefilter("ignore")  # the results are checked below
             yield
 
 
 @contextmanager
 def foreign(error: type[DittoError], cause: str, where: str, remedy: str) -> Generator[None]:
-    """What libraries raise inside becomes an error with their words behind `cause`."""
+    """Context that converts exceptions of libraries into `error`; their message follows `cause`."""
     try:
         yield
     except (DittoError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except BaseException as reason:  # panics of Rust are no `Exception`
+    except BaseException as reason:  # Rust panics are not an `Exception`
         lines = str(reason).strip().splitlines()
         raise error(f"{cause}: {lines[0] if lines else type(reason).__name__}", where=where, remedy=remedy) from reason
 
 
 def check_prompts(prompts: Any) -> list[str]:
-    """Prompts of a list.
+    """Check the prompts of a list.
 
     Raises:
         PromptError: it is not a list, or one of them is not text.
@@ -181,13 +181,13 @@ def check_prompts(prompts: Any) -> list[str]:
 
 
 def assign(prompts: Sequence[str], images: Sequence[Any], token: str) -> list[list[Any]]:
-    """The images of each prompt: one for each place, in order, or one image for all prompts.
+    """The images of each prompt: one per image token, in order, or one image for all prompts.
 
     Raises:
-        PromptError: places and images do not match.
+        PromptError: the numbers of image tokens and images do not match.
     """
     places = [prompt.count(token) for prompt in prompts]
-    # One image may be meant for all; of several, each has a place of its own, and a prompt may have none.
+    # A single image may be meant for all prompts; several need one image token each, and a prompt may have none.
     each_has_its_place = len(images) > 1 and sum(places) == len(images)
     for number, count in enumerate(places, 1):
         if images and not count and not each_has_its_place:
@@ -216,17 +216,19 @@ def load_processor(folder: str | Path, has_vision: bool) -> Any:
 
     name = "processor" if has_vision else "tokenizer"
     with foreign(TreeError, f"transformers cannot load the {name}", str(folder), _NAME_A_MODEL):
-        made: Any = (AutoProcessor if has_vision else AutoTokenizer).from_pretrained(folder, trust_remote_code=False)
-        if hasattr(made, "patch_size"):
-            _complete(made, folder)
-    return made
+        processor: Any = (AutoProcessor if has_vision else AutoTokenizer).from_pretrained(
+            folder, trust_remote_code=False
+        )
+        if hasattr(processor, "patch_size"):
+            _complete(processor, folder)
+    return processor
 
 
 def _complete(processor: Any, folder: str | Path) -> None:
-    """What a processor needs to count an image's tokens and its files leave out, as older ones do, from config.json.
+    """Set attributes that a processor needs to count image tokens from config.json; older files lack them.
 
     Raises:
-        Exception: it is not there either.
+        Exception: config.json lacks them too.
     """
     names = ("patch_size", "vision_feature_select_strategy")
     stated, _ = type(processor).get_processor_dict(folder)

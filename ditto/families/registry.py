@@ -1,4 +1,4 @@
-"""Families by Hugging Face's `model_type`."""
+"""Registry of families by Hugging Face's `model_type`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ FAMILIES: dict[str, type[MultimodalModel]] = {family.model_type: family for fami
 def family_of(
     model: str | Path, revision: str | None = None, trust_remote_code: bool = False
 ) -> MultimodalModel | LlmBuilder:
-    """Settings for whatever model lies in a folder or on the hub: a vision-language family, or a text model.
+    """Settings for a model in a directory or on the hub, of a vision-language family or a text model.
 
     Raises:
-        CheckpointError: there is no such model.
-        ConfigError: it is of no supported family and no causal language model.
+        CheckpointError: the model does not exist.
+        ConfigError: it belongs to no supported family and is not a causal language model.
     """
     config = Pretrained(str(model), "AutoModelForCausalLM", revision, trust_remote_code).config
     if config.model_type in FAMILIES:
