@@ -1,1 +1,1 @@
-"""The TensorRT-LLM target: everything that knows TensorRT-LLM lives here."""
+"""The TensorRT-LLM target; code that depends on TensorRT-LLM lives only here."""

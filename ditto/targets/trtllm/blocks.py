@@ -1,8 +1,9 @@
-"""The runtime's part of a paged KV cache: pools of memory, and which blocks of them a sequence holds (contract, LLM
-2.1 and 4.5).
+"""Paged KV cache on the runtime's side: memory pools and blocks of sequences.
 
-A pool serves the layers that have the same number of KV heads and, in newer versions, the same window. A block is room
-for `tokens_per_block` tokens of one sequence in all of a pool's layers; blocks have the same numbers in every pool.
+A pool serves the layers that have the same number of KV heads and, in newer versions, the same window. A block holds
+`tokens_per_block` tokens of one sequence for all of a pool's layers; every pool uses the same block numbers.
+
+Source: contract, LLM 2.1 and 4.5.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from ditto.targets.trtllm.versions import version
 
 @frozen
 class CacheLayout:
-    """What the attentions of a network ask of the cache.
+    """KV cache layout that the attention layers of a network require.
 
     Args:
-        kv_heads, windows: of each layer; windows are all 0 where they do not part the cache.
+        kv_heads, windows: of each layer; windows are all 0 where layers of different windows share a pool.
         tokens_per_block, head_size, dtype: of all layers.
-        maps_places: whether the mapping says each layer's place in its pool.
+        maps_places: whether the mapping contains each layer's place in its pool.
     """
 
     kv_heads: tuple[int, ...]
@@ -39,10 +40,10 @@ class CacheLayout:
 
     @staticmethod
     def of(network: Network) -> CacheLayout:
-        """The layout of a network's attentions.
+        """Layout for the attention layers of a network.
 
         Raises:
-            ShapeError: there are none, their layer numbers are not 0, 1, ..., or one cache cannot serve them all.
+            ShapeError: there are none, their layer indices are not 0, 1, ..., or one cache cannot serve them all.
         """
         found = sorted(
             (node.layer for node in network.nodes if isinstance(node.layer, GPTAttention)),
@@ -64,22 +65,25 @@ class CacheLayout:
 
     @property
     def pools(self) -> tuple[int, ...]:
-        """KV heads of each pool's layers."""
+        """Number of KV heads of each pool's layers."""
         return tuple(heads for heads, _ in self._pools())
 
     def layers_of(self, pool: int) -> int:
-        """How many layers a pool serves."""
+        """Number of layers that a pool serves."""
         return self._kinds().count(self._pools()[pool])
 
     def mapping(self) -> Tensor:
-        """int32 [layers, 2]: each layer's pool, and its place among the pool's layers; or [layers], the pool alone."""
+        """Each layer's pool and its place among the pool's layers, int32 [layers, 2].
+
+        Without `maps_places`: the pool alone, int32 [layers].
+        """
         kinds, pools = self._kinds(), self._pools()
         pairs = [[pools.index(kind), kinds[:layer].count(kind)] for layer, kind in enumerate(kinds)]
         mapping = torch.tensor(pairs, dtype=torch.int32)
         return mapping if self.maps_places else mapping[:, 0].contiguous()
 
     def _kinds(self) -> list[tuple[int, int]]:
-        """What a layer has in common with the others of its pool, by layer."""
+        """KV heads and window of each layer, which are the same throughout a pool."""
         return list(zip(self.kv_heads, self.windows, strict=True))
 
     def _pools(self) -> list[tuple[int, int]]:
@@ -89,12 +93,13 @@ class CacheLayout:
 class BlockPools:
     """Memory of the pools, and the blocks that each sequence holds.
 
-    Memory that holds no token is NaN, and so is the block that unused offsets name: who reads it, shows.
+    Memory without a token is NaN, as is the block of unused offsets, so that reads of uninitialised blocks surface as
+    NaN.
 
     Args:
-        layout: of the cache.
-        sequences: held at once.
-        max_tokens: of one sequence.
+        layout: layout of the cache.
+        sequences: maximum number of sequences held at once.
+        max_tokens: maximum number of tokens of one sequence.
     """
 
     def __init__(self, layout: CacheLayout, sequences: int, max_tokens: int) -> None:
@@ -115,10 +120,10 @@ class BlockPools:
         self._held: dict[int, list[int]] = {}
 
     def hold(self, sequence: int, tokens: int) -> None:
-        """Let a sequence hold blocks for its first `tokens` tokens.
+        """Allocate blocks to a sequence for its first `tokens` tokens.
 
         Raises:
-            ShapeError: it would be more than a sequence can hold, or the pools are used up.
+            ShapeError: the tokens exceed the limit of a sequence, or no blocks are free.
         """
         held = self._held.setdefault(sequence, [])
         missing = -(-tokens // self.layout.tokens_per_block) - len(held)
@@ -128,14 +133,18 @@ class BlockPools:
             held.append(self._free.pop())
 
     def release(self, sequence: int) -> None:
-        """Take back the blocks of a sequence."""
+        """Free the blocks of a sequence."""
         blocks = self._held.pop(sequence, [])
         for memory in self.memory:
             memory[blocks] = float("nan")
         self._free += blocks
 
     def offsets(self, sequences: Sequence[int]) -> Tensor:
-        """int32 [pools, sequences, 2, blocks per sequence], in half-blocks of each pool (contract 4.5)."""
+        """Block offsets, in half-blocks of each pool (contract 4.5).
+
+        Returns:
+            int32 [pools, sequences, 2, blocks per sequence].
+        """
         numbers = torch.full((len(sequences), self.blocks_per_sequence), self._nobodys, dtype=torch.int32)
         for row, sequence in enumerate(sequences):
             held = self._held.get(sequence, [])
@@ -146,5 +155,8 @@ class BlockPools:
         )
 
     def pointers(self) -> Tensor:
-        """int64 [pools, 2]: addresses of each pool's primary memory, and of its secondary, of which there is none."""
+        """Addresses of each pool's primary and secondary memory, int64 [pools, 2].
+
+        There is no secondary memory: its address is 0.
+        """
         return torch.tensor([[memory.data_ptr(), 0] for memory in self.memory], dtype=torch.int64)

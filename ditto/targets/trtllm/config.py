@@ -1,5 +1,7 @@
-"""The two config.json files, with the values that a native build saves after its own adjustments (contract, LLM 1.2 to
-1.4; multimodal 2.1 and 2.2)."""
+"""The two config.json files, with the values that trtllm-build writes.
+
+These include its own adjustments (contract, LLM 1.2 to 1.4; multimodal 2.1 and 2.2).
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,11 @@ from ditto.targets.trtllm.versions import Version
 def llm_config(
     network: Network, facts: LlmFacts, limits: Limits, options: TrtllmConfig, version: Version, dtype: str
 ) -> LlmConfig:
-    """llm/config.json.
+    """Content of llm/config.json.
 
     Args:
-        network: the language model, whose attention layers say which windows the runtime must keep to.
-        limits: adjusted.
+        network: the language model, whose attention layers define the windows that the runtime applies.
+        limits: limits after adjustment.
     """
     known = ranges(limits, options)
     return LlmConfig(
@@ -48,7 +50,10 @@ def llm_config(
 
 
 def plugin_config(options: TrtllmConfig, dtype: str) -> PluginConfig:
-    """`plugin_config`: TensorRT-LLM's defaults, adjusted as trtllm-build does for one GPU and no quantisation."""
+    """`plugin_config`: TensorRT-LLM's defaults with trtllm-build's adjustments.
+
+    The adjustments are those for one GPU without quantisation.
+    """
     fused = dtype in inferred.FUSED_CONTEXT_DTYPES
     return PluginConfig(
         dtype=dtype,
@@ -67,9 +72,10 @@ def plugin_config(options: TrtllmConfig, dtype: str) -> PluginConfig:
 
 
 def runtime_defaults(network: Network, limits: Limits) -> dict[str, Any] | None:
-    """The windows that the runtime must keep to, layer by layer; None where every token sees all before it.
+    """Attention windows by layer, for the runtime.
 
-    The engine cannot carry them: they are an input that the runtime fills (contract, LLM 4.3 and 9).
+    None if every token attends to all tokens before it. The engine does not contain the windows: they are an input that
+    the runtime fills (contract, LLM 4.3 and 9).
     Source of the keys: TensorRT-LLM, cpp/tensorrt_llm/runtime/runtimeDefaults.cpp.
     """
     attentions = [node.layer for node in network.nodes if isinstance(node.layer, GPTAttention)]
@@ -80,7 +86,7 @@ def runtime_defaults(network: Network, limits: Limits) -> dict[str, Any] | None:
 
 
 def vision_config(model_type: str, max_batch_size: int, output_shape: list[int], dtype: str) -> VisionConfig:
-    """vision/config.json: `builder_config` alone."""
+    """Content of vision/config.json, which holds only `builder_config`."""
     return VisionConfig(
         precision=dtype, model_type=model_type, max_batch_size=max_batch_size, output_shape=output_shape
     )

@@ -1,4 +1,7 @@
-"""What TensorRT-LLM's runtime binds to an engine: names, dtypes, shapes, ranges (contract, LLM 2)."""
+"""Engine inputs that TensorRT-LLM's runtime binds: names, types, ranges.
+
+Source: contract, LLM 2.
+"""
 
 from __future__ import annotations
 
@@ -20,44 +23,45 @@ BLOCKS = "max_blocks_per_seq"
 POOLS = "num_kv_cache_pools"
 PROMPT_ROWS = "prompt_embedding_table_size"
 
-# TensorRT's DataType enumeration, as plugins take it in `type_id` (contract 3.1 no. 33 and 9).
+# Values of TensorRT's DataType, as in the plugins' field `type_id` (contract 3.1 no. 33 and 9).
 TYPE_ID = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 7}
 
 MAX_BEAM_WIDTH = 1
 
 
 def default_range(name: str, maximum: int) -> DynamicDimension:
-    """1, half rounded up, maximum (contract 2.0)."""
+    """Range from 1 to `maximum`, tuned for half of it, rounded up (contract 2.0)."""
     return DynamicDimension(name, 1, (maximum + 1) // 2, maximum)
 
 
 def adjusted(limits: Limits, options: TrtllmConfig, is_fused: bool) -> Limits:
-    """Limits as trtllm-build adjusts them: `max_num_tokens` is at most a full batch of whole sequences, and at least
-    what one step of a prompt needs (contract 9).
+    """Limits with `max_num_tokens` adjusted as by trtllm-build (contract 9).
+
+    It is at most a full batch of complete sequences, and at least the tokens that one prompt step needs.
 
     Args:
         is_fused: whether context attention is fused.
     """
     tokens = min(limits.max_num_tokens, limits.max_seq_len * limits.max_batch_size)
     fewest = [options.tokens_per_block] if is_fused else []
-    if not (is_fused and options.use_paged_context_fmha):  # prompts come whole
+    if not (is_fused and options.use_paged_context_fmha):  # prompts are not split
         fewest.append(limits.max_input_len)
     return evolve(limits, max_num_tokens=max(tokens, *fewest))
 
 
 def pool_ranges(layers: int, trtllm: Version) -> dict[str, DynamicDimension]:
-    """The range of the number of KV cache pools (contract 9); none where there is one pool."""
+    """Range of the number of KV cache pools (contract 9); empty if there is one pool."""
     return {POOLS: DynamicDimension(POOLS, 1, 1, layers)} if trtllm.maps_places else {}
 
 
 def ranges(limits: Limits, options: TrtllmConfig) -> dict[str, DynamicDimension]:
-    """The ranges of the other named dimensions (contract 2.0), as trtllm-build derives them."""
+    """Ranges of the other dimensions, as trtllm-build derives them (contract 2.0)."""
     sequences = limits.max_batch_size * MAX_BEAM_WIDTH
-    usual_tokens = min(limits.max_num_tokens, sequences)
+    typical_tokens = min(limits.max_num_tokens, sequences)
     blocks = default_range(BLOCKS, limits.max_seq_len)
     per_block = options.tokens_per_block
     found = [
-        DynamicDimension(TOKENS, 1, usual_tokens, limits.max_num_tokens),
+        DynamicDimension(TOKENS, 1, typical_tokens, limits.max_num_tokens),
         default_range(LAST_TOKENS, sequences),
         default_range(SEQUENCES, sequences),
         default_range(CACHE_SEQUENCES, limits.max_batch_size),
@@ -72,8 +76,10 @@ def ranges(limits: Limits, options: TrtllmConfig) -> dict[str, DynamicDimension]
 
 
 def attention_specs(layers: int, trtllm: Version) -> dict[str, Spec]:
-    """The inputs that attention needs, with padding removal and a paged cache (contract 2.1 and 9), by name and in
-    order."""
+    """Inputs of attention with packed tokens and a paged cache, by name and in order.
+
+    Source: contract 2.1 and 9.
+    """
     sequences = symbol(SEQUENCES)
     pools = symbol(POOLS) if trtllm.maps_places else 1
 

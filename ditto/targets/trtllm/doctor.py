@@ -1,4 +1,7 @@
-"""Holds our tables against an installed TensorRT-LLM: its plugins' fields, and TensorRT's numbers of dtypes."""
+"""Comparison of Ditto's tables with an installed TensorRT-LLM.
+
+Covers the fields of its plugins and TensorRT's values of `DataType`.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from ditto.targets.trtllm.plugins import Gemm, GPTAttention
 from ditto.targets.trtllm.versions import GEMM_FIELDS, NAMES, Fields, version
 
 _TENSORRT_TYPES: dict[FieldType, str] = {"int8": "INT8", "int32": "INT32", "float32": "FLOAT32"}
-# What creators declare and do not keep to (contract, LLM 9): a field that they never read, and one that they declare as
-# INT32 and read as INT8.
+# Wrong declarations of the plugin creators (contract, LLM 9): a field that is never read, and one that is declared as
+# INT32 but read as INT8.
 _UNREAD = ("layer_idx_in_cache_pool",)
 _DECLARED_AS = {"block_sparse_homo_head_pattern": "INT32"}
 
@@ -21,11 +24,11 @@ _TENSORRT_DTYPES = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16"}
 
 
 def differences(trt: TensorRT, installed: str) -> list[str]:
-    """What differs between an installation and our tables, a line each; none if nothing does.
+    """Differences between an installation and Ditto's tables, one line each.
 
     Args:
         trt: TensorRT with TensorRT-LLM's plugins loaded.
-        installed: the version of TensorRT-LLM.
+        installed: version of the installed TensorRT-LLM.
     """
     try:
         known = version(installed)
@@ -52,7 +55,7 @@ def _of_creator(trt: TensorRT, plugin: type[GPTAttention | Gemm], ours: Fields) 
     found = [f"{plugin.creator}: Ditto gives `{name}`, the creator has no such field" for name in missing]
     found += [f"{plugin.creator}: the creator has `{name}`, Ditto does not give it" for name in unknown]
     for name, kind in ours:
-        taken = {_TENSORRT_TYPES[kind], _DECLARED_AS.get(name, _TENSORRT_TYPES[kind])}
-        if name in theirs and theirs[name] not in [getattr(trt.module.PluginFieldType, known) for known in taken]:
+        accepted = {_TENSORRT_TYPES[kind], _DECLARED_AS.get(name, _TENSORRT_TYPES[kind])}
+        if name in theirs and theirs[name] not in [getattr(trt.module.PluginFieldType, known) for known in accepted]:
             found.append(f"{plugin.creator}: `{name}` is {theirs[name]}, Ditto gives {kind}")
     return found

@@ -1,19 +1,20 @@
-"""What the contract deduces and nobody read: kept together, so that who has TensorRT-LLM can check it quickly.
+"""Facts about TensorRT-LLM that the contract infers without a source.
 
-`ditto doctor --trtllm` compares what a program can compare, and prints the rest for the eye.
+They are kept in one place, so that they can be checked quickly on a machine with TensorRT-LLM. `ditto doctor --trtllm`
+compares automatically where possible, and prints the rest for a manual check.
 """
 
 from __future__ import annotations
 
 from attrs import frozen
 
-# Half-blocks of a block for each layer: keys and values (contract, LLM 4.5).
+# Half-blocks per block and layer: one of keys and one of values (contract, LLM 4.5).
 HALF_BLOCKS = 2
 
-# Dtypes whose context attention is fused; with others a build turns that off, and paged context attention with it.
+# Dtypes with fused context attention; for others a build disables it, and paged context attention as well.
 FUSED_CONTEXT_DTYPES = ("float16", "bfloat16")
 
-# Kinds of rope scaling that are left to the plugin (contract, LLM 4.4).
+# Kinds of rope scaling that the plugin computes (contract, LLM 4.4).
 ROPE_IN_PLUGIN = ("default", "linear", "llama3")
 
 # Versions whose runtime keeps layers of different windows in different pools (contract, LLM 9).
@@ -22,7 +23,7 @@ POOL_PER_WINDOW = ("0.20.0", "0.21.0", "1.0.0", "1.1.0", "1.2.0")
 
 @frozen
 class Deduction:
-    """A fact that was deduced, where the contract has it, and where an installation shows it."""
+    """An inferred fact, its section in the contract, and where to check it."""
 
     fact: str
     section: str

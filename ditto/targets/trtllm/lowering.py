@@ -1,5 +1,7 @@
-"""How the TensorRT-LLM target lowers what depends on the target: plugins for attention and matrix products, the
-prompt table with tasks, the last tokens of packed sequences.
+"""Lowerings that are specific to the TensorRT-LLM target.
+
+These are plugins for attention and matrix multiplications, the prompt embedding table with tasks, and the last tokens
+of packed sequences.
 
 T packed tokens, H heads, G KV heads, D head width.
 """
@@ -43,9 +45,9 @@ class PackedDecoder:
     """Lowerings of a decoder over packed tokens and a paged KV cache.
 
     Args:
-        net: being lowered into.
-        facts: of the model.
-        limits, options: of the engine.
+        net: the lowering in progress.
+        facts: configuration of the decoder.
+        limits, options: limits and settings of the engine.
     """
 
     net: Lowering
@@ -56,16 +58,16 @@ class PackedDecoder:
     _inputs: dict[str, Value] = field(factory=dict)
 
     def table(self) -> Table:
-        """The shared lowerings and those of the decoder."""
-        mine: dict[OpOverload, LoweringFunction] = {
+        """The shared lowerings, with those of the decoder."""
+        own: dict[OpOverload, LoweringFunction] = {
             _ditto.packed_attention.default: self.attention,
             _ditto.packed_last_tokens.default: last_tokens,
             _ditto.prompt_rows.default: self.prompt_rows,
             _ditto.rope.default: decomposed_rope,
         }
         if self.options.gemm_plugin:
-            mine[aten.linear.default] = linear
-        return {**table(), **mine}
+            own[aten.linear.default] = linear
+        return {**table(), **own}
 
     def attention(
         self,
@@ -81,7 +83,10 @@ class PackedDecoder:
         softcap: float,
         layer: int,
     ) -> Value:
-        """Attention as a plugin; rope in it where the plugin's tables are the model's, else before it."""
+        """Attention as a plugin.
+
+        The plugin applies rope if its tables equal the model's; otherwise rope is computed before it.
+        """
         value = net.value(qkv)
         if value.rank != 2:
             raise UnsupportedFact(
@@ -96,7 +101,7 @@ class PackedDecoder:
             raise UnsupportedFact(f"two attentions say that they are layer {layer}")
         self._layers.add(layer)
         rotated = 2 * len(rope.inv_freq) if rope is not None else 0
-        fused = str(value.spec.dtype).removeprefix("torch.") in inferred.FUSED_CONTEXT_DTYPES  # as config.json says it
+        fused = str(value.spec.dtype).removeprefix("torch.") in inferred.FUSED_CONTEXT_DTYPES  # as in config.json
         plugin = GPTAttention(
             trtllm=self.options.version,
             dtype=value.spec.dtype,
@@ -125,10 +130,12 @@ class PackedDecoder:
         return net.add(plugin, value, *attention_inputs(plugin, given))
 
     def check_layers(self) -> None:
-        """Check that each layer has its KV cache: the runtime makes one for each.
+        """Check that each layer has a KV cache.
+
+        The runtime allocates one per layer.
 
         Raises:
-            UnsupportedFact: layers do not attend to the tokens before, or are not counted from 0.
+            UnsupportedFact: a layer has no attention with a KV cache, or layers are not numbered from 0.
         """
         layers = self.facts.num_hidden_layers
         if self._layers != set(range(layers)):
@@ -151,7 +158,7 @@ class PackedDecoder:
         tables = [resolve(operand, _NoTensors(), net.network.literals) for operand in (cos, sin)]
         width = 2 * tables[0].shape[1]
         positions = max(self.facts.max_position_embeddings, tables[0].shape[0])
-        # Of scaling that only long sequences show, the tables have nothing: then they are those without scaling.
+        # Scaling may affect long sequences only, which the tables do not cover; then try the tables without scaling.
         for scaling in (self.facts.extra.get("rotary_scaling"), None):
             rope = plugin_rope(float(base), scaling, width, positions)
             if rope is not None and is_same(rope, *tables):
@@ -161,23 +168,26 @@ class PackedDecoder:
     def _rotated(
         self, net: Lowering, qkv: Value, cos: Any, sin: Any, heads: int, kv_heads: int, width: int, interleaved: bool
     ) -> Value:
-        """qkv [T, (H + 2 G) D] with queries and keys rotated by tables, in the graph."""
+        """Rotate queries and keys in qkv [T, (H + 2 G) D] with layers of the network."""
         positions = net.network.value("position_ids")
         tokens = qkv.spec.shape[0]
-        turned = heads + kv_heads
-        rows = net.reshape(net.slice(qkv, 1, 0, turned * width), (tokens, turned, width))
+        rotated = heads + kv_heads
+        rows = net.reshape(net.slice(qkv, 1, 0, rotated * width), (tokens, rotated, width))
         c, s = (net.add(Gather(axis=0), net.value(part), positions) for part in (cos, sin))
         columns = 2 * int(c.spec.shape[1])  # type: ignore[arg-type]
         head = net.slice(rows, 2, 0, columns) if columns < width else rows
         angles = [net.reshape(part, (tokens, 1, columns // 2)) for part in (c, s)]
-        made = _rotate(net, head, angles[0], angles[1], interleaved)
+        result = _rotate(net, head, angles[0], angles[1], interleaved)
         if columns < width:
-            made = net.add(Concatenation(axis=2), made, net.slice(rows, 2, columns, width - columns))
-        merged = net.reshape(made, (tokens, turned * width))
-        return net.add(Concatenation(axis=1), merged, net.slice(qkv, 1, turned * width, kv_heads * width))
+            result = net.add(Concatenation(axis=2), result, net.slice(rows, 2, columns, width - columns))
+        merged = net.reshape(result, (tokens, rotated * width))
+        return net.add(Concatenation(axis=1), merged, net.slice(qkv, 1, rotated * width, kv_heads * width))
 
     def prompt_rows(self, net: Lowering, ids: Operand, table: Operand, vocab_size: int) -> Value:
-        """Row tasks * prompt_vocab_size + id - vocab_size of the table for virtual ids (contract 3.12)."""
+        """Rows of the prompt embedding table for virtual token ids (contract 3.12).
+
+        The row of an id is tasks * prompt_vocab_size + id - vocab_size.
+        """
         tokens = net.value(ids)
         tasks = net.input("tasks", Spec((symbol(TOKENS),), torch.int32))
         rows_per_task = net.input("prompt_vocab_size", Spec((1,), torch.int32))
@@ -189,34 +199,40 @@ class PackedDecoder:
 
 
 class _NoTensors:
-    """Tables are computed from positions alone; one that needs a weight is no table."""
+    """A source without tensors: rope tables do not depend on weights."""
 
     def tensor(self, name: str) -> torch.Tensor:
         raise LookupError(name)
 
     def release(self) -> None:
-        """There is nothing."""
+        """Do nothing: there are no tensors."""
 
 
 def linear(net: Lowering, x: Operand, weight: Operand, bias: Operand | None = None) -> Value:
-    """A linear layer as a Gemm plugin, its bias as a sum."""
+    """A linear layer as a Gemm plugin, followed by a sum if it has a bias."""
     value = net.value(x)
     if value.rank != 2 or not isinstance(weight, Weight):
         return plain_linear(net, x, weight, bias)
     typed = weight if weight.dtype == value.spec.dtype else fold("cast", weight, value.spec.dtype)
-    made = net.add(Gemm(dtype=value.spec.dtype), value, net.value(typed))
-    return made if bias is None else binary(net, "SUM", made, bias, value.spec.dtype)
+    result = net.add(Gemm(dtype=value.spec.dtype), value, net.value(typed))
+    return result if bias is None else binary(net, "SUM", result, bias, value.spec.dtype)
 
 
 def last_tokens(net: Lowering, x: Operand, ends: Operand) -> Value:
-    """Rows ends - 1 of packed tokens (contract 6: index_select of last_token_ids - 1)."""
+    """The last token of each sequence: rows ends - 1 of packed tokens.
+
+    Source: contract 6, index_select of last_token_ids - 1.
+    """
     value, wanted = net.value(x), net.value(ends)
     rows = binary(net, "SUB", wanted, 1, wanted.spec.dtype)
     return net.add(Gather(axis=value.rank - 2), value, rows)
 
 
 def decomposed_rope(net: Lowering, x: Operand, cos: Any, sin: Any, positions: Operand, interleaved: bool) -> Value:
-    """Rotary embedding of [1, heads, T, D] without TensorRT's layer, which TensorRT 10.9 has not."""
+    """Rotary embedding of [1, heads, T, D] without TensorRT's own layer.
+
+    TensorRT 10.9 lacks that layer.
+    """
     value, ids = net.value(x), net.value(positions)
     rows = (net.add(Gather(axis=0), net.value(table), ids) for table in (cos, sin))
     c, s = (net.reshape(part, (1, 1, *part.spec.shape[-2:])) for part in rows)
@@ -224,7 +240,10 @@ def decomposed_rope(net: Lowering, x: Operand, cos: Any, sin: Any, positions: Op
 
 
 def _rotate(net: Lowering, x: Value, c: Value, s: Value, interleaved: bool) -> Value:
-    """Pairs (a, b) of x's last axis become (a c - b s, b c + a s); c and s broadcast against a."""
+    """Rotate pairs (a, b) of x's last axis to (a c - b s, b c + a s).
+
+    c and s broadcast against a.
+    """
     axis, half = x.rank - 1, int(x.spec.shape[-1]) // 2  # type: ignore[arg-type]
     if interleaved:
         a, b = (net.slice(x, axis, start, half, step=2) for start in (0, 1))
@@ -244,9 +263,9 @@ def _rotate(net: Lowering, x: Value, c: Value, s: Value, interleaved: bool) -> V
 
 @by_name
 def vision_attention(net: Lowering, given: AttentionArguments[Operand]) -> Value:
-    """Attention of a vision tower in TensorRT 10.9's layers."""
+    """Attention of a vision tower, decomposed into layers of TensorRT 10.9."""
     if given.causal:
         raise UnsupportedFact("causal attention in a vision tower")
-    seen = attention_mask(net, given)
+    mask = attention_mask(net, given)
     q, k, v = (net.value(operand) for operand in (given.query, given.key, given.value))
-    return decomposed_attention(net, q, k, v, given.scale, given.softcap, seen)
+    return decomposed_attention(net, q, k, v, given.scale, given.softcap, mask)

@@ -1,8 +1,8 @@
-"""From a program over [1, tokens, width] to one over packed tokens [tokens, width], attention as one operator.
+"""Rewrite of a program over [1, tokens, width] to packed tokens [tokens, width].
 
-The language model is captured with a batch of one whose sequence is the packed tokens. What lies between projections
-and attention (heads split off, transposed, rotated, transposed back) is what the attention plugin does itself; then
-every other operator works on tokens, and the batch axis can go.
+The language model is captured with a batch of one, whose sequence is the packed tokens. The attention plugin itself
+does the work between projections and attention (splitting heads, transposing, rotating, transposing back), so attention
+becomes one operator. All other operators work on single tokens, so the batch axis can be removed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ditto = torch.ops.ditto
 
 @frozen
 class _Heads:
-    """One of an attention's operands, traced back: [1, tokens, heads * width] and what happened to it since."""
+    """Source [1, tokens, heads * width] of an attention operand, and its rotation."""
 
     source: fx.Node
     cos: fx.Node | None = None
@@ -40,12 +40,12 @@ class _Heads:
 
 
 def pack_attention(program: Program, positions: str) -> int:
-    """`ditto.attention` becomes `ditto.packed_attention`. Returns how many.
+    """Replace `ditto.attention` with `ditto.packed_attention`; return the count.
 
     Args:
-        positions: the input of token positions; rope by it goes into the operator.
+        positions: name of the input of token positions; rope at these positions becomes part of the operator.
     Raises:
-        UnsupportedFact: attention that is not causal, has a mask of its own, or sinks.
+        UnsupportedFact: attention is not causal, has its own mask, or has sinks.
     """
     count = 0
     for node in list(program.graph.nodes):
@@ -77,16 +77,19 @@ def _pack(program: Program, node: fx.Node, positions: str) -> None:
         qkv = _joined(program, [part.source for part in parts.values()])
         facts = (given["scale"], given["window"], given["softcap"], given["layer"])
         cos, sin, interleaved = rotation
-        made = graph.call_function(
+        packed = graph.call_function(
             _ditto.packed_attention.default, (qkv, cos, sin, heads, kv_heads, interleaved, *facts)
         )
-        made.meta.update(node.meta)
-        made.meta["val"] = _fake(made)
-        _replace_merged(program, node, made)
+        packed.meta.update(node.meta)
+        packed.meta["val"] = _fake(packed)
+        _replace_merged(program, node, packed)
 
 
 def _traced(program: Program, operand: fx.Node, positions: str | None) -> _Heads:
-    """An operand [1, heads, tokens, width] as [1, tokens, heads * width] before its rope, where that can be told."""
+    """Source of an operand [1, heads, tokens, width], as [1, tokens, heads * width].
+
+    If rope at `positions` is recognised, the source is the tensor before rope.
+    """
     found = _rope(program, operand, positions) if positions is not None else None
     inner = found.source if found is not None else operand
     graph = program.graph
@@ -117,30 +120,30 @@ def _is_merged(source: Any, rows: fx.Node) -> bool:
 
 
 def _rope(program: Program, operand: fx.Node, positions: str) -> _Heads | None:
-    """Rope of an operand's first columns by constant tables and the positions, or None."""
-    turned, whole = operand, operand
-    if operand.target == aten.cat.default:  # partly rotated heads: rope(x[..., :r]) beside x[..., r:]
+    """Rope of an operand's first columns by constant tables and positions, or None."""
+    rotated, whole = operand, operand
+    if operand.target == aten.cat.default:  # partial rope: concatenation of rope(x[..., :r]) and x[..., r:]
         parts = arguments(operand)["tensors"]
         if len(parts) != 2 or arguments(operand)["dim"] != operand.meta["val"].dim() - 1:
             return None
-        turned, rest = parts
-        if turned.target != _ditto.rope.default or not _are_halves(turned.args[0], rest):
+        rotated, rest = parts
+        if rotated.target != _ditto.rope.default or not _are_halves(rotated.args[0], rest):
             return None
         whole = rest.args[0]
     elif operand.target != _ditto.rope.default:
         return None
-    given = arguments(turned)
+    given = arguments(rotated)
     source = given["positions"]
     if source.target == aten.unsqueeze.default:
         source = source.args[0]
     tables = (given["cos"], given["sin"])
     if source.op != "placeholder" or source.target != positions or not all(map(_is_constant(program), tables)):
         return None
-    return _Heads(given["x"] if turned is whole else whole, *tables, bool(given["interleaved"]))
+    return _Heads(given["x"] if rotated is whole else whole, *tables, bool(given["interleaved"]))
 
 
 def _is_equal(left: Any, right: Any) -> bool:
-    """Whether two nodes are the same, or the same operator of the same arguments."""
+    """Whether two nodes are identical, or apply the same operator to equal arguments."""
     if left is right:
         return True
     nodes = isinstance(left, fx.Node) and isinstance(right, fx.Node)
@@ -161,7 +164,7 @@ def _is_constant(program: Program) -> Any:
 
 
 def _are_halves(first: Any, rest: Any) -> bool:
-    """Whether two nodes are the first columns of a tensor and all that follow."""
+    """Whether two nodes are the first columns of a tensor and all remaining columns."""
     if not all(isinstance(part, fx.Node) and part.target == aten.slice.Tensor for part in (first, rest)):
         return False
     left, right = arguments(first), arguments(rest)
@@ -173,7 +176,10 @@ def _are_halves(first: Any, rest: Any) -> bool:
 
 
 def _joined(program: Program, parts: list[fx.Node]) -> fx.Node:
-    """Query, key and value of each token side by side: the fused projection itself where they are its slices."""
+    """Concatenation of query, key and value of each token.
+
+    This is the fused projection itself, if they are its slices.
+    """
     sliced = [arguments(part) if part.target == aten.slice.Tensor else None for part in parts]
     if all(sliced):
         sources = {given["self"] for given in sliced if given is not None}
@@ -183,31 +189,35 @@ def _joined(program: Program, parts: list[fx.Node]) -> fx.Node:
         starts = [0, *(end for _, end in bounds[:-1])]
         if not others and [start for start, _ in bounds] == starts and bounds[-1][1] >= width:
             return source
-    made = program.graph.call_function(aten.cat.default, (parts, -1))
-    made.meta.update(parts[0].meta)
-    made.meta["val"] = torch.cat([part.meta["val"] for part in parts], -1)
-    return made
+    joined = program.graph.call_function(aten.cat.default, (parts, -1))
+    joined.meta.update(parts[0].meta)
+    joined.meta["val"] = torch.cat([part.meta["val"] for part in parts], -1)
+    return joined
 
 
-def _replace_merged(program: Program, node: fx.Node, made: fx.Node) -> None:
-    """Users take [1, tokens, heads * width]: directly where they merge the heads themselves, else split again."""
+def _replace_merged(program: Program, node: fx.Node, packed: fx.Node) -> None:
+    """Replace attention with packed attention.
+
+    Its result is [1, tokens, heads * width]. Users that merge the heads use it directly; for other users the heads are
+    split again.
+    """
     for user in list(node.users):
         if user.target == aten.transpose.int and {arguments(user)["dim0"], arguments(user)["dim1"]} == {1, 2}:
             for merged in list(user.users):
                 if merged.target in (aten.view.default, aten.reshape.default) and merged.meta["val"].dim() == 3:
-                    merged.replace_all_uses_with(made)
+                    merged.replace_all_uses_with(packed)
     program.sweep()
     if node.users:
         value = node.meta["val"]
         shape = [1, -1, int(value.shape[1]), int(value.shape[3])]
-        with program.graph.inserting_after(made):
-            split = program.graph.call_function(aten.view.default, (made, shape))
+        with program.graph.inserting_after(packed):
+            split = program.graph.call_function(aten.view.default, (packed, shape))
             split.meta.update(node.meta)
             split.meta["val"] = value.transpose(1, 2)
         with program.graph.inserting_after(split):
-            turned = program.graph.call_function(aten.transpose.int, (split, 1, 2))
-            turned.meta.update(node.meta)
-        node.replace_all_uses_with(turned)
+            transposed = program.graph.call_function(aten.transpose.int, (split, 1, 2))
+            transposed.meta.update(node.meta)
+        node.replace_all_uses_with(transposed)
 
 
 def _fake(node: fx.Node) -> Any:
@@ -221,9 +231,9 @@ _RESHAPES = frozenset({aten.view.default, aten.reshape.default, aten._unsafe_vie
 
 
 def drop_batch(program: Program) -> int:
-    """Take the batch axis of size 1 away wherever operators allow it. Returns how many operators lost it.
+    """Remove the batch axis of size 1 from operators; return how many changed.
 
-    An operator without a rule keeps it: its operands get it back, and its result loses it again.
+    Operators without a rule keep the axis: it is added to their operands, and removed from their result.
     """
     graph, dropped = program.graph, 0
     without: dict[fx.Node, fx.Node] = {}
@@ -241,8 +251,8 @@ def drop_batch(program: Program) -> int:
             continue
         if node.target in _RESHAPES and not _has_batch(node):
             with graph.inserting_before(node):
-                made = _reshaped(graph, node, without[batched[0]], node.meta["val"])
-            node.replace_all_uses_with(made)
+                reshaped = _reshaped(graph, node, without[batched[0]], node.meta["val"])
+            node.replace_all_uses_with(reshaped)
             continue
         if node.target == aten.squeeze.dim and node.args[1] == 0 and node.args[0] in without:
             node.replace_all_uses_with(without[node.args[0]])  # type: ignore[index]
@@ -258,10 +268,10 @@ def drop_batch(program: Program) -> int:
             continue
         args, kwargs = call
         with graph.inserting_before(node):
-            made = graph.call_function(node.target, args, kwargs)
-        made.meta.update(node.meta)
-        made.meta["val"] = _without_batch(node.meta["val"])
-        without[node] = made
+            replacement = graph.call_function(node.target, args, kwargs)
+        replacement.meta.update(node.meta)
+        replacement.meta["val"] = _without_batch(node.meta["val"])
+        without[node] = replacement
         dropped += 1
     for node in program.outputs:
         if node in without:
@@ -271,21 +281,21 @@ def drop_batch(program: Program) -> int:
 
 
 def _splits_off_batch(node: fx.Node) -> bool:
-    """Whether a node gives tokens that lie one after another, [tokens, ...], their batch axis back."""
+    """Whether a node reshapes packed tokens [tokens, ...] to add the batch axis."""
     if node.target not in _RESHAPES or not _has_batch(node):
         return False
     return isinstance(node.args[0].meta["val"].shape[0], SymInt)  # type: ignore[union-attr]
 
 
 def _reshaped(graph: fx.Graph, node: fx.Node, source: Any, value: Tensor) -> fx.Node:
-    """`source` in the shape of `value`, in the place of `node`."""
+    """`source` reshaped to the shape of `value`, as a replacement for `node`."""
     if [str(size) for size in source.meta["val"].shape] == [str(size) for size in value.shape]:
         return source
     (sizes,) = node.args[1:]
-    made = graph.call_function(aten.reshape.default, (source, sizes[len(sizes) - value.dim() :]))  # type: ignore[index, arg-type]
-    made.meta.update(node.meta)
-    made.meta["val"] = value
-    return made
+    reshaped = graph.call_function(aten.reshape.default, (source, sizes[len(sizes) - value.dim() :]))  # type: ignore[index, arg-type]
+    reshaped.meta.update(node.meta)
+    reshaped.meta["val"] = value
+    return reshaped
 
 
 def _without_batch(value: Any) -> Any:
@@ -293,7 +303,7 @@ def _without_batch(value: Any) -> Any:
 
 
 def _adds_batch(node: fx.Node) -> bool:
-    """Whether a node puts the batch axis in front of packed tokens."""
+    """Whether a node adds the batch axis to an input of packed tokens."""
     unsqueezed = node.target == aten.unsqueeze.default and node.args[1:] == (0,)
     return unsqueezed and _is_packed_input(node.args[0])
 
@@ -308,7 +318,7 @@ def _has_batch(node: fx.Node) -> bool:
 
 
 def _call_without(node: fx.Node, without: Mapping[fx.Node, fx.Node]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """A node's arguments without the batch axis, or None where there is no rule."""
+    """Arguments of a node without the batch axis, or None if there is no rule."""
     if node.target is operator.getitem:
         return (without[node.args[0]], node.args[1]), {}  # type: ignore[index]
     traits, batched = traits_of(node.target), [part for part in node.all_input_nodes if part in without]
@@ -344,7 +354,7 @@ def _mapped(argument: Any, without: Mapping[fx.Node, fx.Node]) -> Any:
 
 
 def _give_back(program: Program, node: fx.Node, batched: list[fx.Node], without: Mapping[fx.Node, fx.Node]) -> None:
-    """Let a node without a rule see its operands with the batch axis."""
+    """Add the batch axis to the operands of a node without a rule."""
     for part in batched:
         with program.graph.inserting_before(node):
             back = program.graph.call_function(aten.unsqueeze.default, (without[part], 0))

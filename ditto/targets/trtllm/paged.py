@@ -1,7 +1,9 @@
-"""A paged KV cache in plain memory, as the attention plugin addresses it (contract, LLM 4.5).
+"""Paged KV cache in CPU memory, addressed as by the attention plugin.
 
-A pool is one stretch of memory. A block holds `tokens_per_block` tokens of one sequence for every layer of the pool:
-for each layer a half-block of keys and one of values, each [G, tokens_per_block, D].
+A pool is one contiguous memory region. A block holds `tokens_per_block` tokens of one sequence for every layer of the
+pool: per layer a half-block of keys and one of values, each [G, tokens_per_block, D].
+
+Source: contract, LLM 4.5.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ class PagedCache:
     """One layer's view of a pool.
 
     Args:
-        offsets: int32 [B, 2, blocks], of half-blocks, keys and values.
-        base: address of the layer's part of the pool's first block.
+        offsets: int32 [B, 2, blocks], offsets of half-blocks of keys and of values.
+        base: address of the layer's data in the pool's first block.
         half: shape of a half-block, (G, tokens_per_block, D).
-        dtype: of keys and values.
+        dtype: dtype of keys and values.
     """
 
     offsets: Tensor
@@ -35,7 +37,7 @@ class PagedCache:
     def of_layer(
         offsets: Tensor, pointers: Tensor, mapping: Tensor, half: tuple[int, int, int], dtype: torch.dtype
     ) -> PagedCache:
-        """The view of a layer.
+        """View of one layer.
 
         Args:
             offsets: int32 [pools, B, 2, blocks].
@@ -48,7 +50,7 @@ class PagedCache:
         return PagedCache(offsets[pool], base, half, dtype)
 
     def write(self, sequence: int, start: int, keys: Tensor, values: Tensor) -> None:
-        """Put keys and values [G, tokens, D] at a sequence's positions from `start` on."""
+        """Write keys and values [G, tokens, D] at a sequence's positions from `start` on."""
         size, end = self.half[1], start + keys.shape[1]
         for block in range(start // size, -(-end // size)):
             first, last = max(start, block * size), min(end, (block + 1) * size)
@@ -73,16 +75,18 @@ class PagedCache:
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, scale: float, softcap: float, window: int) -> Tensor:
-    """Causal attention of a sequence's last tokens over all its keys, softmax in float32 (contract 4.3).
+    """Causal attention of a sequence's last tokens over all its keys (contract 4.3).
+
+    Softmax is computed in float32.
 
     Args:
-        query: [H, tokens, D], of the sequence's last positions.
+        query: [H, tokens, D], queries of the sequence's last positions.
         keys, values: [G, positions, D].
-        scale: factor of the scores.
-        softcap: bound of the scores, 0 for none.
-        window: keys that a token sees at most, itself included.
+        scale: factor of the attention scores.
+        softcap: soft-cap of the scores, 0 for none.
+        window: maximum number of keys that a token attends to, its own included.
     Returns:
-        [H, tokens, D] in float32.
+        float32 [H, tokens, D].
     """
     group = query.shape[0] // keys.shape[0]
     keys, values = (x.float().repeat_interleave(group, dim=0) for x in (keys, values))

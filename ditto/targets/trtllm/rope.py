@@ -1,4 +1,7 @@
-"""Rotary embedding inside the attention plugin: its tables, and whether they are the model's (contract, LLM 4.4)."""
+"""Rotary embedding in the attention plugin: tables, compared with the model's.
+
+Source: contract, LLM 4.4.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,21 @@ from torch import Tensor
 from ditto.targets.trtllm import inferred
 from ditto.targets.trtllm.plugins.gpt_attention import SCALE_TYPES
 
-# Angles of thousands of radians differ by float32 rounding between two ways of computing them; kinds and factors of
-# scaling differ by far more.
+# Two ways of computing angles of thousands of radians differ by float32 rounding. Different kinds or factors of scaling
+# differ far more than this.
 _TABLE_TOLERANCE = 5e-3
 
 
 @frozen
 class PluginRope:
-    """What the attention plugin is told of rope, and the tables it is given.
+    """Rope parameters and tables of the attention plugin.
 
     Args:
         base: theta.
-        scale_type: TensorRT-LLM's number of the kind of scaling.
-        scale: its factor, 1 without.
+        scale_type: TensorRT-LLM's number for the kind of scaling.
+        scale: factor of the scaling, 1 for none.
         inv_freq: float32 [R / 2].
-        cos_sin: float32 [1, positions * R], (cos, sin) per frequency, position by position.
+        cos_sin: float32 [1, positions * R], pairs (cos, sin) per frequency, for each position.
     """
 
     base: float
@@ -39,19 +42,21 @@ class PluginRope:
 
 
 def plugin_rope(base: float, scaling: Mapping[str, Any] | None, width: int, positions: int) -> PluginRope | None:
-    """The plugin's rope for a configuration, or None for a kind of scaling that it is not trusted with.
+    """The plugin's rope for a configuration.
+
+    None for kinds of scaling that the plugin is not trusted with (see `inferred.ROPE_IN_PLUGIN`).
 
     Args:
         base: theta.
-        scaling: as in config.json's `rotary_scaling`: `type` and its numbers; None for none.
-        width: rotated columns R, even.
-        positions: rows of the table.
+        scaling: `rotary_scaling` of config.json: `type` and its parameters; None for none.
+        width: number of rotated columns R, even.
+        positions: number of rows of the table.
     """
     kind = str(scaling["type"]) if scaling else "default"
     if kind not in inferred.ROPE_IN_PLUGIN:
         return None
     factor = float(scaling["factor"]) if scaling and kind != "default" else 1.0
-    # Bit by bit TensorRT-LLM's own tables (contract 9): powers in float64, rounded to float32; all else in float32.
+    # Bit-identical to TensorRT-LLM's tables (contract 9): powers in float64, rounded to float32; the rest in float32.
     powers = (base ** (np.arange(0, width, 2) / width)).astype(np.float32)
     inv_freq = np.float32(1.0 / factor if kind == "linear" else 1.0) / powers
     if kind == "llama3" and scaling is not None:
@@ -68,7 +73,9 @@ def plugin_rope(base: float, scaling: Mapping[str, Any] | None, width: int, posi
 
 
 def _llama3(inv_freq: np.ndarray, scaling: Mapping[str, Any]) -> np.ndarray:
-    """Llama 3.1's smoothing: long wavelengths are scaled, short ones kept, those between blended; in float64.
+    """Llama 3.1's smoothing of frequencies, computed in float64.
+
+    Long wavelengths are scaled, short ones are kept, those between are blended.
 
     Source: transformers, `_compute_llama3_parameters`.
     """
@@ -83,10 +90,10 @@ def _llama3(inv_freq: np.ndarray, scaling: Mapping[str, Any]) -> np.ndarray:
 
 
 def is_same(rope: PluginRope, cos: Tensor, sin: Tensor) -> bool:
-    """Whether the plugin's tables are those that the model computes, rounding aside.
+    """Whether the plugin's tables equal the model's, except for rounding.
 
     Args:
-        cos, sin: the model's, [P, R / 2], P at most the plugin's positions.
+        cos, sin: the model's tables [P, R / 2], with at most as many positions P as the plugin's.
     """
     rows, half = cos.shape
     if half != len(rope.inv_freq):

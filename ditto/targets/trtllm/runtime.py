@@ -1,4 +1,4 @@
-"""TensorRT-LLM's runtime, its part in running a language model, played on the CPU."""
+"""Simulation on the CPU of TensorRT-LLM's runtime for a language model."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ditto.targets.trtllm.step import Part, StepMaker
 
 
 class PackedRuntime:
-    """Keeps the KV cache of several sequences and computes their next tokens together.
+    """Runs packed steps of several sequences and keeps their KV cache.
 
     Args:
-        network, constants: the language model.
-        config: its llm/config.json.
+        network, constants: the language model and its weights.
+        config: content of its llm/config.json.
         profile: the ranges of the network's named dimensions.
-        sequences: held at once, at most.
+        sequences: maximum number of sequences held at once.
     Raises:
         ShapeError: the network's attentions cannot share a KV cache.
     """
@@ -42,12 +42,12 @@ class PackedRuntime:
         self.pools = BlockPools(layout, sequences, self.maker.max_seq_len)
 
     def step(self, parts: Sequence[Part]) -> Tensor:
-        """Logits after each part's last token: float32 [parts, vocabulary].
+        """Logits after each part's last token, float32 [parts, vocabulary].
 
         Args:
-            parts: of different sequences, in any order.
+            parts: parts of different sequences, in any order.
         Raises:
-            ShapeError: they are more than the engine takes.
+            ShapeError: the parts exceed the engine's limits.
         """
         order = sorted(range(len(parts)), key=lambda index: not parts[index].is_context)
         for part in parts:
@@ -57,17 +57,19 @@ class PackedRuntime:
         return logits[torch.tensor(order).argsort()]
 
     def release(self, sequence: int) -> None:
-        """Forget a sequence; its number may be used again."""
+        """Remove a sequence; its number may be used again."""
         self.pools.release(sequence)
 
 
 def bound(network: Network, inputs: Mapping[str, Tensor], profile: Profile) -> dict[str, Tensor]:
-    """The inputs that a network has, from those that the runtime binds (contract, LLM 2.4).
+    """Inputs of a network, selected from those that the runtime binds.
+
+    Source: contract, LLM 2.4.
 
     Args:
         profile: the ranges of the network's named dimensions.
     Raises:
-        ShapeError: the network has an input that the runtime does not know, or that is outside the profile.
+        ShapeError: an input of the network is unknown to the runtime, or outside the profile.
     """
     unknown = [name for name in network.inputs if name not in inputs]
     if unknown:

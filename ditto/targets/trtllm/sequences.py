@@ -1,8 +1,9 @@
-"""Which packed tokens belong to which sequence, as the attention plugin reads it off its inputs (contract, LLM 4.1 and
-4.2).
+"""Assignment of packed tokens to sequences, from the attention plugin's inputs.
 
-The lengths come several times, for the host and for the GPU, and with meanings that differ between prompts ("context")
-and generation. The plugin believes them; here they are held against each other.
+The lengths are bound several times, for the host and for the GPU, with meanings that differ between prompts ("context")
+and generation. The plugin does not check them; this module checks that they agree.
+
+Source: contract, LLM 4.1 and 4.2.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ CONTEXT, GENERATION = 0, 1
 
 @frozen
 class Sequence:
-    """A sequence's tokens of one call.
+    """Tokens of one sequence in a call.
 
     Args:
-        start: their first row among the packed tokens.
-        count: how many.
-        total: tokens of the sequence up to and with them.
+        start: row of the first token among the packed tokens.
+        count: number of tokens.
+        total: number of tokens of the sequence up to and including these.
     """
 
     start: int
@@ -33,17 +34,17 @@ class Sequence:
 
     @property
     def past(self) -> int:
-        """Tokens of the sequence before them, which is the position of the first."""
+        """Number of earlier tokens of the sequence, and position of the first token here."""
         return self.total - self.count
 
 
 def sequences(given: Mapping[str, Tensor], tokens: int, continues_prompts: bool) -> list[Sequence]:
-    """The sequences of a call, in the order of their tokens.
+    """Sequences of a call, in the order of their tokens.
 
     Args:
         given: the plugin's inputs by name.
-        tokens: packed.
-        continues_prompts: whether a prompt may come in parts, which needs paged context attention.
+        tokens: number of packed tokens.
+        continues_prompts: whether a prompt may be split over calls, which requires paged context attention.
     Raises:
         ShapeError: the inputs contradict each other or the contract.
     """

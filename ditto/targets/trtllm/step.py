@@ -1,6 +1,8 @@
-"""The inputs of one step, as TensorRT-LLM's runtime fills them (contract, LLM 2 and 4.2; multimodal 3.1).
+"""Inputs of one step, as TensorRT-LLM's runtime fills them.
 
-B sequences, those that compute their prompt first; T packed tokens of them; W the model's width.
+B sequences, of which those that compute their prompt come first; T their packed tokens; W the model's width.
+
+Source: contract, LLM 2 and 4.2; multimodal 3.1.
 """
 
 from __future__ import annotations
@@ -19,14 +21,14 @@ from ditto.targets.trtllm.sequences import CONTEXT, GENERATION
 
 @frozen(eq=False)
 class Part:
-    """What one sequence computes in a step.
+    """The part of a step that one sequence computes.
 
     Args:
-        sequence: its number, under which it holds cache blocks.
-        ids: new tokens; those at or above the vocabulary are rows of `features`, counted from 0.
-        past: tokens that earlier steps have computed.
-        prompt: tokens of the whole prompt.
-        features: [rows, W] of the prompt's pictures, or None.
+        sequence: number of the sequence, under which it holds cache blocks.
+        ids: new token ids; ids from the vocabulary size on are rows of `features`, counted from 0.
+        past: number of tokens that earlier steps have computed.
+        prompt: number of tokens of the complete prompt.
+        features: image embeddings [rows, W] of the prompt, or None.
     """
 
     sequence: int
@@ -37,20 +39,20 @@ class Part:
 
     @property
     def is_context(self) -> bool:
-        """Whether it computes (a part of) its prompt."""
+        """Whether the sequence computes its prompt or a part of it."""
         return self.past < self.prompt
 
 
 @frozen
 class StepMaker:
-    """Makes the inputs of steps.
+    """Builder of the inputs of steps.
 
     Args:
-        vocab_size: virtual ids start here.
-        max_batch_size, max_seq_len, prompt_rows: of the engine.
-        windows: keys that a token sees at most, by layer.
-        width: of the prompt embedding table, W.
-        dtype: of that table.
+        vocab_size: size of the vocabulary, and the first virtual token id.
+        max_batch_size, max_seq_len, prompt_rows: limits of the engine.
+        windows: maximum number of keys that a token attends to, by layer.
+        width: width W of the prompt embedding table.
+        dtype: dtype of that table.
     """
 
     vocab_size: int
@@ -63,10 +65,11 @@ class StepMaker:
 
     @staticmethod
     def of(config: dict[str, Any], layers: int) -> StepMaker:
-        """From an engine's llm/config.json.
+        """Builder for an engine's llm/config.json.
 
         Args:
-            layers: with attention. The runtime repeats its list of windows over them; without one, all tokens are seen.
+            layers: number of attention layers. The runtime repeats its list of windows over them; without a list, every
+                token attends to all tokens before it.
         """
         model, build = config["pretrained_config"], config["build_config"]
         windows = (model["runtime_defaults"] or {}).get("max_attention_window") or [build["max_seq_len"]]
@@ -82,22 +85,22 @@ class StepMaker:
 
     @property
     def prompt_rows_per_sequence(self) -> int:
-        """`prompt_vocab_size`: rows of the prompt embedding table that belong to each sequence of a step."""
+        """`prompt_vocab_size`: rows of the prompt embedding table per sequence."""
         return self.prompt_rows // self.max_batch_size
 
     def inputs(self, parts: Sequence[Part], pools: BlockPools) -> dict[str, Tensor]:
-        """Everything that the runtime binds, by name.
+        """All inputs that the runtime binds, by name.
 
         Args:
-            parts: prompts first.
-            pools: hold blocks for the parts' tokens.
+            parts: parts of the step, prompts first.
+            pools: KV cache, with blocks allocated for the parts' tokens.
         Raises:
-            ShapeError: a part is more than the engine takes.
+            ShapeError: a part exceeds the engine's limits.
         """
         self._check(parts)
         counts = [len(part.ids) for part in parts]
         totals = [part.past + len(part.ids) for part in parts]
-        # Of a prompt: the tokens of this call. Of generation: the prompt's.
+        # For a prompt, the tokens of this call; for generation, those of the prompt.
         contexts = [count if part.is_context else part.prompt for part, count in zip(parts, counts, strict=True)]
         pasts = [total if part.is_context else part.past for part, total in zip(parts, totals, strict=True)]
         offsets = pools.offsets([part.sequence for part in parts])
@@ -117,7 +120,7 @@ class StepMaker:
             **{name: torch.tensor(numbers, dtype=torch.int32) for name, numbers in bound.items()},
             "host_runtime_perf_knobs": torch.full((16,), -1, dtype=torch.int64),
             "host_context_progress": torch.zeros(1, dtype=torch.int64),
-            # Which beam each past token comes from: there is one.
+            # The beam of each past token; there is only one beam.
             "cache_indirection": torch.zeros(len(parts), 1, self.max_seq_len, dtype=torch.int32),
             "kv_cache_block_offsets": offsets,
             "host_kv_cache_block_offsets": offsets.clone(),
@@ -127,8 +130,11 @@ class StepMaker:
         }
 
     def _prompt_table(self, parts: Sequence[Part]) -> dict[str, Tensor]:
-        """The table of all sequences: the one at place i of this step owns rows from i * prompt_vocab_size on, and its
-        tokens say i. Rows that belong to nobody are NaN."""
+        """Prompt embedding table of all sequences, with the tasks of their tokens.
+
+        The sequence at index i of this step has the rows from i * prompt_vocab_size on, and its tokens have task i.
+        Unused rows are NaN.
+        """
         rows = self.prompt_rows_per_sequence
         table = torch.full((self.prompt_rows, self.width), float("nan"), dtype=self.dtype)
         for place, part in enumerate(parts):

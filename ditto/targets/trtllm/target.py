@@ -1,4 +1,4 @@
-"""The TensorRT-LLM target: packed tokens, a paged KV cache, attention by TensorRT-LLM's plugin."""
+"""The TensorRT-LLM target: packed tokens, paged KV cache, attention plugin."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from ditto.targets.trtllm.versions import Version, version
 
 
 def check_machine(wanted: Version, capabilities: Sequence[str], installed: str | None, here: str) -> None:
-    """Check that engines can be compiled on a machine for what they are meant for.
+    """Check that a machine can compile engines for the requested version and GPU.
 
     Args:
-        wanted: TensorRT-LLM's version that the engines are for.
-        capabilities: compute capabilities that they are for, none for the GPU that compiles.
-        installed: TensorRT-LLM's version on the machine, None where it does not say.
-        here: the compute capability of the machine's GPU.
+        wanted: requested TensorRT-LLM version of the engines.
+        capabilities: requested compute capabilities, empty for the GPU that compiles.
+        installed: TensorRT-LLM version on the machine, None if it is unknown.
+        here: compute capability of the machine's GPU.
     Raises:
-        ConfigError: they cannot.
+        ConfigError: the version or the GPU differs.
     """
     if installed is not None and version(installed) != wanted:
         raise ConfigError(
@@ -58,7 +58,7 @@ class TrtllmTarget(Target):
     """Engines for TensorRT-LLM's runtime.
 
     Args:
-        options: its version, and choices that do not follow from the model.
+        options: its version, and settings that do not follow from the model.
     """
 
     has_own_session: ClassVar[bool] = False
@@ -68,10 +68,10 @@ class TrtllmTarget(Target):
 
     @property
     def version(self) -> Version:
-        """What differs between TensorRT-LLM's versions.
+        """Properties of the TensorRT-LLM version.
 
         Raises:
-            ConfigError: there is no such version.
+            ConfigError: Ditto does not support this version.
         """
         return version(self.options.version)
 
@@ -90,7 +90,10 @@ class TrtllmTarget(Target):
 
     @override
     def check_limits(self, limits: Limits, prompt_rows: int) -> None:
-        """The runtime gives every request an equal part of the prompt table (contract, LLM 2.4)."""
+        """Check the size of the prompt table.
+
+        The runtime divides it equally among requests (contract, LLM 2.4).
+        """
         rows, batch = limits.max_prompt_embedding_table_size, limits.max_batch_size
         if rows and rows // batch < max(prompt_rows, 1):
             needed = f"a picture needs {prompt_rows}" if prompt_rows else "that is none"
@@ -110,7 +113,10 @@ class TrtllmTarget(Target):
 
     @override
     def explicit_dtype(self, config: TensorRTConfig) -> torch.dtype | None:
-        """Engines are strongly typed, so that what goes in and out has the precision that config.json states."""
+        """Dtype of fp16 or bf16 settings.
+
+        Engines are strongly typed, so that inputs and outputs have the precision that config.json declares.
+        """
         if config.network_creation_flags.strongly_typed:
             return None
         if config.builder_config.fp16:
@@ -131,7 +137,7 @@ class TrtllmTarget(Target):
 
     @override
     def llm_sizes(self, limits: Limits) -> dict[str, int]:
-        """The captured row is one sequence: more tokens than a sequence holds show nothing more."""
+        """Sizes for capture, where the packed tokens are one sequence of maximum length."""
         return {TOKENS: limits.max_seq_len, "sequence": limits.max_seq_len, LAST_TOKENS: 1, PROMPT_ROWS: 1}
 
     @override

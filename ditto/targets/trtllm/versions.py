@@ -1,6 +1,8 @@
-"""TensorRT-LLM's versions: what differs between them, as data, in one place (contract, LLM engine 3.1, 3.13, 7).
+"""Table of the supported TensorRT-LLM versions and their differences.
 
-0.19.0 is read in its exact text; the others by the differences that the contract lists.
+0.19.0 follows its source text; the others follow from the differences that the contract lists.
+
+Source: contract, LLM engine 3.1, 3.13, 7.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ DEFAULT = "0.19.0"
 
 Fields = tuple[tuple[str, FieldType], ...]
 
-# GPTAttention's fields in 0.19.0's order (contract 3.1).
+# Fields of GPTAttention in the order of 0.19.0 (contract 3.1).
 _GPT_ATTENTION: Fields = (
     ("layer_idx", "int32"),
     ("num_heads", "int32"),
@@ -81,7 +83,7 @@ def _with(fields: Fields, replaced: dict[str, tuple[str, FieldType]], dropped: t
     return tuple(replaced.get(name, (name, kind)) for name, kind in fields if name not in dropped)
 
 
-# Gemm's fields (contract 3.2), the same in every version.
+# Fields of Gemm, the same in every version (contract 3.2).
 GEMM_FIELDS: Fields = (
     ("transa", "int32"),
     ("transb", "int32"),
@@ -96,14 +98,15 @@ GEMM_FIELDS: Fields = (
 
 @frozen
 class Version:
-    """What Ditto needs to know of a TensorRT-LLM version.
+    """Properties of a TensorRT-LLM version.
 
     Args:
         name: as in `version` of llm/config.json.
-        gpt_attention: the attention plugin's fields.
+        gpt_attention: fields of the attention plugin.
         vision_output: name of the vision engine's output.
-        maps_places: whether `host_kv_cache_pool_mapping` gives each layer's pool and place in it, [layers, 2], and the
-            runtime decides how many pools there are; else it gives the pool, [layers], and there is one (contract 9).
+        maps_places: whether `host_kv_cache_pool_mapping` [layers, 2] contains each layer's pool and its place in it,
+            and the runtime chooses the number of pools; else it contains the pool only, [layers], and there is one pool
+            (contract 9).
     """
 
     name: str
@@ -112,7 +115,7 @@ class Version:
     maps_places: bool = True
 
 
-# 0.18 comes from the line of 0.17: one field has another name and one is not there yet (contract 3.1, differences).
+# 0.18 belongs to the line of 0.17: one field has another name, and one is missing (contract 3.1, differences).
 _V018 = _with(
     _GPT_ATTENTION,
     {"num_kv_heads_origin": ("layer_idx_in_cache_pool", "int32")},
@@ -135,10 +138,10 @@ NAMES = tuple(_VERSIONS)
 
 
 def version(name: str) -> Version:
-    """A version by its name; `0.19` and `0.19.1` stand for 0.19.0.
+    """Properties of a version by name; `0.19` and `0.19.1` stand for 0.19.0.
 
     Raises:
-        ConfigError: Ditto does not know it.
+        ConfigError: Ditto does not support this version.
     """
     if name in _VERSIONS:
         return _VERSIONS[name]

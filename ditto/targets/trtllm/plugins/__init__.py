@@ -1,4 +1,4 @@
-"""TensorRT-LLM's plugins as layers."""
+"""TensorRT-LLM's plugins as network layers."""
 
 from ditto.targets.trtllm.plugins.gemm import Gemm
 from ditto.targets.trtllm.plugins.gpt_attention import GPTAttention, attention_inputs

@@ -1,4 +1,4 @@
-"""Gemm: a matrix product by cuBLASLt (contract, LLM 3.2)."""
+"""Gemm: matrix multiplication with cuBLASLt (contract, LLM 3.2)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ditto.targets.trtllm.versions import GEMM_FIELDS
 
 @frozen(kw_only=True)
 class Gemm(Plugin):
-    """x [T, K] times the transpose of a weight [N, K]: [T, N]."""
+    """Product of x [T, K] and the transpose of a weight [N, K]: [T, N]."""
 
     creator: ClassVar[str] = "Gemm"
     layer_name: ClassVar[str] = "gemm"
@@ -35,7 +35,7 @@ class Gemm(Plugin):
 
     @property
     def type_id(self) -> int:
-        """TensorRT's number of the dtype."""
+        """TensorRT's number for the dtype."""
         return TYPE_ID[self.dtype]
 
     @override

@@ -1,6 +1,9 @@
-"""GPTAttention: attention, rotary embedding and paged KV cache of packed tokens in one plugin (contract, LLM 3.1, 4).
+"""GPTAttention: plugin for attention, rotary embedding and paged KV cache.
 
-T tokens of all sequences, context ones first; B sequences; H heads, G KV heads, D head width; L attention layers.
+T packed tokens of all sequences, prompts ("context") first; B sequences; H heads, G KV heads, D head width; L
+attention layers.
+
+Source: contract, LLM 3.1 and 4.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from ditto.targets.trtllm.paged import PagedCache, attend
 from ditto.targets.trtllm.sequences import sequences
 from ditto.targets.trtllm.versions import version
 
-# Positions of the inputs (contract 3.1): those that every engine of ours has, rope's two, and the last three.
+# Inputs in order (contract 3.1): those of every Ditto engine, the two of rope, and the last three.
 BASE_INPUTS = (
     "sequence_length",
     "host_past_key_value_lengths",
@@ -50,10 +53,10 @@ class GPTAttention(Plugin):
     Inputs: qkv [T, (H + 2 G) D], then `BASE_INPUTS`, with rope `ROPE_INPUTS`, then `LAST_INPUTS`. Output [T, H D].
 
     Args:
-        trtllm: the TensorRT-LLM version, which decides the fields.
-        window: keys that the model lets a token see, 0 for all. No field of the plugin: the runtime is to be told it,
-            and hands it in as `host_max_attention_window_sizes`.
-        everything else: a field of the plugin's creator, under its name; those that never vary here have a default.
+        trtllm: the TensorRT-LLM version, which determines the fields.
+        window: number of keys that a token attends to, 0 for all. Not a field of the plugin: config.json passes it to
+            the runtime, which binds it as `host_max_attention_window_sizes`.
+        everything else: the field of that name in the plugin's creator; fields with a fixed value have a default.
     """
 
     creator: ClassVar[str] = "GPTAttention"
@@ -122,7 +125,7 @@ class GPTAttention(Plugin):
 
     @property
     def type_id(self) -> int:
-        """TensorRT's number of the dtype."""
+        """TensorRT's number for the dtype."""
         return TYPE_ID[self.dtype]
 
     @property
@@ -132,17 +135,17 @@ class GPTAttention(Plugin):
 
     @property
     def layer_idx_in_cache_pool(self) -> int:
-        """The layer's place in its pool, for versions that ask for it: one pool here."""
+        """The layer's place in its pool; versions with this field have one pool."""
         return self.layer_idx
 
     @property
     def has_rope(self) -> bool:
-        """Whether the plugin rotates queries and keys itself."""
+        """Whether the plugin applies rope to queries and keys."""
         return self.position_embedding_type in (ROPE_GPTJ, ROPE_GPT_NEOX)
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        """The inputs in order."""
+        """Names of the inputs, in order."""
         return ("qkv", *BASE_INPUTS, *(ROPE_INPUTS if self.has_rope else ()), *LAST_INPUTS)
 
     @override
@@ -201,20 +204,23 @@ class GPTAttention(Plugin):
         return torch.cat(results).to(qkv.dtype)
 
     def _rotated(self, x: Tensor, cos_sin: Tensor, first: int) -> Tensor:
-        """x [heads, tokens, D], tokens at positions from `first` on, rotated in float32 (contract 4.4)."""
+        """Rotate x [heads, tokens, D] in float32 (contract 4.4).
+
+        The tokens are at positions from `first` on.
+        """
         half = self.rotary_embedding_dim // 2
         table = cos_sin.reshape(-1, half, 2)[first : first + x.shape[1]]
         c, s = table[..., 0], table[..., 1]
-        turned, rest = x[..., : 2 * half].float(), x[..., 2 * half :]
+        rotated, rest = x[..., : 2 * half].float(), x[..., 2 * half :]
         if self.position_embedding_type == ROPE_GPTJ:
-            a, b = turned[..., 0::2], turned[..., 1::2]
-            turned = torch.stack((a * c - b * s, b * c + a * s), dim=-1).flatten(-2)
+            a, b = rotated[..., 0::2], rotated[..., 1::2]
+            rotated = torch.stack((a * c - b * s, b * c + a * s), dim=-1).flatten(-2)
         else:
-            a, b = turned.chunk(2, dim=-1)
-            turned = torch.cat((a * c - b * s, b * c + a * s), dim=-1)
-        return torch.cat((turned.to(x.dtype), rest), dim=-1)
+            a, b = rotated.chunk(2, dim=-1)
+            rotated = torch.cat((a * c - b * s, b * c + a * s), dim=-1)
+        return torch.cat((rotated.to(x.dtype), rest), dim=-1)
 
 
 def attention_inputs(layer: GPTAttention, given: dict[str, Any]) -> list[Any]:
-    """The plugin's inputs after qkv, in order, from a map by name."""
+    """The plugin's inputs after qkv, in order, selected by name."""
     return [given[name] for name in layer.input_names[1:]]
