@@ -41,12 +41,12 @@ class ActivationArena:
             for name in dict.fromkeys(names):
                 if name not in produced:
                     produced[name] = None
-                    self._place[name] = self._taken(calls.between[name], free)
+                    self._place[name] = self._allocate(calls.between[name], free)
             for name in produced:
                 if last[name] == number:
                     free[calls.between[name]].append(self._place[name])
 
-    def _taken(self, spec: Spec, free: Mapping[Spec, list[int]]) -> int:
+    def _allocate(self, spec: Spec, free: Mapping[Spec, list[int]]) -> int:
         if free[spec]:
             return free[spec].pop()
         self._specs.append(spec)
@@ -67,7 +67,7 @@ class ActivationArena:
 def _ends(calls: Calls) -> list[int]:
     """Index of the call after which each call is guaranteed to have run."""
     ends = list(range(len(calls.calls)))
-    beside = [number for number, call in enumerate(calls.calls) if call.beside]
-    for number, following in itertools.pairwise([*beside, len(ends)]):
+    concurrent = [number for number, call in enumerate(calls.calls) if call.beside]
+    for number, following in itertools.pairwise([*concurrent, len(ends)]):
         ends[number] = following
     return ends

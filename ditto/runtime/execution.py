@@ -48,16 +48,17 @@ class Parts:
         profiles: Sequence[Profile],
         kernels: RuntimeCache,
     ) -> None:
-        self._engines, self._calls, self._inputs, self._between = engines, calls, inputs, ActivationArena(calls)
+        self._engines, self._calls, self._inputs, self._arena = engines, calls, inputs, ActivationArena(calls)
         self._kernels = kernels
         weakref.finalize(self, kernels.save)  # kernels compiled in the background after `keep_kernels`
         largest = ({name: size.max for name, size in profile.ranges.items()} for profile in profiles)
-        self._beside = frozenset(call.part for call in calls.calls if call.beside)
-        wanted = [(number in self._beside, engine.scratch_bytes) for number, engine in enumerate(engines)]
-        self._work_bytes, self._beside_bytes = (
-            aligned(max((size for beside, size in wanted if beside == which), default=0)) for which in (False, True)
+        self._concurrent = frozenset(call.part for call in calls.calls if call.beside)
+        wanted = [(number in self._concurrent, engine.scratch_bytes) for number, engine in enumerate(engines)]
+        self._work_bytes, self._concurrent_bytes = (
+            aligned(max((size for concurrent, size in wanted if concurrent == which), default=0))
+            for which in (False, True)
         )
-        self._between_bytes = max(self._between.laid_out(sizes)[1] for sizes in largest)
+        self._activation_bytes = max(self._arena.laid_out(sizes)[1] for sizes in largest)
 
     @staticmethod
     def of(tree: EngineTree, name: str, trt: TensorRT, device: torch.device) -> Parts:
@@ -77,7 +78,7 @@ class Parts:
     @property
     def scratch_bytes(self) -> int:
         """Device memory in bytes that the largest profile needs for execution."""
-        return self._work_bytes + self._beside_bytes + self._between_bytes
+        return self._work_bytes + self._concurrent_bytes + self._activation_bytes
 
     def execution(self, profile: int, scratch: Tensor, eager: bool) -> Execution:
         """Create an execution of the component.
@@ -89,13 +90,18 @@ class Parts:
         Raises:
             DeviceError: TensorRT cannot create a context.
         """
-        work, beside, between = scratch.tensor_split((self._work_bytes, self._work_bytes + self._beside_bytes))
+        work, concurrent, activations = scratch.tensor_split(
+            (self._work_bytes, self._work_bytes + self._concurrent_bytes)
+        )
         parts = [
-            _Part(engine.context(profile, beside if number in self._beside else work, eager), frozenset(engine.inputs))
+            _Part(
+                engine.context(profile, concurrent if number in self._concurrent else work, eager),
+                frozenset(engine.inputs),
+            )
             for number, engine in enumerate(self._engines)
         ]
-        aside = SideStream(scratch.device) if self._beside else None
-        return Execution(parts, self._calls.calls, self._inputs, self._between, between, aside)
+        side_stream = SideStream(scratch.device) if self._concurrent else None
+        return Execution(parts, self._calls.calls, self._inputs, self._arena, activations, side_stream)
 
     def keep_kernels(self) -> None:
         """Save the kernels compiled so far for the next process."""
@@ -116,12 +122,12 @@ class Execution:
         parts: Sequence[_Part],
         calls: Sequence[Call],
         inputs: Mapping[str, Spec],
-        between: ActivationArena,
+        arena: ActivationArena,
         memory: Tensor,
-        aside: SideStream | None,
+        side_stream: SideStream | None,
     ) -> None:
         self._runs = [(parts[call.part].context, tuple(call.tensors.items()), call.beside) for call in calls]
-        self._inputs, self._between, self._memory, self._aside = inputs, between, memory, aside
+        self._inputs, self._arena, self._memory, self._side_stream = inputs, arena, memory, side_stream
         self._readers: dict[str, set[tuple[Context, str]]] = {}
         for call in calls:
             for name, tensor in call.tensors.items():
@@ -173,20 +179,20 @@ class Execution:
 
     def _run(self, runs: slice) -> None:
         if not self._is_laid_out:
-            places, _ = self._between.laid_out(self._sizes)
+            places, _ = self._arena.laid_out(self._sizes)
             for name, (offset, shape) in places.items():
                 self._take(name, shape)
                 self._addresses[name] = self._memory.data_ptr() + offset
             self._is_laid_out = True
-        for context, tensors, beside in self._runs[runs]:
+        for context, tensors, concurrent in self._runs[runs]:
             for name, tensor in tensors:
                 context.place(name, self._addresses[tensor])
-            if self._aside is not None and beside:
-                self._aside.run(context.enqueue)
+            if self._side_stream is not None and concurrent:
+                self._side_stream.run(context.enqueue)
             else:
                 context.enqueue()
-        if self._aside is not None:
-            self._aside.join()
+        if self._side_stream is not None:
+            self._side_stream.join()
 
     def _take(self, name: str, shape: tuple[int, ...]) -> None:
         for context, known_as in self._readers.get(name, ()):
