@@ -128,7 +128,7 @@ class _Compilation:
         TensorRT runs in worker threads, and the main thread waits here for signals: the exception of a signal cannot
         pass through TensorRT's callbacks. After one, TensorRT stops at its next step.
         """
-        done = _Fractions(len(parts))
+        done = _CombinedProgress(len(parts))
         # TensorRT, unlike TensorRT-RTX, times its kernels on the GPU, so nothing else may run there.
         count = at_once(len(parts)) if self._trt.library == "tensorrt_rtx" else 1
         for _ in range(count):
@@ -206,7 +206,7 @@ class _Builder:
         self.trt = trt.module.Builder(self.messages.log)
 
 
-class _Fractions:
+class _CombinedProgress:
     """Combined progress of several tasks."""
 
     def __init__(self, tasks: int) -> None:

@@ -167,5 +167,5 @@ def prompt_rows(net: Lowering, ids: Operand, table: Operand, vocab_size: int) ->
 
 def last_tokens(net: Lowering, x: Operand, indices: Operand) -> Value:
     """Select one position of each row: [B, 1, width]."""
-    value, chosen = net.value(x), net.value(indices)
-    return net.add(Gather(axis=1, batch_axes=1), value, net.reshape(chosen, (*chosen.spec.shape, 1)))
+    value, positions = net.value(x), net.value(indices)
+    return net.add(Gather(axis=1, batch_axes=1), value, net.reshape(positions, (*positions.spec.shape, 1)))
