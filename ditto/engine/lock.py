@@ -23,7 +23,7 @@ def locked(path: Path, out: Path) -> Generator[None]:
         OutputError: another process, or another thread of this one, holds the lock; or `path` is not a lock file.
         OSError: the file cannot be created.
     """
-    descriptor = _taken(path, out)
+    descriptor = _acquired(path, out)
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
@@ -33,7 +33,7 @@ def locked(path: Path, out: Path) -> Generator[None]:
         os.close(descriptor)
 
 
-def _taken(path: Path, out: Path) -> int:
+def _acquired(path: Path, out: Path) -> int:
     while True:
         descriptor = _opened(path, out)
         try:

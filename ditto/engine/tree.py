@@ -66,9 +66,9 @@ class EngineTree:
             TreeError: there is no tree, it is damaged, or its engines were built separately and do not match.
         """
         root = Path(root)
-        parts = _parts(root)
-        if parts:
-            return _joined(root, {name: EngineTree.open(folder) for name, folder in parts.items()})
+        engines = _separate_engines(root)
+        if engines:
+            return _joined(root, {name: EngineTree.open(folder) for name, folder in engines.items()})
         manifest = read_manifest(root)
         tree = EngineTree(root, manifest)
         for name, record in manifest.files.items():
@@ -171,7 +171,7 @@ class EngineTree:
         return inside(self.root, path)
 
 
-def _parts(root: Path) -> dict[str, Path]:
+def _separate_engines(root: Path) -> dict[str, Path]:
     """Directories of separately built engines, by component.
 
     Empty if `root` has a manifest.
@@ -210,11 +210,11 @@ def _joined(root: Path, trees: dict[str, EngineTree]) -> EngineTree:
     """
     first = trees.get("llm") or next(iter(trees.values()))
     for name, tree in trees.items():
-        for what, of in _SHARED.items():
+        for difference, of in _SHARED.items():
             mine, others = of(tree.manifest), of(first.manifest)
             if mine != others and mine is not None and others is not None:
                 raise TreeError(
-                    f"the engines of {name} and llm were built {what}: {mine} and {others}",
+                    f"the engines of {name} and llm were built {difference}: {mine} and {others}",
                     where=str(root),
                     remedy="build both alike, or each into a folder of its own",
                 )
