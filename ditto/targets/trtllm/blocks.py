@@ -115,7 +115,7 @@ class BlockPools:
             )
             for pool, heads in enumerate(layout.pools)
         ]
-        self._nobodys = blocks
+        self._unused_block = blocks
         self._free = list(range(blocks))
         self._held: dict[int, list[int]] = {}
 
@@ -145,7 +145,7 @@ class BlockPools:
         Returns:
             int32 [pools, sequences, 2, blocks per sequence].
         """
-        numbers = torch.full((len(sequences), self.blocks_per_sequence), self._nobodys, dtype=torch.int32)
+        numbers = torch.full((len(sequences), self.blocks_per_sequence), self._unused_block, dtype=torch.int32)
         for row, sequence in enumerate(sequences):
             held = self._held.get(sequence, [])
             numbers[row, : len(held)] = torch.tensor(held, dtype=torch.int32)

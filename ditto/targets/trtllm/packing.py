@@ -259,7 +259,7 @@ def drop_batch(program: Program) -> int:
             continue
         call = _call_without(node, without)
         if call is None:
-            _give_back(program, node, batched, without)
+            _restore_batch(program, node, batched, without)
             if _has_batch(node):
                 with graph.inserting_after(node):
                     without[node] = graph.call_function(aten.squeeze.dim, (node, 0))
@@ -275,7 +275,7 @@ def drop_batch(program: Program) -> int:
         dropped += 1
     for node in program.outputs:
         if node in without:
-            _give_back(program, graph.find_nodes(op="output")[0], [node], without)
+            _restore_batch(program, graph.find_nodes(op="output")[0], [node], without)
     program.sweep()
     return dropped
 
@@ -353,7 +353,7 @@ def _mapped(argument: Any, without: Mapping[fx.Node, fx.Node]) -> Any:
     return fx.map_arg(argument, lambda part: without.get(part, part))
 
 
-def _give_back(program: Program, node: fx.Node, batched: list[fx.Node], without: Mapping[fx.Node, fx.Node]) -> None:
+def _restore_batch(program: Program, node: fx.Node, batched: list[fx.Node], without: Mapping[fx.Node, fx.Node]) -> None:
     """Add the batch axis to the operands of a node without a rule."""
     for part in batched:
         with program.graph.inserting_before(node):

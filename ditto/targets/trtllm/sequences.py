@@ -51,40 +51,40 @@ def sequences(given: Mapping[str, Tensor], tokens: int, continues_prompts: bool)
     kinds = given["host_request_types"].tolist()
     names = ("sequence_length", "host_past_key_value_lengths", "context_lengths", "host_context_lengths")
     columns = [given[name].tolist() for name in names]
-    _must(all(len(column) == len(kinds) for column in columns), f"{', '.join(names)} are not all of {len(kinds)}")
-    _must(set(kinds) <= {CONTEXT, GENERATION}, f"host_request_types {kinds} are not all context 0 or generation 1")
-    _must(kinds == sorted(kinds), f"host_request_types {kinds} have a context request after a generation request")
+    _require(all(len(column) == len(kinds) for column in columns), f"{', '.join(names)} are not all of {len(kinds)}")
+    _require(set(kinds) <= {CONTEXT, GENERATION}, f"host_request_types {kinds} are not all context 0 or generation 1")
+    _require(kinds == sorted(kinds), f"host_request_types {kinds} have a context request after a generation request")
     found: list[Sequence] = []
     start = 0
     for number, (kind, total, past, length, host_length) in enumerate(zip(kinds, *columns, strict=True)):
         where = f"sequence {number}: "
-        _must(length == host_length, f"{where}context_lengths {length} is not host_context_lengths {host_length}")
-        _must(length > 0, f"{where}a prompt of {length} tokens")
+        _require(length == host_length, f"{where}context_lengths {length} is not host_context_lengths {host_length}")
+        _require(length > 0, f"{where}a prompt of {length} tokens")
         if kind == CONTEXT:
-            _must(
+            _require(
                 past == total, f"{where}host_past_key_value_lengths {past} is not sequence_length {total} of a prompt"
             )
-            _must(total >= length, f"{where}sequence_length {total} is less than its {length} tokens")
-            _must(continues_prompts or total == length, f"{where}a part of a prompt without paged context attention")
+            _require(total >= length, f"{where}sequence_length {total} is less than its {length} tokens")
+            _require(continues_prompts or total == length, f"{where}a part of a prompt without paged context attention")
         else:
-            _must(
+            _require(
                 past == total - 1,
                 f"{where}host_past_key_value_lengths {past} is not one less than sequence_length {total}",
             )
-            _must(past >= length, f"{where}{past} tokens are less than the prompt's {length}")
+            _require(past >= length, f"{where}{past} tokens are less than the prompt's {length}")
         found.append(Sequence(start, length if kind == CONTEXT else 1, total))
         start += found[-1].count
-    _must(start == tokens, f"the lengths add up to {start} tokens, there are {tokens}")
+    _require(start == tokens, f"the lengths add up to {start} tokens, there are {tokens}")
     _check_offsets(given)
     return found
 
 
 def _check_offsets(given: Mapping[str, Tensor]) -> None:
     device, host = (given[f"{where}kv_cache_block_offsets"] for where in ("", "host_"))
-    _must(device.equal(host), "kv_cache_block_offsets differ between host and device")
-    _must(not int(given["host_sink_token_length"][0]), "sink tokens are not part of this meaning of the plugin")
+    _require(device.equal(host), "kv_cache_block_offsets differ between host and device")
+    _require(not int(given["host_sink_token_length"][0]), "sink tokens are not part of this meaning of the plugin")
 
 
-def _must(holds: bool, otherwise: str) -> None:
+def _require(holds: bool, otherwise: str) -> None:
     if not holds:
         raise ShapeError(f"attention over packed tokens: {otherwise}")
