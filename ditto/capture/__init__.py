@@ -1,4 +1,4 @@
-"""From PyTorch modules to graphs of aten and Ditto operators."""
+"""Capture of PyTorch modules as graphs of aten and Ditto operators."""
 
 from ditto.capture.export import export
 from ditto.capture.skeleton import weightless

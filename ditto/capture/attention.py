@@ -1,8 +1,8 @@
-"""Attention arrives in the graph as one operator, whatever class the model uses.
+"""Capture of attention as a single operator, whatever class the model uses.
 
-Hugging Face calls attention and mask functions by name from two registries (the second one since transformers 4.53).
-Ours are named `ditto`. The mask function expands what the model asks for into an honest bool tensor; whether it is a
-plain causal mask, a window or something else is found out later, by looking at it (`rewrite/masks.py`).
+Hugging Face looks up attention and mask functions by name in two registries (the second one since transformers 4.53).
+Ditto's functions are registered as `ditto`. The mask function expands the requested mask into a bool tensor;
+`rewrite/masks.py` classifies it later as causal, windowed or other, by its values.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ditto.ops.attention import AttentionArguments
 
 IMPLEMENTATION = "ditto"
 
-# Arguments that models hand to attention functions and that do not change its result here: there is no cache, no
-# gradient and no packing in a captured forward.
+# Arguments of attention functions that have no effect here: a captured forward has no cache, no gradient and no packed
+# sequences.
 _WITHOUT_EFFECT = frozenset(
     {
         "cache_position",
@@ -56,13 +56,13 @@ def attention_function(
     s_aux: Tensor | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """Attention as Hugging Face's registry wants it: query [B, H, S, D], key and value [B, G, S, D]; the result is
-    [B, S, H, D].
+    """Attention function for Hugging Face's registry.
 
-    A mask, where there is one, says everything about what is seen; `is_causal` and `sliding_window` count without one.
+    Query is [B, H, S, D], key and value are [B, G, S, D], the result is [B, S, H, D]. `is_causal` and `sliding_window`
+    apply only without a mask.
 
     Raises:
-        UnsupportedFact: the model hands over something that is not honoured here.
+        UnsupportedFact: the model passes an argument that is not supported here.
     """
     extra = sorted(name for name, given in more.items() if given is not None and name not in _WITHOUT_EFFECT)
     if extra:
@@ -74,7 +74,7 @@ def attention_function(
         raise ModelError(f"{type(module).__name__} drops attention weights", remedy="call `model.eval()` first")
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     bare = attention_mask is None
-    # transformers 4.51 makes masks with room for a token to come; its own functions cut them like this.
+    # Masks of transformers 4.51 have a column for a future token; its own functions slice them in the same way.
     mask = None if attention_mask is None else attention_mask[..., : key.shape[-2]]
     attention = AttentionArguments(
         query=query,
@@ -103,7 +103,7 @@ def mask_function(
     device: torch.device | str | None = None,
     **_: Any,
 ) -> Tensor:
-    """The mask that a model asks for, true where a query sees a key: bool [batch or 1, 1, q_length, kv_length]."""
+    """The requested mask, true where a query attends to a key: bool [batch or 1, 1, q_length, kv_length]."""
     queries = torch.arange(q_length, device=device) + q_offset
     keys = torch.arange(kv_length, device=device) + kv_offset
     rows = torch.arange(batch_size, device=device)[:, None, None, None]
@@ -115,20 +115,22 @@ def mask_function(
 
 
 def register() -> None:
-    """Make both functions known to Hugging Face; doing so again changes nothing."""
+    """Register both functions with Hugging Face; further calls have no effect."""
     from transformers.modeling_utils import AttentionInterface
 
     AttentionInterface.register(IMPLEMENTATION, attention_function)
     try:
         from transformers.masking_utils import AttentionMaskInterface
-    except ImportError:  # transformers before 4.53 builds masks inside its models
+    except ImportError:  # before transformers 4.53, models build masks themselves
         return
     AttentionMaskInterface.register(IMPLEMENTATION, mask_function)
 
 
 def use_semantic_attention(module: nn.Module) -> None:
-    """Let every Hugging Face model inside `module` call attention by our name. Classes that call
-    `scaled_dot_product_attention` themselves (CLIP before 4.53) are recognised later, by that operator."""
+    """Select Ditto's attention function in every Hugging Face model inside `module`.
+
+    Classes that call `scaled_dot_product_attention` directly (CLIP before 4.53) are recognised later, by that operator.
+    """
     for part in module.modules():
         config = getattr(part, "config", None)
         if config is not None and hasattr(config, "_attn_implementation"):

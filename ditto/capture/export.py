@@ -1,4 +1,4 @@
-"""From a module to a `Program`, by torch.export, without decompositions and without the module's weights."""
+"""Capture of a module as a `Program` by torch.export, without decompositions and without its weights."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def export(
     """Capture a module's forward.
 
     Args:
-        module: takes the inputs by position, returns a tensor or a tuple of tensors; left as it is.
-        inputs: names and types of the arguments, in order. Dimensions of one name are equal everywhere.
-        output_names: of what it returns.
-        prefix: what `module` adds in front of the user's module paths, e.g. `model.`.
-        dtype: of floating parameters in the captured graph, None for their own.
-        longest: tokens of the longest sequence, None for a module without sequences.
+        module: a module with positional inputs that returns a tensor or a tuple of tensors; it is not modified.
+        inputs: names and types of the arguments, in order. Dimensions of the same name are equal everywhere.
+        output_names: names of the returned tensors.
+        prefix: prefix that `module` adds to the user's module paths, e.g. `model.`.
+        dtype: of floating parameters in the captured graph, None to keep their own.
+        longest: maximum sequence length in tokens, None for a module without sequences.
     Raises:
-        UnsupportedFact: sequences of different lengths are treated differently.
-        ModelError: torch.export cannot capture it, or it returns another number of tensors.
+        UnsupportedFact: the module treats sequences of different lengths differently.
+        ModelError: torch.export cannot capture the module, or it returns another number of tensors.
     """
     register()
     with stage("export", type(module).__name__):
@@ -74,7 +74,7 @@ def _dynamic_shapes(inputs: Mapping[str, TensorTypeHint]) -> tuple[dict[int, Dim
     for hint in inputs.values():
         axes: dict[int, Dim] = {}
         for axis, size in hint.dynamic.items():
-            # torch.export takes no dimension of a single size; the profile still holds it to that.
+            # torch.export rejects a dimension with a single size; the optimization profile still restricts it to one.
             dim = Dim(size.name, min=size.min, max=max(size.max, 2, size.min + 1))
             axes[axis] = known.setdefault(size.name, dim)
         shapes.append(axes)
@@ -97,19 +97,19 @@ def _program(
         spec = signature[node.name]
         if spec.kind == InputKind.USER_INPUT:
             name, hint = next(names)
-            made = graph.placeholder(name)
+            copy = graph.placeholder(name)
             for axis, size in hint.dynamic.items():
                 symbols[node.meta["val"].shape[axis].node.expr] = dims.symbol(size.name)
         else:
-            made = graph.get_attr(node.name)
+            copy = graph.get_attr(node.name)
             if spec.kind == InputKind.PARAMETER:
                 parameters[node.name] = str(spec.target)
             else:
                 target = str(spec.target)
                 held = exported.constants if target in exported.constants else exported.state_dict
                 constants[node.name] = held[target]
-        made.meta.update(node.meta)
-        copied[node] = made
+        copy.meta.update(node.meta)
+        copied[node] = copy
     results = exported.graph.find_nodes(op="output")[0].args[0]
     if len(results) != len(output_names):
         raise ModelError(f"the module returns {len(results)} tensors, {len(output_names)} names were given")
@@ -120,9 +120,9 @@ def _program(
 
 
 def _copy_into(graph: fx.Graph, node: fx.Node, copied: dict[fx.Node, fx.Node], owner: nn.Module) -> None:
-    """Copy a node; sub-graphs that only switch gradients or autocast off are copied in place."""
+    """Copy a node; subgraphs that only disable gradients or autocast are inlined."""
     if node.op == "get_attr":
-        return  # a sub-graph, reached through the node that runs it
+        return  # a subgraph, copied with the node that runs it
     name = getattr(node.target, "__name__", "")
     args: Any = node.args
     if name == "wrap_with_set_grad_enabled":

@@ -1,7 +1,7 @@
-"""Patches of torch.export that lead to the same program with two fifths less work.
+"""Patches of torch.export that produce the same program with 40 % less work.
 
-They replace private functions of torch, and so apply to the versions with which they were tested alone. Each may go
-when torch does as well.
+They replace private functions of torch, so they apply only to the versions with which they were tested. Remove a patch
+when torch is as fast without it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.fx import proxy
 from torch.fx.experimental import proxy_tensor
 
 TESTED = "2.13."
-"""The versions of torch that are patched, by how they begin."""
+"""Prefixes of the torch versions that are patched."""
 
 _LINEAR = torch.ops.aten.linear.default
 _TAKEN = threading.RLock()
@@ -29,15 +29,15 @@ _TAKEN = threading.RLock()
 
 @contextmanager
 def export_patches() -> Generator[None]:
-    """Patch torch inside, one thread at a time; it is as it was afterwards. Other versions are left alone."""
+    """Context manager that patches torch for one thread at a time; other versions are not patched."""
     if not torch.__version__.startswith(TESTED):
         yield
         return
     with _TAKEN, ExitStack() as stack:
         stack.enter_context(_linear_layers_by_rule())
-        # A node's `tensor_meta` says once more what its `val` says, after a look at the memory order of every result.
+        # A node's `tensor_meta` repeats its `val`, and is computed from the memory format of every result.
         stack.enter_context(_replaced(proxy_tensor, "_extract_tensor_metadata", lambda *_, **__: None))
-        # Of the 80 frames of a node's stack, torch keeps those of forward methods in the end.
+        # Of about 80 stack frames of a node, torch eventually keeps only those of forward methods.
         stack.enter_context(_replaced(proxy, "CapturedTraceback", _ForwardFrames))
         yield
 
@@ -54,8 +54,10 @@ def _replaced(owner: Any, name: str, value: object) -> Generator[None]:
 
 @contextmanager
 def _linear_layers_by_rule() -> Generator[None]:
-    """State the shape of a linear layer's result. Torch finds it through a matrix product between two changes of view,
-    which is much arithmetic with symbols."""
+    """Compute the output shape of a linear layer by a rule.
+
+    Torch derives it from a matrix multiplication between two views, which needs much symbolic arithmetic.
+    """
     if DispatchKey.CompositeImplicitAutograd in _LINEAR.py_kernels:
         yield
         return
@@ -73,11 +75,11 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     fits = weight.dim() == 2 and x.shape[-1:] == weight.shape[1:] and (bias is None or bias.shape == weight.shape[:1])
     if fake and fits:
         return x.new_empty((*x.shape[:-1], weight.shape[0]))
-    return _LINEAR._op_dk(DispatchKey.CompositeImplicitAutograd, x, weight, bias)  # numbers, and what torch refuses
+    return _LINEAR._op_dk(DispatchKey.CompositeImplicitAutograd, x, weight, bias)  # real tensors and invalid arguments
 
 
 class _ForwardFrames:
-    """In the place of torch's `CapturedTraceback`: the frames of forward methods, outermost first."""
+    """Replacement of torch's `CapturedTraceback`: the frames of forward methods only, outermost first."""
 
     def __init__(self, frames: list[FrameSummary]) -> None:
         self.frames = frames

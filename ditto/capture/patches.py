@@ -1,4 +1,4 @@
-"""Changes to a captured copy of someone else's model, each with the version it is for and when it may go."""
+"""Patches of the captured copy of a model, with the transformers versions that need them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from torch import nn
 
 from ditto.errors import UnsupportedFact
 
-# Decoders of transformers before 4.53 that cut a window out of their mask by sizes that torch.export cannot bound
-# (`max(length, window)`), and that state the same window to their attention function.
+# Decoders of transformers before 4.53 that slice a window out of their mask with sizes that torch.export cannot bound
+# (`max(length, window)`), and that pass the same window to their attention function.
 _WINDOW_CUTTERS = frozenset({"Cohere2Model", "Gemma2Model", "Gemma3TextModel"})
 
 
 def state_windows(module: nn.Module) -> None:
-    """Let decoders that cut windows out of a mask make no mask: what their attention sees then follows from the
-    `is_causal` and `sliding_window` that they state to it, which is the same.
+    """Disable the masks of decoders that slice windows out of them.
 
-    For transformers 4.51 and 4.52; later ones make masks through a registry. May go with them. `module` is a copy made
-    for capture: the user's model is not touched.
+    Their attention function then applies the equivalent `is_causal` and `sliding_window` arguments. For transformers
+    4.51 and 4.52: later versions create masks through a registry; remove the patch with support for these versions.
+    `module` is a copy for capture, so the user's model is not modified.
     """
     for part in module.modules():
         if type(part).__name__ in _WINDOW_CUTTERS and hasattr(part, "_update_causal_mask"):
@@ -30,14 +30,14 @@ def _no_mask(*_: object, **__: object) -> None:
 
 
 def settle_rope(module: nn.Module, longest: int) -> None:
-    """Let rotary embeddings whose frequencies depend on how long a sequence is keep those of sequences up to `longest`.
+    """Freeze rotary frequencies that depend on the sequence length at those of sequences up to `longest`.
 
-    Hugging Face computes `dynamic` and `longrope` frequencies anew in each forward, by a choice that torch.export
-    cannot capture. Up to a length that the model states, the choice is always the same. For transformers 4.51 and
-    later. `module` is a copy made for capture: the user's model is not touched.
+    Hugging Face recomputes `dynamic` and `longrope` frequencies in each forward, with a branch that torch.export cannot
+    capture. Up to a length in the model's configuration, it always takes the same branch. For transformers 4.51 and
+    later. `module` is a copy for capture, so the user's model is not modified.
 
     Raises:
-        UnsupportedFact: sequences may be longer, so that the choice would change in the middle of one.
+        UnsupportedFact: sequences may be longer, so that frequencies would change within a sequence.
     """
     for part in module.modules():
         kind: Any = getattr(part, "rope_type", None)
@@ -54,7 +54,7 @@ def settle_rope(module: nn.Module, longest: int) -> None:
 
 
 def _length_of_change(part: Any) -> int:
-    """Tokens up to which a rotary embedding keeps the frequencies that it starts with."""
+    """The sequence length up to which a rotary embedding keeps its initial frequencies."""
     config = part.config
     if part.rope_type != "longrope":
         return int(part.original_max_seq_len)

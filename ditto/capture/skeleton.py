@@ -1,4 +1,4 @@
-"""Modules without weights: capture needs shapes, not numbers."""
+"""Modules without weights: capture needs shapes, not values."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 @contextmanager
 def weightless(dtype: torch.dtype) -> Generator[None]:
-    """Modules made inside have parameters without memory (on the meta device) and real buffers; `dtype` is the
-    default dtype meanwhile.
+    """Context in which new modules have parameters on the meta device, and real buffers.
 
-    Replaces `nn.Module.register_parameter` inside the block, as torch has no such context of its own:
-    `torch.device("meta")` would take the buffers' numbers too (torch 2.13; may go when it can leave buffers alone).
+    `dtype` is the default dtype inside. Replaces `nn.Module.register_parameter`, because torch 2.13 lacks such a
+    context: `torch.device("meta")` would drop the values of buffers, too. Remove it when torch can exclude buffers.
     """
     original, default = nn.Module.register_parameter, torch.get_default_dtype()
 
@@ -38,11 +37,12 @@ def weightless(dtype: torch.dtype) -> Generator[None]:
 
 
 def stand_in(module: nn.Module, mode: FakeTensorMode, dtype: torch.dtype | None = None) -> nn.Module:
-    """A copy of `module` on the CPU whose parameters are fake tensors of `mode`; buffers are copied. Shared
-    parameters stay shared, and `module` is left as it is.
+    """A copy of `module` on the CPU whose parameters are fake tensors of `mode`.
+
+    Buffers are copied, shared parameters stay shared, and `module` is not modified.
 
     Args:
-        dtype: for floating parameters, None for their own. Buffers keep theirs: rotary frequencies stay exact.
+        dtype: of floating parameters, None to keep their own. Buffers keep theirs, so rotary frequencies stay exact.
     """
     memo: dict[int, object] = {}
     with mode:
