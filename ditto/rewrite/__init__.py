@@ -1,4 +1,4 @@
-"""From a captured graph to a simpler one that computes the same."""
+"""Rewrites that simplify a captured graph without changing its results."""
 
 from ditto.rewrite.pipeline import rewrite
 

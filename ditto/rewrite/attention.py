@@ -1,4 +1,4 @@
-"""Attention that models call by torch's own operator."""
+"""Recognition of torch's `scaled_dot_product_attention`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ditto.rewrite.rule import arguments
 
 
 def recognise_sdpa(program: Program) -> int:
-    """`aten.scaled_dot_product_attention` becomes `ditto.attention`. Returns how many.
+    """Replace `aten.scaled_dot_product_attention` by `ditto.attention`; return the number of replacements.
 
     Raises:
-        ModelError: it drops weights, as in training.
+        ModelError: the attention has dropout, as in training.
     """
     count = 0
     for node in list(program.graph.nodes):
@@ -41,9 +41,9 @@ def recognise_sdpa(program: Program) -> int:
             layer=0,
         )
         with program.graph.inserting_before(node):
-            made = program.graph.call_function(torch.ops.ditto.attention.default, attention.args)
-        made.meta.update(node.meta)
-        node.replace_all_uses_with(made)
+            replacement = program.graph.call_function(torch.ops.ditto.attention.default, attention.args)
+        replacement.meta.update(node.meta)
+        node.replace_all_uses_with(replacement)
         count += 1
     program.sweep()
     return count

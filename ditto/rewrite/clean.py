@@ -1,4 +1,4 @@
-"""Canonical forms: one spelling for casts, nothing that computes nothing."""
+"""Canonicalization: one operator for all casts, and no operators without effect."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ aten = torch.ops.aten
 
 
 def clean(program: Program) -> int:
-    """Casts become `aten.to.dtype` and views `aten.reshape`; those, copies and dropouts that change nothing go away,
-    and so do empty parts of what is joined. Returns how many nodes went, those that nothing needed included."""
+    """Canonicalize a program; return the number of removed nodes, unused ones included.
+
+    Casts become `aten.to.dtype` and views `aten.reshape`. Casts, reshapes, copies and dropouts without effect are
+    removed, and so are empty operands of concatenations.
+    """
     written = {memory(node) for node in program.graph.nodes if is_mutating(node)}
     for node in list(program.graph.nodes):
         if node.op != "call_function" or _is_written(node, written):
             continue
         if node.target in (aten.view.default, aten._unsafe_view.default):
-            node.target = aten.reshape.default  # layouts go, and with them what `view` asks of them
+            node.target = aten.reshape.default  # without strides, and without `view`'s requirements on them
         if node.target == aten.cat.default:
             _clean_cat(node, written)
         if Trait.CASTS in traits_of(node.target):
@@ -48,7 +51,7 @@ def _clean_cast(program: Program, node: fx.Node) -> None:
 
 
 def _clean_cat(node: fx.Node, written: set[fx.Node]) -> None:
-    """Parts without elements go: what is left of heads that are rotated whole is such a part."""
+    """Remove empty operands of a concatenation, such as the unrotated rest of fully rotated heads."""
     kept = [part for part in node.all_input_nodes if all(not _is_zero(size) for size in part.meta["val"].shape)]
     if len(kept) != 1 or memory(kept[0]) in written or kept[0].meta["val"].dtype != node.meta["val"].dtype:
         return
@@ -87,16 +90,16 @@ def _same_shape(left: fx.Node, right: fx.Node) -> bool:
 
 
 def _is_written(node: fx.Node, written: set[fx.Node]) -> bool:
-    """Whether a node or its source shares memory that is written to in place: then a copy is not its source."""
+    """Whether a node or its source shares memory that is modified in place, so that a copy differs from its source."""
     source = node.args[0] if node.args else None
     return memory(node) in written or (isinstance(source, fx.Node) and memory(source) in written)
 
 
 def refuse_writes(program: Program) -> int:
-    """Refuse operators that write into their arguments: the network has values only.
+    """Refuse operators that modify their arguments: values of a network are immutable.
 
     Raises:
-        UnsupportedFact: there is one that an output needs.
+        UnsupportedFact: an output depends on such an operator.
     """
     for node in program.graph.nodes:
         if node.op == "call_function" and is_mutating(node):

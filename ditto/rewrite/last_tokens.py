@@ -1,7 +1,7 @@
-"""Only the last tokens' logits are wanted: choose them as early as the model allows.
+"""Select the last tokens as early as possible, as only their logits are needed.
 
-Everything that treats each position on its own gives the same rows whether the others are there or not, so the choice
-moves up through it: the output projection, the final norm, the last decoder layer's MLP, up to the last attention.
+The results of positionwise operators do not depend on other positions, so the selection moves up through them: the
+output projection, the final norm, the MLP of the last decoder layer, up to the last attention.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ _LAST = frozenset({torch.ops.ditto.last_tokens.default, torch.ops.ditto.packed_l
 
 
 def choose_last_tokens_early(program: Program) -> int:
-    """Move `ditto.last_tokens` or its packed form up through operators that nobody else reads. Returns through how
-    many."""
+    """Move `ditto.last_tokens`, or its packed form, up through operators without other users.
+
+    Returns the number of operators that it moved through.
+    """
     moved = 0
     chosen: dict[tuple[fx.Node, fx.Node], fx.Node] = {}
     for node in reversed(list(program.graph.nodes)):
@@ -37,30 +39,30 @@ def choose_last_tokens_early(program: Program) -> int:
             continue
         for part in rows:
             if (part, indices) not in chosen:
-                chosen[part, indices] = _choose(program, part, lasts[0])
+                chosen[part, indices] = _select(program, part, lasts[0])
         with program.graph.inserting_before(lasts[0]):
-            made = program.graph.node_copy(node, partial(_replaced, {part: chosen[part, indices] for part in rows}))
-        made.meta.update(node.meta)
-        made.meta["val"] = lasts[0].meta["val"]
+            copy = program.graph.node_copy(node, partial(_replaced, {part: chosen[part, indices] for part in rows}))
+        copy.meta.update(node.meta)
+        copy.meta["val"] = lasts[0].meta["val"]
         for last in lasts:
-            last.replace_all_uses_with(made)
+            last.replace_all_uses_with(copy)
             program.graph.erase_node(last)
         program.graph.erase_node(node)
         moved += 1
     for choice in chosen.values():
-        if choice.users:  # else it has moved further up. As late as can be: not between a sum and the norm behind it
+        if choice.users:  # else it has moved further up. As late as possible: not between a sum and the norm after it
             min(choice.users).prepend(choice)
     return moved
 
 
-def _choose(program: Program, part: fx.Node, last: fx.Node) -> fx.Node:
-    """The last tokens of `part`, chosen as `last` chooses them; placed where whatever may come to use it can."""
+def _select(program: Program, part: fx.Node, last: fx.Node) -> fx.Node:
+    """Select the last tokens of `part` as `last` does, at a place before all possible users."""
     with program.graph.inserting_after(part):
-        made = program.graph.call_function(last.target, (part, last.args[1]))  # type: ignore[arg-type]
-    made.meta.update(last.meta)
+        selection = program.graph.call_function(last.target, (part, last.args[1]))  # type: ignore[arg-type]
+    selection.meta.update(last.meta)
     value, rows = part.meta["val"], last.meta["val"]
-    made.meta["val"] = rows.new_empty((*rows.shape[:-1], value.shape[-1]), dtype=value.dtype)
-    return made
+    selection.meta["val"] = rows.new_empty((*rows.shape[:-1], value.shape[-1]), dtype=value.dtype)
+    return selection
 
 
 def _replaced(replacements: dict[fx.Node, fx.Node], node: fx.Node) -> fx.Node:
@@ -68,7 +70,7 @@ def _replaced(replacements: dict[fx.Node, fx.Node], node: fx.Node) -> fx.Node:
 
 
 def _is_positionwise(node: fx.Node) -> bool:
-    """Whether each position of a result [B, S, width] depends on that position of the operands alone."""
+    """Whether each position of a result [B, S, width] depends only on that position of the operands."""
     traits = traits_of(node.target)
     if Trait.ELEMENTWISE in traits:
         return True
@@ -88,7 +90,7 @@ def _has_positions(part: fx.Node, source: fx.Node) -> bool:
 
 
 def _varies_by_position(part: fx.Node, source: fx.Node) -> bool:
-    """Whether an operand without rows of its own is spread over them by position, as [1, S, width] or [S, width]."""
+    """Whether an operand is broadcast over sequences but has an entry per position: [1, S, width] or [S, width]."""
     value = part.meta["val"]
     spread = isinstance(value, Tensor) and value.dim() > 1 and str(value.shape[-2]) != "1"
     return spread and Trait.ELEMENTWISE in traits_of(source.target)

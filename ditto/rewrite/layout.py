@@ -1,7 +1,7 @@
-"""Which axes of a tensor tell tokens apart.
+"""Layouts: the factors of a tensor's axes, and the axes that index tokens.
 
-A layout says of each axis what it is made of, from the outside in: numbers, and names of dimensions whose entries are
-tokens, rows or sequences: `(("batch", "sequence"), (8, 64))` is [B*S, 512], tokens by heads of 64 columns.
+A layout lists the factors of each axis from the outermost to the innermost: numbers, and names of dimensions that index
+tokens, rows or sequences. `(("batch", "sequence"), (8, 64))` is [B*S, 512], tokens by 8 heads of 64 columns.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Layout = tuple[Axis, ...]
 
 
 def plain(shape: Iterable[Dim]) -> Layout:
-    """The layout of a tensor that has the same everywhere along its named axes, or no named axes."""
+    """The layout of a tensor that is constant along its named axes, or has no named axes."""
     return tuple((size,) if isinstance(size, int) else tuple(sorted(size.names)) for size in shape)
 
 
@@ -28,34 +28,34 @@ def names(layout: Layout) -> list[str]:
 
 
 def is_named(axis: Axis) -> bool:
-    """Whether an axis tells tokens apart."""
+    """Whether an axis indexes tokens, rows or sequences."""
     return any(isinstance(part, str) for part in axis)
 
 
 def regrouped(layout: Layout, shape: Sequence[Dim]) -> Layout | None:
-    """The layout after a reshape, or None where an axis of the result would tear named dimensions apart."""
+    """The layout after a reshape, or None if an axis of the result would split a named dimension."""
     rest: list[int | str] = []
     for part in (part for axis in layout for part in axis):
         if isinstance(part, int) and rest and isinstance(rest[-1], int):
             rest[-1] *= part
         elif part != 1:
             rest.append(part)
-    made: list[Axis] = []
+    axes: list[Axis] = []
     for size in shape:
         axis: list[int | str] = []
         needed: Dim = size
         while needed != 1:
-            taken = _taken(rest, needed)
-            if taken is None:
+            step = _next_factor(rest, needed)
+            if step is None:
                 return None
-            part, needed = taken
+            part, needed = step
             axis.append(part)
-        made.append(tuple(axis))
-    return tuple(made) if not [part for part in rest if part != 1] else None
+        axes.append(tuple(axis))
+    return tuple(axes) if not [part for part in rest if part != 1] else None
 
 
-def _taken(rest: list[int | str], needed: Dim) -> tuple[int | str, Dim] | None:
-    """Take the next factor of an axis that still lacks `needed`: (it, what then lacks), or None."""
+def _next_factor(rest: list[int | str], needed: Dim) -> tuple[int | str, Dim] | None:
+    """Take the next factor of an axis whose remaining size is `needed`: (factor, new remaining size), or None."""
     while rest and rest[0] == 1:
         del rest[0]
     if not rest:
@@ -77,45 +77,45 @@ def _taken(rest: list[int | str], needed: Dim) -> tuple[int | str, Dim] | None:
 
 
 def _number_in(size: DimExpr) -> int:
-    """The largest number that divides a size whatever its names stand for."""
+    """The largest integer that divides a size for all values of its named dimensions."""
     return gcd(*(factor for _, factor in size.terms))
 
 
 def broadcast(layouts: Sequence[Layout], uniform: Sequence[Layout] = ()) -> Layout | None:
-    """The layout of what is computed entry by entry from tensors of these layouts, or None where tokens of one meet
-    other tokens of another.
+    """The layout of an elementwise result, or None if different tokens of the operands meet.
 
     Args:
-        uniform: of more tensors, each the same all along its named axes.
+        layouts: of the operands that index tokens.
+        uniform: of the operands that are constant along their named axes.
     """
     rank = max((len(layout) for layout in (*layouts, *uniform)), default=0)
     first, second = ([canonical(((),) * (rank - len(one)) + one) for one in given] for given in (layouts, uniform))
-    made: list[Axis] = []
+    axes: list[Axis] = []
     for position in range(rank):
-        told, same = ([layout[position] for layout in given] for given in (first, second))
-        named = {axis for axis in told if is_named(axis)}
+        token_axes, uniform_axes = ([layout[position] for layout in given] for given in (first, second))
+        named = {axis for axis in token_axes if is_named(axis)}
         if len(named) > 1:
             return None
-        made.append(named.pop() if named else next((axis for axis in (*same, *told) if axis), ()))
-    return tuple(made) if is_apart(made) else None
+        axes.append(named.pop() if named else next((axis for axis in (*uniform_axes, *token_axes) if axis), ()))
+    return tuple(axes) if is_apart(axes) else None
 
 
 def canonical(layout: Iterable[Axis]) -> Layout:
-    """A layout with numbers beside each other multiplied, those that are 1 left out."""
+    """A layout with adjacent numbers multiplied and factors of 1 omitted."""
     return tuple(map(_merged, layout))
 
 
 def is_apart(layout: Sequence[Axis]) -> bool:
-    """Whether each named dimension occurs once: twice, and tokens are paired with each other."""
+    """Whether no named dimension occurs twice, which would pair tokens with each other."""
     found = names(tuple(layout))
     return len(found) == len(set(found))
 
 
 def _merged(axis: Axis) -> Axis:
-    made: list[int | str] = []
+    factors: list[int | str] = []
     for part in axis:
-        if isinstance(part, int) and made and isinstance(made[-1], int):
-            made[-1] *= part
+        if isinstance(part, int) and factors and isinstance(factors[-1], int):
+            factors[-1] *= part
         elif part != 1:
-            made.append(part)
-    return tuple(made)
+            factors.append(part)
+    return tuple(factors)

@@ -1,8 +1,8 @@
-"""Attention masks: from tensors to facts, by looking at their values.
+"""Classification of attention masks by their values.
 
-A mask arrives as whatever the model computes. It is run for a given sequence length and compared with a full, a
-causal and a windowed mask. One that is none of these stays a tensor if it is a constant of the model; it is refused
-if it depends on sequence lengths, because an engine with a KV cache could not honour it.
+The mask that a model computes is evaluated for a given sequence length and compared with a full, a causal and a
+windowed mask. Any other mask stays a tensor if it is a constant of the model, and is refused if it depends on sequence
+lengths, because an engine with a KV cache cannot apply it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ditto.ops.traits import Trait, traits_of
 from ditto.program import Program, evaluate
 from ditto.rewrite.rule import arguments
 
-# Below this an added score is as good as minus infinity: models write the smallest float16 or less.
+# An added score below this is equivalent to minus infinity: models use the smallest float16 value or less.
 _MASKED = -1e4
 
 
@@ -31,12 +31,12 @@ class _Facts:
 
 
 def state_masks(program: Program, sizes: Mapping[str, int]) -> int:
-    """Turn mask operands of `ditto.attention` into `causal` and `window`. Returns how many.
+    """Replace mask operands of `ditto.attention` by `causal` and `window`; return the number of replacements.
 
     Args:
-        sizes: of named dimensions, as large as the engine accepts.
+        sizes: maximum sizes of the named dimensions in the engine.
     Raises:
-        UnsupportedFact: a mask depends on values, adds a bias, or has a form that no engine here honours.
+        UnsupportedFact: a mask depends on values, adds a bias, or has a form that engines do not support.
     """
     known: dict[fx.Node, _Facts | Tensor] = {}
     count = 0
@@ -106,6 +106,6 @@ def _no_parameter(name: str) -> Tensor:
 
 
 def _sources_of_values(program: Program, mask: fx.Node) -> list[fx.Node]:
-    """The inputs on whose values, not only shapes, a mask depends."""
+    """The inputs whose values, not only shapes, a mask depends on."""
     needed = program.needed([mask], through=lambda node: Trait.OF_SHAPE not in traits_of(node.target))
     return [node for node in program.inputs if node in needed]

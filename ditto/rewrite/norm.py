@@ -1,4 +1,4 @@
-"""Root-mean-square norms, from the ways in which models write them."""
+"""Recognition of root-mean-square norms, in the forms that models use."""
 
 from __future__ import annotations
 

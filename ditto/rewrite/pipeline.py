@@ -1,4 +1,4 @@
-"""Which rewrites run, in which order, and what each did."""
+"""The rewrites in order, and a report of each."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def rewrite(
     joins: bool = True,
     attentions: int | None = None,
 ) -> dict[str, RewriteReport]:
-    """Simplify a program in place, without changing what it computes. Returns what each step did.
+    """Simplify a program in place, without changing its results; return a report of each step.
 
     Args:
-        sizes: of named dimensions, the largest that occur; `sequence` is the longest sequence.
-        positions: the input that holds token positions, None for a vision tower.
-        joins: linear layers that read the same tensor become one.
-        attentions: layers of a decoder that attend; None if that is not known.
+        sizes: maximum sizes of the named dimensions; `sequence` is the longest sequence.
+        positions: name of the input with token positions, None for a vision tower.
+        joins: whether to fuse linear layers that read the same tensor.
+        attentions: number of decoder layers with attention, None if it is not known.
     Raises:
-        UnsupportedFact: the model says something that no engine here can honour.
+        UnsupportedFact: the model has a feature that engines do not support.
     """
     steps: dict[str, Step] = {
         "clean": clean,
@@ -73,5 +73,5 @@ def rewrite(
 
 
 def _dumped(program: Program, refusals: list[str]) -> str:
-    """A program as a rewrite left it, and where it did not apply."""
+    """Text form of a program after a rewrite, with the places where it did not apply."""
     return "".join([program_text(program), *(f"# {line}\n" for line in refusals)])

@@ -1,4 +1,4 @@
-"""Linear layers of one input as one: query, key and value; gate and up."""
+"""Fusion of linear layers with the same input: query, key and value; gate and up."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ aten = torch.ops.aten
 
 
 def fuse_projections(program: Program) -> int:
-    """Join linear layers that read the same tensor, with constant weights and equally with or without bias, into one
-    with the weights one after another; its users read slices. Returns how many were joined."""
+    """Fuse linear layers that read the same tensor into one with concatenated weights; its users read slices.
+
+    The layers have constant weights, and either all or none of them has a bias. Returns the number of fused layers.
+    """
     groups: dict[tuple[fx.Node, bool], list[fx.Node]] = defaultdict(list)
     for node in program.graph.nodes:
         if node.target == aten.linear.default:
@@ -36,7 +38,7 @@ def _join(program: Program, source: fx.Node, nodes: list[fx.Node], has_bias: boo
     graph, first = program.graph, nodes[0]
     given = [arguments(node) for node in nodes]
     with graph.inserting_before(first):
-        for node in nodes:  # constants may come later in the graph than the first use
+        for node in nodes:  # constants may be defined after the first use
             for part in node.all_input_nodes:
                 if part.op == "get_attr" and first < part:
                     first.prepend(part)
@@ -56,7 +58,7 @@ def _join(program: Program, source: fx.Node, nodes: list[fx.Node], has_bias: boo
 
 
 def _concatenated(graph: fx.Graph, parts: list[fx.Node]) -> fx.Node:
-    made = graph.call_function(aten.cat.default, (parts, 0))
+    joined = graph.call_function(aten.cat.default, (parts, 0))
     values = [part.meta["val"] for part in parts]
-    made.meta["val"] = values[0].new_empty((sum(value.shape[0] for value in values), *values[0].shape[1:]))
-    return made
+    joined.meta["val"] = values[0].new_empty((sum(value.shape[0] for value in values), *values[0].shape[1:]))
+    return joined

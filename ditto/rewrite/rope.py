@@ -1,4 +1,4 @@
-"""Rotary position embedding, from the ways in which models write it."""
+"""Recognition of rotary position embedding, in the forms that models use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ditto.rewrite.rule import Bindings, Rewrite
 
 
 def _half_pairs(x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, half: int) -> Tensor:
-    """Llama and most others: columns (j, j + half), tables with both halves."""
+    """Form of Llama and most other models: column pairs (j, j + half), tables with both halves."""
     c, s = embedding(positions, cos).unsqueeze(1), embedding(positions, sin).unsqueeze(1)
     return x * c + torch.cat((-x[..., half:], x[..., :half]), dim=-1) * s
 

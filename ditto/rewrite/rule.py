@@ -1,4 +1,4 @@
-"""A rewrite is two plain functions: what models write, and what we want. Both run, so both can be compared."""
+"""Rewrite rules: a pattern and its replacement as plain functions, which can be run and compared."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Bindings = dict[str, Any]
 
 @frozen
 class RewriteReport:
-    """What a rewrite did.
+    """Report of a rewrite.
 
     Args:
-        applied: how often.
-        refused: where its pattern was found and not replaced.
+        applied: number of replacements.
+        refused: places where the pattern matched but was not replaced, with reasons.
     """
 
     applied: int
@@ -36,15 +36,15 @@ class RewriteReport:
 
 @frozen(slots=False)
 class Rewrite:
-    """Replaces what looks like `pattern` by `replacement`.
+    """A rule that replaces matches of `pattern` by `replacement`.
 
     Args:
         name: for logs and dumps.
-        pattern, replacement: functions of tensors and numbers, of the same parameters.
-        sample: arguments that show both functions' shapes. Floating tensors are tried in float16 and float32; a number
-            stands for any number, so each is one that the functions use nowhere else (1.25e-6, 37).
-        only_if: given the program and what each parameter matched (a node, or a number), None to go on, or the
-            sentence why not.
+        pattern, replacement: functions of tensors and numbers, with the same parameters.
+        sample: arguments to trace both functions with. Floating tensors are traced in float16 and float32; a number
+            matches any number, so each must be one that the functions do not use otherwise (1.25e-6, 37).
+        only_if: called with the program and the match of each parameter (a node or a number); returns None to replace
+            it, or the reason not to.
     """
 
     name: str
@@ -54,9 +54,9 @@ class Rewrite:
     only_if: Callable[[Program, Bindings], str | None] = lambda program, found: None
 
     def __call__(self, program: Program) -> RewriteReport:
-        """Rewrite everywhere."""
+        """Replace all matches in a program."""
         applied = 0
-        refused: dict[Refusal, None] = {}  # once, however often and in whichever dtype the pattern fits
+        refused: dict[Refusal, None] = {}  # each once, even if the pattern matches repeatedly or in several dtypes
         for form in self._forms:
             for node in list(program.graph.nodes):
                 if node.op != "call_function" or node.target != form.anchor.target:
@@ -70,7 +70,7 @@ class Rewrite:
                     reasons.append(reason)
                 else:
                     refused.update(dict.fromkeys(Refusal(program.place(node), reason) for reason in reasons))
-            program.sweep()  # what is replaced does not match the next form again
+            program.sweep()  # so that replaced nodes do not match the next form again
         return RewriteReport(applied, tuple(refused))
 
     @cached_property
@@ -80,7 +80,7 @@ class Rewrite:
 
 @frozen
 class _Form:
-    """A rewrite traced in one dtype. `wild` maps a number or dtype of the sample to the parameter it stands for."""
+    """A rewrite traced in one dtype; `wild` maps numbers and dtypes of the sample to parameter names."""
 
     pattern: fx.Graph
     wanted: fx.Graph
@@ -101,35 +101,35 @@ class _Form:
 
     @property
     def anchor(self) -> fx.Node:
-        """The pattern's last operator."""
+        """The last operator of the pattern."""
         result = self.pattern.find_nodes(op="output")[0].args[0]
         assert isinstance(result, tuple)
         return result[0]
 
     def matches(self, node: fx.Node) -> Iterator[Bindings]:
-        """What the parameters are, for each way in which the pattern fits above `node`."""
+        """The bindings of the parameters for each match of the pattern that ends at `node`."""
         for bindings in self._match(self.anchor, node, {}):
             yield {name: value for name, value in bindings.items() if isinstance(name, str)}
 
     def replace(self, program: Program, node: fx.Node, found: Bindings) -> str | None:
-        """Put the replacement in the place of `node`; the reason why not if it has another shape or dtype."""
+        """Replace `node`; return the reason if the replacement has another shape or dtype, else None."""
         values: dict[fx.Node, Any] = {}
-        made = node
+        result = node
         with program.graph.inserting_before(node):
             for inner in self.wanted.nodes:
                 if inner.op == "placeholder":
                     values[inner] = found[inner.target]
                 elif inner.op == "output":
-                    made = values[inner.args[0][0]]
+                    result = values[inner.args[0][0]]
                 else:
                     args = self._filled(inner.args, values, found)
                     kwargs = self._filled(inner.kwargs, values, found)
                     values[inner] = program.graph.call_function(inner.target, args, kwargs)
                     values[inner].meta.update(node.meta)
                     values[inner].meta["val"] = _fake_result(values[inner])
-        if _form_of(made) != _form_of(node):
+        if _form_of(result) != _form_of(node):
             return "the replacement has another shape or dtype"
-        node.replace_all_uses_with(made)
+        node.replace_all_uses_with(result)
         return None
 
     def _filled(self, argument: Any, values: dict[fx.Node, Any], found: Bindings) -> Any:
@@ -147,7 +147,7 @@ class _Form:
         return self.wild.get(argument) if hashable else None
 
     def _match(self, wanted: Any, have: Any, bindings: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
-        """Extend `bindings` (pattern node or parameter name → graph node or number) so that `have` fits `wanted`."""
+        """Extend `bindings` (pattern node or parameter name → graph node or number) so that `have` matches `wanted`."""
         if isinstance(wanted, fx.Node):
             if wanted in bindings:
                 if bindings[wanted] is have:
@@ -158,7 +158,7 @@ class _Form:
                 value, sample = have.meta.get("val"), wanted.meta["val"]
                 if isinstance(value, Tensor) and value.dim() == sample.dim():
                     bound = {**bindings, wanted: have, wanted.target: have}
-                    # Casts that change nothing are not in the pattern: it holds for the dtypes it was traced with.
+                    # The pattern has no casts without effect, so it is valid only for the dtypes it was traced with.
                     floating = sample.is_floating_point()
                     yield from self._match(sample.dtype, value.dtype, bound) if floating else iter((bound,))
             elif have.op == "call_function" and have.target == wanted.target:
@@ -193,7 +193,7 @@ class _Form:
 
 
 def arguments(node: fx.Node) -> dict[str, Any]:
-    """A call's arguments by the schema's names, defaults filled in, axes counted from 0."""
+    """Arguments of a call by their schema names, with defaults filled in and non-negative axes."""
     schema = node.target._schema  # type: ignore[union-attr]
     found: dict[str, Any] = {}
     for index, parameter in enumerate(schema.arguments):
@@ -213,7 +213,7 @@ def arguments(node: fx.Node) -> dict[str, Any]:
 
 
 def as_call(operator: Any, given: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A call's arguments by the schema's names as positional and keyword arguments."""
+    """Convert arguments by schema name to positional and keyword arguments."""
     names = {parameter.name: parameter.kwarg_only for parameter in operator._schema.arguments}
     args = tuple(given[name] for name, keyword in names.items() if not keyword)
     return args, {name: given[name] for name, keyword in names.items() if keyword}

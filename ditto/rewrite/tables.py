@@ -1,7 +1,7 @@
-"""What depends on a token's position alone is computed once, for every position.
+"""Precompute functions of token positions as tables.
 
-Cosines and sines of rotary embedding, whatever scaling a model applies to its frequencies, are such: a table by
-position replaces the operators that compute them.
+Cosines and sines of rotary embedding depend only on the position, whatever scaling a model applies to its frequencies.
+A table by position replaces the operators that compute them.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ aten = torch.ops.aten
 
 
 def tabulate(program: Program, positions: str, count: int) -> int:
-    """Replace floating functions of the input `positions` by rows of tables. Returns how many.
+    """Replace floating functions of the input `positions` by table lookups; return the number of tables.
 
     Args:
-        positions: the name of an integer input [B, S], or [S].
-        count: positions that occur, 0 to count - 1.
+        positions: name of an integer input [B, S] or [S].
+        count: number of positions; they are 0 to count - 1.
     """
     source = next((node for node in program.inputs if node.target == positions), None)
     if source is None:
         return 0
-    made = 0
+    replaced = 0
     for node in _candidates(program, source):
         table = _table(program, node, source, count)
         if table is None:
@@ -36,14 +36,16 @@ def tabulate(program: Program, positions: str, count: int) -> int:
             rows = program.graph.call_function(aten.embedding.default, (constant, _index(node, source)))
         rows.meta.update(node.meta)
         node.replace_all_uses_with(rows)
-        made += 1
+        replaced += 1
     program.sweep()
-    return made
+    return replaced
 
 
 def _index(node: fx.Node, source: fx.Node) -> fx.Node:
-    """The node that has the positions in the shape that `node` has before its last axis: the source itself, or its
-    form with a batch axis in front."""
+    """The node with the positions in the shape of `node` without its last axis.
+
+    It is the source itself, or the source with a leading batch axis.
+    """
     wanted = [str(size) for size in node.meta["val"].shape[:-1]]
     queue, seen = [source], {source}
     while queue:
@@ -59,8 +61,7 @@ def _index(node: fx.Node, source: fx.Node) -> fx.Node:
 
 
 def _candidates(program: Program, source: fx.Node) -> list[fx.Node]:
-    """Floating nodes of shape [*positions, width] that follow from positions and constants alone, the last of each
-    chain."""
+    """Floating nodes [*positions, width] computed from positions and constants alone, the last of each chain."""
     dependent: set[fx.Node] = {source}
     constant: set[fx.Node] = set()
     for node in program.graph.nodes:
@@ -91,7 +92,7 @@ def _of_sizes(node: fx.Node) -> bool:
 
 
 def _table(program: Program, node: fx.Node, source: fx.Node, count: int) -> Tensor | None:
-    """The node's rows for positions 0 to count - 1, or None if a row depends on more than its own position."""
+    """The node's rows for positions 0 to count - 1, or None if a row depends on other positions, too."""
     batched = source.meta["val"].dim() == 2
     dtype = source.meta["val"].dtype
 
@@ -103,7 +104,7 @@ def _table(program: Program, node: fx.Node, source: fx.Node, count: int) -> Tens
     try:
         table = rows(torch.arange(count))
         shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(0))[: max(count // 2, 1)]
-        # Alone, the first and the last position show a dependence on the smallest and largest of a sequence.
+        # The first and last position alone reveal a dependence on the minimum and maximum of a sequence.
         probes = (shuffled, torch.tensor([0]), torch.tensor([count - 1]))
         same = all(torch.equal(rows(probe), table[probe]) for probe in probes)
     except Exception as error:

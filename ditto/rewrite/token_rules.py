@@ -1,7 +1,7 @@
-"""What operators do with the tokens that the axes of their operands tell apart.
+"""Rules for how operators propagate the token axes of their operands.
 
-A rule gives the layouts of an operator's results, so that each entry of a result follows from entries of the same token
-alone, or raises `Mixes`: then tokens have an influence on each other.
+A rule returns the layouts of an operator's results if each entry of a result depends only on entries of the same token.
+Otherwise, tokens influence each other, and it raises `Mixes`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ _ditto = torch.ops.ditto
 
 
 class Mixes(Exception):
-    """An operator lets tokens have an influence on each other; the message is a sentence's end, its subject the
-    operator."""
+    """An operator lets tokens influence each other; the message is a predicate whose subject is the operator."""
 
 
 @frozen
@@ -32,8 +31,8 @@ class Call:
     """A call of an operator.
 
     Args:
-        given: its arguments by the schema's names, axes counted from 0.
-        layouts: of its operands that tell tokens apart.
+        given: its arguments by their schema names, with non-negative axes.
+        layouts: of its operands that index tokens.
         uniform: layouts of its other operands.
         results: shapes of its results.
     """
@@ -54,7 +53,7 @@ class Call:
 
     @property
     def tensors(self) -> list[fx.Node]:
-        """All tensors given, in order."""
+        """All tensor arguments, in order."""
         found: list[fx.Node] = []
         for value in self.given.values():
             parts = value if isinstance(value, (list, tuple)) else [value]
@@ -69,11 +68,11 @@ _RULES: dict[OpOverloadPacket, Rule] = {}
 
 
 def rule_of(operator: Any) -> Rule | None:
-    """The rule of an operator, None if there is none."""
+    """The rule of an operator, None if it has none."""
     if not isinstance(operator, OpOverload):
         return None
     if operator.overloadpacket in _ALONG and "dim" not in _names(operator) and torch.Tag.pointwise in operator.tags:
-        return _entrywise  # `max` of two tensors, which is also the largest along an axis
+        return _entrywise  # `max` of two tensors; the same operator also reduces along an axis
     if operator.overloadpacket in _RULES:
         return _RULES[operator.overloadpacket]
     elementwise = Trait.ELEMENTWISE in traits_of(operator) or torch.Tag.pointwise in operator.tags
@@ -104,9 +103,9 @@ def _unnamed(layout: Layout, axes: Sequence[int], otherwise: str) -> None:
 
 
 def _entrywise(call: Call) -> list[Layout]:
-    told = [call.of(node) for node in call.tensors if node in call.layouts]
+    layouts = [call.of(node) for node in call.tensors if node in call.layouts]
     uniform = [call.of(node) for node in call.tensors if node not in call.layouts]
-    return _kept_apart(broadcast(told, uniform), "brings tokens together with other tokens of their sequence")
+    return _kept_apart(broadcast(layouts, uniform), "brings tokens together with other tokens of their sequence")
 
 
 @_rule(
@@ -139,13 +138,13 @@ def _expand(call: Call) -> list[Layout]:
 def _repeat(call: Call) -> list[Layout]:
     times = call.given["repeats"]
     layout = ((),) * (len(times) - len(call.first)) + call.first
-    made = [
+    repeated = [
         axis if count == 1 else (count, *axis) if isinstance(count, int) else plain([size])[0]
         for axis, count, size in zip(layout, times, call.results[0], strict=True)
     ]
     if any(axis and not isinstance(count, int) for axis, count in zip(layout, times, strict=True)):
         raise Mixes("repeats the tokens of a sequence")
-    return _kept_apart(tuple(made), "repeats the tokens of a sequence")
+    return _kept_apart(tuple(repeated), "repeats the tokens of a sequence")
 
 
 @_rule(aten.transpose, aten.swapaxes, aten.permute, aten.t, aten.numpy_T, aten.mT)
@@ -160,7 +159,7 @@ def _permute(call: Call) -> list[Layout]:
     return [tuple(reversed(layout[-2:])) if len(layout) <= 2 else (*layout[:-2], layout[-1], layout[-2])]
 
 
-# Operators along the axes that they name, or along all: what they do if those tell tokens apart.
+# Operators along given axes, or along all: their effect if these axes index tokens.
 _WORDS: Mapping[str, tuple[OpOverloadPacket, ...]] = {
     "weighs the tokens of a sequence against each other": (aten.softmax, aten._softmax, aten.log_softmax),
     "adds up over the tokens of a sequence": (aten.cumsum, aten.logcumsumexp),
@@ -184,15 +183,15 @@ _ALONG = {operator: words for words, operators in _WORDS.items() for operator in
 
 def _along_as(words: str) -> Rule:
     def rule(call: Call) -> list[Layout]:
-        told = [call.of(node) for node in call.tensors if node in call.layouts]
+        layouts = [call.of(node) for node in call.tensors if node in call.layouts]
         uniform = [call.of(node) for node in call.tensors if node not in call.layouts]
         given = call.given.get("dim", call.given.get("dims", call.given.get("axis")))
         rank = len(call.first)
         axes = [given] if isinstance(given, int) else list(given or range(rank))
         axes = [axis % rank for axis in axes]
-        for layout in (*told, *uniform):
+        for layout in (*layouts, *uniform):
             _unnamed(layout, axes, words)
-        freed = [tuple(() if axis in axes else part for axis, part in enumerate(layout)) for layout in told]
+        freed = [tuple(() if axis in axes else part for axis, part in enumerate(layout)) for layout in layouts]
         whole = broadcast(freed, [])
         if whole is None:
             raise Mixes(words)
@@ -202,7 +201,7 @@ def _along_as(words: str) -> Rule:
 
 
 def _with_axes(layout: Layout, axes: Sequence[int], shape: tuple[Dim, ...]) -> Layout:
-    """A layout with axes dropped, or as large as the result has them."""
+    """A layout with some axes dropped, or resized to the result's size."""
     if len(shape) != len(layout):
         return tuple(part for axis, part in enumerate(layout) if axis not in axes)
     return tuple(
@@ -216,10 +215,10 @@ _RULES.update({operator: _along_as(words) for operator, words in _ALONG.items()}
 
 @_rule(aten.stack)
 def _stack(call: Call) -> list[Layout]:
-    told = [call.of(node) for node in call.tensors if node in call.layouts]
+    layouts = [call.of(node) for node in call.tensors if node in call.layouts]
     uniform = [call.of(node) for node in call.tensors if node not in call.layouts]
     words = "brings tokens together with other tokens of their sequence"
-    (whole,) = _kept_apart(broadcast(told, uniform), words)
+    (whole,) = _kept_apart(broadcast(layouts, uniform), words)
     axis = call.given["dim"]
     return [(*whole[:axis], (len(call.tensors),), *whole[axis:])]
 
@@ -277,9 +276,9 @@ def _matmul(call: Call) -> list[Layout]:
 @_rule(aten.addmm, aten.baddbmm)
 def _added_matmul(call: Call) -> list[Layout]:
     added, *factors = call.tensors
-    (made,) = _product(*(call.of(node) for node in factors))
-    told = [call.of(added)] if added in call.layouts else []
-    return _kept_apart(broadcast([made, *told], []), _TOGETHER)
+    (product,) = _product(*(call.of(node) for node in factors))
+    layouts = [call.of(added)] if added in call.layouts else []
+    return _kept_apart(broadcast([product, *layouts], []), _TOGETHER)
 
 
 def _product(left: Layout, right: Layout) -> list[Layout]:
@@ -288,9 +287,9 @@ def _product(left: Layout, right: Layout) -> list[Layout]:
     _unnamed(a, [len(a) - 1], _TOGETHER)
     _unnamed(b, [len(b) - 2], _TOGETHER)
     rows = broadcast([(*a[:-2], a[-2], ()), (*b[:-2], (), b[-1])], [])
-    made = _kept_apart(rows, _TOGETHER)[0]
-    dropped = [len(made) - 2] * (len(left) == 1) + [len(made) - 1] * (len(right) == 1)
-    return [tuple(axis for index, axis in enumerate(made) if index not in dropped)]
+    product = _kept_apart(rows, _TOGETHER)[0]
+    dropped = [len(product) - 2] * (len(left) == 1) + [len(product) - 1] * (len(right) == 1)
+    return [tuple(axis for index, axis in enumerate(product) if index not in dropped)]
 
 
 @_rule(aten.einsum)
@@ -340,10 +339,10 @@ def _index(call: Call) -> list[Layout]:
     _unnamed(source, used, _PICKS)
     if used != list(range(used[0], used[-1] + 1)):
         raise Mixes(_PICKS)
-    told, uniform = ([], [])
+    layouts, uniform = ([], [])
     for axis in used:
-        (told if indices[axis] in call.layouts else uniform).append(call.of(indices[axis]))
-    rows = broadcast(told, uniform)
+        (layouts if indices[axis] in call.layouts else uniform).append(call.of(indices[axis]))
+    rows = broadcast(layouts, uniform)
     if rows is None:
         raise Mixes(_PICKS)
     return _kept_apart((*source[: used[0]], *rows, *source[used[-1] + 1 :]), _PICKS)
@@ -351,7 +350,7 @@ def _index(call: Call) -> list[Layout]:
 
 @_rule(aten.gather)
 def _gather(call: Call) -> list[Layout]:
-    """Entries of the first operand: of its first tokens, where there are fewer indices."""
+    """Select entries of the first operand; of its first tokens, if there are fewer indices."""
     source, index, axis = call.first, call.given["index"], call.given["dim"]
     _unnamed(source, [axis], _PICKS)
     if call.tensors[0] not in call.layouts:

@@ -1,10 +1,10 @@
-"""Whether a decoder treats tokens one by one, as an engine with a KV cache must.
+"""Check that a decoder processes tokens independently except for attention, as a KV cache requires.
 
-In decoding, an engine is given one token of each sequence, and keeps of those before it their keys and values alone. So
-what a token becomes may follow from itself, its position, and attention. It may not follow from other tokens in any
-other way (convolutions, scans, shifts, attention that is not ours), for that state is nowhere kept; nor from how many
-tokens are given, for that is 1 from then on (positions that a model counts itself). Both are found here, operator by
-operator, whatever the model is called.
+In decoding, the input of an engine is one token of each sequence; of earlier tokens it keeps only keys and values. So
+the result for a token may depend on the token itself, its position, and attention. It must not depend on other tokens
+in any other way (convolutions, scans, shifts, attention other than `ditto.attention`), because that state is not kept,
+nor on the number of input tokens, which is then always 1 (positions that a model counts itself). This module detects
+both, operator by operator, for any model.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ aten = torch.ops.aten
 
 
 @frozen
-class _Same:
-    """The same for all tokens, however many there are: weights, constants, zeros."""
+class _Uniform:
+    """State of values that do not depend on tokens or their number: weights, constants, zeros."""
 
 
 @frozen
 class _Counted:
-    """Follows from how many tokens or rows are given, since `origin`."""
+    """State of values that depend on the number of tokens or rows; `origin` is the node that counts them."""
 
     origin: fx.Node
 
 
 @frozen
-class _Told:
-    """Follows from what is given, each entry from one token."""
+class _PerToken:
+    """State of values that depend on the inputs, each entry on one token."""
 
     layout: Layout
 
 
 @frozen
 class _Unknown:
-    """Follows from what is given through an operator that has no rule."""
+    """State of values that depend on the inputs through an operator without a rule."""
 
 
-_State = Union[_Same, _Counted, _Told, _Unknown]
+_State = Union[_Uniform, _Counted, _PerToken, _Unknown]
 
-# Sizes that these are given only say a shape.
+# Operators whose size arguments only determine a shape.
 _SHAPED = frozenset({aten.broadcast_to, aten.repeat, aten.unflatten})
 _FILLS = Trait.OF_NUMBERS | Trait.NAMES_SIZES
 _JOINS = frozenset({aten.cat, aten.stack})
@@ -66,20 +66,22 @@ _REMEDY = (
 
 
 def refuse_other_state(program: Program) -> int:
-    """Refuse decoders that need more of earlier tokens than their keys and values. Operators without a rule whose
-    operands follow from tokens become the program's `doubts`. Returns 0: nothing is changed.
+    """Refuse decoders that need more state of earlier tokens than their keys and values.
+
+    Operators without a rule whose operands depend on tokens are added to the program's `doubts`. Returns 0, because
+    nothing changes.
 
     Raises:
-        UnsupportedFact: tokens reach each other other than through `ditto.attention`, or a value follows from how many
-            tokens are given.
+        UnsupportedFact: tokens influence each other except through `ditto.attention`, or a value depends on the number
+            of tokens.
     """
     states: dict[fx.Node, _State | list[_State]] = {}
     for node in program.graph.nodes:
         with at(program.place(node)):
             if node.op == "placeholder":
-                states[node] = _Told(plain(_shape(program, node.meta["val"])))
+                states[node] = _PerToken(plain(_shape(program, node.meta["val"])))
             elif node.op == "get_attr":
-                states[node] = _Same()
+                states[node] = _Uniform()
             elif node.op == "output":
                 for result in program.outputs:
                     if isinstance(state := states[result], _Counted):
@@ -87,17 +89,17 @@ def refuse_other_state(program: Program) -> int:
             elif node.target is operator.getitem and node.args[0] in states:
                 states[node] = _picked(states[node.args[0]], node.args[1])  # type: ignore[index]
             else:
-                states[node] = _after(program, node, states)
+                states[node] = _state_of(program, node, states)
     return 0
 
 
 def refuse_other_layers(program: Program, layers: int) -> int:
-    """Refuse decoders with layers whose attention has no cache. Returns 0: nothing is changed.
+    """Refuse decoders with layers that have no attention with a KV cache. Returns 0, because nothing changes.
 
     Args:
-        layers: how many attend, by the configuration.
+        layers: number of layers with attention, according to the configuration.
     Raises:
-        UnsupportedFact: the program has another number of attentions.
+        UnsupportedFact: the program has another number of attention operators.
     """
     found = [
         arguments(node)["layer"] for node in program.graph.nodes if node.target == torch.ops.ditto.attention.default
@@ -116,15 +118,15 @@ def _picked(state: Any, index: Any) -> _State:
     return state[index] if isinstance(state, list) else state
 
 
-def _after(program: Program, node: fx.Node, states: dict[fx.Node, Any]) -> _State | list[_State]:
-    """The state of a call's results."""
+def _state_of(program: Program, node: fx.Node, states: dict[fx.Node, Any]) -> _State | list[_State]:
+    """The state of the results of a call."""
     value = node.meta.get("val")
     packet = getattr(node.target, "overloadpacket", None)
     if isinstance(value, (int, SymInt)) and (packet == aten.sym_size or not _tensors(node)):
-        return _Counted(node) if isinstance(value, SymInt) else _Same()
+        return _Counted(node) if isinstance(value, SymInt) else _Uniform()
     traits = traits_of(node.target)
     if (Trait.OF_SHAPE in traits or _FILLS in traits) and not isinstance(_fill_of(node), fx.Node):
-        return _Same()
+        return _Uniform()
     shaped = Trait.NAMES_SIZES in traits or packet in _SHAPED
     counted = [
         state
@@ -132,40 +134,40 @@ def _after(program: Program, node: fx.Node, states: dict[fx.Node, Any]) -> _Stat
         if isinstance(state := states[part], _Counted)
         and not (shaped and _is_size(part) and part is not _fill_of(node))
     ]
-    told = {part: state.layout for part in _tensors(node) if isinstance(state := states[part], _Told)}
+    layouts = {part: state.layout for part in _tensors(node) if isinstance(state := states[part], _PerToken)}
     unknown = [part for part in node.all_input_nodes if isinstance(states[part], _Unknown)]
     if counted:
-        if told or unknown:
+        if layouts or unknown:
             _refuse_count(program, counted[0], node)
         return _Counted(node) if _is_size(counted[0].origin) else counted[0]
     if unknown:
         return _Unknown()
     moves = Trait.MOVES in traits and packet not in _JOINS
-    return _kept(program, node, told, moves)
+    return _propagated(program, node, layouts, moves)
 
 
-def _kept(program: Program, node: fx.Node, told: dict[fx.Node, Layout], moves: bool) -> _State | list[_State]:
-    """The state of the results of a call that nothing counted goes into."""
+def _propagated(program: Program, node: fx.Node, layouts: dict[fx.Node, Layout], moves: bool) -> _State | list[_State]:
+    """The state of the results of a call whose operands do not depend on the number of tokens."""
     value = node.meta.get("val")
     values = value if isinstance(value, (list, tuple)) else [value]
     shapes = [_shape(program, part) for part in values if isinstance(part, Tensor)]
-    uniform = {part: plain(_shape(program, part.meta["val"])) for part in _tensors(node) if part not in told}
-    if not told and (moves or not any(names(layout) for layout in uniform.values())):
-        return _Same()
+    uniform = {part: plain(_shape(program, part.meta["val"])) for part in _tensors(node) if part not in layouts}
+    if not layouts and (moves or not any(names(layout) for layout in uniform.values())):
+        return _Uniform()
     rule = rule_of(node.target)
     if rule is None or not all(isinstance(part, Tensor) for part in values):
-        if told:
+        if layouts:
             program.doubts.append((str(node.target), program.place(node)))
-        return _Unknown() if told else _Counted(node)
+        return _Unknown() if layouts else _Counted(node)
     try:
-        made = rule(Call(arguments(node), told, uniform, shapes))
+        result_layouts = rule(Call(arguments(node), layouts, uniform, shapes))
     except Mixes as mixes:
-        if not told:
+        if not layouts:
             return _Counted(node)
         raise UnsupportedFact(
             f"a token's values follow from other tokens of its sequence: `{node.target}` {mixes}", remedy=_REMEDY
         ) from None
-    results: list[_State] = [_Told(canonical(layout)) if told else _Same() for layout in made]
+    results: list[_State] = [_PerToken(canonical(layout)) if layouts else _Uniform() for layout in result_layouts]
     return results if isinstance(value, (list, tuple)) else results[0]
 
 
@@ -181,7 +183,7 @@ def _refuse_count(program: Program, counted: _Counted, met: fx.Node | None = Non
 
 
 def _fill_of(node: fx.Node) -> Any:
-    """The number that an operator fills its result with, where it is given one."""
+    """The fill value of an operator, None if it has none."""
     for index, parameter in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
         if parameter.name == "fill_value":
             return node.args[index] if index < len(node.args) else node.kwargs.get("fill_value")
@@ -207,5 +209,5 @@ def _shape(program: Program, value: Tensor) -> tuple[Dim, ...]:
 def _dim(program: Program, size: int | SymInt) -> Dim:
     try:
         return program.dim(size)
-    except ModelError:  # rounded, the larger of two, ...: a dimension of its own
+    except ModelError:  # rounded, maximum of two, ...: treated as a separate dimension
         return dims.symbol(f"({size})")
