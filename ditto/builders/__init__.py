@@ -1,4 +1,4 @@
-"""Builders: settings in, engines out."""
+"""Builders: from settings to engines."""
 
 from ditto.builders.engine import EngineBuilder
 from ditto.builders.in_memory import InMemory

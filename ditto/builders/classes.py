@@ -1,4 +1,4 @@
-"""The class that a checkpoint's configuration asks for: only one that computes what the engines do."""
+"""Model class of a checkpoint's configuration; refuses classes that compute something other than the engines do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from ditto.errors import CheckpointError
 
-# Inner configurations of models that take or make something other than text, by a part of their names.
+# Substrings of the names of nested configurations of models with inputs or outputs other than text.
 _OTHER_INPUTS = ("vision", "audio", "image", "speech", "codec", "vq_", "qformer", "text_encoder", "depth_decoder")
 _OTHER_TASKS = (
     "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
@@ -23,13 +23,13 @@ _OTHER_TASKS = (
 
 
 def model_class(config: Any, automatic: str, where: str, *, runs_code: bool) -> type[nn.Module] | None:
-    """The class in transformers of a configuration's model; None if code that comes with the checkpoint has it.
+    """The model class of a configuration in transformers; None if the checkpoint's own code defines it.
 
     Args:
-        automatic: the class of transformers that looks up models of the right kind, e.g. `AutoModelForCausalLM`.
-        runs_code: whether code that comes with the checkpoint may be run.
+        automatic: the auto class of transformers for the required kind of model, e.g. `AutoModelForCausalLM`.
+        runs_code: whether code that comes with the checkpoint may run.
     Raises:
-        CheckpointError: the configuration names a class of another kind.
+        CheckpointError: the configuration names a class of another kind of model.
     """
     if runs_code and automatic in (getattr(config, "auto_map", None) or {}):
         return None
@@ -37,16 +37,16 @@ def model_class(config: Any, automatic: str, where: str, *, runs_code: bool) -> 
 
     classes: Mapping[Any, Any] = getattr(transformers, automatic)._model_mapping
     known = classes.get(type(config), None)
-    usual = (known,) if isinstance(known, type) else tuple(known or ())
+    found = (known,) if isinstance(known, type) else tuple(known or ())
     named: list[str] = list(getattr(config, "architectures", None) or ())
-    if not named and usual:
-        return usual[0]
-    by_name = {each.__name__.lower(): each for each in usual}
+    if not named and found:
+        return found[0]
+    by_name = {each.__name__.lower(): each for each in found}
     for name in named:
         if name.lower() in by_name:
             return by_name[name.lower()]
     kind = "language model" if automatic == "AutoModelForCausalLM" else "vision-language model"
-    if not usual:
+    if not found:
         raise CheckpointError(
             f"Model type {config.model_type!r} has no {kind} in the installed transformers{_also(named)}.",
             where=where,
@@ -55,13 +55,13 @@ def model_class(config: Any, automatic: str, where: str, *, runs_code: bool) -> 
     raise CheckpointError(
         f"The checkpoint is of class {', '.join(named)}, which is not a {kind}.",
         where=where,
-        remedy=f"give a checkpoint of {usual[0].__name__}; if this one holds all tensors of that class, name the class "
+        remedy=f"give a checkpoint of {found[0].__name__}; if this one holds all tensors of that class, name the class "
         "under `architectures`",
     )
 
 
 def is_text_model(config: Any) -> bool:
-    """Whether a configuration is of a decoder that takes and makes text alone."""
+    """Whether a configuration describes a text-only decoder."""
     from transformers.models.auto import modeling_auto
 
     others = [getattr(modeling_auto, name, {}) for name in _OTHER_TASKS]
@@ -74,7 +74,7 @@ def is_text_model(config: Any) -> bool:
 
 
 def has_other_inputs(config: Any) -> bool:
-    """Whether a configuration holds those of image, audio or other parts beside, or around, a language model."""
+    """Whether a configuration also describes image, audio or other components of a language model."""
     inner = {name for name, value in vars(config).items() if hasattr(value, "model_type")}
     inner |= set(getattr(type(config), "sub_configs", None) or {})
     return any(part in name for name in inner for part in _OTHER_INPUTS) or "text_config" in inner

@@ -1,4 +1,4 @@
-"""What all builders share: frozen settings, `with_*` copies, and `build`."""
+"""Base class of all builders: frozen settings, `with_*` copies, and `build`."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from ditto.targets import Target, target
 
 Auto = Literal["auto"]
 _SHORT_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-_MOST = 2**31 - 1  # of a size in TensorRT
+_MOST = 2**31 - 1  # largest size in TensorRT
 Described = dict[str, tuple[Job, Network]]
 WeightPlacement = Literal["embedded", "external"]
 
 
 def positive(name: str, value: Any) -> int:
-    """`value`, if it is a number of at least 1, and one that engines can have.
+    """Check that `value` is a number of at least 1 and within the limit of engines; returns it.
 
     Raises:
         ConfigError: it is not.
@@ -58,16 +58,16 @@ class EngineBuilder(ABC):
     """Settings of one engine. Nothing is loaded or built before `build`.
 
     Args:
-        source: where the model comes from.
-        max_batch_size: items per call, at most.
-        dtype: in which the engine computes; `auto` for the model's own.
-        target: a name of `ditto.configs.TARGETS`, or `auto` for the first whose library is installed.
-        compute_capabilities: GPUs to build for, e.g. `8.9`; none for a portable engine (TensorRT-RTX) or for the GPU
-            present (TensorRT).
-        weights: `embedded` in the engine, or `external`: large ones are inputs, which the session binds from the
-            checkpoint.
+        source: source of the model.
+        max_batch_size: maximum number of items per call.
+        dtype: dtype in which the engine computes; `auto` for the model's own.
+        target: a name in `ditto.configs.TARGETS`, or `auto` for the first whose library is installed.
+        compute_capabilities: GPUs to build for, e.g. `8.9`; empty for a portable engine (TensorRT-RTX) or for the
+            installed GPU (TensorRT).
+        weights: `embedded` in the engine, or `external`: large ones are engine inputs, which the session binds to the
+            checkpoint's tensors.
         tensorrt: TensorRT's own settings.
-        trtllm: choices of TensorRT-LLM engines, for the target `trtllm`.
+        trtllm: options of TensorRT-LLM engines, for the target `trtllm`.
     """
 
     name: ClassVar[str]
@@ -82,11 +82,11 @@ class EngineBuilder(ABC):
     trtllm: TrtllmConfig = TrtllmConfig()
 
     def with_source(self, source: ModelSource) -> Self:
-        """Take the model from `source`."""
+        """Use `source` as the source of the model."""
         return evolve(self, source=source)
 
     def with_batch(self, maximum: int) -> Self:
-        """Accept 1 to `maximum` items per call; the engine is tuned for half of it."""
+        """Accept 1 to `maximum` items per call; the engine is optimized for half of it."""
         return evolve(self, max_batch_size=positive("the batch limit", maximum))
 
     def with_dtype(self, dtype: torch.dtype | str) -> Self:
@@ -98,26 +98,26 @@ class EngineBuilder(ABC):
         return evolve(self, target=name)
 
     def with_compute_capabilities(self, *capabilities: str) -> Self:
-        """Build for these GPUs, e.g. `8.9`; for none: a portable engine."""
+        """Build for these GPUs, e.g. `8.9`; without any, build a portable engine."""
         return evolve(self, compute_capabilities=tuple(str(capability) for capability in capabilities))
 
     def with_weights(self, place: str) -> Self:
-        """Embed the weights (`embedded`), or make the large ones inputs of the engine (`external`)."""
+        """Embed the weights (`embedded`), or pass large ones as engine inputs (`external`)."""
         return evolve(self, weights=parse_weights(place))
 
     def with_tensorrt(self, config: TensorRTConfig) -> Self:
-        """Use TensorRT's own settings `config`."""
+        """Use `config` for TensorRT's own settings."""
         return evolve(self, tensorrt=config)
 
     def with_trtllm(self, config: TrtllmConfig) -> Self:
-        """For the target `trtllm`: TensorRT-LLM's version and choices `config`."""
+        """Use `config` for TensorRT-LLM's version and options (target `trtllm`)."""
         return evolve(self, trtllm=config)
 
     def resolved_target(self) -> Target:
-        """The target, its library and settings checked.
+        """The target, after a check of its library and settings.
 
         Raises:
-            ConfigError, MissingLibraryError: it cannot be built for.
+            ConfigError, MissingLibraryError: building for it is not possible.
         """
         chosen = target(self.target, self.trtllm)
         chosen.check(self.tensorrt, self.compute_capabilities)
@@ -132,7 +132,7 @@ class EngineBuilder(ABC):
         """The dtype in which the engine computes.
 
         Raises:
-            ConfigError: the model's own dtype is none that engines here compute in.
+            ConfigError: engines do not support the model's own dtype.
         """
         explicit = target.explicit_dtype(self.tensorrt)
         if explicit is not None:
@@ -144,7 +144,7 @@ class EngineBuilder(ABC):
 
     @abstractmethod
     def job(self, target: Target) -> Job:
-        """Everything decided about the engine.
+        """The job: all decisions about the engine.
 
         Raises:
             CheckpointError, ConfigError: the model or the settings do not fit.
@@ -153,10 +153,10 @@ class EngineBuilder(ABC):
     @property
     @abstractmethod
     def model_type(self) -> str:
-        """Hugging Face's name of the model's family."""
+        """Hugging Face's name of the model's family (`model_type`)."""
 
     def settings(self) -> dict[str, Any]:
-        """The settings for the manifest, derived ones included."""
+        """Settings for the manifest, derived ones included."""
         return {
             "compute_capabilities": list(self.compute_capabilities),
             "weights": self.weights,
@@ -165,23 +165,23 @@ class EngineBuilder(ABC):
 
     @abstractmethod
     def tree_limits(self, target: Target) -> TreeLimits:
-        """How much the engine accepts at once, as a target has it.
+        """Limits of the engine for a target, as the tree records them.
 
         Raises:
             ConfigError: the limits contradict each other or the model.
         """
 
     def tokens(self) -> Tokens | None:
-        """Token ids that running needs; None for an engine without a language model."""
+        """Token ids needed to run the engine; None without a language model."""
         return None
 
     def build(self, out: str | Path, *, force: bool = False) -> EngineTree:
-        """Build this engine alone: its files at the top of `out`.
+        """Build this engine alone, with its files at the top level of `out`.
 
         Args:
-            force: build it even if the tree that is there has the same.
+            force: rebuild it even if the existing tree has an identical engine.
         Raises:
-            DittoError: it failed; `out` is as it was.
+            DittoError: the build failed; `out` is unchanged.
         """
         chosen = self.resolved_target()
         with recording() as stages, staged(Path(out), self.source.places) as folder:
@@ -197,21 +197,21 @@ class EngineBuilder(ABC):
         return EngineTree.open(out)
 
     def described(self, target: Target) -> Described:
-        """What is decided about the engine, and its network; by component, for there may be one beside it.
+        """Jobs and networks by component: this engine, and engines that share its weights.
 
         Raises:
             CheckpointError, ConfigError: the model or the settings do not fit.
-            ModelError: the model does something that no engine can.
+            ModelError: the model uses an operation that engines do not support.
         """
         return describe_all(self.job(target))
 
     def build_into(
         self, target: Target, described: Described, folder: Path, root: Path, reuse: Reuse
     ) -> dict[str, Built]:
-        """Build this engine, `described` before, into `folder`, a part of the tree at `root`.
+        """Build this engine from `described` into `folder`, a directory of the tree at `root`.
 
         Raises:
-            DittoError: it failed.
+            DittoError: the build failed.
         """
         return {
             name: build(
@@ -229,10 +229,10 @@ class EngineBuilder(ABC):
 
 
 def parse_dtype(dtype: torch.dtype | str) -> torch.dtype | Auto:
-    """A dtype by its name, long or short (`fp16`), or as itself; `auto` stays.
+    """The dtype of a long or short name (`fp16`) or of a dtype; `auto` stays `auto`.
 
     Raises:
-        ConfigError: it is none that engines here compute in.
+        ConfigError: engines do not support it.
     """
     if dtype == "auto":
         return "auto"
@@ -243,10 +243,10 @@ def parse_dtype(dtype: torch.dtype | str) -> torch.dtype | Auto:
 
 
 def parse_weights(place: str) -> WeightPlacement:
-    """A weight placement, by name.
+    """The weight placement of a name.
 
     Raises:
-        ConfigError: it is not known.
+        ConfigError: the name is unknown.
     """
     for known in get_args(WeightPlacement):
         if place == known:
@@ -267,11 +267,10 @@ def finish(
     tokens: Tokens | None,
     stages: Sequence[StageRecord],
 ) -> None:
-    """Write the manifest of a tree whose components are written, and open the tree: it is checked before it takes its
-    place.
+    """Write the manifest of a tree whose components are written, and check the tree by opening it.
 
     Raises:
-        TreeError: it is not whole.
+        TreeError: the tree is incomplete.
     """
     used = frozenset(name for part in built.values() for name in part.used)
     libraries = {part.library for part in built.values() if part.library is not None}

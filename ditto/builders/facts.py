@@ -1,4 +1,4 @@
-"""What Hugging Face's configuration says of a language model, under the names of TensorRT-LLM's config.json."""
+"""Decoder configuration, from Hugging Face's configuration, with the names of TensorRT-LLM's config.json."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 from ditto.errors import CheckpointError, UnsupportedFact
 from ditto.targets import LlmFacts
 
-# What a native build writes for a Qwen whose configuration has no `seq_length` (contract, LLM engine 9).
+# Default that a native build writes for Qwen configurations without `seq_length` (contract, LLM engine 9).
 _QWEN_SEQ_LENGTH = 8192
 
 
 def llm_facts(config: Any, vocab_size: int) -> LlmFacts:
-    """The facts of a text configuration.
+    """The decoder configuration of a text model.
 
     Args:
         config: Hugging Face's configuration of the language model.
-        vocab_size: rows of the embedding.
+        vocab_size: number of rows of the embedding.
     Raises:
-        CheckpointError: it lacks a size that every decoder has, or has heads that cannot attend.
+        CheckpointError: it lacks a size that every decoder has, or its attention head counts are invalid.
         UnsupportedFact: its layers differ in size.
     """
 
@@ -66,14 +66,14 @@ def llm_facts(config: Any, vocab_size: int) -> LlmFacts:
 
 
 def same_in_all_layers(config: Any, name: str) -> Any:
-    """What a configuration says under a name, None if nothing; of a list with a value for each layer, that value.
+    """A value of a configuration; of a list with one value per layer, the common value; None if missing.
 
     Raises:
-        UnsupportedFact: layers differ in it.
+        UnsupportedFact: layers have different values.
     """
     try:
         value = getattr(config, name, None)
-    except RuntimeError as error:  # transformers 5: the configurations of single layers say different things
+    except RuntimeError as error:  # transformers 5: the configurations of single layers differ
         raise _different(config, name) from error
     if not isinstance(value, (list, tuple)):
         return value
@@ -89,7 +89,7 @@ def _different(config: Any, name: str) -> UnsupportedFact:
     )
 
 
-# Kinds of layers, by the names that configurations give them, that keep more than keys and values.
+# Kinds of layers with more state than keys and values, by their names in configurations.
 _OTHER_STATE = {
     "compressed_sparse_attention": "compressed keys",
     "conv": "the inputs of a convolution over the sequence",
@@ -104,11 +104,12 @@ _OTHER_STATE = {
 
 
 def attention_layers(config: Any, layers: int) -> int:
-    """How many of a decoder's layers attend to the tokens before. Layers that attend to an image alone are not run
-    without one.
+    """Number of a decoder's self-attention layers.
+
+    Cross-attention layers, which attend to an image only, do not run without one and are not counted.
 
     Raises:
-        UnsupportedFact: some keep more of the tokens before than keys and values.
+        UnsupportedFact: some layers keep state other than keys and values.
     """
     for name in ("layer_types", "layers_block_type", "block_types"):
         for index, kind in enumerate(getattr(config, name, None) or ()):
@@ -121,7 +122,7 @@ def attention_layers(config: Any, layers: int) -> int:
 
 
 def rope_parameters(config: Any) -> dict[str, Any]:
-    """Rotary embedding's parameters as transformers 5 names them, `rope_theta` among them; empty without rope."""
+    """Parameters of rotary embedding by their names in transformers 5, with `rope_theta`; empty without rope."""
     stated = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     theta = stated.get("rope_theta", getattr(config, "rope_theta", None))
     return {} if theta is None else {**stated, "rope_theta": float(theta)}
@@ -132,8 +133,10 @@ def _rotary(rope: dict[str, Any]) -> dict[str, Any]:
 
 
 def _demanded(config: Any) -> dict[str, Any]:
-    """Keys that TensorRT-LLM's own configuration class of the architecture demands or writes (contract, LLM engine 1.4
-    and 9)."""
+    """Keys that TensorRT-LLM's configuration class of the architecture requires or writes.
+
+    Source: contract, LLM engine 1.4 and 9.
+    """
     found: dict[str, Any] = {}
     if config.model_type.startswith("qwen"):
         found["qwen_type"] = config.model_type
@@ -163,6 +166,6 @@ def _architecture(config: Any) -> str:
 
 
 def image_token_id(config: Any) -> int | None:
-    """The token that stands for one row of image features in a prompt, None for a text model."""
+    """Id of the image token, which stands for one row of an image embedding; None for a text model."""
     image = getattr(config, "image_token_index", None)
     return image if image is not None else getattr(config, "image_token_id", None)

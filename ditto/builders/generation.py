@@ -13,22 +13,23 @@ from ditto.engine import Tokens
 from ditto.errors import CheckpointError
 
 _SPECIAL_TOKENS = ("bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id")
-# What changes the form of an output, or how it is computed, and not the answer.
+# Prefixes of settings that change the output format or the computation, but not the answer.
 _WITHOUT_EFFECT = ("output_", "return_", "use_cache", "cache_", "max_cache_len", "compile_config", "disable_compile")
 
 
 def defaults_file(folder: Path) -> Path:
-    """The file of a checkpoint folder that states its generation defaults."""
+    """Path of the generation defaults in a checkpoint directory."""
     own = folder / "generation_config.json"
     return own if own.is_file() else folder / "config.json"
 
 
 def checkpoint_defaults(folder: Path, config: Any) -> dict[str, Any]:
-    """The generation defaults of a checkpoint folder: those of generation_config.json or, without that file, those in
-    the model's configuration. A setting that the one file leaves out is not looked for in the other.
+    """Generation defaults of a checkpoint directory.
+
+    From generation_config.json or, without that file, from the model's configuration; the two are never combined.
 
     Args:
-        config: Hugging Face's configuration object of the folder.
+        config: Hugging Face's configuration object of the directory.
     Raises:
         Exception: transformers cannot read them.
     """
@@ -38,13 +39,13 @@ def checkpoint_defaults(folder: Path, config: Any) -> dict[str, Any]:
     file = defaults_file(folder)
     if file.name != "config.json":
         return _stated(GenerationConfig.from_pretrained(folder))
-    if int(transformers.__version__.split(".")[0]) >= 5:  # reads the file alone, not the defaults of its class
+    if int(transformers.__version__.split(".")[0]) >= 5:  # reads only the file, not the defaults of its class
         return _stated(GenerationConfig.from_pretrained(folder, config_file_name=file.name, _from_model_config=True))
     return _stated(GenerationConfig.from_model_config(config))
 
 
 def module_defaults(module: Any) -> dict[str, Any]:
-    """The generation defaults of a model in memory; of a module without any, those in its configuration."""
+    """Generation defaults of a model in memory, or those in its configuration if the module has none."""
     from transformers import GenerationConfig
 
     found = getattr(module, "generation_config", None)
@@ -52,10 +53,9 @@ def module_defaults(module: Any) -> dict[str, Any]:
 
 
 def _stated(found: Any) -> dict[str, Any]:
-    """The settings that differ from those of a new `GenerationConfig`, as JSON values. Keys that `generate` does not
-    know are left out."""
+    """Settings that differ from a new `GenerationConfig`, as JSON values, without keys unknown to `generate`."""
     biases = getattr(found, "sequence_bias", None)
-    if isinstance(biases, dict):  # its keys are tuples; the list form means the same
+    if isinstance(biases, dict):  # its keys are tuples; the list form is equivalent
         found.sequence_bias = [[list(tokens), bias] for tokens, bias in biases.items()]
     known = type(found)().to_dict()
     content = json.loads(found.to_json_string(use_diff=True, ignore_metadata=True))
@@ -65,14 +65,14 @@ def _stated(found: Any) -> dict[str, Any]:
 
 
 def tokens(config: Any, defaults: Mapping[str, Any], vocab_size: int) -> Tokens:
-    """The token ids that running needs.
+    """Token ids needed to run a model.
 
     Args:
         config: Hugging Face's configuration of the whole model.
-        defaults: the model's generation defaults. `generate` takes end and pad token from nowhere else.
-        vocab_size: rows of the embedding.
+        defaults: the model's generation defaults, the only source of end and pad token in `generate`.
+        vocab_size: number of rows of the embedding.
     Raises:
-        CheckpointError: an end or pad token that is not an id.
+        CheckpointError: an end or pad token is not an id.
     """
     ends = _ids(defaults, "eos_token_id")
     pads = [token for token in (*_ids(defaults, "pad_token_id"), *ends) if 0 <= token < vocab_size]
@@ -83,17 +83,16 @@ def tokens(config: Any, defaults: Mapping[str, Any], vocab_size: int) -> Tokens:
 
 
 def answer_settings(defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Generation defaults that make answers differ from those of a model that states none. The ids that `tokens` keeps
-    are not among them."""
+    """Generation defaults that change answers, without the token ids that `tokens` returns."""
     from transformers import GenerationConfig
 
-    usual = GenerationConfig().to_dict()
-    if hasattr(GenerationConfig, "_get_default_generation_params"):  # transformers 5 has them apart
-        usual |= GenerationConfig._get_default_generation_params()
+    standard = GenerationConfig().to_dict()
+    if hasattr(GenerationConfig, "_get_default_generation_params"):  # transformers 5 keeps them separately
+        standard |= GenerationConfig._get_default_generation_params()
     return {
         name: value
         for name, value in defaults.items()
-        if name not in _SPECIAL_TOKENS and not name.startswith(_WITHOUT_EFFECT) and value != usual.get(name)
+        if name not in _SPECIAL_TOKENS and not name.startswith(_WITHOUT_EFFECT) and value != standard.get(name)
     }
 
 

@@ -1,4 +1,4 @@
-"""Where a model comes from: a module in memory."""
+"""Model source: a module in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ditto.network.weight import Stored, Weight, fold
 
 
 class ModuleTensors:
-    """The tensors of a module in memory, by their names in its state."""
+    """Tensors of a module in memory, by their names in its state dict."""
 
     def __init__(self, module: nn.Module) -> None:
         self._tensors = dict(module.named_parameters(remove_duplicate=False))
@@ -30,12 +30,12 @@ class ModuleTensors:
         return self._tensors[name].detach().cpu()
 
     def release(self) -> None:
-        """The module holds its own memory."""
+        """Do nothing: the module owns its memory."""
 
 
 @frozen(slots=False, eq=False)
 class InMemory(ModelSource):
-    """A module in memory, left as it is."""
+    """Source of a module in memory, which stays unchanged."""
 
     module: nn.Module
     name: str = field(default="a module in memory")
@@ -84,11 +84,11 @@ class InMemory(ModelSource):
 
     @override
     def copy_processor(self, folder: Path) -> None:
-        """A module knows no processor."""
+        """Do nothing: a module has no processor."""
 
 
 def _check_values(name: str, parameter: nn.Parameter) -> None:
-    """Check that a parameter is the model's values, and not what they are computed from."""
+    """Check that a parameter holds the model's values, not data that they are computed from."""
     plain = parameter.dtype in (*VALUE_DTYPES, torch.int64, torch.bool)
     if not plain or is_traceable_wrapper_subclass(parameter.data):
         form = type(parameter.data).__name__ if plain else str(parameter.dtype).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""Builds the engine of a language model."""
+"""Builder of a language model's engine."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from ditto.targets import LlmFacts, Target
 from ditto.targets.target import WeightOf
 from ditto.wrappers.llm import DecoderWithHead, LlmWrapper, PackedLlmWrapper
 
-# Where nothing is said: the longest sequence, if the model goes that far, and tokens per call of packed targets.
+# Defaults: maximum sequence length, if the model supports it, and maximum tokens per call of packed targets.
 _DEFAULT_SEQ_LEN = 4096
 _DEFAULT_NUM_TOKENS = 8192
-_TEXT_BESIDE_PICTURES = 64
+_TEXT_TOKENS_PER_PROMPT = 64
 
 
 @frozen(kw_only=True, slots=False)
 class LlmBuilder(EngineBuilder):
-    """Settings of a language model's engine; limits left at `auto` follow from the model and each other.
+    """Settings of a language model's engine; `auto` limits are derived from the model and the other limits.
 
     Args:
-        max_input_len: tokens of a prompt, pictures included; `auto`: half of max_seq_len, or more where pictures
-            need it.
+        max_input_len: tokens of a prompt, image tokens included; `auto`: half of max_seq_len, or more if images need
+            it.
         max_seq_len: tokens of prompt and answer; `auto`: the model's positions, at most 4096.
-        max_num_tokens: tokens per call over the batch (packed targets); `auto`: 8192, or what one prompt needs.
+        max_num_tokens: tokens per call over the batch (packed targets); `auto`: 8192, or more if one prompt needs it.
         max_prompt_embedding_table_size: rows over the batch; `auto`: `prompt_rows` for each item of the batch.
-        prompt_rows: rows of image features per request; 0 for a text model.
-        opt_input_len: tokens of a usual prompt: where weights are external, prompts of up to as many, and not of much
-            less, run faster, and the build takes longer; 0 for none; `auto`: pictures and 64 tokens beside them, none
-            for a text model.
+        prompt_rows: image tokens per request; 0 for a text model.
+        opt_input_len: tokens of a typical prompt. With external weights, prompts of at most this length and not far
+            below it run faster, and the build takes longer. 0 for no typical length; `auto`: image tokens and 64 text
+            tokens, or 0 for a text model.
     """
 
     name: ClassVar[str] = "llm"
@@ -60,7 +60,7 @@ class LlmBuilder(EngineBuilder):
 
     @classmethod
     def from_pretrained(cls, model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Self:
-        """Settings for a text model in a folder or on the hub; code that comes with it is run only if trusted."""
+        """Settings for a text model in a directory or on the hub; its own code runs only if trusted."""
         return cls(source=Pretrained(str(model), "AutoModelForCausalLM", revision, trust_remote_code))
 
     @classmethod
@@ -68,7 +68,7 @@ class LlmBuilder(EngineBuilder):
         """Settings for a model in memory.
 
         Args:
-            model: a causal language model; a vision-language model, of which the language part is built; or a bare
+            model: a causal language model; a vision-language model, whose language part is built; or a bare
                 decoder together with its `lm_head`.
         Raises:
             ConfigError: a bare decoder without `lm_head`.
@@ -85,23 +85,23 @@ class LlmBuilder(EngineBuilder):
         return cls(source=InMemory(model, _name_of(model)))
 
     def with_max_input_len(self, maximum: int) -> Self:
-        """Accept prompts of up to `maximum` tokens, pictures included."""
+        """Accept prompts of up to `maximum` tokens, image tokens included."""
         return evolve(self, max_input_len=positive("max_input_len", maximum))
 
     def with_max_seq_len(self, maximum: int) -> Self:
-        """Hold up to `maximum` tokens per sequence, prompt and answer together."""
+        """Support up to `maximum` tokens per sequence, prompt and answer together."""
         return evolve(self, max_seq_len=positive("max_seq_len", maximum))
 
     def with_max_num_tokens(self, maximum: int) -> Self:
         """Accept up to `maximum` tokens per call over the whole batch (packed targets)."""
         return evolve(self, max_num_tokens=positive("max_num_tokens", maximum))
 
-    def with_opt_input_len(self, usual: int) -> Self:
-        """Run prompts of up to `usual` tokens, and not of much less, as fast as can be; 0 for none."""
-        return evolve(self, opt_input_len=usual if usual == 0 else positive("opt_input_len", usual))
+    def with_opt_input_len(self, typical: int) -> Self:
+        """Optimize for prompts of at most `typical` tokens and not far below that; 0 for no typical length."""
+        return evolve(self, opt_input_len=typical if typical == 0 else positive("opt_input_len", typical))
 
     def with_prompt_table(self, rows: int) -> Self:
-        """Hold `rows` rows of image features over the whole batch; 0 for none."""
+        """Accept `rows` image tokens over the whole batch; 0 for none."""
         return evolve(self, max_prompt_embedding_table_size=rows if rows == 0 else positive("prompt table", rows))
 
     @property
@@ -123,14 +123,16 @@ class LlmBuilder(EngineBuilder):
             )
         input_len = self.max_input_len
         if input_len == "auto":
-            with_pictures = min(self.prompt_rows + _TEXT_BESIDE_PICTURES, seq_len - 1) if self.prompt_rows else 0
-            input_len = max(seq_len // 2, with_pictures)
+            with_images = min(self.prompt_rows + _TEXT_TOKENS_PER_PROMPT, seq_len - 1) if self.prompt_rows else 0
+            input_len = max(seq_len // 2, with_images)
         rows = self.max_prompt_embedding_table_size
         if rows == "auto":
             rows = self.prompt_rows * self.max_batch_size
-        usual = self.opt_input_len
-        if usual == "auto":
-            usual = min(-(-self.prompt_rows // 64) * 64 + _TEXT_BESIDE_PICTURES, input_len) if self.prompt_rows else 0
+        typical = self.opt_input_len
+        if typical == "auto":
+            typical = (
+                min(-(-self.prompt_rows // 64) * 64 + _TEXT_TOKENS_PER_PROMPT, input_len) if self.prompt_rows else 0
+            )
         num_tokens = self.max_num_tokens
         if num_tokens == "auto":
             num_tokens = max(_DEFAULT_NUM_TOKENS, input_len)
@@ -140,11 +142,11 @@ class LlmBuilder(EngineBuilder):
             max_seq_len=seq_len,
             max_num_tokens=num_tokens,
             max_prompt_embedding_table_size=rows,
-            opt_input_len=usual,
+            opt_input_len=typical,
         )
 
     def limits_for(self, target: Target) -> Limits:
-        """All limits, as a target's engine has them.
+        """All limits, as the engine of a target has them.
 
         Raises:
             ConfigError: they contradict each other or the model.
@@ -156,7 +158,7 @@ class LlmBuilder(EngineBuilder):
         return TreeLimits(llm=self.limits_for(target))
 
     def _warn(self, limits: Limits) -> None:
-        """Say what was asked for and comes to nothing."""
+        """Warn about settings that have no effect."""
         if self.max_num_tokens not in ("auto", limits.max_num_tokens):
             found, asked = limits.max_num_tokens, self.max_num_tokens
             logger.warning("max_num_tokens is {}, not {}: as trtllm-build would adjust it", found, asked)
@@ -241,7 +243,7 @@ class LlmBuilder(EngineBuilder):
 
 
 def _cache_bytes(facts: LlmFacts, limits: Limits, itemsize: int) -> int:
-    """Keys and values of every token of a full batch."""
+    """Bytes of keys and values of a full batch at the maximum sequence length."""
     per_token = 2 * facts.num_hidden_layers * facts.num_key_value_heads * facts.head_size * itemsize
     return per_token * limits.max_batch_size * limits.max_seq_len
 
@@ -251,10 +253,10 @@ def _with(lower: Callable[[Program, WeightOf], Network], weight_of: WeightOf) ->
 
 
 def _refuse_own_positions(model: nn.Module) -> None:
-    """Refuse models that cannot be told positions.
+    """Refuse models whose forward has no input for token positions.
 
     Raises:
-        UnsupportedFact: the model's forward takes none.
+        UnsupportedFact: the model's forward has none.
     """
     parameters = signature(type(model).forward).parameters
     takes_any = any(parameter.kind == Parameter.VAR_KEYWORD for parameter in parameters.values())
@@ -266,15 +268,15 @@ def _refuse_own_positions(model: nn.Module) -> None:
 
 
 def _embedding(loaded: Loaded) -> Any:
-    """The module that embeds tokens.
+    """The token embedding module.
 
     Raises:
-        UnsupportedFact: the model has not just one table of embeddings, or does not say which it is.
+        UnsupportedFact: the model has several embedding tables, or does not state which it uses.
     """
     model: Any = loaded.model.decoder if isinstance(loaded.model, DecoderWithHead) else loaded.model
     try:
         found = model.get_input_embeddings()
-    except NotImplementedError:  # how transformers' models say that they do not know
+    except NotImplementedError:  # raised by transformers' models that do not define it
         found = None
     if not isinstance(getattr(found, "weight", None), Tensor):
         raise UnsupportedFact(
@@ -285,10 +287,10 @@ def _embedding(loaded: Loaded) -> Any:
 
 
 def _check_vocabulary(model: Any, rows: int, stated: int) -> None:
-    """Ids from the end of the vocabulary on are rows of image features: no token may be among them."""
+    """Check that embedding, output and `vocab_size` agree: ids above are virtual ids of image tokens."""
     try:
         head: Any = model.get_output_embeddings()
-    except (AttributeError, NotImplementedError):  # of a bare decoder; of a model that does not know
+    except (AttributeError, NotImplementedError):  # a bare decoder; a model that does not define it
         head = None
     chosen = rows if getattr(head, "weight", None) is None else int(head.weight.shape[0])
     if not stated == rows >= chosen:

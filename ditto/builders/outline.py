@@ -1,4 +1,4 @@
-"""A model of which only config.json is at hand: its shapes, and no numbers."""
+"""Config-only model source: shapes from config.json, without weights."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ditto.network.weight import Stored
 
 @frozen(slots=False, eq=False)
 class Outline(ModelSource):
-    """Weights are named after the model's parameters; they can be described, not read.
+    """Source whose weights, named after the model's parameters, can be described but not read.
 
     Args:
-        of: the folder or hub id. Of the latter, text files alone are downloaded.
+        of: the directory or hub id. Of a hub id, only text files are downloaded.
     """
 
     of: Pretrained
@@ -44,7 +44,7 @@ class Outline(ModelSource):
     @property
     @override
     def dtype(self) -> torch.dtype:
-        return self.of.stated_dtype or torch.float32  # as transformers reads a configuration that states none
+        return self.of.stated_dtype or torch.float32  # the default of transformers if the configuration states none
 
     @property
     @override
@@ -60,7 +60,7 @@ class Outline(ModelSource):
 
     @override
     def copy_processor(self, folder: Path) -> None:
-        """Nothing is built from an outline."""
+        """Do nothing: no engine is built from this source."""
 
 
 @frozen
@@ -76,4 +76,4 @@ class _NoTensors:
         )
 
     def release(self) -> None:
-        """There is nothing to let go of."""
+        """Do nothing: no memory is held."""

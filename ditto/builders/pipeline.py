@@ -1,4 +1,4 @@
-"""The story of a build: capture, rewrite, lower, write down, compile."""
+"""Stages of a build: capture, rewrite, lower, write, compile."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ from ditto.targets import Target
 
 @frozen(kw_only=True)
 class Job:
-    """Everything that is decided about an engine before work begins.
+    """All decisions about an engine, made before its build starts.
 
     Args:
-        name: of the component.
-        wrapper: what is captured; `prefix` is what it adds in front of the user's module paths.
-        inputs, output_names: of the wrapper.
-        dtype: of floating parameters.
-        sizes: of named dimensions, the largest that occur over an engine's life.
-        positions: the input that holds token positions, None for a vision tower.
-        attentions: layers of a decoder that attend, each with a KV cache; None for a vision tower.
-        joins: linear layers that read the same tensor become one.
-        lower: from the rewritten program to the network.
-        passes: over the network, in order.
-        profiles: of the engine.
-        kv_length_step: as the manifest has it.
-        config: what goes into config.json, given the network.
-        tensors: who has the checkpoint's numbers.
-        keep_weights: also write the weights beside the engine: for a model that is on no disk.
-        external_weights: the engine takes its large weights as inputs.
-        cache_bytes: of the KV cache at the chosen limits.
-        more: engines of the same program, made beside this one over the same weights.
-        beside: this is such an engine; config.json and kept weights are in the folder above its own.
+        name: name of the component.
+        wrapper: module that is captured; `prefix` is its prefix of the user's module paths.
+        inputs, output_names: inputs and output names of the wrapper.
+        dtype: dtype of floating-point parameters.
+        sizes: largest values of named dimensions over an engine's lifetime.
+        positions: name of the input with token positions; None for a vision tower.
+        attentions: number of self-attention layers of a decoder, each with a KV cache; None for a vision tower.
+        joins: whether linear layers with the same input are fused.
+        lower: function from the rewritten program to the network.
+        passes: passes over the network, in order.
+        profiles: optimization profiles of the engine.
+        kv_length_step: as in the manifest.
+        config: function from the network to the contents of config.json.
+        tensors: provider of the checkpoint's values.
+        keep_weights: also write the weights to the tree, for a model that is not on disk.
+        external_weights: the large weights are inputs of the engine.
+        cache_bytes: size of the KV cache at the chosen limits.
+        more: additional engines of the same program that share this engine's weights.
+        beside: whether this is such an engine; config.json and kept weights are then in the parent directory.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Job:
 
 @frozen
 class Built:
-    """A component's record, the checkpoint tensors that it uses, and who compiled it: None if nobody has yet."""
+    """Record of a component, its checkpoint tensors, and the library that compiled it (None if not compiled)."""
 
     component: Component
     used: frozenset[str]
@@ -90,7 +90,7 @@ class Built:
 
 
 def describe(job: Job) -> Network:
-    """From the wrapper to the network, without the engines beside it.
+    """Capture, rewrite and lower a job's wrapper to its network, without `more` engines.
 
     Raises:
         ModelError: the model does something that no engine can.
@@ -99,7 +99,7 @@ def describe(job: Job) -> Network:
 
 
 def describe_all(job: Job) -> dict[str, tuple[Job, Network]]:
-    """From the wrapper to the networks, by component, each with its job.
+    """Jobs and networks of a job and its `more` engines, by component.
 
     Raises:
         ModelError: the model does something that no engine can.
@@ -129,15 +129,16 @@ def build(
     root: Path,
     reuse: Reuse,
 ) -> Built:
-    """Write config.json, network and engine into `folder`, which is `root` or below it. The engine of a network in
-    parts is several files.
+    """Write config.json, network and engine into `folder`, which is `root` or below it.
+
+    The engine of a partitioned network consists of several files.
 
     Args:
-        network: what `describe` made of the job.
-        reuse: an engine of the same description is taken over from an old tree.
+        network: result of `describe` for the job.
+        reuse: engine cache: an identical engine of an old tree is reused.
 
     Raises:
-        DittoError: any step failed; the folder is not to be used then.
+        DittoError: a step failed; do not use the directory afterwards.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not job.beside:
@@ -174,12 +175,12 @@ def build(
 
 
 def emitted(job: Job, network: Network, target: Target) -> Partition:
-    """What TensorRT is given of a job's network."""
+    """The partition of a job's network that TensorRT compiles."""
     if not target.has_own_session:
         return partition(network, PartitionMode.WHOLE)
     return partition(network, PartitionMode.SHARED_BLOCKS if job.external_weights else PartitionMode.EMBEDDED_BLOCKS)
 
 
 def layer_counts(network: Network) -> dict[str, int]:
-    """How many layers of each kind, by name."""
+    """Number of layers by kind."""
     return dict(sorted(Counter(type(node.layer).__name__ for node in network.nodes).items()))

@@ -1,4 +1,4 @@
-"""What a build would make and what it needs, before any weight is read."""
+"""Plan of a build: engines and required resources, computed before any weight is read."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from ditto.units import size_text
 if TYPE_CHECKING:
     from ditto.builders.engine import EngineBuilder
 
-# What a process takes that describes models and compiles without weights (benchmarks/README.md).
+# Memory of a process that describes models and compiles without weights, in bytes (benchmarks/README.md).
 _BASE_MEMORY = 1_200_000_000
-# TensorRT-RTX 1.6 with embedded weights, measured: bytes of memory for each byte of the weights of parts in the making.
+# Bytes of memory per byte of embedded weights being compiled; measured with TensorRT-RTX 1.6.
 _MEMORY_PER_WEIGHT = 2.2
-# Memory of the largest GPU there is (B300).
+# Memory of the largest GPU available (B300), in bytes.
 _LARGEST_GPU = 288_000_000_000
-# An engine file without weights: code, so much for each layer, and for each layer in each profile but the first.
-# Measured where no layer is like another, as in the parts of a network; likes share some of it.
+# Bytes of an engine file without weights: base, per layer, and per layer and additional profile.
+# Measured with layers that all differ; identical layers share code.
 _ENGINE_BASE, _ENGINE_PER_LAYER, _ENGINE_PER_PROFILE = 500_000, 52_000, 14_000
 
 
 @frozen(kw_only=True)
 class Refusal:
-    """Something of a model that no engine can do: what, the places in the model that do it, what to do about it."""
+    """An unsupported feature of a model: the cause, its places in the model, and a remedy."""
 
     cause: str
     places: list[str]
@@ -47,19 +47,18 @@ class Refusal:
 
 @frozen(kw_only=True)
 class EnginePlan:
-    """One engine. Sizes are in bytes.
+    """Plan of one engine. Sizes are in bytes.
 
     Args:
-        inputs, outputs: specs by name; external weights are not among them. Empty where the model is refused.
+        inputs, outputs: specs by name, without external weights; empty if the model is refused.
         profiles: the optimization profiles.
-        layers: how many of each kind; empty where the model is refused.
-        parameters: numbers in the checkpoint's tensors that it uses.
-        weights: what its constants take on the GPU, inside the engine or outside; 0 where it shares those of the engine
-            beside it.
-        cache: of the KV cache at the chosen limits.
-        engine: the engine file, at most; 0 where it is compiled elsewhere.
-        memory: resident while it is built, at most.
-        refused: why it cannot be built; empty where it can.
+        layers: number of layers by kind; empty if the model is refused.
+        parameters: number of values in the checkpoint tensors that it uses.
+        weights: GPU memory of its constants, embedded or external; 0 if it shares the weights of another engine.
+        cache: KV cache at the chosen limits.
+        engine: upper bound of the engine file; 0 if it is compiled elsewhere.
+        memory: upper bound of resident memory during its build.
+        refused: reasons why it cannot be built; empty if it can.
     """
 
     inputs: dict[str, str]
@@ -76,17 +75,17 @@ class EnginePlan:
 
 @frozen(kw_only=True)
 class Plan:
-    """A tree before it is built. Sizes are in bytes.
+    """Plan of a tree. Sizes are in bytes.
 
     Args:
-        model: the id or folder that was asked for.
-        shapes: where they come from: `checkpoint`, or `config.json` where the weights are not at hand.
+        model: the requested hub id or directory.
+        shapes: source of the shapes: `checkpoint`, or `config.json` if the weights are not on this machine.
         weights_placement: `embedded` in the engines, or `external`.
         compiled: whether engines are compiled here; if not, the tree holds networks, to be compiled elsewhere.
-        parameters: of all engines, those that engines share counted once.
+        parameters: number of parameters of all engines; shared ones count once.
         unused: checkpoint tensors that no engine uses.
-        disk: what the build writes, at most.
-        memory: resident while building, at most.
+        disk: upper bound of the bytes that the build writes.
+        memory: upper bound of resident memory during the build.
     """
 
     model: str
@@ -114,12 +113,12 @@ class Plan:
 
     @property
     def refused(self) -> list[Refusal]:
-        """Why the tree cannot be built; empty where it can."""
+        """Reasons why the tree cannot be built; empty if it can."""
         return [refusal for engine in self.engines.values() for refusal in engine.refused]
 
     @property
     def warnings(self) -> list[str]:
-        """What can be built and is hardly meant."""
+        """Warnings about a plan that can be built but is probably not intended."""
         needed = self.weights + self.cache
         if needed <= _LARGEST_GPU:
             return []
@@ -129,23 +128,23 @@ class Plan:
         ]
 
     def lines(self) -> list[str]:
-        """The short form: engines, and what is needed."""
-        made = [f"plan: {self.model_type}, target {self.target}, {self.dtype}, weights {self.weights_placement}"]
+        """Summary lines: engines and required resources."""
+        result = [f"plan: {self.model_type}, target {self.target}, {self.dtype}, weights {self.weights_placement}"]
         for name, engine in self.engines.items():
             count = sum(engine.layers.values())
-            made.append(f"  {name}: {count} layers, {engine.parameters / 1e6:.0f} M parameters")
-        made.append(
+            result.append(f"  {name}: {count} layers, {engine.parameters / 1e6:.0f} M parameters")
+        result.append(
             f"  needs up to {size_text(self.disk)} of disk and {size_text(self.memory)} of memory here; on the GPU "
             f"{size_text(self.weights)} for weights, {size_text(self.cache)} for the KV cache"
         )
-        return made
+        return result
 
 
 def plan(builders: Mapping[str, EngineBuilder]) -> Plan:
-    """Plan the tree of some builders of one model; what cannot be built is in it, not raised.
+    """Plan the tree of the builders of one model; refusals are part of the plan and are not raised.
 
     Args:
-        builders: by the folder that each fills.
+        builders: builders by the directory of their component.
     Raises:
         CheckpointError, ConfigError, MissingLibraryError: the model or the settings do not fit.
     """
@@ -169,7 +168,7 @@ def plan_of(
     described: Mapping[str, tuple[Job, Network | None]],
     refused: Mapping[str, list[Refusal]] | None = None,
 ) -> Plan:
-    """The plan of engines that are described already: each with its network, None where it is refused."""
+    """Plan of described engines, each with its job and network; the network is None if it is refused."""
     compiled = target.cannot_compile is None
     parts = {
         name: () if network is None else emitted(job, network, target).networks
@@ -199,10 +198,10 @@ def plan_of(
 
 
 def announce(plan: Plan, out: Path) -> None:
-    """Say what is about to be built.
+    """Log the plan of a build, and check disk space and memory.
 
     Raises:
-        RoomError: it does not fit into this machine.
+        RoomError: this machine lacks the required disk space or memory.
     """
     for line in plan.lines():
         logger.info("{}", line)
@@ -212,7 +211,7 @@ def announce(plan: Plan, out: Path) -> None:
 
 
 def _readable(source: ModelSource) -> ModelSource:
-    """`source` if its weights' headers are at hand, else its outline."""
+    """`source` if the headers of its weights are on this machine, else a config-only source."""
     return Outline(source) if isinstance(source, Pretrained) and not source.has_weights else source
 
 
@@ -243,7 +242,7 @@ def _engine_plan(
         profiles=profiles,
         layers=layer_counts(network),
         parameters=_count(_stored(constant.weight for constant in network.constants()).values()),
-        weights=0 if job.beside else max(_bytes(network), inside),  # parts may have some in common
+        weights=0 if job.beside else max(_bytes(network), inside),  # segments may share some
         cache=cache,
         engine=code + inside if compiled else 0,
         memory=_BASE_MEMORY + (int(_at_once(map(_bytes, parts)) * _MEMORY_PER_WEIGHT) if compiled else 0),
@@ -281,7 +280,7 @@ def _weight_bytes(weight: Weight) -> int:
 
 
 def _computed_bytes(engines: Iterable[Iterable[Network]]) -> int:
-    """Bytes of constants that are computed, and lie on disk until the part that they are in is written."""
+    """Bytes of computed constants, which stay on disk until their segment is written."""
 
     def computed(network: Network) -> int:
         return sum(_weight_bytes(each.weight) for each in network.constants() if not each.weight.is_view)
@@ -290,6 +289,6 @@ def _computed_bytes(engines: Iterable[Iterable[Network]]) -> int:
 
 
 def _at_once(sizes: Iterable[int]) -> int:
-    """What those parts of an engine take together that are compiled at the same time, at most."""
+    """Upper bound of the total size of segments that are compiled at the same time."""
     largest = sorted(sizes, reverse=True)
     return sum(largest[: at_once(len(largest))])

@@ -1,4 +1,4 @@
-"""How long the sequences of a language model may be, rope scaling included."""
+"""Maximum sequence length of a language model, with rope scaling."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 from ditto.builders.facts import rope_parameters
 
-# Kinds of rope whose frequencies do not depend on a sequence's length: they reach as far as they are scaled.
+# Kinds of rope whose frequencies do not depend on the sequence length: they extend it by their scaling factor.
 _SCALED = ("linear", "llama3", "yarn")
 
 
 def most_positions(config: Any) -> int | None:
-    """Tokens that a sequence of a text configuration may have; None where nothing is stated.
+    """Maximum number of tokens per sequence of a text configuration; None if not stated.
 
-    Where the length before scaling is stated too, `max_position_embeddings` usually is the scaled one.
+    If the length before scaling is stated too, `max_position_embeddings` usually is the scaled length.
     """
     positions = getattr(config, "max_position_embeddings", None)
     rope, factor = rope_parameters(config), _factor(config)
@@ -23,7 +23,7 @@ def most_positions(config: Any) -> int | None:
 
 
 def why_no_more(config: Any) -> str:
-    """What an error about too long sequences adds about the model's rope, if anything."""
+    """Addition to errors about too long sequences that explains the model's rope; may be empty."""
     kind = _kind(rope_parameters(config))
     if "dynamic" in kind:
         return f"; {kind} rope goes further by changing its frequencies within a sequence, which engines do not"

@@ -1,4 +1,4 @@
-"""Engines that an old tree already has: taken over when everything that they were made from is unchanged."""
+"""Engine cache: reuses engines of an old tree whose cache keys are unchanged."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ditto.progress import stage
 
 @frozen
 class Reuse:
-    """What a build may take over.
+    """Engine cache of a build.
 
     Args:
-        old: the tree that is being replaced, None to build everything.
-        checkpoint: what tells the checkpoint from any other (`ModelSource.state`); None for a model in memory, whose
-            engines are always built.
+        old: the tree that is being replaced; None to build everything.
+        checkpoint: fingerprint of the checkpoint (`ModelSource.state`); None for a model in memory, whose engines are
+            always built.
     """
 
     old: EngineTree | None
@@ -34,7 +34,7 @@ class Reuse:
 
     @staticmethod
     def from_tree(out: Path, checkpoint: str | None, force: bool) -> Reuse:
-        """What the tree at `out` offers; nothing if there is none, if it is damaged, or if all is to be built."""
+        """Engine cache of the tree at `out`; empty if there is no tree, it is damaged, or `force` is set."""
         if force:
             return Reuse(None, checkpoint)
         try:
@@ -43,11 +43,11 @@ class Reuse:
             return Reuse(None, checkpoint)
 
     def made_from(self, network: Path, settings: object) -> dict[str, str]:
-        """Everything that an engine's bytes depend on, for the manifest.
+        """Cache key of an engine for the manifest: everything that its bytes depend on.
 
         Args:
             network: `network.json` as written.
-            settings: what else the engine was built with, its `repr` telling all.
+            settings: other settings of the build; their `repr` must be complete.
         """
         if self.checkpoint is None:
             return {}
@@ -61,8 +61,10 @@ class Reuse:
         }
 
     def take(self, name: str, made_from: dict[str, str], paths: Sequence[Path]) -> str | None:
-        """Put the old engine of a component at `paths`, its files; returns the library that compiled it, None if it is
-        not to be used. Its content is checked first."""
+        """Place the files of a component's old engine at `paths`, after a check of their content.
+
+        Returns the library that compiled it; None if the engine cannot be reused.
+        """
         if self.old is None or self.old.manifest.library is None or name not in self.old.manifest.components:
             return None
         component = self.old.component(name)
@@ -86,7 +88,7 @@ class Reuse:
 
 
 def _link(old: Path, new: Path) -> None:
-    """One file in two trees, or a copy of it where the disk knows no such thing. Neither tree writes to it."""
+    """Hard link a file into the new tree, or copy it if the file system has no links. Neither tree writes to it."""
     try:
         os.link(old, new)
     except OSError:
@@ -95,7 +97,7 @@ def _link(old: Path, new: Path) -> None:
 
 @cache
 def _source_digest() -> str:
-    """Of Ditto's own code: a version number does not change with each line."""
+    """Digest of Ditto's own code, because a version number does not change with every edit."""
     digest = hashlib.sha256()
     root = Path(ditto.__file__).parent
     for path in sorted(root.rglob("*.py")):

@@ -1,4 +1,4 @@
-"""What this machine has to give, and whether a build fits into it."""
+"""Preflight check: memory and disk space of this machine for a build."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_memory() -> int:
-    """Bytes of memory, swap included, that this process may still take: the machine's, or what its control group
-    leaves."""
+    """Bytes of memory, swap included, available to this process on the machine and in its control group (cgroup)."""
     known = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     machine = sum(int(known[name].split()[0]) for name in ("MemAvailable", "SwapFree")) * 1024
     try:
         limit, used = ((_CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current"))
-    except OSError:  # not in a control group of its own
+    except OSError:  # not in its own control group
         return machine
     return machine if limit == "max" else min(machine, int(limit) - int(used))
 
 
 def free_disk(folder: Path) -> int:
-    """Bytes that may be written below a folder, which need not exist yet."""
+    """Free bytes on the file system of a directory, which may not exist yet."""
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     return shutil.disk_usage(existing).free
 
 
 def check_room(out: Path, disk: int, memory: int) -> None:
-    """Refuse a build that cannot fit.
+    """Refuse a build that exceeds this machine's resources.
 
     Args:
-        disk, memory: bytes that it needs.
+        disk, memory: bytes that the build needs.
     Raises:
-        RoomError: there are fewer; both figures are named.
+        RoomError: fewer bytes are available; the error states both figures.
     """
     free = free_disk(out)
     if disk > free:

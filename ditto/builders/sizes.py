@@ -1,4 +1,4 @@
-"""Sizes and other values in a configuration that no model has: found before anything is made of them."""
+"""Early check of a configuration for sizes and other values that no model has."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from ditto.errors import CheckpointError
 
-# The largest that are taken for serious, far above any model's.
+# Largest accepted sizes, far above those of any model.
 _LARGEST = {
     "num_hidden_layers": 10_000,
     "hidden_size": 1 << 20,
@@ -22,12 +22,12 @@ _LARGEST = {
     "patch_size": 1 << 16,
     "num_channels": 1 << 10,
 }
-# Left out or null, these follow from others.
+# Sizes that are derived from others if missing or null.
 _DERIVED = ("head_dim", "intermediate_size", "num_key_value_heads", "num_channels")
-# Those that may be lists: height and width, or a value for each layer.
+# Sizes that may be lists: height and width, or one value per layer.
 _PAIRS = ("image_size", "patch_size")
 _SEVERAL = (*_PAIRS, "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
-# Numbers that may be left out or null, and need not be whole.
+# Numbers that may be missing or null, and need not be integers.
 _NUMBERS = (
     "attn_logit_softcapping",
     "final_logit_softcapping",
@@ -51,15 +51,15 @@ _ROPE_NUMBERS = (
     "rope_theta",
 )
 _TOKENS = ("image_token_id", "image_token_index")
-# Lists with a word or a number for each layer, or of some layers.
+# Lists with a string or a number per layer, or for some layers.
 _LISTS = ("block_types", "cross_attention_layers", "layer_types", "layers_block_type")
 
 
 def check_sizes(config: Any, where: str) -> None:
-    """Check the values of a configuration and of those inside it; keys that it does not have are left to transformers.
+    """Check the values of a configuration and its nested ones; transformers handles missing keys.
 
     Raises:
-        CheckpointError: one is of a wrong kind, or not one that a model could have.
+        CheckpointError: a value has the wrong type, or is out of range for any model.
     """
     for name, part in _parts(config):
         for key, largest in _LARGEST.items():
@@ -83,7 +83,7 @@ def check_sizes(config: Any, where: str) -> None:
 
 
 def _check_others(values: dict[str, Any], name: str, where: str) -> None:
-    """Check the values of one part that are not sizes."""
+    """Check the values of one configuration that are not sizes."""
     checks = [(f"{name}{key}", values.get(key), _is_number, "a number above 0") for key in _NUMBERS]
     checks += [(f"{name}{key}", values.get(key), _is_token, "a token id") for key in _TOKENS]
     checks += [(f"{name}{key}", values.get(key), _is_list, "a list") for key in _LISTS]

@@ -1,4 +1,4 @@
-"""Where a model comes from: a checkpoint that is not loaded."""
+"""Model source: a checkpoint whose weights are not loaded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DTYPES: Mapping[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
 }
 
-# What running needs of a checkpoint folder, apart from weights.
+# Files of a checkpoint directory, other than weights, that running needs.
 _PROCESSOR_FILES = (
     "added_tokens.json",
     "chat_template.*",
@@ -45,19 +45,19 @@ _PROCESSOR_FILES = (
     "tokenizer*",
     "vocab.*",
 )
-# What describing needs of one on the hub.
+# Files of a checkpoint on the hub that describing it needs.
 _TEXT_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 
 
 @frozen
 class Loaded:
-    """A model ready to be captured.
+    """A model ready for capture.
 
     Args:
-        model: its parameters may be without data.
-        dtype: of its floating parameters.
-        weights: for each parameter, by `id`, where its numbers come from.
-        tensors: who has the numbers.
+        model: the module; its parameters may be without data.
+        dtype: dtype of its floating-point parameters.
+        weights: source of each parameter's values, by `id` of the parameter.
+        tensors: provider of the values.
     """
 
     model: nn.Module
@@ -66,13 +66,13 @@ class Loaded:
     tensors: TensorSource
 
     def weight_of(self, wrapper: nn.Module) -> Callable[[str], Weight]:
-        """The weight of a parameter, by its name in a wrapper of the model."""
+        """Function from a parameter's name in a wrapper of the model to its weight."""
         parameters = dict(wrapper.named_parameters(remove_duplicate=False))
         return lambda name: self.weights[id(parameters[name])]
 
 
 class ModelSource(ABC):
-    """Where a model comes from."""
+    """Base class of model sources."""
 
     name: str
 
@@ -94,44 +94,44 @@ class ModelSource(ABC):
     @property
     @abstractmethod
     def checkpoint(self) -> Checkpoint | None:
-        """The checkpoint on disk, None for a model in memory."""
+        """The checkpoint on disk; None for a model in memory."""
 
     @property
     def places(self) -> dict[str, Path]:
-        """Folders that are read, by what they are: nothing is to be written there."""
+        """Directories that are read, by their role; nothing may be written to them."""
         return {}
 
     @property
     def state(self) -> str | None:
-        """What tells the checkpoint as it is now from any other, None for a model in memory."""
+        """Fingerprint of the checkpoint's current state; None for a model in memory."""
         return None
 
     @abstractmethod
     def load(self, dtype: torch.dtype) -> Loaded:
-        """The model, in `dtype`.
+        """Load the model in `dtype`.
 
         Raises:
-            CheckpointError: the checkpoint does not have what the model needs.
+            CheckpointError: the checkpoint lacks tensors that the model needs.
         """
 
     @abstractmethod
     def copy_processor(self, folder: Path) -> None:
-        """Copy tokenizer and image processor files into a new folder, if there are any."""
+        """Copy tokenizer and image processor files, if any, into a new directory."""
 
     def unused(self, used: frozenset[str]) -> list[str]:
-        """The checkpoint's tensors that are not among `used`, sorted."""
+        """Sorted names of the checkpoint's tensors that are not in `used`."""
         del used
         return []
 
 
 @frozen(slots=False)
 class Pretrained(ModelSource):
-    """A checkpoint folder or hub id. Headers and configuration are read when first needed, weights not here.
+    """Source of a checkpoint directory or hub id; headers and configuration are read on first use.
 
     Args:
-        name: folder or hub id.
-        revision: of a hub id.
-        architecture: what looks up the class to instantiate in transformers, e.g. `AutoModelForCausalLM`.
+        name: directory or hub id.
+        revision: revision of a hub id.
+        architecture: auto class of transformers for the model, e.g. `AutoModelForCausalLM`.
         trust_remote_code: run Python code that comes with the checkpoint.
     """
 
@@ -142,7 +142,7 @@ class Pretrained(ModelSource):
 
     @cached_property
     def folder(self) -> Path:
-        """The checkpoint's folder; a hub id is downloaded (safetensors and text files only).
+        """The checkpoint's directory; a hub id is downloaded (safetensors and text files only).
 
         Raises:
             CheckpointError: there is no such folder or id.
@@ -151,7 +151,7 @@ class Pretrained(ModelSource):
 
     @cached_property
     def text_folder(self) -> Path:
-        """The checkpoint's folder; of a hub id, only text files are downloaded.
+        """The checkpoint's directory; of a hub id, only text files are downloaded.
 
         Raises:
             CheckpointError: there is no such folder or id.
@@ -173,14 +173,14 @@ class Pretrained(ModelSource):
             return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=list(patterns)))
         except Exception as error:
             raise CheckpointError(
-                f"cannot get the checkpoint from the hub: {_told(error)}",
+                f"cannot get the checkpoint from the hub: {_message(error)}",
                 where=self.name,
                 remedy="check the id and the connection, or give a local folder",
             ) from error
 
     @property
     def has_weights(self) -> bool:
-        """Whether safetensors are on this machine; a hub id is not downloaded to find out."""
+        """Whether safetensors files are on this machine; downloads nothing."""
         local = Path(self.name)
         return not local.exists() or any(local.glob("*.safetensors"))
 
@@ -195,7 +195,7 @@ class Pretrained(ModelSource):
         """Hugging Face's configuration object.
 
         Raises:
-            CheckpointError: config.json is missing, damaged, or of a model type that transformers does not know.
+            CheckpointError: config.json is missing, damaged, or has a model type unknown to transformers.
         """
         return self._config
 
@@ -216,7 +216,7 @@ class Pretrained(ModelSource):
                     remedy="read that code; if you trust it, build with --trust-remote-code",
                 ) from error
             raise CheckpointError(
-                f"transformers cannot read the configuration: {_told(error)}",
+                f"transformers cannot read the configuration: {_message(error)}",
                 where=str(path),
                 remedy="check the file; a model newer than the installed transformers needs a newer one",
             ) from error
@@ -232,14 +232,14 @@ class Pretrained(ModelSource):
             raise
         except Exception as error:
             raise CheckpointError(
-                f"transformers cannot read the generation defaults: {_told(error)}",
+                f"transformers cannot read the generation defaults: {_message(error)}",
                 where=str(defaults_file(self.text_folder)),
                 remedy="check the file's values",
             ) from error
 
     @property
     def stated_dtype(self) -> torch.dtype | None:
-        """The dtype that the configuration states, None if it states none that engines compute in."""
+        """The dtype that the configuration states; None if missing or not supported by engines."""
         stated = self.config.__dict__.get("dtype") or self.config.__dict__.get("torch_dtype")
         stated = stated or getattr(self.config.get_text_config(), "dtype", None)
         if isinstance(stated, str):
@@ -270,7 +270,7 @@ class Pretrained(ModelSource):
     @property
     @override
     def state(self) -> str:
-        """The identity is of samples; a change between them shows in the files' times."""
+        """Fingerprint: the identity, computed from samples, and file times, which reveal changes between samples."""
         files = {record.file for record in self.index.tensors.values()}
         times = sorted((file.name, file.stat().st_mtime_ns) for file in files)
         return hashlib.sha256(f"{self.index.identity} {times}".encode()).hexdigest()
@@ -289,10 +289,10 @@ class Pretrained(ModelSource):
         return Loaded(model, dtype, weights, reader)
 
     def skeleton(self, dtype: torch.dtype) -> Any:
-        """The model as the configuration has it, its parameters in `dtype` and without data; one for all builders.
+        """The model of the configuration, with parameters in `dtype` but without data; shared by all builders.
 
         Raises:
-            CheckpointError: transformers cannot make it.
+            CheckpointError: transformers cannot create it.
         """
         if dtype not in self._skeletons:
             self._skeletons[dtype] = self._made(dtype)
@@ -311,7 +311,7 @@ class Pretrained(ModelSource):
                 model: Any = cls(config).eval()
             except Exception as error:
                 raise CheckpointError(
-                    f"transformers cannot make a {cls.__name__} from the configuration: {_told(error)}",
+                    f"transformers cannot make a {cls.__name__} from the configuration: {_message(error)}",
                     where=str(self.text_folder / "config.json"),
                     remedy="check the file's values",
                 ) from error
@@ -347,8 +347,8 @@ class Pretrained(ModelSource):
         return weight if record.dtype == parameter.dtype else fold("cast", weight, parameter.dtype)
 
 
-def _told(error: Exception) -> str:
-    """What a foreign error says, on one line: its first one, and the next where that is a heading."""
+def _message(error: Exception) -> str:
+    """Message of a library's exception on one line: its first line, and the next if the first is a heading."""
     lines = str(error).strip().splitlines() or [repr(error)]
     if isinstance(error, KeyError):
         return f"there is no {lines[0]}"
@@ -356,7 +356,7 @@ def _told(error: Exception) -> str:
 
 
 def _in_dtype(config: Any, dtype: torch.dtype) -> Any:
-    """A copy of a configuration, nested ones included, that asks for `dtype`."""
+    """Copy of a configuration, nested ones included, with `dtype` as its dtype."""
     config = copy.deepcopy(config)
     nested = [value for value in vars(config).values() if hasattr(value, "model_type")]
     for part in (config, *nested):

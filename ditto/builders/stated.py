@@ -1,4 +1,4 @@
-"""Whether config.json states the model that its class makes of it: defaults do not stand for what has other names."""
+"""Check that a model class uses the sizes in config.json, not its defaults in place of keys with other names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from ditto.errors import CheckpointError
 
-# The sizes of a transformer under the names that one or the other class has for them.
+# Sizes of a transformer, with the key names that different classes use for them.
 _NAMES = {
     "hidden_size": ("hidden_size", "n_embd", "n_embed", "d_model", "dim", "model_dim", "width"),
     "num_hidden_layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "layers", "depth"),
@@ -16,13 +16,13 @@ _NAMES = {
     "num_key_value_heads": ("num_key_value_heads", "n_kv_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num"),
     "intermediate_size": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
 }
-# Without one of these, a class makes a model of its own default size.
+# Required sizes: without one of them, a class creates a model of its own default size.
 _DEMANDED = ("hidden_size", "num_hidden_layers")
 _INNER = ("text_config", "vision_config")
 
 
 def check_original_form(raw: Mapping[str, Any], where: str) -> None:
-    """Check that a configuration is not of the form in which LLaVA's authors published it.
+    """Check that a configuration does not have the original format of LLaVA's authors.
 
     Raises:
         CheckpointError: it is.
@@ -42,12 +42,12 @@ def check_stated(raw: Mapping[str, Any], config: Any, where: str) -> None:
 
     Args:
         raw: the object in the file.
-        config: what transformers made of it.
+        config: transformers' configuration object of the file.
     Raises:
         CheckpointError: the class would use its defaults instead.
     """
     if not type(config).__module__.startswith("transformers."):
-        return  # a class that comes with the checkpoint may read any key
+        return  # a class in the checkpoint's own code may read any key
     inner = [name for name in _INNER if name in (getattr(type(config), "sub_configs", None) or {})]
     for name in inner:
         if not isinstance(raw.get(name), dict) or not raw[name]:
@@ -72,7 +72,7 @@ def check_stated(raw: Mapping[str, Any], config: Any, where: str) -> None:
 
 
 def _check_names(raw: Mapping[str, Any], config: Any, prefix: str, where: str) -> None:
-    """No size is stated under a name that the class does not know, unless it is the size in use."""
+    """Check that no size has a key unknown to the class, unless its value is the one in use."""
     known, text = _keys_of(type(config)), config.get_text_config()
     for size, names in _NAMES.items():
         used = vars(text).get(text.attribute_map.get(size, size))
@@ -88,7 +88,7 @@ def _check_names(raw: Mapping[str, Any], config: Any, prefix: str, where: str) -
 
 
 def _keys_of(cls: type) -> frozenset[str]:
-    """The keys that a configuration class gives a meaning to."""
+    """The keys that a configuration class uses."""
     known = set(getattr(cls, "__dataclass_fields__", {})) | set(getattr(cls, "attribute_map", {}))
     for part in cls.__mro__:
         if part.__module__.startswith("transformers."):

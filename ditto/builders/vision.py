@@ -1,4 +1,4 @@
-"""Builds the engine of a vision tower and its projector."""
+"""Builder of the engine of a vision tower and its projector."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class VisionBuilder(EngineBuilder):
     """Settings of a vision engine.
 
     Args:
-        family: Hugging Face's name of the family, as TensorRT-LLM's multimodal runner wants it.
-        inputs: of the wrapper, by name and in order. A first axis that is a `DynamicDimension` is the batch and follows
-            `max_batch_size`; floating dtypes follow `dtype`.
-        output_names: of the wrapper.
-        wrap: makes the wrapper from the model; the model itself if it is one already.
+        family: Hugging Face's name of the family, as TensorRT-LLM's multimodal runner expects it.
+        inputs: inputs of the wrapper, by name and in order. A first axis that is a `DynamicDimension` is the batch and
+            follows `max_batch_size`; floating-point dtypes follow `dtype`.
+        output_names: output names of the wrapper.
+        wrap: function that creates the wrapper from the model; returns the model itself if it is already a wrapper.
     """
 
     name: ClassVar[str] = "vision"
@@ -105,6 +105,6 @@ def _with_batch(hint: TensorTypeHint, maximum: int) -> TensorTypeHint:
     batch = hint.shape[0]
     if not isinstance(batch, DynamicDimension):
         raise ConfigError("the vision input has no batch axis", remedy="make its first axis a DynamicDimension")
-    # TensorRT-LLM's own towers are tuned for half the batch, rounded down (contract, multimodal 3.1).
+    # TensorRT-LLM's own towers are optimized for half the batch, rounded down (contract, multimodal 3.1).
     grown = DynamicDimension(batch.name, 1, max(1, maximum // 2), maximum)
     return evolve(hint, shape=(grown, *hint.shape[1:]))
