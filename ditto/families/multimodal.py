@@ -144,9 +144,9 @@ class MultimodalModel(ABC):
         """Accept up to `maximum` tokens per call over the whole batch (packed targets)."""
         return evolve(self, llm=self.llm.with_max_num_tokens(maximum))
 
-    def with_opt_input_len(self, usual: int) -> Self:
-        """Optimize for prompts of at most `usual` tokens and not far below that; 0 for no typical length."""
-        return evolve(self, llm=self.llm.with_opt_input_len(usual))
+    def with_opt_input_len(self, typical: int) -> Self:
+        """Optimize for prompts of at most `typical` tokens and not far below that; 0 for no typical length."""
+        return evolve(self, llm=self.llm.with_opt_input_len(typical))
 
     def with_prompt_table(self, rows: int) -> Self:
         """Accept `rows` image tokens over the whole batch, e.g. for several images per request."""
