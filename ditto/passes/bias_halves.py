@@ -9,7 +9,8 @@ from typing_extensions import override
 
 from ditto.network.builder import NetworkBuilder
 from ditto.network.graph import Network, Node, Value
-from ditto.network.layers import ELEMENTWISE, Concatenation, Constant, ElementWise
+from ditto.network.layers import Concatenation, Constant, ElementWise
+from ditto.network.layers.elementwise import ELEMENTWISE
 from ditto.network.weight import Weight, fold
 from ditto.passes.network_pass import NodePass, Rewriter
 from ditto.passes.row_product import RowProduct

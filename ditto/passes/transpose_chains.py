@@ -13,7 +13,8 @@ from typing_extensions import override
 from ditto.network.builder import NetworkBuilder
 from ditto.network.dims import Dim, multiply
 from ditto.network.graph import Network, Node, Value
-from ditto.network.layers import ELEMENTWISE, Constant, MatrixMultiply, Slice
+from ditto.network.layers import Constant, MatrixMultiply, Slice
+from ditto.network.layers.elementwise import ELEMENTWISE
 from ditto.network.weight import Weight, fold
 from ditto.passes.column_blocks import ColumnBlocks
 from ditto.passes.network_pass import NetworkPass, PassResult, Rewriter

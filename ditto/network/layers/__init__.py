@@ -3,7 +3,7 @@
 from ditto.network.layers.attention import Attention, KVCacheUpdate, RotaryEmbedding
 from ditto.network.layers.constant import Constant, Identity
 from ditto.network.layers.convolution import Convolution
-from ditto.network.layers.elementwise import ELEMENTWISE, Activation, Cast, ElementWise, Select, Unary
+from ditto.network.layers.elementwise import Activation, Cast, ElementWise, Select, Unary
 from ditto.network.layers.gather import Gather
 from ditto.network.layers.matmul import MatrixMultiply
 from ditto.network.layers.norm import Normalization
@@ -11,7 +11,6 @@ from ditto.network.layers.reduce import Reduce, Softmax
 from ditto.network.layers.shape import Concatenation, Fill, Shape, Shuffle, Slice
 
 __all__ = [
-    "ELEMENTWISE",
     "Activation",
     "Attention",
     "Cast",
