@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Describe the command."""
+    """Add the command's parser."""
     text = "Measure the speed and memory of a tree and, on request, of Hugging Face on the same weights."
     parser = commands.add_parser("bench", help="measure speed and memory", description=text)
     parser.add_argument("tree", metavar="OUT", type=Path, help="an engine tree")

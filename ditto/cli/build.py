@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Describe the command."""
+    """Add the command's parser."""
     parser = commands.add_parser(
         "build", help="build the engines of a model", description="Build the engines of a model."
     )
@@ -29,7 +29,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Describe the settings that `ditto build` and `ditto plan` share."""
+    """Add the options that `ditto build` and `ditto plan` share."""
     parser.add_argument("model", metavar="MODEL", help="a checkpoint folder or a hub id, owner/name")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="requests per call, at most (default 1)")
     parser.add_argument("--target", choices=(AUTO, *TARGETS), default=AUTO, help="what to build for (default auto)")
@@ -74,7 +74,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Build, and print the tree and what to run next."""
+    """Build the tree; print it and the next command to run."""
     from ditto.cli.tree import build_record, next_command, tree_text, unused_line
     from ditto.dumps import dumping
     from ditto.families.multimodal import MultimodalModel
@@ -103,7 +103,7 @@ def _reused(names: list[str]) -> str:
 
 
 def configured(options: argparse.Namespace) -> MultimodalModel | LlmBuilder:
-    """The builders of the model, with the settings of the command line."""
+    """Builders of the model, configured from the command line."""
     from ditto.families.registry import family_of
 
     builder: Any = family_of(options.model, options.revision, options.trust_remote_code).with_batch(options.batch)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Describe the command."""
+    """Add the command's parser."""
     text = (
         "Compile the engines of a tree that was described on another machine. Needs the target's library and the "
         "checkpoint, but no transformers. All engines are compiled, or the tree stays as it was."
@@ -21,7 +21,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compile, and print the tree."""
+    """Compile the tree's engines, and print the tree."""
     from ditto.cli.tree import next_command, tree_text
     from ditto.compiling import compile_tree
 

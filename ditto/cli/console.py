@@ -1,4 +1,4 @@
-"""What a person sees: stages and log lines on stderr, results on stdout."""
+"""Terminal output: stages and log lines on stderr, results on stdout."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from ditto.units import size_text
 
 
 def start_logging(verbose: int, quiet: bool, write: Callable[[str], object] | None = None) -> None:
-    """Show Ditto's log on stderr, or write it elsewhere: choices made for the user, with -v more, with -q warnings
-    only."""
+    """Write Ditto's log to stderr, or to `write`.
+
+    By default it holds choices made for the user; -v adds more, -q leaves only warnings.
+    """
     level = "WARNING" if quiet else ("INFO", "DEBUG", "TRACE")[min(verbose, 2)]
     logger.remove()
     sink: Any = write or sys.stderr
@@ -27,19 +29,19 @@ def start_logging(verbose: int, quiet: bool, write: Callable[[str], object] | No
 
 
 def stage_line(record: StageRecord) -> str:
-    """A finished stage, its time and the peak of memory up to its end."""
+    """Line for a finished stage: its name, time, and peak memory up to its end."""
     label = f"{record.name} {record.detail}".strip()
     return f"{label:<28} {record.seconds:7.1f} s   peak {size_text(record.peak_bytes):>8}"
 
 
 class StageLines:
-    """A line for each finished stage."""
+    """Stage observer that prints a line for each finished stage."""
 
     def started(self, name: str, detail: str) -> None:
-        """A line comes at the end."""
+        """Do nothing: the line is printed at the end."""
 
     def advanced(self, name: str, detail: str, fraction: float) -> None:
-        """A line comes at the end."""
+        """Do nothing: the line is printed at the end."""
 
     def finished(self, record: StageRecord) -> None:
         print(stage_line(record), file=sys.stderr)
@@ -47,8 +49,11 @@ class StageLines:
 
 @contextmanager
 def showing(verbose: int, quiet: bool) -> Generator[None]:
-    """Show log and stages: with a bar for the running stage where stderr is a terminal and rich is installed, else a
-    line for each that is done."""
+    """Context that shows log and stages.
+
+    If stderr is a terminal and rich is installed, the running stage has a progress bar; otherwise each finished stage
+    has a line.
+    """
     start_logging(verbose, quiet)
     if quiet:
         yield
@@ -66,7 +71,7 @@ def showing(verbose: int, quiet: bool) -> Generator[None]:
 
 
 def show_json(data: Any, indent: int | None = 1) -> None:
-    """Print one JSON object; what stdout's encoding lacks is escaped."""
+    """Print one JSON object; characters that stdout's encoding lacks are escaped."""
     text = json.dumps(data, indent=indent, ensure_ascii=False)
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
@@ -76,7 +81,7 @@ def show_json(data: Any, indent: int | None = 1) -> None:
 
 
 def show_error(error: DittoError) -> None:
-    """What went wrong, where, and what to do: on stderr, in up to three lines."""
+    """Print cause, place and remedy of an error to stderr, in up to three lines."""
     print(f"error: {error.cause}", file=sys.stderr)
     if error.where is not None and str(error.where):
         print(f"   at: {error.where}", file=sys.stderr)

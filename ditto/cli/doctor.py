@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Describe the command."""
+    """Add the command's parser."""
     text = "Say what this machine can build, compile and run, and why not the rest."
     parser = commands.add_parser("doctor", help="say what this machine can do", description=text)
     parser.add_argument(
@@ -17,7 +17,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print one line per ability, or what differs between TensorRT-LLM and our tables of it."""
+    """Print one line per ability, or the differences between TensorRT-LLM and Ditto's tables of it."""
     if options.trtllm:
         return _trtllm()
     for ability, able, reason in abilities():
@@ -46,7 +46,7 @@ def _trtllm() -> int:
 
 
 def abilities() -> list[tuple[str, bool, str]]:
-    """What this machine can do: (ability, whether, with what or why not)."""
+    """Abilities of this machine: (ability, whether available, library used or reason)."""
     from ditto.bindings import Library, load_native
     from ditto.engine import version_of
     from ditto.errors import MissingLibraryError
@@ -72,7 +72,7 @@ def abilities() -> list[tuple[str, bool, str]]:
 
 
 def _gpu() -> str:
-    """The GPU driver's presence, and torch's name of the GPU where torch can tell; empty for none."""
+    """Presence of the GPU driver, and the GPU's name if torch knows it; empty without a GPU driver."""
     import torch
 
     if torch.cuda.is_available():

@@ -11,8 +11,10 @@ from ditto.cli.startup import collect_seldom, keep_bytecode, start_driver
 
 
 def main(kind: str, what: str, how: str) -> None:
-    """Generate a first token after a short prompt, with an image if the model has a vision tower. A tree starts as it
-    does in `ditto run`; bytecode is cached for both."""
+    """Generate the first token for a short prompt, with an image if the model has a vision tower.
+
+    A tree starts as in `ditto run`; bytecode is cached for trees and models alike.
+    """
     keep_bytecode()
     if kind == "tree":
         collect_seldom()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Describe the command."""
+    """Add the command's parser."""
     text = "Say what a tree holds, what it was made from, and how: no GPU and no weights are needed."
     parser = commands.add_parser("inspect", help="say what a tree holds", description=text)
     parser.add_argument("tree", metavar="OUT", type=Path, help="an engine tree")
@@ -25,7 +25,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the report, or write it as a page."""
+    """Print the report, or write it as an HTML page."""
     from attrs import asdict
 
     from ditto.cli.page import MARK, page
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def report_text(report: TreeReport, layers: bool = False) -> str:
-    """A report for a person."""
+    """The report as text for the terminal."""
     from ditto.cli.tree import fact_text, identity, tree_text
     from ditto.engine import EngineTree
 
@@ -67,7 +67,7 @@ def report_text(report: TreeReport, layers: bool = False) -> str:
 
 
 def stage_lines(report: TreeReport) -> list[str]:
-    """Stages of the build with their time and peak memory."""
+    """Lines for the stages of the build, with time and peak memory."""
     from ditto.units import size_text
 
     rows = [
@@ -97,12 +97,12 @@ def _engine_lines(engine: EngineReport) -> list[str]:
 
 
 def table(entries: dict[str, str]) -> list[str]:
-    """Names and values below one another."""
+    """Lines of names and values in two aligned columns."""
     return table_rows([[name, value] for name, value in entries.items()])
 
 
 def table_rows(rows: list[list[str]]) -> list[str]:
-    """Rows with their columns below one another; the last column may be of any width."""
+    """Lines of rows with aligned columns; the last column may have any width."""
     if not rows:
         return []
     widths = [min(max(len(row[column]) for row in rows), 60) for column in range(len(rows[0]) - 1)]

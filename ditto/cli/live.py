@@ -1,4 +1,4 @@
-"""Stages on a terminal: a line for each that is done, and a bar for each that runs."""
+"""Stages on a terminal: a line for each finished stage, a progress bar for each running one."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from ditto.progress import StageRecord
 
 
 def terminal() -> Console:
-    """stderr: stdout is for results."""
+    """Console on stderr, because stdout is for results."""
     return Console(stderr=True)
 
 
 class LiveStages:
-    """Draws stages while they run. The bar follows what TensorRT says of its progress; stages that say nothing have one
-    that moves to and fro. Nothing of it stays but the lines.
+    """Stage observer that draws progress bars.
+
+    The bar follows TensorRT's progress reports; stages that report no progress have a pulsing bar. Only the lines of
+    finished stages remain on the terminal.
 
     Args:
-        console: to draw on; log lines go through the same.
-        line: what is said of a stage that is done.
+        console: console to draw on, also used for log lines.
+        line: function that returns the line for a finished stage.
     """
 
     def __init__(self, console: Console, line: Callable[[StageRecord], str]) -> None:
         columns = (SpinnerColumn(), TextColumn("{task.description:<28}"), BarColumn(), TimeElapsedColumn())
         self._console, self._line = console, line
-        # stdout is left alone: redirecting it would send results here.
+        # stdout is not redirected: results would appear here.
         self._progress = Progress(*columns, console=console, transient=True, redirect_stdout=False)
         self._running: dict[tuple[str, str], TaskID] = {}
 
@@ -40,17 +42,17 @@ class LiveStages:
         self._progress.stop()
 
     def started(self, name: str, detail: str) -> None:
-        """Draw a bar; drawing goes on while stages run, and not between them, where results are printed."""
+        """Draw a progress bar; drawing stops between stages, where results are printed."""
         self._running[name, detail] = self._progress.add_task(f"{name} {detail}".strip(), total=None)
         self._progress.start()
 
     def advanced(self, name: str, detail: str, fraction: float) -> None:
-        """Fill the stage's bar."""
+        """Advance the stage's progress bar."""
         if (name, detail) in self._running:
             self._progress.update(self._running[name, detail], total=1.0, completed=fraction)
 
     def finished(self, record: StageRecord) -> None:
-        """Put a line in the bar's place."""
+        """Replace the progress bar with a line."""
         self._progress.remove_task(self._running.pop((record.name, record.detail)))
         if not self._running:
             self._progress.stop()

@@ -1,4 +1,4 @@
-"""The command line: parse, call the public API, show."""
+"""The command line: parse arguments, call the public API, show results."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from ditto.errors import DittoError
 
 
 def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """The parser of the whole command line."""
     description = "Turn a Hugging Face vision-language model into TensorRT engines, and run them."
-    made = argparse.ArgumentParser(prog="ditto", description=description)
-    made.add_argument("--version", action="version", version=f"ditto {ditto.__version__}")
-    _add_loudness(made, 0, False)
-    commands = made.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    result = argparse.ArgumentParser(prog="ditto", description=description)
+    result.add_argument("--version", action="version", version=f"ditto {ditto.__version__}")
+    _add_loudness(result, 0, False)
+    commands = result.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for command in (build, plan, compiling, inspect, run, bench, verify, doctor):
         command.add_parser(commands)
-    for command in commands.choices.values():  # behind the command they stand for the same
+    for command in commands.choices.values():  # these options are also accepted after the command
         _add_loudness(command, argparse.SUPPRESS, argparse.SUPPRESS)
-    return made
+    return result
 
 
 def _add_loudness(parser: argparse.ArgumentParser, verbose: object, quiet: object) -> None:
@@ -46,16 +46,16 @@ def _add_loudness(parser: argparse.ArgumentParser, verbose: object, quiet: objec
 
 
 def program() -> NoReturn:
-    """The command line as a process of its own."""
+    """Entry point of the `ditto` process."""
     collect_seldom()
     keep_bytecode()
     code = main()
-    gc.freeze()  # what is left goes with the process
+    gc.freeze()  # remaining objects are freed with the process
     sys.exit(code)
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP came: everything is undone as for Ctrl-C."""
+    """SIGTERM or SIGHUP was received; cleanup is the same as for Ctrl-C."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -63,8 +63,10 @@ class _Terminated(KeyboardInterrupt):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 2 for what the caller can put right, 1 for a failure, and 128 plus the
-    signal's number for one that a signal ended."""
+    """Run a command; returns the exit code.
+
+    0 for success, 2 for errors that the caller can fix, 1 for failures, 128 plus the signal number after a signal.
+    """
     with optional_stderr():
         return _main(arguments)
 
@@ -75,12 +77,12 @@ def _main(arguments: Sequence[str] | None) -> int:
             options = parser().parse_args(arguments)
             with _signals(), showing(options.verbose, options.quiet):
                 return options.run(options)
-    except BrokenPipeError:  # whoever reads has seen enough (`| head`)
+    except BrokenPipeError:  # the reader has closed the pipe (`| head`)
         return 128 + int(signal.SIGPIPE)
     except DittoError as error:
         show_error(error)
         return error.exit_code
-    except OSError as error:  # of a file or a device that nobody expected to fail
+    except OSError as error:  # unexpected failure of a file or a device
         show_error(DittoError(error.strerror or str(error), where=error.filename))
         return DittoError.exit_code
     except KeyboardInterrupt as error:
@@ -91,7 +93,7 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 @contextmanager
 def _signals() -> Generator[None]:
-    """Answer SIGTERM and SIGHUP as Ctrl-C is answered; a signal that is ignored (nohup) stays ignored."""
+    """Context that handles SIGTERM and SIGHUP like Ctrl-C; a signal that is ignored (nohup) stays ignored."""
 
     def end(number: int, frame: object) -> None:
         del frame
@@ -99,7 +101,7 @@ def _signals() -> Generator[None]:
 
     wanted = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
     if threading.current_thread() is not threading.main_thread():
-        wanted = []  # Python hands signals to the main thread alone
+        wanted = []  # Python delivers signals only to the main thread
     for number in wanted:
         signal.signal(number, end)
     try:

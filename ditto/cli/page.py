@@ -1,4 +1,4 @@
-"""A tree's report as one HTML file that needs nothing else."""
+"""Report of a tree as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ for (const input of document.querySelectorAll("input[data-table]"))
 
 
 def page(report: TreeReport) -> str:
-    """The whole page."""
+    """The HTML page of a report."""
     from ditto.cli.tree import fact_text, identity
     from ditto.units import size_text
 

@@ -1,4 +1,4 @@
-"""Options that take several values, beside arguments that have no name."""
+"""Parsing of options with several values together with positional arguments."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing_extensions import override
 
 
 class _RefusedError(Exception):
-    """A command line that argparse does not understand."""
+    """A command line that argparse cannot parse."""
 
 
 class Parser(argparse.ArgumentParser):
-    """A command's parser whose options leave the positional argument alone.
+    """A command's parser whose multi-value options do not consume the positional argument.
 
-    argparse gives an option with several values all that follow it: of `--prompt TEXT OUT`, OUT too. Where the command
-    line makes no sense like that, the last value of one option is tried as the positional argument.
+    argparse assigns all following values to an option with several values: in `--prompt TEXT OUT`, also OUT. If such a
+    command line is invalid, the last value of an option is tried as the positional argument.
     """
 
     _trying = False
@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
             return super().parse_known_args(given, namespace)
         moved = {given[at]: [given[at], *given[:at], *given[at + 1 :]] for at in _ends(given)}
         moved = {word: line for word, line in moved.items() if self._understands(line)}
-        if len(moved) > 1:  # an engine tree or a checkpoint is a folder, which neither prompts nor images are
+        if len(moved) > 1:  # an engine tree or a checkpoint is a directory; prompts and images are not
             folders = [word for word in moved if _is_folder(word)]
             if len(folders) != 1:
                 self.error(f"which of these is the argument without a name: {', '.join(moved)}? give it first")
@@ -54,7 +54,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _ends(args: Sequence[str]) -> list[int]:
-    """Where values end: in front of an option, or at the end."""
+    """Indices at which values end: before an option, or at the end."""
     after = [*args[1:], "-"]
     return [at for at, word in enumerate(args) if not word.startswith("-") and after[at].startswith("-")]
 
@@ -62,5 +62,5 @@ def _ends(args: Sequence[str]) -> list[int]:
 def _is_folder(word: str) -> bool:
     try:
         return Path(word).is_dir()
-    except (OSError, ValueError):  # a prompt may be longer than a file's name can be
+    except (OSError, ValueError):  # a prompt may exceed the length limit of file names
         return False

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Describe the command."""
+    """Add the command's parser."""
     text = "Say what a build would make and need, without reading weights; a folder with config.json is enough."
     parser = commands.add_parser("plan", help="say what a build would make and need", description=text)
     add_settings(parser)
@@ -24,24 +24,24 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the plan; 1 if the model cannot be built."""
+    """Print the plan; exit code 1 if the model cannot be built."""
     from attrs import asdict
 
     from ditto.builders.plan import plan
     from ditto.families.multimodal import MultimodalModel
 
     builder = configured(options)
-    made = plan(builder.builders if isinstance(builder, MultimodalModel) else {builder.name: builder})
-    data = {**asdict(made), "weights": made.weights, "cache": made.cache, "warnings": made.warnings}
+    result = plan(builder.builders if isinstance(builder, MultimodalModel) else {builder.name: builder})
+    data = {**asdict(result), "weights": result.weights, "cache": result.cache, "warnings": result.warnings}
     if options.json:
         show_json(data)
     else:
-        print(plan_text(made))
-    return 1 if made.refused else 0
+        print(plan_text(result))
+    return 1 if result.refused else 0
 
 
 def plan_text(plan: Plan) -> str:
-    """A plan for a person."""
+    """The plan as text for the terminal."""
     from ditto.builders.room import available_memory
     from ditto.cli.tree import unused_line
     from ditto.units import size_text
@@ -85,12 +85,12 @@ def _engine_lines(engine: EnginePlan) -> list[str]:
 
 
 def listed(title: str, entries: list[str]) -> list[str]:
-    """Lines below a title."""
+    """A title and indented entries below it."""
     return [f"  {title if not number else '':<10}  {entry}" for number, entry in enumerate(entries)]
 
 
 def together(specs: Mapping[str, str]) -> list[str]:
-    """Names and specs, one entry for those that differ in a number only."""
+    """Names and specs, with one entry for names that differ only in a number."""
     groups = grouped(specs)
     width = max((len(pattern) for pattern, _, _ in groups), default=0)
     return [
@@ -100,7 +100,7 @@ def together(specs: Mapping[str, str]) -> list[str]:
 
 
 def grouped(specs: Mapping[str, str]) -> list[tuple[str, str, list[str]]]:
-    """Names of one spec that differ in a number only: their pattern, the spec, the names."""
+    """Groups of names with equal specs that differ only in a number: (pattern, spec, names)."""
     groups: dict[tuple[str, str], list[str]] = {}
     for name, spec in specs.items():
         groups.setdefault((re.sub(r"\d+", "#", name), spec), []).append(name)

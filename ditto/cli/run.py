@@ -10,7 +10,7 @@ from ditto.cli.startup import start_driver
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Describe the command."""
+    """Add the command's parser."""
     text = "Answer prompts about pictures: one answer per prompt, run as one batch."
     parser = commands.add_parser("run", help="answer prompts about pictures", description=text)
     parser.add_argument("tree", metavar="OUT", type=Path, help="an engine tree")
@@ -91,14 +91,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 class _Stream:
-    """Pieces of answers as they come: with JSON as objects, else the first answer at once, the others behind it."""
+    """Streaming output: pieces as JSON objects, or the text of the first answer followed by the other answers."""
 
     def __init__(self, count: int, as_json: bool) -> None:
         self._pieces: list[list[str]] = [[] for _ in range(count)]
         self._as_json = as_json
 
     def tell(self, number: int, piece: str) -> None:
-        """Print a piece now, or keep it until the answers before it are whole."""
+        """Print a piece of the first answer (with JSON, of any); keep the others until the end."""
         if self._as_json:
             show_json({"number": number, "piece": piece}, indent=None)
             return
@@ -108,7 +108,7 @@ class _Stream:
             print(self._pieces[0][-1], end="", flush=True)
 
     def end(self) -> None:
-        """Print what was kept."""
+        """Print the kept pieces."""
         print()
         for pieces in self._pieces[1:]:
             print("".join(pieces))

@@ -1,4 +1,4 @@
-"""What a process does first, so that it gets to its work sooner. Knows no torch, whose import takes the most time."""
+"""Process setup for a fast start. Does not import torch, whose import takes most of the start-up time."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from ditto.cache import cache_folder
 
 
 def collect_seldom() -> None:
-    """Let Python search for garbage seldom: most of what a process makes, from its imports on, stays until it ends.
-    With Python's own threshold the searches take a tenth of torch's import and a fifth of a plan's time."""
+    """Make Python's garbage collection rare: most objects, from imports on, live until the process ends.
+
+    With Python's default threshold, collections take a tenth of torch's import and a fifth of a plan's time.
+    """
     gc.set_threshold(100_000)
 
 
 def keep_bytecode() -> None:
-    """Let Python keep what it compiles of imported modules in Ditto's cache, where it cannot keep it beside them.
+    """Store bytecode of imported modules in Ditto's cache if it cannot be stored next to the modules.
 
-    An image that is built with `PYTHONDONTWRITEBYTECODE`, or by an installer that compiles nothing into folders that
-    cannot be written to, has none of it: each process compiles all of torch's Python, 2.5 seconds of a start on a slow
-    machine. Python checks what is kept against the sources.
+    A container image built with `PYTHONDONTWRITEBYTECODE`, or an installation without bytecode in read-only
+    directories, has none: each process compiles all of torch's Python code, which takes 2.5 seconds on a slow machine.
+    Python checks the stored bytecode against the sources.
     """
     torch, folder = importlib.util.find_spec("torch"), cache_folder()
     if torch is None or torch.origin is None or folder is None or sys.pycache_prefix is not None:
         return
-    beside = Path(importlib.util.cache_from_source(torch.origin))
-    if beside.exists() or (os.access(beside.parent.parent, os.W_OK) and not sys.dont_write_bytecode):
+    cached = Path(importlib.util.cache_from_source(torch.origin))
+    if cached.exists() or (os.access(cached.parent.parent, os.W_OK) and not sys.dont_write_bytecode):
         return
     sys.pycache_prefix, sys.dont_write_bytecode = str(folder / "bytecode"), False
 
 
 def start_driver() -> threading.Thread:
-    """Start CUDA's driver and the first GPU's context in a thread of its own, while Python still imports what will use
-    them: half a second that would come later.
+    """Initialize the CUDA driver and the first GPU's context in a separate thread, during Python's imports.
 
-    Where there is no driver or no GPU nothing happens; whoever needs one finds out and says so.
+    Saves half a second of the start. Without a driver or GPU it does nothing; code that needs one reports the error.
     """
     thread = threading.Thread(target=_start, name="ditto-driver", daemon=True)
     thread.start()
@@ -53,5 +54,5 @@ def _start() -> None:
         return
     device, context = ctypes.c_int(), ctypes.c_void_p()
     if not cuda.cuInit(0) and not cuda.cuDeviceGet(ctypes.byref(device), 0):
-        # The context that CUDA's runtime, and so torch, takes for its own.
+        # The primary context, which the CUDA runtime, and so torch, uses.
         cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)

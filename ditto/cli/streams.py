@@ -1,4 +1,4 @@
-"""stdout and stderr: what a command prints arrives whole, or that it does not is an error."""
+"""stdout and stderr: output of a command is written completely, or an error is raised."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ditto.errors import OutputError
 
 
 class _Stream:
-    """A stream that writes what its encoding lacks as `\\x..`, as Python's own stderr does.
+    """A stream that escapes characters missing in its encoding as `\\x..`, like Python's own stderr.
 
     Args:
-        inner: the stream.
-        needed: whether what does not arrive is an error; else it is left out, and the work goes on.
+        inner: the underlying stream.
+        needed: whether a failed write is an error; if not, the text is dropped and work continues.
     Raises:
-        OutputError: it does not.
-        BrokenPipeError: nobody reads any longer.
+        OutputError: a write failed.
+        BrokenPipeError: the reader has closed the pipe.
     """
 
     def __init__(self, inner: Any, needed: bool) -> None:
@@ -29,7 +29,7 @@ class _Stream:
         return getattr(self._inner, name)
 
     def write(self, text: str) -> int:
-        """Write a text."""
+        """Write text."""
         encoding = getattr(self._inner, "encoding", None) or "utf-8"
         try:
             text.encode(encoding)
@@ -40,7 +40,7 @@ class _Stream:
         return len(text)
 
     def flush(self) -> None:
-        """Hand on what was written."""
+        """Flush the written text."""
         with self._checked():
             self._inner.flush()
 
@@ -60,9 +60,9 @@ class _Stream:
 
 @contextmanager
 def optional_stderr() -> Generator[None]:
-    """Inside, what stderr does not take is left out."""
+    """Context in which text that cannot be written to stderr is dropped."""
     for name in ("stdin", "stderr"):
-        if getattr(sys, name) is None:  # else the next file to be opened would be in its place
+        if getattr(sys, name) is None:  # else the next opened file would get its file descriptor
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
     with redirect_stderr(_Stream(sys.stderr, needed=False)):
         yield
@@ -70,25 +70,25 @@ def optional_stderr() -> Generator[None]:
 
 @contextmanager
 def checked_stdout() -> Generator[None]:
-    """Inside, what is written to stdout must arrive.
+    """Context in which failed writes to stdout are errors.
 
     Raises:
-        OutputError: stdout is closed, or does not take what is written.
-        BrokenPipeError: nobody reads it any longer.
+        OutputError: stdout is closed, or a write failed.
+        BrokenPipeError: the reader has closed the pipe.
     """
     if sys.stdout is None:
         raise OutputError("stdout is closed", remedy="send it to a file, or to /dev/null")
     with redirect_stdout(_Stream(sys.stdout, needed=True)) as out:
         try:
             yield
-        except SystemExit:  # of argparse, after it has printed
+        except SystemExit:  # raised by argparse after printing
             out.flush()
             raise
         out.flush()
 
 
 def _to_nowhere(stream: Any) -> None:
-    """Let a stream's file be none: Python flushes it once more at its end, which would fail once more."""
+    """Redirect a stream's file to the null device: Python's flush at exit would fail again."""
     try:
         number = stream.fileno()
     except (OSError, ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""A tree as text."""
+"""Text output for engine trees."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def tree_text(tree: EngineTree) -> str:
-    """The tree's files with their sizes, one a line, those of an engine in one, and what it was made from."""
+    """The tree's files with sizes, one line per file or engine, and the tree's origin."""
     manifest = tree.manifest
     lines = [f"{tree.root}/   {manifest.model_type}, target {manifest.target}, {manifest.library or 'not compiled'}"]
     for name, component in manifest.components.items():
@@ -34,8 +34,8 @@ def tree_text(tree: EngineTree) -> str:
 
 
 def identity(manifest: Manifest) -> dict[str, str]:
-    """What the tree was made from and by what."""
-    made = {
+    """Origin of the tree: model, checkpoint, and the software that built it."""
+    entries = {
         "model": manifest.model,
         "target": f"{manifest.target}, {manifest.library or 'engines are still to be compiled'}",
         "made by": ", ".join(
@@ -43,21 +43,21 @@ def identity(manifest: Manifest) -> dict[str, str]:
         ),
     }
     if manifest.checkpoint is not None:
-        made["checkpoint"] = f"{manifest.checkpoint.folder} ({manifest.checkpoint.identity[:12]})"
-    made["unused"] = f"{len(manifest.unused)} checkpoint tensors" + (
+        entries["checkpoint"] = f"{manifest.checkpoint.folder} ({manifest.checkpoint.identity[:12]})"
+    entries["unused"] = f"{len(manifest.unused)} checkpoint tensors" + (
         f": {', '.join(manifest.unused[:5])}{' ...' if len(manifest.unused) > 5 else ''}" if manifest.unused else ""
     )
-    return made
+    return entries
 
 
 def unused_line(unused: Sequence[str]) -> str:
-    """The checkpoint tensors that no engine uses: how many, and the first."""
+    """Line with the number of checkpoint tensors that no engine uses, and the first of them."""
     count = f"{len(unused)} tensor{'s' if len(unused) > 1 else ''}"
     return f"not used by any engine: {count}, e.g. {unused[0]}"
 
 
 def fact_text(value: Any) -> str:
-    """A fact of a model's configuration; repetitions in a list are counted."""
+    """Text of a configuration value; repetitions in a list are counted."""
     if not isinstance(value, list) or len(value) < 4:
         return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
     counts = {str(item): value.count(item) for item in value}
@@ -65,7 +65,7 @@ def fact_text(value: Any) -> str:
 
 
 def engine_text(engine: EngineReport) -> str:
-    """An engine's size, and in how many parts it is."""
+    """Size of an engine, and its number of segments."""
     count = len(engine.record.engines)
     if not count:
         return "still to be compiled"
@@ -73,7 +73,7 @@ def engine_text(engine: EngineReport) -> str:
 
 
 def build_record(tree: EngineTree, out: Path, seconds: float) -> dict[str, Any]:
-    """What a build did, for `--json`. Sizes are in bytes."""
+    """Record of a build for `--json`. Sizes are in bytes."""
     manifest = tree.manifest
     return {
         "tree": str(out),
@@ -91,7 +91,7 @@ def build_record(tree: EngineTree, out: Path, seconds: float) -> dict[str, Any]:
 
 
 def next_command(tree: EngineTree, out: Path) -> str:
-    """What to do with a new tree."""
+    """Suggested next command for a new tree."""
     place, components = shlex.quote(str(out)), tree.manifest.components
     if any(not component.engines for component in components.values()):
         return f"ditto compile {place}  # where the target's library is"

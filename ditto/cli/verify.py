@@ -11,7 +11,7 @@ _PROMPT = "USER: <image>\nDescribe this image. ASSISTANT:"
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Describe the command."""
+    """Add the command's parser."""
     text = "Hold a tree against the model it came from: features, logits, tokens. Exit code 1 if they differ."
     parser = commands.add_parser("verify", help="compare a tree with its model", description=text)
     parser.add_argument("tree", metavar="OUT", type=Path, help="an engine tree")
@@ -47,8 +47,8 @@ def run(options: argparse.Namespace) -> int:
     tree, count = EngineTree.open(options.tree), options.max_new_tokens
     if options.prompt is not None and not options.image:
         raise ConfigError("--prompt is asked about pictures, and there is none", remedy="give some with --image FILE")
-    asked = [_PROMPT] if options.prompt is None else options.prompt
-    prompts = about_pictures(tree, options.image, asked) if options.image else mixed(tree, count)
+    texts = [_PROMPT] if options.prompt is None else options.prompt
+    prompts = about_pictures(tree, options.image, texts) if options.image else mixed(tree, count)
     result = verify(tree, prompts, options.against, options.session, count)
     if options.json:
         show_json(result.to_json())
