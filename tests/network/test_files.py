@@ -68,7 +68,8 @@ def test_a_loaded_network_can_be_added_to(saved):
     names = {name for node in loaded.nodes for name in node.outputs}
     first = loaded.nodes[2]
     values = [loaded.value(name) for name in first.inputs]
-    assert loaded.add(first.layer, *values).name == first.outputs[0]
+    again = loaded.add(first.layer, *values)
+    assert again.name not in names and again.spec == loaded.value(first.outputs[0]).spec
     assert loaded.add(layers.Identity(), values[0]).name not in names
 
 
