@@ -1,4 +1,7 @@
-"""Model class of a checkpoint's configuration; refuses classes that compute something other than the engines do."""
+"""Model class of a checkpoint's configuration.
+
+Refuses classes that compute something other than the engines do.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,9 @@ _OTHER_TASKS = (
 
 
 def model_class(config: Any, automatic: str, where: str, *, runs_code: bool) -> type[nn.Module] | None:
-    """The model class of a configuration in transformers; None if the checkpoint's own code defines it.
+    """The model class of a configuration in transformers.
+
+    None if the checkpoint's own code defines it.
 
     Args:
         automatic: the auto class of transformers for the required kind of model, e.g. `AutoModelForCausalLM`.
@@ -74,7 +79,7 @@ def is_text_model(config: Any) -> bool:
 
 
 def has_other_inputs(config: Any) -> bool:
-    """Whether a configuration also describes image, audio or other components of a language model."""
+    """Whether a configuration also describes image, audio or other components."""
     inner = {name for name, value in vars(config).items() if hasattr(value, "model_type")}
     inner |= set(getattr(type(config), "sub_configs", None) or {})
     return any(part in name for name in inner for part in _OTHER_INPUTS) or "text_config" in inner

@@ -41,7 +41,9 @@ WeightPlacement = Literal["embedded", "external"]
 
 
 def positive(name: str, value: Any) -> int:
-    """Check that `value` is a number of at least 1 and within the limit of engines; returns it.
+    """Check that `value` is a number of at least 1 and within the limit of engines.
+
+    Returns it.
 
     Raises:
         ConfigError: it is not.
@@ -102,7 +104,7 @@ class EngineBuilder(ABC):
         return evolve(self, compute_capabilities=tuple(str(capability) for capability in capabilities))
 
     def with_weights(self, place: str) -> Self:
-        """Embed the weights (`embedded`), or pass large ones as engine inputs (`external`)."""
+        """Embed the weights (`embedded`) or pass large ones as inputs (`external`)."""
         return evolve(self, weights=parse_weights(place))
 
     def with_tensorrt(self, config: TensorRTConfig) -> Self:
@@ -197,7 +199,7 @@ class EngineBuilder(ABC):
         return EngineTree.open(out)
 
     def described(self, target: Target) -> Described:
-        """Jobs and networks by component: this engine, and engines that share its weights.
+        """Jobs and networks of this engine and engines that share its weights.
 
         Raises:
             CheckpointError, ConfigError: the model or the settings do not fit.
@@ -208,7 +210,7 @@ class EngineBuilder(ABC):
     def build_into(
         self, target: Target, described: Described, folder: Path, root: Path, reuse: Reuse
     ) -> dict[str, Built]:
-        """Build this engine from `described` into `folder`, a directory of the tree at `root`.
+        """Build the engine from `described` into `folder`, part of the tree at `root`.
 
         Raises:
             DittoError: the build failed.
@@ -267,7 +269,7 @@ def finish(
     tokens: Tokens | None,
     stages: Sequence[StageRecord],
 ) -> None:
-    """Write the manifest of a tree whose components are written, and check the tree by opening it.
+    """Write the manifest of a tree with complete components, and check the tree.
 
     Raises:
         TreeError: the tree is incomplete.

@@ -1,4 +1,7 @@
-"""Decoder configuration, from Hugging Face's configuration, with the names of TensorRT-LLM's config.json."""
+"""Decoder configuration with the names of TensorRT-LLM's config.json.
+
+It is derived from Hugging Face's configuration.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,9 @@ def llm_facts(config: Any, vocab_size: int) -> LlmFacts:
 
 
 def same_in_all_layers(config: Any, name: str) -> Any:
-    """A value of a configuration; of a list with one value per layer, the common value; None if missing.
+    """A value of a configuration.
+
+    The common value of a list with one value per layer; None if missing.
 
     Raises:
         UnsupportedFact: layers have different values.
@@ -122,7 +127,10 @@ def attention_layers(config: Any, layers: int) -> int:
 
 
 def rope_parameters(config: Any) -> dict[str, Any]:
-    """Parameters of rotary embedding by their names in transformers 5, with `rope_theta`; empty without rope."""
+    """Parameters of rotary embedding by their names in transformers 5.
+
+    They include `rope_theta`; empty without rope.
+    """
     stated = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     theta = stated.get("rope_theta", getattr(config, "rope_theta", None))
     return {} if theta is None else {**stated, "rope_theta": float(theta)}
@@ -133,7 +141,7 @@ def _rotary(rope: dict[str, Any]) -> dict[str, Any]:
 
 
 def _demanded(config: Any) -> dict[str, Any]:
-    """Keys that TensorRT-LLM's configuration class of the architecture requires or writes.
+    """Keys required or written by TensorRT-LLM's configuration class.
 
     Source: contract, LLM engine 1.4 and 9.
     """
@@ -166,6 +174,9 @@ def _architecture(config: Any) -> str:
 
 
 def image_token_id(config: Any) -> int | None:
-    """Id of the image token, which stands for one row of an image embedding; None for a text model."""
+    """Id of the image token, which stands for one row of an image embedding.
+
+    None for a text model.
+    """
     image = getattr(config, "image_token_index", None)
     return image if image is not None else getattr(config, "image_token_id", None)

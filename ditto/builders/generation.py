@@ -45,7 +45,7 @@ def checkpoint_defaults(folder: Path, config: Any) -> dict[str, Any]:
 
 
 def module_defaults(module: Any) -> dict[str, Any]:
-    """Generation defaults of a model in memory, or those in its configuration if the module has none."""
+    """Generation defaults of a model in memory, else those in its configuration."""
     from transformers import GenerationConfig
 
     found = getattr(module, "generation_config", None)
@@ -53,7 +53,10 @@ def module_defaults(module: Any) -> dict[str, Any]:
 
 
 def _stated(found: Any) -> dict[str, Any]:
-    """Settings that differ from a new `GenerationConfig`, as JSON values, without keys unknown to `generate`."""
+    """Settings that differ from a new `GenerationConfig`, as JSON values.
+
+    Keys unknown to `generate` are left out.
+    """
     biases = getattr(found, "sequence_bias", None)
     if isinstance(biases, dict):  # its keys are tuples; the list form is equivalent
         found.sequence_bias = [[list(tokens), bias] for tokens, bias in biases.items()]
@@ -83,7 +86,10 @@ def tokens(config: Any, defaults: Mapping[str, Any], vocab_size: int) -> Tokens:
 
 
 def answer_settings(defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Generation defaults that change answers, without the token ids that `tokens` returns."""
+    """Generation defaults that change answers.
+
+    The token ids that `tokens` returns are left out.
+    """
     from transformers import GenerationConfig
 
     standard = GenerationConfig().to_dict()

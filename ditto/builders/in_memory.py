@@ -88,7 +88,7 @@ class InMemory(ModelSource):
 
 
 def _check_values(name: str, parameter: nn.Parameter) -> None:
-    """Check that a parameter holds the model's values, not data that they are computed from."""
+    """Check that a parameter holds the values themselves, not their inputs."""
     plain = parameter.dtype in (*VALUE_DTYPES, torch.int64, torch.bool)
     if not plain or is_traceable_wrapper_subclass(parameter.data):
         form = type(parameter.data).__name__ if plain else str(parameter.dtype).removeprefix("torch.")

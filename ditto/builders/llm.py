@@ -35,7 +35,9 @@ _TEXT_TOKENS_PER_PROMPT = 64
 
 @frozen(kw_only=True, slots=False)
 class LlmBuilder(EngineBuilder):
-    """Settings of a language model's engine; `auto` limits are derived from the model and the other limits.
+    """Settings of a language model's engine.
+
+    `auto` limits are derived from the model and the other limits.
 
     Args:
         max_input_len: tokens of a prompt, image tokens included; `auto`: half of max_seq_len, or more if images need
@@ -60,7 +62,10 @@ class LlmBuilder(EngineBuilder):
 
     @classmethod
     def from_pretrained(cls, model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Self:
-        """Settings for a text model in a directory or on the hub; its own code runs only if trusted."""
+        """Settings for a text model in a directory or on the hub.
+
+        Its own code runs only if trusted.
+        """
         return cls(source=Pretrained(str(model), "AutoModelForCausalLM", revision, trust_remote_code))
 
     @classmethod
@@ -97,7 +102,10 @@ class LlmBuilder(EngineBuilder):
         return evolve(self, max_num_tokens=positive("max_num_tokens", maximum))
 
     def with_opt_input_len(self, typical: int) -> Self:
-        """Optimize for prompts of at most `typical` tokens and not far below that; 0 for no typical length."""
+        """Optimize for prompts of at most `typical` tokens and not far below that.
+
+        0 for no typical length.
+        """
         return evolve(self, opt_input_len=typical if typical == 0 else positive("opt_input_len", typical))
 
     def with_prompt_table(self, rows: int) -> Self:
@@ -287,7 +295,10 @@ def _embedding(loaded: Loaded) -> Any:
 
 
 def _check_vocabulary(model: Any, rows: int, stated: int) -> None:
-    """Check that embedding, output and `vocab_size` agree: ids above are virtual ids of image tokens."""
+    """Check that embedding, output and `vocab_size` agree.
+
+    Ids from there on are virtual ids of image tokens.
+    """
     try:
         head: Any = model.get_output_embeddings()
     except (AttributeError, NotImplementedError):  # a bare decoder; a model that does not define it

@@ -18,7 +18,9 @@ from ditto.network.weight import Stored
 
 @frozen(slots=False, eq=False)
 class Outline(ModelSource):
-    """Source whose weights, named after the model's parameters, can be described but not read.
+    """Source whose weights can be described but not read.
+
+    The weights are named after the model's parameters.
 
     Args:
         of: the directory or hub id. Of a hub id, only text files are downloaded.

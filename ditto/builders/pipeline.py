@@ -82,7 +82,10 @@ class Job:
 
 @frozen
 class Built:
-    """Record of a component, its checkpoint tensors, and the library that compiled it (None if not compiled)."""
+    """Record of a component, its checkpoint tensors, and the compiling library.
+
+    The library is None if the component is not compiled yet.
+    """
 
     component: Component
     used: frozenset[str]
@@ -90,7 +93,9 @@ class Built:
 
 
 def describe(job: Job) -> Network:
-    """Capture, rewrite and lower a job's wrapper to its network, without `more` engines.
+    """Capture, rewrite and lower a job's wrapper to its network.
+
+    Engines in `more` are not included.
 
     Raises:
         ModelError: the model does something that no engine can.
@@ -129,7 +134,7 @@ def build(
     root: Path,
     reuse: Reuse,
 ) -> Built:
-    """Write config.json, network and engine into `folder`, which is `root` or below it.
+    """Write config.json, network and engine into `folder` (`root` or below it).
 
     The engine of a partitioned network consists of several files.
 

@@ -1,4 +1,7 @@
-"""Plan of a build: engines and required resources, computed before any weight is read."""
+"""Plan of a build: engines and required resources.
+
+It is computed before any weight is read.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ _ENGINE_BASE, _ENGINE_PER_LAYER, _ENGINE_PER_PROFILE = 500_000, 52_000, 14_000
 
 @frozen(kw_only=True)
 class Refusal:
-    """An unsupported feature of a model: the cause, its places in the model, and a remedy."""
+    """An unsupported feature of a model: cause, places in the model, and remedy."""
 
     cause: str
     places: list[str]
@@ -141,7 +144,9 @@ class Plan:
 
 
 def plan(builders: Mapping[str, EngineBuilder]) -> Plan:
-    """Plan the tree of the builders of one model; refusals are part of the plan and are not raised.
+    """Plan the tree of the builders of one model.
+
+    Refusals are part of the plan and are not raised.
 
     Args:
         builders: builders by the directory of their component.
@@ -168,7 +173,10 @@ def plan_of(
     described: Mapping[str, tuple[Job, Network | None]],
     refused: Mapping[str, list[Refusal]] | None = None,
 ) -> Plan:
-    """Plan of described engines, each with its job and network; the network is None if it is refused."""
+    """Plan of described engines, each with its job and network.
+
+    The network is None if it is refused.
+    """
     compiled = target.cannot_compile is None
     parts = {
         name: () if network is None else emitted(job, network, target).networks
@@ -211,7 +219,7 @@ def announce(plan: Plan, out: Path) -> None:
 
 
 def _readable(source: ModelSource) -> ModelSource:
-    """`source` if the headers of its weights are on this machine, else a config-only source."""
+    """`source` if its weights' headers are local, else a config-only source."""
     return Outline(source) if isinstance(source, Pretrained) and not source.has_weights else source
 
 

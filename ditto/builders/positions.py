@@ -11,7 +11,9 @@ _SCALED = ("linear", "llama3", "yarn")
 
 
 def most_positions(config: Any) -> int | None:
-    """Maximum number of tokens per sequence of a text configuration; None if not stated.
+    """Maximum number of tokens per sequence of a text configuration.
+
+    None if not stated.
 
     If the length before scaling is stated too, `max_position_embeddings` usually is the scaled length.
     """
@@ -23,7 +25,10 @@ def most_positions(config: Any) -> int | None:
 
 
 def why_no_more(config: Any) -> str:
-    """Addition to errors about too long sequences that explains the model's rope; may be empty."""
+    """Addition to errors about too long sequences that explains the model's rope.
+
+    May be empty.
+    """
     kind = _kind(rope_parameters(config))
     if "dynamic" in kind:
         return f"; {kind} rope goes further by changing its frequencies within a sequence, which engines do not"

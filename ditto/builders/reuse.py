@@ -34,7 +34,10 @@ class Reuse:
 
     @staticmethod
     def from_tree(out: Path, checkpoint: str | None, force: bool) -> Reuse:
-        """Engine cache of the tree at `out`; empty if there is no tree, it is damaged, or `force` is set."""
+        """Engine cache of the tree at `out`.
+
+        Empty if there is no tree, it is damaged, or `force` is set.
+        """
         if force:
             return Reuse(None, checkpoint)
         try:
@@ -61,7 +64,7 @@ class Reuse:
         }
 
     def take(self, name: str, made_from: dict[str, str], paths: Sequence[Path]) -> str | None:
-        """Place the files of a component's old engine at `paths`, after a check of their content.
+        """Check a component's old engine and place its files at `paths`.
 
         Returns the library that compiled it; None if the engine cannot be reused.
         """
@@ -88,7 +91,10 @@ class Reuse:
 
 
 def _link(old: Path, new: Path) -> None:
-    """Hard link a file into the new tree, or copy it if the file system has no links. Neither tree writes to it."""
+    """Hard link a file into the new tree, or copy it if the file system has no links.
+
+    Neither tree writes to it.
+    """
     try:
         os.link(old, new)
     except OSError:
@@ -97,7 +103,10 @@ def _link(old: Path, new: Path) -> None:
 
 @cache
 def _source_digest() -> str:
-    """Digest of Ditto's own code, because a version number does not change with every edit."""
+    """Digest of Ditto's own code.
+
+    A version number does not change with every edit.
+    """
     digest = hashlib.sha256()
     root = Path(ditto.__file__).parent
     for path in sorted(root.rglob("*.py")):

@@ -12,7 +12,10 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_memory() -> int:
-    """Bytes of memory, swap included, available to this process on the machine and in its control group (cgroup)."""
+    """Bytes of memory available to this process, swap included.
+
+    The minimum of the machine's and, if it has a limit, the control group's (cgroup).
+    """
     known = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     machine = sum(int(known[name].split()[0]) for name in ("MemAvailable", "SwapFree")) * 1024
     try:

@@ -56,7 +56,9 @@ _LISTS = ("block_types", "cross_attention_layers", "layer_types", "layers_block_
 
 
 def check_sizes(config: Any, where: str) -> None:
-    """Check the values of a configuration and its nested ones; transformers handles missing keys.
+    """Check the values of a configuration and its nested ones.
+
+    Missing keys are left to transformers.
 
     Raises:
         CheckpointError: a value has the wrong type, or is out of range for any model.

@@ -126,7 +126,9 @@ class ModelSource(ABC):
 
 @frozen(slots=False)
 class Pretrained(ModelSource):
-    """Source of a checkpoint directory or hub id; headers and configuration are read on first use.
+    """Source of a checkpoint directory or hub id.
+
+    Headers and configuration are read on first use.
 
     Args:
         name: directory or hub id.
@@ -142,7 +144,9 @@ class Pretrained(ModelSource):
 
     @cached_property
     def folder(self) -> Path:
-        """The checkpoint's directory; a hub id is downloaded (safetensors and text files only).
+        """The checkpoint's directory.
+
+        A hub id is downloaded (safetensors and text files only).
 
         Raises:
             CheckpointError: there is no such folder or id.
@@ -239,7 +243,10 @@ class Pretrained(ModelSource):
 
     @property
     def stated_dtype(self) -> torch.dtype | None:
-        """The dtype that the configuration states; None if missing or not supported by engines."""
+        """The dtype that the configuration states.
+
+        None if missing or not supported by engines.
+        """
         stated = self.config.__dict__.get("dtype") or self.config.__dict__.get("torch_dtype")
         stated = stated or getattr(self.config.get_text_config(), "dtype", None)
         if isinstance(stated, str):
@@ -270,7 +277,10 @@ class Pretrained(ModelSource):
     @property
     @override
     def state(self) -> str:
-        """Fingerprint: the identity, computed from samples, and file times, which reveal changes between samples."""
+        """Fingerprint: the checkpoint's identity and file times.
+
+        The identity is computed from samples; file times reveal changes between them.
+        """
         files = {record.file for record in self.index.tensors.values()}
         times = sorted((file.name, file.stat().st_mtime_ns) for file in files)
         return hashlib.sha256(f"{self.index.identity} {times}".encode()).hexdigest()
@@ -289,7 +299,9 @@ class Pretrained(ModelSource):
         return Loaded(model, dtype, weights, reader)
 
     def skeleton(self, dtype: torch.dtype) -> Any:
-        """The model of the configuration, with parameters in `dtype` but without data; shared by all builders.
+        """The model of the configuration, with parameters in `dtype` but without data.
+
+        Shared by all builders.
 
         Raises:
             CheckpointError: transformers cannot create it.
@@ -348,7 +360,10 @@ class Pretrained(ModelSource):
 
 
 def _message(error: Exception) -> str:
-    """Message of a library's exception on one line: its first line, and the next if the first is a heading."""
+    """Message of a library's exception on one line.
+
+    Its first line, and the next if the first is a heading.
+    """
     lines = str(error).strip().splitlines() or [repr(error)]
     if isinstance(error, KeyError):
         return f"there is no {lines[0]}"

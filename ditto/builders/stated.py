@@ -1,4 +1,7 @@
-"""Check that a model class uses the sizes in config.json, not its defaults in place of keys with other names."""
+"""Check that a model class uses the sizes in config.json.
+
+A class ignores keys with other names and would use its defaults instead.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ _INNER = ("text_config", "vision_config")
 
 
 def check_original_form(raw: Mapping[str, Any], where: str) -> None:
-    """Check that a configuration does not have the original format of LLaVA's authors.
+    """Check that a configuration is not in LLaVA's original format.
 
     Raises:
         CheckpointError: it is.
@@ -72,7 +75,7 @@ def check_stated(raw: Mapping[str, Any], config: Any, where: str) -> None:
 
 
 def _check_names(raw: Mapping[str, Any], config: Any, prefix: str, where: str) -> None:
-    """Check that no size has a key unknown to the class, unless its value is the one in use."""
+    """Check that keys unknown to the class do not contradict the sizes in use."""
     known, text = _keys_of(type(config)), config.get_text_config()
     for size, names in _NAMES.items():
         used = vars(text).get(text.attribute_map.get(size, size))
