@@ -1,1 +1,4 @@
-"""Vision-language families, one module each; running a tree imports no builder and so starts faster."""
+"""Vision-language families, one module each.
+
+Running a tree imports no builder and so starts faster.
+"""

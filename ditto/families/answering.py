@@ -1,4 +1,4 @@
-"""Pipeline from prompts and images to answers: Hugging Face's processor and a session."""
+"""Pipeline from prompts and images to answers: a processor and a session."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class Answerer:
         counts: Sequence[int],
         sampling: Sampling | None,
     ) -> tuple[list[Request], Sampling]:
-        """The requests with their logits processors, and the sampling settings to use with these."""
+        """Requests with logits processors, and the sampling settings for them."""
         wanted = chosen = self.defaults.sampling() if sampling is None else sampling
         result: list[Request] = []
         for (ids, _), request, count in zip(encoded, requests, counts, strict=True):

@@ -1,4 +1,4 @@
-"""Generation defaults of a model, applied as Hugging Face's `generate` applies them."""
+"""Generation defaults of a model, applied as in Hugging Face's `generate`."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class GenerationDefaults:
         top_p: float | None = None,
         seed: int | None = None,
     ) -> Sampling:
-        """Sampling settings: the caller's, else the model's, else the defaults of `generate`.
+        """Sampling settings: the caller's, else the model's, else those of `generate`.
 
         A temperature above 0, `top_k` or `top_p` switches sampling on if the model does not; a seed, or a value that
         excludes no token, does not.
@@ -176,7 +176,7 @@ class GenerationDefaults:
     def processed(
         self, prompt: Sequence[int], new_tokens: int, sampling: Sampling
     ) -> tuple[LogitsProcessor | None, Sampling]:
-        """Logits processor for a prompt's answer, None if not needed, and the sampling settings to use with it.
+        """Logits processor (None if not needed) and matching sampling settings.
 
         Args:
             prompt: token ids as Hugging Face's processor returns them, image tokens included.
@@ -211,7 +211,7 @@ class GenerationDefaults:
 def _processors(
     settings: Mapping[str, Any], prompt: Sequence[int], new_tokens: int, end: Sequence[int], vocab_size: int
 ) -> Any:
-    """Logits processors that the installed transformers' `generate` creates from settings, in its order."""
+    """Logits processors that transformers' `generate` creates, in its order."""
     from transformers import GenerationConfig, GenerationMixin
     from transformers.generation.logits_process import LogitsProcessorList
 

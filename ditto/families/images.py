@@ -65,7 +65,10 @@ def load_images(images: Any) -> list[Image]:
 
 
 def _source(image: Any) -> Any:
-    """The object that Pillow opens. Pipes and devices, which may never end, are refused."""
+    """The object that Pillow opens.
+
+    Pipes and devices, which may never end, are refused.
+    """
     if isinstance(image, bytes):
         return io.BytesIO(image)
     if not isinstance(image, (str, os.PathLike)):

@@ -1,4 +1,4 @@
-"""LLaVA 1.5 and similar models: a CLIP-like vision tower, an MLP projector, a decoder."""
+"""LLaVA 1.5 and similar models: CLIP-like tower, MLP projector, decoder."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class LlavaModel(MultimodalModel):
 
 
 def _check_pairs(vision: Any) -> None:
-    """Check that the tower's class in transformers accepts sizes in the form in which they are stated."""
+    """Check that the tower's class in transformers accepts the form of its sizes."""
     for name in ("image_size", "patch_size"):
         stated, sides = getattr(vision, name), pair(name, getattr(vision, name))
         if not isinstance(stated, int) and vision.model_type in _OF_ONE_NUMBER:

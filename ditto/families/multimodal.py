@@ -1,4 +1,4 @@
-"""Vision-language models: a vision builder and a language model builder with consistent settings."""
+"""Vision-language models: two builders with consistent settings."""
 
 from __future__ import annotations
 
@@ -97,7 +97,10 @@ class MultimodalModel(ABC):
         return cls(llm=LlmBuilder(source=source, prompt_rows=cls.tokens_per_image(config)), vision=vision)
 
     def with_batch(self, maximum: int) -> Self:
-        """Accept 1 to `maximum` requests per call, with one image each; the prompt table grows with it."""
+        """Accept 1 to `maximum` requests per call, with one image each.
+
+        The prompt table grows with it.
+        """
         return evolve(self, llm=self.llm.with_batch(maximum), vision=self.vision.with_batch(maximum))
 
     def with_vision_batch(self, maximum: int) -> Self:
@@ -121,7 +124,7 @@ class MultimodalModel(ABC):
         )
 
     def with_weights(self, place: str) -> Self:
-        """Embed the weights (`embedded`), or pass large ones as engine inputs (`external`)."""
+        """Embed the weights (`embedded`) or pass large ones as inputs (`external`)."""
         return evolve(self, llm=self.llm.with_weights(place), vision=self.vision.with_weights(place))
 
     def with_tensorrt(self, config: TensorRTConfig) -> Self:
@@ -145,15 +148,18 @@ class MultimodalModel(ABC):
         return evolve(self, llm=self.llm.with_max_num_tokens(maximum))
 
     def with_opt_input_len(self, typical: int) -> Self:
-        """Optimize for prompts of at most `typical` tokens and not far below that; 0 for no typical length."""
+        """Optimize for prompts of at most `typical` tokens and not far below that.
+
+        0 for no typical length.
+        """
         return evolve(self, llm=self.llm.with_opt_input_len(typical))
 
     def with_prompt_table(self, rows: int) -> Self:
-        """Accept `rows` image tokens over the whole batch, e.g. for several images per request."""
+        """Accept `rows` image tokens over the batch, e.g. several images per request."""
         return evolve(self, llm=self.llm.with_prompt_table(rows))
 
     def _check_rows(self, vision: Network) -> None:
-        """Check that the vision engine outputs as many rows per image as the language model expects."""
+        """Check that the vision engine's rows per image match the language model's."""
         rows = vision.value(next(iter(vision.outputs.values()))).spec.shape[1]
         if rows != self.llm.prompt_rows:
             raise ModelError(
@@ -193,7 +199,7 @@ class MultimodalModel(ABC):
 
 
 def pair(name: str, size: int | Sequence[int]) -> tuple[int, int]:
-    """Height and width from an image or patch size, which a configuration states as one number or two.
+    """Height and width from an image or patch size of one number or two.
 
     Raises:
         CheckpointError: the size is neither.

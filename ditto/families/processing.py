@@ -91,7 +91,9 @@ class Processor:
             )
 
     def encode(self, prompts: Any, images: Sequence[Any]) -> list[tuple[list[int], Tensor | None]]:
-        """Token ids of each prompt, and the pixels of its images: float [images, channels, height, width].
+        """Token ids of each prompt, and the pixels of its images.
+
+        Pixels are float [images, channels, height, width].
 
         Args:
             prompts: a list, with an image token at the position of each image.
@@ -148,7 +150,10 @@ class Processor:
 
 @contextmanager
 def foreign(error: type[DittoError], cause: str, where: str, remedy: str) -> Generator[None]:
-    """Context that converts exceptions of libraries into `error`; their message follows `cause`."""
+    """Context that converts exceptions of libraries into `error`.
+
+    Their message follows `cause`.
+    """
     try:
         yield
     except (DittoError, KeyboardInterrupt, SystemExit, GeneratorExit):
@@ -181,7 +186,7 @@ def check_prompts(prompts: Any) -> list[str]:
 
 
 def assign(prompts: Sequence[str], images: Sequence[Any], token: str) -> list[list[Any]]:
-    """The images of each prompt: one per image token, in order, or one image for all prompts.
+    """Images of each prompt: one per image token, in order, or one for all.
 
     Raises:
         PromptError: the numbers of image tokens and images do not match.
@@ -225,7 +230,9 @@ def load_processor(folder: str | Path, has_vision: bool) -> Any:
 
 
 def _complete(processor: Any, folder: str | Path) -> None:
-    """Set attributes that a processor needs to count image tokens from config.json; older files lack them.
+    """Set attributes that a processor needs to count image tokens from config.json.
+
+    Older files lack them.
 
     Raises:
         Exception: config.json lacks them too.

@@ -17,7 +17,7 @@ FAMILIES: dict[str, type[MultimodalModel]] = {family.model_type: family for fami
 def family_of(
     model: str | Path, revision: str | None = None, trust_remote_code: bool = False
 ) -> MultimodalModel | LlmBuilder:
-    """Settings for a model in a directory or on the hub, of a vision-language family or a text model.
+    """Settings for a vision-language or text model in a directory or on the hub.
 
     Raises:
         CheckpointError: the model does not exist.
