@@ -1,1 +1,1 @@
-"""Wrapper modules that adapt a model's forward to the inputs and outputs of an engine."""
+"""Wrapper modules that adapt a model's forward to an engine's inputs and outputs."""

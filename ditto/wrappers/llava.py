@@ -10,7 +10,7 @@ from typing_extensions import override
 
 
 class LlavaVisionWrapper(nn.Module):
-    """Vision tower and projector as one module, as `LlavaForConditionalGeneration` uses them.
+    """Vision tower and projector as in `LlavaForConditionalGeneration`.
 
     Args:
         vision_tower: pixels → an object with `hidden_states`.

@@ -1,4 +1,7 @@
-"""Language model with an engine's inputs and outputs: token ids → logits of each row's last token."""
+"""Language model with an engine's inputs and outputs: token ids → logits.
+
+Logits are those of each row's last token.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ from ditto import ops
 
 
 class LlmWrapper(nn.Module):
-    """Wrapper of a causal language model. B batch, S sequence, V vocabulary, W hidden width.
+    """Wrapper of a causal language model.
+
+    B batch, S sequence, V vocabulary, W hidden width.
 
     Args:
         model: accepts `inputs_embeds` [B, S, W], `attention_mask`, `position_ids`, `use_cache` and returns an object
@@ -67,7 +72,7 @@ class LlmWrapper(nn.Module):
 
 
 class PackedLlmWrapper(LlmWrapper):
-    """Wrapper for packed tokens: T tokens of all sequences one after another, logits for N of them.
+    """Wrapper for packed input: T tokens of all sequences, logits for N of them.
 
     The model receives one row of T tokens; the packed target restricts attention to each token's own sequence.
     """
