@@ -42,7 +42,9 @@ def verify(
     session: str = "auto",
     new_tokens: int = 16,
 ) -> Verification:
-    """Compare image embeddings, logits of every new position, and greedy tokens; locate the layer if they differ.
+    """Compare image embeddings, logits of every new position, and greedy tokens.
+
+    Locate the layer if they differ.
 
     Args:
         prompts: each entry holds one prompt. Hugging Face runs them one at a time, the tree runs them in batches.
@@ -106,7 +108,10 @@ def verify(
 def _located(
     result: Verification, tree: EngineTree, prompt: Prompts, exact: Yardstick, dtype: torch.dtype, device: torch.device
 ) -> Verification:
-    """The result with the first diverging layer of each network; PyTorch runs all networks."""
+    """The result with the first diverging layer of each network.
+
+    PyTorch runs all networks.
+    """
     with stage("departing layers"):
         wide, narrow = _twice(result.model, dtype, device, lambda face, _: modules(face, prompt))
         # Networks that ran on a GPU have no plugins; PyTorch is also much faster there.
@@ -138,7 +143,10 @@ def _located(
 
 
 def _twice(model: str, dtype: torch.dtype, device: torch.device, work: Callable[[Any, T | None], T]) -> tuple[T, T]:
-    """Results of `work` for the model in float32, then in `dtype`; the second call receives the first result."""
+    """Results of `work` for the model in float32, then in `dtype`.
+
+    The second call receives the first result.
+    """
     face = load(model, torch.float32, device, attention="eager")  # other implementations ignore logit soft-capping
     exact = work(face, None)
     if dtype == torch.float32:

@@ -19,7 +19,9 @@ _TIE = 6.0
 
 @frozen(eq=False)
 class Trio:
-    """The same values from the tree and twice from Hugging Face; the first axis counts images or positions.
+    """The same values from the tree and twice from Hugging Face.
+
+    The first axis counts images or positions.
 
     Args:
         prompt: number of the prompt, from 1.

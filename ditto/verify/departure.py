@@ -1,4 +1,7 @@
-"""Locate where a network diverges from its model: compares values with the inputs and outputs of modules."""
+"""Locate where a network diverges from its model.
+
+Compares values of the network with the inputs and outputs of the model's modules.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ class Departure:
 
 @define
 class _Port:
-    """One input or output of a module, and the network values that may correspond to it, with their errors."""
+    """One input or output of a module, with candidate network values and errors."""
 
     text: str
     exact: Tensor
@@ -57,7 +60,7 @@ class _Port:
 
 
 class Departures:
-    """Comparison of a network's values with a model's modules while they are computed.
+    """Comparison of a network's values with a model's modules, as computed.
 
     A value that enters a module's layers from outside is a candidate for the module's input; one that its layers
     compute and other layers use is a candidate for its output. Among candidates of the right size, the nearest counts,
@@ -125,7 +128,10 @@ class Departures:
 
 
 def _module_paths(network: Network, seen: Mapping[str, Seen]) -> dict[str, str]:
-    """The model's path for each module path of the network, outer modules included; wrappers add other prefixes."""
+    """The model's path for each module path of the network, outer modules included.
+
+    Wrappers add other prefixes.
+    """
     paths: dict[str, None] = {}
     for node in network.nodes:
         parts = node.place.module.split(".")
@@ -166,7 +172,10 @@ def _within(node: Node, path: str) -> bool:
 
 
 def _alike(wanted: Tensor, found: Tensor) -> Any:
-    """`wanted`, or its last row where the network keeps only that, if the size fits `found`; else None."""
+    """`wanted`, or its last row, if the size fits `found`; else None.
+
+    The network may keep only the last row.
+    """
     if not found.is_floating_point() or not wanted.dim() or not found.dim() or wanted.shape[-1] != found.shape[-1]:
         return None
     if wanted.numel() == found.numel():

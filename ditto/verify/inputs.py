@@ -40,7 +40,10 @@ def pictures(tree: EngineTree, count: int, seed: int = 0) -> Tensor:
 
 
 def prompts(tree: EngineTree, batch: int, length: int, with_pictures: bool = False, seed: int = 0) -> Prompts:
-    """Random prompts: `batch` of `length` tokens without special tokens, each with an image near its beginning."""
+    """Random prompts: `batch` of `length` tokens, without special tokens.
+
+    With an image near the beginning of each if `with_pictures`.
+    """
     tokens = tree.manifest.tokens
     assert tokens is not None
     special = {*tokens.end, tokens.pad, tokens.image}
@@ -63,7 +66,7 @@ def rows_per_picture(tree: EngineTree) -> int:
 
 
 def mixed(tree: EngineTree, new_tokens: int, count: int = 4) -> list[Prompts]:
-    """Random prompts of different lengths that leave space for `new_tokens`, one per entry.
+    """Random prompts of different lengths that leave `new_tokens` free, one each.
 
     If the tree has a vision engine, each has an image, except the last of several.
     """

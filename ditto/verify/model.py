@@ -16,7 +16,7 @@ from ditto.network import Spec
 
 
 def checkpoint_of(tree: EngineTree, against: str | None = None) -> str:
-    """The checkpoint to compare a tree with: `against`, or the one that the tree was built from.
+    """Checkpoint to compare a tree with: `against`, or the tree's own.
 
     Raises:
         TreeError: the tree was built from a model in memory.
@@ -33,7 +33,7 @@ def checkpoint_of(tree: EngineTree, against: str | None = None) -> str:
 
 
 def check_model(tree: EngineTree, model: str, sees: bool) -> None:
-    """Check by its configuration that a checkpoint accepts the same prompts as a tree.
+    """Check by configuration that a checkpoint accepts a tree's prompts.
 
     Args:
         sees: whether the prompts include images.
@@ -87,13 +87,19 @@ def load(model: str | Path, dtype: torch.dtype, device: torch.device, attention:
 
 
 def vision_of(model: Any) -> nn.Module | None:
-    """Vision tower and projector as one module, pixels → image embeddings; None for a text model."""
+    """Vision tower and projector as one module, pixels → image embeddings.
+
+    None for a text model.
+    """
     family = FAMILIES.get(model.config.model_type)
     return None if family is None else family.vision_wrapper(model)
 
 
 def image_features(model: Any, pixels: Tensor) -> Tensor:
-    """Hugging Face's own image embeddings: [images, channels, height, width] → [images, rows, width]."""
+    """Hugging Face's own image embeddings.
+
+    [images, channels, height, width] → [images, rows, width].
+    """
     config = model.config
     found = model.get_image_features(
         pixel_values=pixels.to(model.device, model.dtype),
@@ -104,6 +110,9 @@ def image_features(model: Any, pixels: Tensor) -> Tensor:
 
 
 def rounded(model: Any, dtype: torch.dtype) -> None:
-    """Convert a model's parameters to `dtype`, as loading in that dtype does; buffers keep their dtype."""
+    """Convert a model's parameters to `dtype`, as loading in that dtype does.
+
+    Buffers keep their dtype.
+    """
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)

@@ -13,9 +13,9 @@ from ditto.verify.inputs import Prompts
 
 
 def requests_of(session: Session, prompts: Prompts, features: Tensor | None) -> list[Request]:
-    """Requests to a session, from prompts: image tokens become virtual ids, one per row of `features`.
+    """Requests from prompts, with virtual ids in place of image tokens.
 
-    Rows of `features` are in the order of the prompts.
+    Each virtual id selects one row of `features`; these are in the order of the prompts.
     """
     ids = prompts.ids
     if features is None:
@@ -27,12 +27,18 @@ def requests_of(session: Session, prompts: Prompts, features: Tensor | None) -> 
 
 
 def logits(session: Session, request: Request, tokens: Sequence[int]) -> Tensor:
-    """Logits after the prompt and after each of `tokens` but the last: float32 [N, V], on the CPU."""
+    """Logits after the prompt and after each of `tokens` but the last.
+
+    float32 [N, V], on the CPU.
+    """
     return torch.stack(list(steps(session, request, tokens)))
 
 
 def steps(session: Session, request: Request, tokens: Sequence[int]) -> Iterator[Tensor]:
-    """The same logits one position at a time, float32 [V]; each is computed on demand."""
+    """The same logits one position at a time, float32 [V].
+
+    Each is computed on demand.
+    """
     runner = session.start(1)
     sampled = torch.zeros(1, dtype=torch.int64, device=runner.device)
     for past, token in zip((0, *range(len(request.ids), len(request.ids) + len(tokens) - 1)), (0, *tokens)):

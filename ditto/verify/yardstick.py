@@ -1,4 +1,4 @@
-"""Reference outputs: Hugging Face's values for a prompt, which a tree is compared with.
+"""Reference outputs: Hugging Face's values for a prompt.
 
 S tokens of a prompt, N new ones, V vocabulary.
 """
@@ -98,7 +98,7 @@ class Seen:
 
 @torch.no_grad()
 def modules(model: Any, prompt: Prompts) -> Mapping[str, Seen]:
-    """Input and output of every module that is called exactly once for a prompt, by module path."""
+    """Input and output of each module called once for a prompt, by module path."""
     seen: dict[str, Seen] = {}
     with ExitStack() as hooks:
         for path, module in model.named_modules():
