@@ -17,7 +17,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print one line per ability, or the differences between TensorRT-LLM and Ditto's tables of it."""
+    """Print abilities, or differences between TensorRT-LLM and Ditto's tables."""
     if options.trtllm:
         return _trtllm()
     for ability, able, reason in abilities():
@@ -46,7 +46,7 @@ def _trtllm() -> int:
 
 
 def abilities() -> list[tuple[str, bool, str]]:
-    """Abilities of this machine: (ability, whether available, library used or reason)."""
+    """Abilities of this machine: (name, available, library or reason)."""
     from ditto.bindings import Library, load_native
     from ditto.engine import version_of
     from ditto.errors import MissingLibraryError
@@ -72,7 +72,10 @@ def abilities() -> list[tuple[str, bool, str]]:
 
 
 def _gpu() -> str:
-    """Presence of the GPU driver, and the GPU's name if torch knows it; empty without a GPU driver."""
+    """Presence of the GPU driver, and the GPU's name if torch knows it.
+
+    Empty without a GPU driver.
+    """
     import torch
 
     if torch.cuda.is_available():

@@ -11,7 +11,7 @@ from ditto.cli.startup import collect_seldom, keep_bytecode, start_driver
 
 
 def main(kind: str, what: str, how: str) -> None:
-    """Generate the first token for a short prompt, with an image if the model has a vision tower.
+    """Generate the first token for a short prompt, with an image if supported.
 
     A tree starts as in `ditto run`; bytecode is cached for trees and models alike.
     """

@@ -1,4 +1,4 @@
-"""Stages on a terminal: a line for each finished stage, a progress bar for each running one."""
+"""Stages on a terminal: lines for finished stages, a bar for the running one."""
 
 from __future__ import annotations
 

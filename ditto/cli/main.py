@@ -93,7 +93,10 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 @contextmanager
 def _signals() -> Generator[None]:
-    """Context that handles SIGTERM and SIGHUP like Ctrl-C; a signal that is ignored (nohup) stays ignored."""
+    """Context that handles SIGTERM and SIGHUP like Ctrl-C.
+
+    A signal that is ignored (nohup) stays ignored.
+    """
 
     def end(number: int, frame: object) -> None:
         del frame

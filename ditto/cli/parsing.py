@@ -15,7 +15,7 @@ class _RefusedError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """A command's parser whose multi-value options do not consume the positional argument.
+    """Command parser whose multi-value options leave the positional argument.
 
     argparse assigns all following values to an option with several values: in `--prompt TEXT OUT`, also OUT. If such a
     command line is invalid, the last value of an option is tried as the positional argument.

@@ -100,7 +100,10 @@ def together(specs: Mapping[str, str]) -> list[str]:
 
 
 def grouped(specs: Mapping[str, str]) -> list[tuple[str, str, list[str]]]:
-    """Groups of names with equal specs that differ only in a number: (pattern, spec, names)."""
+    """Names with equal specs that differ only in a number.
+
+    Tuples of (pattern, spec, names).
+    """
     groups: dict[tuple[str, str], list[str]] = {}
     for name, spec in specs.items():
         groups.setdefault((re.sub(r"\d+", "#", name), spec), []).append(name)

@@ -91,14 +91,20 @@ def run(options: argparse.Namespace) -> int:
 
 
 class _Stream:
-    """Streaming output: pieces as JSON objects, or the text of the first answer followed by the other answers."""
+    """Streaming output of answers.
+
+    Pieces as JSON objects, or the text of the first answer followed by the other answers.
+    """
 
     def __init__(self, count: int, as_json: bool) -> None:
         self._pieces: list[list[str]] = [[] for _ in range(count)]
         self._as_json = as_json
 
     def tell(self, number: int, piece: str) -> None:
-        """Print a piece of the first answer (with JSON, of any); keep the others until the end."""
+        """Print a piece of the first answer (with JSON, of any).
+
+        Keep the others until the end.
+        """
         if self._as_json:
             show_json({"number": number, "piece": piece}, indent=None)
             return

@@ -1,4 +1,7 @@
-"""Process setup for a fast start. Does not import torch, whose import takes most of the start-up time."""
+"""Process setup for a fast start.
+
+Does not import torch, whose import takes most of the start-up time.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,16 @@ from ditto.cache import cache_folder
 
 
 def collect_seldom() -> None:
-    """Make Python's garbage collection rare: most objects, from imports on, live until the process ends.
+    """Make Python's garbage collection rare.
 
-    With Python's default threshold, collections take a tenth of torch's import and a fifth of a plan's time.
+    Most objects, from imports on, live until the process ends. With Python's default threshold, collections
+    take a tenth of torch's import and a fifth of a plan's time.
     """
     gc.set_threshold(100_000)
 
 
 def keep_bytecode() -> None:
-    """Store bytecode of imported modules in Ditto's cache if it cannot be stored next to the modules.
+    """Store bytecode in Ditto's cache if it cannot be stored next to the modules.
 
     A container image built with `PYTHONDONTWRITEBYTECODE`, or an installation without bytecode in read-only
     directories, has none: each process compiles all of torch's Python code, which takes 2.5 seconds on a slow machine.
@@ -38,7 +42,7 @@ def keep_bytecode() -> None:
 
 
 def start_driver() -> threading.Thread:
-    """Initialize the CUDA driver and the first GPU's context in a separate thread, during Python's imports.
+    """Initialize CUDA and the first GPU's context in a thread during imports.
 
     Saves half a second of the start. Without a driver or GPU it does nothing; code that needs one reports the error.
     """

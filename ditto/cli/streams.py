@@ -1,4 +1,4 @@
-"""stdout and stderr: output of a command is written completely, or an error is raised."""
+"""stdout and stderr: complete output of a command, or an error."""
 
 from __future__ import annotations
 
@@ -88,7 +88,10 @@ def checked_stdout() -> Generator[None]:
 
 
 def _to_nowhere(stream: Any) -> None:
-    """Redirect a stream's file to the null device: Python's flush at exit would fail again."""
+    """Redirect a stream's file to the null device.
+
+    Otherwise Python's flush at exit would fail again.
+    """
     try:
         number = stream.fileno()
     except (OSError, ValueError, AttributeError):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def tree_text(tree: EngineTree) -> str:
-    """The tree's files with sizes, one line per file or engine, and the tree's origin."""
+    """The tree's files with sizes, one per line, and the tree's origin."""
     manifest = tree.manifest
     lines = [f"{tree.root}/   {manifest.model_type}, target {manifest.target}, {manifest.library or 'not compiled'}"]
     for name, component in manifest.components.items():
@@ -51,7 +51,7 @@ def identity(manifest: Manifest) -> dict[str, str]:
 
 
 def unused_line(unused: Sequence[str]) -> str:
-    """Line with the number of checkpoint tensors that no engine uses, and the first of them."""
+    """Number of checkpoint tensors that no engine uses, and the first of them."""
     count = f"{len(unused)} tensor{'s' if len(unused) > 1 else ''}"
     return f"not used by any engine: {count}, e.g. {unused[0]}"
 
