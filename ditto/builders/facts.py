@@ -64,7 +64,7 @@ def llm_facts(config: Any, vocab_size: int) -> LlmFacts:
         position_embedding_type="rope_gpt_neox" if rope else "learned_absolute",
         rotary_embedding_dim=rotary,
         qk_layernorm=config.model_type in ("qwen3", "qwen3_moe"),
-        extra={**_rotary(rope), **_demanded(config)},
+        extra={**_rotary(rope), **_required_keys(config)},
     )
 
 
@@ -140,7 +140,7 @@ def _rotary(rope: dict[str, Any]) -> dict[str, Any]:
     return {"rotary_base": rope["rope_theta"], "rotary_scaling": _scaling(rope)} if rope else {}
 
 
-def _demanded(config: Any) -> dict[str, Any]:
+def _required_keys(config: Any) -> dict[str, Any]:
     """Keys required or written by TensorRT-LLM's configuration class.
 
     Source: contract, LLM engine 1.4 and 9.

@@ -253,7 +253,7 @@ def _engine_plan(
         weights=0 if job.beside else max(_bytes(network), inside),  # segments may share some
         cache=cache,
         engine=code + inside if compiled else 0,
-        memory=_BASE_MEMORY + (int(_at_once(map(_bytes, parts)) * _MEMORY_PER_WEIGHT) if compiled else 0),
+        memory=_BASE_MEMORY + (int(_concurrent_bytes(map(_bytes, parts)) * _MEMORY_PER_WEIGHT) if compiled else 0),
         refused=[],
     )
 
@@ -293,10 +293,10 @@ def _computed_bytes(engines: Iterable[Iterable[Network]]) -> int:
     def computed(network: Network) -> int:
         return sum(_weight_bytes(each.weight) for each in network.constants() if not each.weight.is_view)
 
-    return max((_at_once(map(computed, parts)) for parts in engines), default=0)
+    return max((_concurrent_bytes(map(computed, parts)) for parts in engines), default=0)
 
 
-def _at_once(sizes: Iterable[int]) -> int:
+def _concurrent_bytes(sizes: Iterable[int]) -> int:
     """Upper bound of the total size of segments that are compiled at the same time."""
     largest = sorted(sizes, reverse=True)
     return sum(largest[: at_once(len(largest))])

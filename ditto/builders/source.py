@@ -307,14 +307,14 @@ class Pretrained(ModelSource):
             CheckpointError: transformers cannot create it.
         """
         if dtype not in self._skeletons:
-            self._skeletons[dtype] = self._made(dtype)
+            self._skeletons[dtype] = self._instance(dtype)
         return self._skeletons[dtype]
 
     @cached_property
     def _skeletons(self) -> dict[torch.dtype, Any]:
         return {}
 
-    def _made(self, dtype: torch.dtype) -> Any:
+    def _instance(self, dtype: torch.dtype) -> Any:
         check_stated(raw_config(self.text_folder), self.config, str(self.text_folder / "config.json"))
         cls = self._model_class()
         config = _in_dtype(self.config, dtype)
