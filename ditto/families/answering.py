@@ -21,7 +21,7 @@ from ditto.runtime import Batch, Request, Sampling, Session
 Tell = Callable[[int, str], None]
 
 
-def _tell_nobody(number: int, piece: str) -> None:
+def _ignore_text(number: int, piece: str) -> None:
     del number, piece
 
 
@@ -70,7 +70,7 @@ class Answerer:
         max_new_tokens: int | None = None,
         sampling: Sampling | None = None,
         stops: Sequence[str] = (),
-        tell: Tell = _tell_nobody,
+        tell: Tell = _ignore_text,
     ) -> Reply:
         """Generate one answer per prompt, as one batch.
 

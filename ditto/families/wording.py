@@ -24,25 +24,23 @@ class Wording:
         self._tokenizer, self._stops = tokenizer, [stop for stop in stops if stop]
         self._ids: list[int] = []  # without special tokens
         self._from, self._to = 0, 0  # range of ids decoded as context of the next: leading spaces, partial characters
-        self._whole, self._returned = (
-            "",
-            0,
-        )  # text with special tokens; number of characters returned so far, without them
-        self._hidden: list[tuple[int, int]] = []  # start and end of the special tokens in `_whole`
+        self._full_text = ""  # text with special tokens
+        self._returned = 0  # number of characters returned so far, without special tokens
+        self._hidden: list[tuple[int, int]] = []  # start and end of the special tokens in `_full_text`
         self._special: dict[int, str] = {}
         self.stopped = False
 
     @property
     def text(self) -> str:
         """The whole text so far, up to the stop string."""
-        ends = [self._whole.find(stop) for stop in self._stops if stop in self._whole]
-        return self._shown(min(ends) if ends else len(self._whole))
+        ends = [self._full_text.find(stop) for stop in self._stops if stop in self._full_text]
+        return self._shown(min(ends) if ends else len(self._full_text))
 
     def add(self, token: int) -> str:
         """Append one token; returns the newly completed text."""
         special = self._special_text(token)
         if special:
-            self._hidden.append((len(self._whole), len(self._whole) + len(special)))
+            self._hidden.append((len(self._full_text), len(self._full_text) + len(special)))
             self._append(special)
             return self._advance(self._certain)
         self._ids.append(token)
@@ -71,24 +69,24 @@ class Wording:
         self._from, self._to = self._to, len(self._ids)
 
     def _append(self, more: str) -> None:
-        self._whole += more
-        self.stopped = any(stop in self._whole for stop in self._stops)
+        self._full_text += more
+        self.stopped = any(stop in self._full_text for stop in self._stops)
 
     def _shown(self, until: int) -> str:
-        """Text up to a position in `_whole`, without special tokens."""
+        """Text up to a position in `_full_text`, without special tokens."""
         shown, start = "", 0
         for hidden, end in self._hidden:
-            shown += self._whole[start : min(hidden, until)]
+            shown += self._full_text[start : min(hidden, until)]
             start = min(end, until)
-        return shown + self._whole[start:until]
+        return shown + self._full_text[start:until]
 
     @property
     def _certain(self) -> int:
         """Length of the text that can no longer become part of a stop string."""
         if self.stopped:
             return len(self.text)
-        held = max((_overlap(self._whole, stop) for stop in self._stops), default=0)
-        return len(self._shown(len(self._whole) - held))
+        held = max((_overlap(self._full_text, stop) for stop in self._stops), default=0)
+        return len(self._shown(len(self._full_text) - held))
 
     def _advance(self, until: int) -> str:
         text, self._returned = self.text[self._returned : until], max(until, self._returned)
