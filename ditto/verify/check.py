@@ -68,7 +68,7 @@ def verify(
             return [look(face, prompt, given) for prompt, given in zip(prompts, tokens, strict=True)]
 
     with stage("hugging face", model):
-        exact, own = _twice(model, dtype, opened.device, looked)
+        exact, own = _in_both_dtypes(model, dtype, opened.device, looked)
     with stage("tree", opened.name):
         seen = [None if prompt.pixels is None else opened.features(prompt.pixels) for prompt in prompts]
         requests = [requests_of(opened, prompt, rows)[0] for prompt, rows in zip(prompts, seen, strict=True)]
@@ -102,10 +102,10 @@ def verify(
         return result
     logger.info("found so far, before the search for the layer:\n{}", result.text())
     index = worst_prompt(list(zip(measures, compared.values(), strict=True)), differences) - 1
-    return _located(result, tree, prompts[index], exact[index], dtype, opened.device)
+    return _with_departures(result, tree, prompts[index], exact[index], dtype, opened.device)
 
 
-def _located(
+def _with_departures(
     result: Verification, tree: EngineTree, prompt: Prompts, exact: Yardstick, dtype: torch.dtype, device: torch.device
 ) -> Verification:
     """The result with the first diverging layer of each network.
@@ -113,7 +113,7 @@ def _located(
     PyTorch runs all networks.
     """
     with stage("departing layers"):
-        wide, narrow = _twice(result.model, dtype, device, lambda face, _: modules(face, prompt))
+        wide, narrow = _in_both_dtypes(result.model, dtype, device, lambda face, _: modules(face, prompt))
         # Networks that ran on a GPU have no plugins; PyTorch is also much faster there.
         session = open_session(tree, "reference") if device.type == "cpu" else ReferenceSession(tree, device)
 
@@ -142,7 +142,9 @@ def _located(
     return evolve(result, departures=tuple(item for item in found if item is not None), compared=compared)
 
 
-def _twice(model: str, dtype: torch.dtype, device: torch.device, work: Callable[[Any, T | None], T]) -> tuple[T, T]:
+def _in_both_dtypes(
+    model: str, dtype: torch.dtype, device: torch.device, work: Callable[[Any, T | None], T]
+) -> tuple[T, T]:
     """Results of `work` for the model in float32, then in `dtype`.
 
     The second call receives the first result.

@@ -81,7 +81,7 @@ class Departures:
         self._ports: list[_Port] = []
         self._of_value: dict[str, list[_Port]] = defaultdict(list)
         for path, names in _module_paths(network, exact).items():
-            takes, gives = _borders(network, path)
+            takes, gives = _inputs_and_outputs(network, path)
             for text, key, values in (("gives", "given", gives), ("takes", "taken", takes)):
                 seen, rounded = getattr(exact[names], key), getattr(own[names], key)
                 if seen is not None and rounded is not None:
@@ -93,7 +93,7 @@ class Departures:
     def watch(self, name: str, tensor: Tensor) -> None:
         """Compare a newly computed value."""
         for port in self._of_value.get(name, ()):
-            wanted = _alike(port.exact, tensor)
+            wanted = _matching(port.exact, tensor)
             if wanted is not None:
                 found = tensor.to(wanted.device).reshape(wanted.shape)
                 port.errors.setdefault(name, relative_error(found, wanted))
@@ -146,7 +146,7 @@ def _module_paths(network: Network, seen: Mapping[str, Seen]) -> dict[str, str]:
     return matched
 
 
-def _borders(network: Network, path: str) -> tuple[list[str], list[str]]:
+def _inputs_and_outputs(network: Network, path: str) -> tuple[list[str], list[str]]:
     """Input and output values of the layers of a module."""
     inside = {id(node) for node in network.nodes if _within(node, path)}
     produced = {name for node in network.nodes if id(node) in inside for name in node.outputs}
@@ -171,7 +171,7 @@ def _within(node: Node, path: str) -> bool:
     return node.place.module == path or node.place.module.startswith(f"{path}.")
 
 
-def _alike(wanted: Tensor, found: Tensor) -> Any:
+def _matching(wanted: Tensor, found: Tensor) -> Any:
     """`wanted`, or its last row, if the size fits `found`; else None.
 
     The network may keep only the last row.
