@@ -25,16 +25,16 @@ def parser() -> argparse.ArgumentParser:
     description = "Turn a Hugging Face vision-language model into TensorRT engines, and run them."
     result = argparse.ArgumentParser(prog="ditto", description=description)
     result.add_argument("--version", action="version", version=f"ditto {ditto.__version__}")
-    _add_loudness(result, 0, False)
+    _add_verbosity(result, 0, False)
     commands = result.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for command in (build, plan, compiling, inspect, run, bench, verify, doctor):
         command.add_parser(commands)
     for command in commands.choices.values():  # these options are also accepted after the command
-        _add_loudness(command, argparse.SUPPRESS, argparse.SUPPRESS)
+        _add_verbosity(command, argparse.SUPPRESS, argparse.SUPPRESS)
     return result
 
 
-def _add_loudness(parser: argparse.ArgumentParser, verbose: object, quiet: object) -> None:
+def _add_verbosity(parser: argparse.ArgumentParser, verbose: object, quiet: object) -> None:
     parser.add_argument("-v", "--verbose", action="count", default=verbose, help="say more; twice: everything")
     parser.add_argument(
         "-q",

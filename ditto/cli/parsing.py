@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
         given = list(args or ())
         if self._understands(given):
             return super().parse_known_args(given, namespace)
-        moved = {given[at]: [given[at], *given[:at], *given[at + 1 :]] for at in _ends(given)}
+        moved = {given[at]: [given[at], *given[:at], *given[at + 1 :]] for at in _value_ends(given)}
         moved = {word: line for word, line in moved.items() if self._understands(line)}
         if len(moved) > 1:  # an engine tree or a checkpoint is a directory; prompts and images are not
             folders = [word for word in moved if _is_folder(word)]
@@ -53,7 +53,7 @@ class Parser(argparse.ArgumentParser):
             self._trying = False
 
 
-def _ends(args: Sequence[str]) -> list[int]:
+def _value_ends(args: Sequence[str]) -> list[int]:
     """Indices at which values end: before an option, or at the end."""
     after = [*args[1:], "-"]
     return [at for at, word in enumerate(args) if not word.startswith("-") and after[at].startswith("-")]

@@ -49,7 +49,7 @@ class _Stream:
         try:
             yield
         except (OSError, ValueError) as error:
-            _to_nowhere(self._inner)
+            _redirect_to_null(self._inner)
             if not self._needed:
                 return
             if isinstance(error, BrokenPipeError):
@@ -87,7 +87,7 @@ def checked_stdout() -> Generator[None]:
         out.flush()
 
 
-def _to_nowhere(stream: Any) -> None:
+def _redirect_to_null(stream: Any) -> None:
     """Redirect a stream's file to the null device.
 
     Otherwise Python's flush at exit would fail again.
