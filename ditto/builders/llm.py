@@ -193,7 +193,8 @@ class LlmBuilder(EngineBuilder):
         vocab_size = int(embedding.weight.shape[0])
         wrapper = (PackedLlmWrapper if target.packs_tokens else LlmWrapper)(loaded.model, embedding, vocab_size)
         with at(self.source.name):
-            _check_vocabulary(loaded.model, vocab_size, self.tokens().vocab_size)
+            has_images = bool(limits.max_prompt_embedding_table_size)
+            _check_vocabulary(loaded.model, vocab_size, self.tokens().vocab_size, has_images)
             config = self.source.config.get_text_config()
             facts = llm_facts(config, vocab_size)
             attentions = attention_layers(config, facts.num_hidden_layers)
@@ -294,17 +295,19 @@ def _embedding(loaded: Loaded) -> Any:
     return found
 
 
-def _check_vocabulary(model: Any, rows: int, stated: int) -> None:
+def _check_vocabulary(model: Any, rows: int, stated: int, has_images: bool) -> None:
     """Check that embedding, output and `vocab_size` agree.
 
-    Ids from there on are virtual ids of image tokens.
+    Ids from `vocab_size` on are virtual ids of image tokens. Without images the embedding may have further rows, which
+    no prompt may use.
     """
     try:
         head: Any = model.get_output_embeddings()
     except (AttributeError, NotImplementedError):  # a bare decoder; a model that does not define it
         head = None
     chosen = rows if getattr(head, "weight", None) is None else int(head.weight.shape[0])
-    if not stated == rows >= chosen:
+    fits = rows == stated if has_images else rows >= stated
+    if not fits or chosen > stated:
         raise ModelError(
             f"the embedding has {rows} rows, the output {chosen}, and vocab_size is {stated}",
             remedy="resize the model with `resize_token_embeddings` and save it again",

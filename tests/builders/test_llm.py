@@ -12,8 +12,9 @@ from loguru import logger
 from ditto import LlmBuilder
 from ditto.builders.pipeline import describe
 from ditto.engine import Phase
-from ditto.errors import ConfigError, ModelError, UnsupportedFact
+from ditto.errors import ConfigError, ModelError, PromptError, UnsupportedFact
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
+from ditto.runtime import Request, generate, open_session
 from ditto.targets import target
 from tests.support.decoding import continued, in_dtype
 from tests.support.models import TEXT_MODELS, llama, llava
@@ -185,6 +186,23 @@ def test_a_token_without_an_embedding_is_refused(name):
     ):
         with pytest.raises(ModelError, match=message):
             LlmBuilder.from_model(model).with_target(name).job(target(name))
+
+
+@pytest.mark.parametrize("name", ["tensorrt-rtx", "trtllm"])
+def test_rows_behind_the_vocabulary_are_for_models_without_images(name, tmp_path):
+    """As in the text models of Mllama and Moshi."""
+    model = llama()
+    model.model.embed_tokens = torch.nn.Embedding(131, 64)
+    made = LlmBuilder.from_model(model).with_target(name)
+    with pytest.raises(ModelError, match="the embedding has 131 rows, the output 128, and vocab_size is 128"):
+        made.with_prompt_table(8).job(target(name))
+    session = open_session(made.build(tmp_path / "tree"), "reference")
+    ids = [5, 9, 33, 71, 127]
+    given = torch.tensor([ids])
+    wanted = model.generate(given, attention_mask=torch.ones_like(given), max_new_tokens=6, do_sample=False)
+    assert list(generate(session, [Request(tuple(ids))], 6)[0].ids) == wanted[0, len(ids) :].tolist()
+    with pytest.raises(PromptError):
+        generate(session, [Request((5, 128))], 1)
 
 
 def test_a_model_that_cannot_be_told_positions_is_refused():
