@@ -193,5 +193,5 @@ def test_a_file_is_not_a_folder(tmp_path, capsys):
 def test_build_names_what_nobody_reads(folder, tmp_path, capsys):
     tensors = load_file(folder / "model.safetensors")
     save_file({**tensors, "model.extra.weight": torch.ones(3)}, folder / "model.safetensors", metadata={"format": "pt"})
-    assert main(["-q", "build", str(folder), "-o", str(tmp_path / "tree"), "--target", "tensorrt-rtx"]) == 0
+    assert main(["build", str(folder), "-o", str(tmp_path / "tree"), "--target", "tensorrt-rtx"]) == 0
     assert "not used by any engine: 1 tensor, e.g. model.extra.weight" in capsys.readouterr().out
