@@ -16,16 +16,16 @@ SHARD_BYTES = 2 * 10**9
 
 
 def write(
-    folder: Path, cls: type, config: Any, dtype: torch.dtype = torch.float16, device: torch.device | str = "cpu"
+    directory: Path, cls: type, config: Any, dtype: torch.dtype = torch.float16, device: torch.device | str = "cpu"
 ) -> Path:
-    """Write `config` and random weights for `cls` into a folder, unless it holds them already.
+    """Write `config` and random weights for `cls` into a directory, unless it holds them already.
 
     Args:
         device: draws the numbers; others than the CPU's give other numbers, much sooner.
     """
-    if (folder / "model.safetensors.index.json").exists():
-        return folder
-    model = _described(folder, cls, config, dtype)
+    if (directory / "model.safetensors.index.json").exists():
+        return directory
+    model = _described(directory, cls, config, dtype)
     generator = torch.Generator(device).manual_seed(0)
     mapping: dict[str, str] = {}
     shard: dict[str, torch.Tensor] = {}
@@ -35,7 +35,7 @@ def write(
         nonlocal count, shard
         count += 1
         name = f"model-{count:05d}.safetensors"
-        save_file(shard, folder / name)
+        save_file(shard, directory / name)
         mapping.update(dict.fromkeys(shard, name))
         shard = {}
 
@@ -48,14 +48,14 @@ def write(
             flush()
     if shard:
         flush()
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": mapping}))
-    return folder
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": mapping}))
+    return directory
 
 
-def write_hollow(folder: Path, cls: type, config: Any, dtype: torch.dtype = torch.float16) -> Path:
+def write_hollow(directory: Path, cls: type, config: Any, dtype: torch.dtype = torch.float16) -> Path:
     """Write `config` and a file of the size that weights for `cls` have, with their header and holes for their numbers:
     it takes no room on the disk, and reads as zeros."""
-    model = _described(folder, cls, config, dtype)
+    model = _described(directory, cls, config, dtype)
     kind = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}[dtype]
     header: dict[str, Any] = {}
     end = 0
@@ -63,17 +63,17 @@ def write_hollow(folder: Path, cls: type, config: Any, dtype: torch.dtype = torc
         start, end = end, end + parameter.numel() * dtype.itemsize
         header[name] = {"dtype": kind, "shape": list(parameter.shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
-    with (folder / "model.safetensors").open("wb") as file:
+    with (directory / "model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(file.tell() + end)
-    return folder
+    return directory
 
 
-def _described(folder: Path, cls: type, config: Any, dtype: torch.dtype) -> Any:
-    """The model without numbers, its configuration written into a new folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _described(directory: Path, cls: type, config: Any, dtype: torch.dtype) -> Any:
+    """The model without numbers, its configuration written into a new directory."""
+    directory.mkdir(parents=True, exist_ok=True)
     config.architectures = [cls.__name__]
-    config.save_pretrained(folder)
+    config.save_pretrained(directory)
     with weightless(dtype):
         model: Any = cls(config)
     model.tie_weights()

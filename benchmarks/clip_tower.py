@@ -48,11 +48,11 @@ def main() -> None:
     parser.add_argument("--weights", choices=("embedded", "external"), default="embedded")
     parser.add_argument("--report", type=Path)
     options = parser.parse_args()
-    folder = checkpoint(options.work)
-    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    directory = checkpoint(options.work)
+    weights = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
     images = DynamicDimension("batch", 1, 2, 4)
     builder = VisionBuilder(
-        source=Pretrained(str(folder), "AutoModel"),
+        source=Pretrained(str(directory), "AutoModel"),
         family="clip",
         inputs={"input": TensorTypeHint((images, 3, 336, 336), torch.float16)},
         wrap=Tower,

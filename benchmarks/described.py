@@ -71,7 +71,7 @@ class Described(ModelSource):
         return Loaded(model, dtype, weights, NoTensors())
 
     @override
-    def copy_processor(self, folder: Path) -> None:
+    def copy_processor(self, directory: Path) -> None:
         """There is none."""
 
 

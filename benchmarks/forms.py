@@ -1,4 +1,4 @@
-"""Products and attention of prompts and pictures in every form that TensorRT can be given, and those of LLaVA-1.5-7B's
+"""Products and attention of prompts and images in every form that TensorRT can be given, and those of LLaVA-1.5-7B's
 shape; those of single tokens are in `token_forms`.
 
 M rows, K inner size, N columns. What is turned lies the other way round: an input [K, M], a result [N, M]. Where it is
@@ -74,7 +74,7 @@ class Form:
 
 @frozen(eq=False)
 class Case:
-    """A product or attention: how often the network has it, the form that Ditto gives it, rows (of one picture or
+    """A product or attention: how often the network has it, the form that Ditto gives it, rows (of one image or
     prompt), and operations for these; random tensors for a batch on a device, and what PyTorch makes of them; which of
     them a run finds in the GPU's memory alone, and sizes that are the same for all batches."""
 

@@ -1,6 +1,6 @@
 """What a machine with a GPU has to show: the TensorRT session's answers beside Hugging Face's, and its timings.
 
-    python -m benchmarks.gpu_check [--dtype float16 float32] [--work FOLDER]
+    python -m benchmarks.gpu_check [--dtype float16 float32] [--work DIRECTORY]
 
 Builds the bundled LLaVA for TensorRT-RTX and runs it in all the ways that `ditto run` knows. Each part reports its own
 failure and the rest goes on; the exit code is 1 if any failed.
@@ -25,9 +25,9 @@ from attrs import define, field
 from benchmarks.gpu import gpu_for
 from ditto import EngineTree, LlavaModel
 from ditto.engine import Phase, version_of
-from ditto.families.answering import Answerer
-from ditto.families.images import load_image
 from ditto.runtime import Batch, Request, Sampling, generate, open_session
+from ditto.text.images import load_image
+from ditto.text.pipeline import GenerationPipeline
 from tests.support.shapes import HuggingFace, Question, world
 
 CHECKPOINT = Path(__file__).parent.parent / "examples" / "shapes_llava" / "checkpoint"
@@ -69,23 +69,23 @@ class Checks:
 
     def __init__(self, report: Report, tree: EngineTree, label: str, asked: Any, face: HuggingFace) -> None:
         self.report, self.tree, self.label, self.face = report, tree, label, face
-        self.pictures, self.questions = asked
+        self.images, self.questions = asked
         start = time.perf_counter()
         self.session: Any = open_session(tree, "tensorrt")
         opened = time.perf_counter()
         _ = self.session.loaded
         done = time.perf_counter()
         print(f"{label}: session in {opened - start:.2f} s, engines loaded in {done - start:.2f} s", flush=True)
-        self.answerer = Answerer(self.session)
+        self.pipeline = GenerationPipeline(self.session)
 
     def run(self, expected: Sequence[tuple[int, ...]]) -> None:
         """Run every part."""
         parts = {
             "first answer": self.first,
-            "32 pictures, batch 1": lambda: self.questions_by(1, expected),
-            f"32 pictures, batch {ROWS}": lambda: self.questions_by(ROWS, expected),
+            "32 images, batch 1": lambda: self.questions_by(1, expected),
+            f"32 images, batch {ROWS}": lambda: self.questions_by(ROWS, expected),
             "again, graphs recorded": lambda: self.questions_by(ROWS, expected),
-            "0, 1 and 2 pictures in a batch": self.different_pictures,
+            "0, 1 and 2 images in a batch": self.different_images,
             "requests join and leave": lambda: self.joining(expected),
             "sampling with a seed": self.sampling,
             "streaming": lambda: self.streaming(expected),
@@ -98,7 +98,7 @@ class Checks:
     def first(self) -> tuple[bool, str]:
         """Time to the first answer, kernels compiled on the way."""
         question = self.questions[0]
-        reply = self.answerer.answer([question.prompt], [self.pictures[question.picture]], max_new_tokens=1)
+        reply = self.pipeline.answer([question.prompt], [self.images[question.image]], max_new_tokens=1)
         return True, f"{reply.seconds}"
 
     def questions_by(self, rows: int, expected: Sequence[tuple[int, ...]]) -> tuple[bool, str]:
@@ -106,16 +106,16 @@ class Checks:
         wrong: list[str] = []
         for start in range(0, len(self.questions), rows):
             part: list[Question] = self.questions[start : start + rows]
-            pictures = [self.pictures[question.picture] for question in part]
-            reply = self.answerer.answer([question.prompt for question in part], pictures, max_new_tokens=TOKENS)
+            images = [self.images[question.image] for question in part]
+            reply = self.pipeline.answer([question.prompt for question in part], images, max_new_tokens=TOKENS)
             for question, made, wanted in zip(part, reply.tokens, expected[start : start + rows], strict=True):
                 if made != wanted:
-                    wrong.append(f"picture {question.picture}, {question.kind}: {made} for {wanted}")
+                    wrong.append(f"image {question.image}, {question.kind}: {made} for {wanted}")
         told = f"{len(self.questions) - len(wrong)} of {len(self.questions)} as Hugging Face"
         return not wrong, f"{told}; {wrong[0]}" if wrong else told
 
-    def different_pictures(self) -> tuple[bool, str]:
-        """Rows with two pictures, none, one, and one, of different lengths."""
+    def different_images(self) -> tuple[bool, str]:
+        """Rows with two images, none, one, and one, of different lengths."""
         prompts = [
             "USER: <image><image>\nDescribe this image. ASSISTANT:",
             "USER: How many shapes are there? ASSISTANT:",
@@ -124,8 +124,8 @@ class Checks:
         ]
         counts = [prompt.count("<image>") for prompt in prompts]
         starts = [sum(counts[:row]) for row in range(len(counts))]
-        pictures = [self.pictures[start : start + count] for start, count in zip(starts, counts, strict=True)]
-        given = [self.given(prompt, part) for prompt, part in zip(prompts, pictures, strict=True)]
+        images = [self.images[start : start + count] for start, count in zip(starts, counts, strict=True)]
+        given = [self.given(prompt, part) for prompt, part in zip(prompts, images, strict=True)]
         made = [answer.ids for answer in generate(self.session, [self.request(each) for each in given], TOKENS)]
         wanted = [self.face_tokens(each) for each in given]
         return made == wanted, "equal" if made == wanted else f"{made} for {wanted}"
@@ -222,11 +222,11 @@ class Checks:
 
     def question(self, question: Question) -> Request:
         """A question as the session takes it."""
-        return self.request(self.given(question.prompt, [self.pictures[question.picture]]))
+        return self.request(self.given(question.prompt, [self.images[question.image]]))
 
-    def given(self, prompt: str, pictures: Sequence[Path]) -> Any:
-        """What the processor makes of a prompt with any number of pictures."""
-        images = [load_image(path) for path in pictures]
+    def given(self, prompt: str, images: Sequence[Path]) -> Any:
+        """What the processor makes of a prompt with any number of images."""
+        images = [load_image(path) for path in images]
         return self.face.processor(text=[prompt], images=images or None, return_tensors="pt")
 
     def request(self, given: Any) -> Request:
@@ -250,7 +250,7 @@ def main() -> int:
     """Run all parts; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--dtype", nargs="+", default=["float16", "float32"])
-    parser.add_argument("--work", type=Path, help="folder for trees and pictures (default: a temporary one)")
+    parser.add_argument("--work", type=Path, help="directory for trees and images (default: a temporary one)")
     options = parser.parse_args()
     device = gpu_for(parser)
     work = options.work or Path(tempfile.mkdtemp())
@@ -264,7 +264,7 @@ def main() -> int:
     asked = world(work / "pictures")
     face = HuggingFace(CHECKPOINT)
     start = time.perf_counter()
-    expected = [face.tokens(asked[0][question.picture], question.prompt, TOKENS) for question in asked[1]]
+    expected = [face.tokens(asked[0][question.image], question.prompt, TOKENS) for question in asked[1]]
     print(
         f"Hugging Face, float32 on the CPU: {len(expected)} answers in {time.perf_counter() - start:.1f} s", flush=True
     )

@@ -30,8 +30,8 @@ def main() -> None:
     options = parser.parse_args()
     trt, device = load_native("tensorrt_rtx"), gpu_for(parser)
     print(f"{torch.cuda.get_device_name(device)}, {trt.title}, torch {torch.__version__}", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(trt, device, Path(folder))
+    with tempfile.TemporaryDirectory() as directory:
+        bench = Bench(trt, device, Path(directory))
         for heads, kv_heads in options.heads or _DEFAULT:
             print(f"{heads} heads, {kv_heads} KV heads", flush=True)
             case = token_forms.attention(1, heads, _WIDTH, kv_heads=kv_heads)

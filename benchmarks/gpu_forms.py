@@ -74,15 +74,15 @@ class Measure(Protocol):
 class Bench:
     """Measures forms on this machine's GPU."""
 
-    def __init__(self, trt: TensorRT, device: torch.device, folder: Path) -> None:
-        self._trt, self._device, self._folder = trt, device, folder
+    def __init__(self, trt: TensorRT, device: torch.device, directory: Path) -> None:
+        self._trt, self._device, self._directory = trt, device, directory
         self._cache = torch.cuda.get_device_properties(device).L2_cache_size
 
     def form(self, case: Case, form: Form, batch: int) -> tuple[float, float]:
         """Milliseconds of one run in TensorRT, and the relative error."""
         profile, network, (drawn, *more) = case.profile(batch), form.network, self._drawn(case, batch)
         source = Held({name: tensor.cpu() for name, tensor in drawn.items() if name == "bias"})
-        engine = engine_of(network, source, profile, self._trt, self._folder / "form.engine")
+        engine = engine_of(network, source, profile, self._trt, self._directory / "form.engine")
         scratch = torch.empty(max(engine.scratch_bytes, 1), dtype=torch.uint8, device=self._device)
         spec = network.value(network.outputs["made"]).spec
         sizes = {name: size.max for name, size in profile.ranges.items()}
@@ -185,8 +185,8 @@ def main() -> None:
     config = llava_7b().config
     asked = [case for case in (*cases(config), *token_forms.cases(config)) if case.task in options.task]
     found: list[Found] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for each in survey(asked, options.batch, Bench(trt, device, Path(folder)), until):
+    with tempfile.TemporaryDirectory() as directory:
+        for each in survey(asked, options.batch, Bench(trt, device, Path(directory)), until):
             found.append(each)
             if options.json:  # after each form: what was measured is not lost
                 options.json.write_text(json.dumps([asdict(each) for each in found], indent=1))

@@ -47,7 +47,7 @@ from ditto.runtime.runtime_cache import RuntimeCache
 from ditto.runtime.session import RequestLimits
 from ditto.runtime.weights import network_of
 from ditto.targets.compile import compile_networks
-from ditto.targets.tensorrt.apart import LIVE
+from ditto.targets.tensorrt.apart import KV_LENGTH
 
 _RUNS_PER_GRAPH = 24
 _MOST_COPIES = 24
@@ -120,13 +120,13 @@ def tasks(tree: EngineTree, batches: Sequence[int], context: int) -> list[Task]:
         capacity = RequestLimits.of(tree).max_seq_len
         live = kv_length_bucket(tree, context + _NEW_TOKENS, capacity)
         profile, rows = decode_profile(tree, batch, live)
-        sizes = {"batch": rows, "sequence": 1, LIVE: live, **_prompt_rows(component, profile, "min")}
+        sizes = {"batch": rows, "sequence": 1, KV_LENGTH: live, **_prompt_rows(component, profile, "min")}
         made.append(Task("decode", batch, decoder, profile, sizes, min(context, live - 1)))
     return made
 
 
 def _prompt_rows(component: Component, profile: int, end: str) -> dict[str, int]:
-    """The rows of the table of picture features: with prompts the most, the fewest without."""
+    """The rows of the table of image features: with prompts the most, the fewest without."""
     rows = component.profiles[profile].ranges.get("prompt_rows")
     return {} if rows is None else {"prompt_rows": getattr(rows, end)}
 
@@ -158,7 +158,7 @@ def cold_bytes(piece: Piece, sizes: Mapping[str, int]) -> int:
         spec = piece.network.inputs[name]
         shape = [evaluate(dim, sizes) for dim in spec.shape]
         if name in caches:
-            shape[2] = min(shape[2], sizes.get(LIVE, sizes["sequence"]))
+            shape[2] = min(shape[2], sizes.get(KV_LENGTH, sizes["sequence"]))
         found += torch.Size(shape).numel() * spec.dtype.itemsize
     return found
 
@@ -166,14 +166,14 @@ def cold_bytes(piece: Piece, sizes: Mapping[str, int]) -> int:
 class Bench:
     """Measures pieces on this machine's GPU."""
 
-    def __init__(self, trt: TensorRT, device: torch.device, folder: Path) -> None:
-        self._trt, self._device, self._folder = trt, device, folder
+    def __init__(self, trt: TensorRT, device: torch.device, directory: Path) -> None:
+        self._trt, self._device, self._directory = trt, device, directory
         self._cache = torch.cuda.get_device_properties(device).L2_cache_size
 
     def measure(self, piece: Piece, times: int, profile: Profile, task: Task) -> Found:
         """A piece's time in TensorRT; of a product or attention in PyTorch, too."""
         network = piece.network
-        engine = engine_of(network, Drawn(network), profile, self._trt, self._folder / "piece.engine")
+        engine = engine_of(network, Drawn(network), profile, self._trt, self._directory / "piece.engine")
         given = self._operands(piece, task)
         scratch = torch.empty(max(engine.scratch_bytes, 1), dtype=torch.uint8, device=self._device)
         # Written to again and again, as the network's own memory for what layers hand on is.
@@ -293,8 +293,8 @@ def main() -> None:
         "| all of it alone | whole | whole, with PyTorch's products and attention | wanted |",
         "|---" * 8 + "|",
     ]
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(trt, device, Path(folder))
+    with tempfile.TemporaryDirectory() as directory:
+        bench = Bench(trt, device, Path(directory))
         for task in tasks(tree, options.batch, options.context):
             if options.task and task.kind not in options.task:
                 continue

@@ -1,9 +1,9 @@
 """Time and memory of `ditto plan` and `ditto build` on a checkpoint of LLaVA-1.5-7B's shape (random float16 weights,
 14 GB).
 
-    nice python -m benchmarks.llava_7b --work FOLDER [--steps copy plan outside inside trtllm] [--keep]
+    nice python -m benchmarks.llava_7b --work DIRECTORY [--steps copy plan outside inside trtllm] [--keep]
 
-FOLDER needs 50 GB. A line per step: wall and processor time of the whole command, imports included, and the most
+DIRECTORY needs 50 GB. A line per step: wall and processor time of the whole command, imports included, and the most
 memory it had resident: anonymous (its own) and in all (with pages of mapped files, which the system may take back).
 `copy` is a plain copy of the checkpoint, the measure of the disk. What is made is deleted at the end, the checkpoint
 kept with --keep.
@@ -44,12 +44,12 @@ def main() -> None:
     described = llava_7b()
     checkpoint = write(options.work / "llava-7b", described.cls, described.config)
     out = options.work / "out"
-    print(f"checkpoint {_folder_bytes(checkpoint) / 1e9:.2f} GB", flush=True)
+    print(f"checkpoint {_directory_bytes(checkpoint) / 1e9:.2f} GB", flush=True)
     found: dict[str, Measured] = {}
     for step in options.steps:
         shutil.rmtree(out, ignore_errors=True)
         found[step] = measured(commands(checkpoint, out)[step])
-        print(f"{step:<8} {found[step]}   written {_folder_bytes(out) / 1e9:6.2f} GB", flush=True)
+        print(f"{step:<8} {found[step]}   written {_directory_bytes(out) / 1e9:6.2f} GB", flush=True)
     if {"copy", "embedded"} <= found.keys() and not found["embedded"].code:
         allowed = 3 * found["copy"].seconds + 60
         print(f"embedded: {found['embedded'].seconds:.0f} s of {allowed:.0f} s (3 copies + 60 s)")
@@ -58,8 +58,8 @@ def main() -> None:
         shutil.rmtree(checkpoint)
 
 
-def _folder_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+def _directory_bytes(directory: Path) -> int:
+    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
 
 
 if __name__ == "__main__":

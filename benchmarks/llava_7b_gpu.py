@@ -1,8 +1,8 @@
 """LLaVA-1.5-7B's shape on a machine with a GPU: built there, measured beside Hugging Face, held against it.
 
-    python -m benchmarks.llava_7b_gpu --work FOLDER [--results FOLDER] [--weights embedded|external] [--parts ...]
+    python -m benchmarks.llava_7b_gpu --work DIRECTORY [--results DIRECTORY] [--weights embedded|external] [--parts ...]
 
-FOLDER needs 30 GB (random float16 weights and engines). Each part is a process of its own: one that fails or hangs is
+DIRECTORY needs 30 GB (random float16 weights and engines). Each part is a process of its own: a failed or hung one is
 told, and the rest goes on. RESULTS gets bench.json, bench.png where matplotlib is installed, verify.out (JSON), and
 what each part said. The table sets what was measured beside what is wanted of an H200; the exit code is 1 if anything
 failed or fell short.
@@ -125,7 +125,7 @@ def _told(cell: dict[str, Any] | None) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--results", type=Path, help="default: FOLDER/results")
+    parser.add_argument("--results", type=Path, help="default: DIRECTORY/results")
     parser.add_argument("--weights", choices=("embedded", "external"), default="embedded")
     parser.add_argument("--seconds", type=float, default=240, help="then no measurement of a baseline begins")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))

@@ -33,8 +33,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         for name in options.models:
             described = MODELS[name]()
-            folder = write_hollow(Path(work) / name, described.cls, described.config)
-            command = [sys.executable, "-m", "ditto", "--quiet", "plan", str(folder), *settings]
+            directory = write_hollow(Path(work) / name, described.cls, described.config)
+            command = [sys.executable, "-m", "ditto", "--quiet", "plan", str(directory), *settings]
             runs = [measured(command) for _ in range(options.runs)]
             if any(run.code for run in runs):
                 raise SystemExit(f"{name}: ditto plan failed, see above")

@@ -20,7 +20,7 @@ from ditto.network.dims import multiply
 from ditto.network.layers import Concatenation, ElementWise, MatrixMultiply, Reduce
 from ditto.network.weight import Stored
 from ditto.passes.split_k import split_product
-from ditto.targets.tensorrt.apart import LIVE, decode_attention
+from ditto.targets.tensorrt.apart import KV_LENGTH, decode_attention
 from ditto.targets.tensorrt.attention import fused_attention
 from ditto.targets.tensorrt.lowering import sees
 from ditto.targets.tensorrt.tuning import H200
@@ -164,9 +164,9 @@ def attention(
         query = net.input("query", Spec((BATCH, heads, 1, width), dtype))
         of_values = cache if lies == "rows" else Spec((BATCH, groups * width, CAPACITY, 1), dtype)
         keys, values = net.input("key", cache), net.input("value", of_values)
-        slots = net.input("cache_slots", Spec((symbol(LIVE),), torch.int32))
+        slots = net.input("cache_slots", Spec((symbol(KV_LENGTH),), torch.int32))
         index = net.input("write_indices", Spec((BATCH,), torch.int32))
-        at, of = net.reshape(index, (BATCH, 1, 1, 1, 1)), net.reshape(slots, (1, 1, 1, symbol(LIVE), 1))
+        at, of = net.reshape(index, (BATCH, 1, 1, 1, 1)), net.reshape(slots, (1, 1, 1, symbol(KV_LENGTH), 1))
         made = write(net, query, keys, values, sees(net, at, of, 0), **settings)
 
         def given(drawn: Tensors) -> dict[str, Tensor]:
@@ -193,17 +193,17 @@ def attention(
         return F.scaled_dot_product_attention(drawn["query"], keys, values, scale=1.0, enable_gqa=groups != heads)
 
     flops = 4.0 * heads * width * (CACHED + 1)
-    cold, sizes = ("key", "value"), {LIVE: SLOTS}
+    cold, sizes = ("key", "value"), {KV_LENGTH: SLOTS}
     return Case("decode", "attention", times, "sums", 1, flops, forms, draw, by_torch, cold, sizes)
 
 
 def _live(net: Lowering, cache: Value) -> Value:
     batch, heads, _, width = cache.spec.shape
-    return net.box(cache, (0, 0, 0, 0), (batch, heads, symbol(LIVE), width), (1, 1, 1, 1))
+    return net.box(cache, (0, 0, 0, 0), (batch, heads, symbol(KV_LENGTH), width), (1, 1, 1, 1))
 
 
 def _one_layer(net: Lowering, query: Value, keys: Value, values: Value, seen: Value) -> Value:
-    mask = net.reshape(seen, (BATCH, 1, 1, symbol(LIVE)))
+    mask = net.reshape(seen, (BATCH, 1, 1, symbol(KV_LENGTH)))
     return fused_attention(net, query, _live(net, keys), _live(net, values), 1.0, False, mask)
 
 
@@ -212,6 +212,6 @@ def _products(net: Lowering, query: Value, keys: Value, values: Value, seen: Val
     (_, heads, _, width), groups = query.spec.shape, keys.spec.shape[1]
     grouped = net.reshape(query, (BATCH, groups, heads // groups, width))
     rows = net.add(Concatenation(2), *[grouped] * copies) if copies > 1 else grouped
-    mask = net.reshape(seen, (BATCH, 1, 1, symbol(LIVE)))
+    mask = net.reshape(seen, (BATCH, 1, 1, symbol(KV_LENGTH)))
     made = in_products(net, rows, _live(net, keys), _live(net, values), mask)
     return net.reshape(net.slice(made, 2, 0, heads // groups), (BATCH, heads, 1, width))

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 
-def cache_folder() -> Path | None:
+def cache_directory() -> Path | None:
     """The cache directory: `DITTO_CACHE`, or `ditto` in the user's cache directory.
 
     None if `DITTO_CACHE` is empty or the user has no home directory.

@@ -18,7 +18,7 @@ from ditto.engine import ENGINE_FILES, Component, EngineTree, engine_files, reco
 from ditto.engine.manifest import NAME
 from ditto.engine.paths import inside
 from ditto.errors import MissingLibraryError, TreeError
-from ditto.network.calls import load_calls
+from ditto.network.schedule import load_schedule
 from ditto.passes.partition import Partition, PartitionMode, partition
 from ditto.progress import recording
 from ditto.runtime.weights import network_of, weights_of
@@ -46,8 +46,8 @@ def compile_tree(root: str | Path, checkpoint: str | Path | None = None) -> Engi
     tree = EngineTree.open(root)
     trees = [tree]
     if not (root / NAME).is_file():
-        folders = {inside(root, name) for name in ENGINE_FILES if (root / name / NAME).is_file()}
-        trees = [EngineTree.open(folder) for folder in sorted(folders)]
+        directories = {inside(root, name) for name in ENGINE_FILES if (root / name / NAME).is_file()}
+        trees = [EngineTree.open(directory) for directory in sorted(directories)]
     trees = [tree for tree in trees if not all(part.engines for part in tree.manifest.components.values())]
     for tree in trees:
         _check(tree)
@@ -80,19 +80,19 @@ def _check(tree: EngineTree) -> Target:
 def _compile(tree: EngineTree, checkpoint: Path | None) -> None:
     chosen, manifest = _check(tree), tree.manifest
     if checkpoint is not None and manifest.checkpoint is not None:
-        found = evolve(manifest.checkpoint, folder=str(checkpoint.resolve()))
+        found = evolve(manifest.checkpoint, directory=str(checkpoint.resolve()))
         tree = EngineTree(tree.root, evolve(manifest, checkpoint=found))
-    places = {"the checkpoint": Path(found.folder)} if (found := tree.manifest.checkpoint) is not None else {}
-    with recording() as stages, staged(tree.root, places) as folder:
+    places = {"the checkpoint": Path(found.directory)} if (found := tree.manifest.checkpoint) is not None else {}
+    with recording() as stages, staged(tree.root, places) as directory:
         for name in manifest.files:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            os.link(inside(tree.root, name), folder / name)
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            os.link(inside(tree.root, name), directory / name)
         components: dict[str, Component] = {}
         libraries: set[str] = set()
         for name, component in manifest.components.items():
             parts = _parts(tree, name, chosen)
             engines = engine_files(name, len(parts.networks))
-            paths = [inside(folder, component.folder, engine) for engine in engines]
+            paths = [inside(directory, component.directory, engine) for engine in engines]
             capabilities = _settings(tree, name)["compute_capabilities"]
             source = weights_of(tree, name)
             tensorrt = _tensorrt(tree, name)
@@ -104,21 +104,21 @@ def _compile(tree: EngineTree, checkpoint: Path | None) -> None:
             library=", ".join(sorted(libraries)),
             components=components,
             stages=[*manifest.stages, *(asdict(record) for record in stages)],
-            files=record_files(folder),
+            files=record_files(directory),
         )
-        write_manifest(finished, folder)
-        EngineTree.open(folder)
+        write_manifest(finished, directory)
+        EngineTree.open(directory)
 
 
 def _parts(tree: EngineTree, name: str, chosen: Target) -> Partition:
-    """Partition of a component's network that matches its `calls.json`."""
+    """Partition of a component's network that matches its `schedule.json`."""
     network = network_of(tree, name)
     if not chosen.has_own_session:
         return partition(network, PartitionMode.WHOLE)
-    calls, component = load_calls(tree.checked(name, "calls.json")), tree.component(name)
+    schedule, component = load_schedule(tree.checked(name, "schedule.json")), tree.component(name)
     for mode in (PartitionMode.EMBEDDED_BLOCKS, PartitionMode.SHARED_BLOCKS):
         parts = partition(network, mode)
-        if (parts.calls, parts.external) == (calls, component.outside):
+        if (parts.schedule, parts.external) == (schedule, component.external_weights):
             return parts
     raise TreeError(
         f"the network of {name} is divided otherwise than this Ditto does it",

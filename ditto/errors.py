@@ -8,10 +8,10 @@
     ├── TreeError              2   an engine tree that is missing, incomplete or changed since it was built
     ├── MissingLibraryError    2   a library missing on this machine, with the pip command that installs it
     ├── DeviceError            2   a GPU that is missing, does not fit the tree, or has too little memory
-    ├── RoomError              2   not enough disk space or memory for a build
+    ├── InsufficientResourcesError              2   not enough disk space or memory for a build
     ├── ModelError             1   the model uses something that Ditto cannot turn into an engine
     │   ├── UnsupportedOperator
-    │   └── UnsupportedFact
+    │   └── UnsupportedFeature
     ├── ShapeError             1   incompatible shapes or dtypes while a network is built
     └── BuildError             1   TensorRT rejected the network, the build failed, or its process was killed
 
@@ -111,7 +111,7 @@ class DeviceError(DittoError):
     exit_code = 2
 
 
-class RoomError(DittoError):
+class InsufficientResourcesError(DittoError):
     """A build that needs more disk space or memory than this machine has."""
 
     exit_code = 2
@@ -141,7 +141,7 @@ class UnsupportedOperator(ModelError):
         self.uses = uses
 
 
-class UnsupportedFact(ModelError):
+class UnsupportedFeature(ModelError):
     """A model with a feature that the target does not support.
 
     Such features are masks, windows, soft-caps and activation modes.

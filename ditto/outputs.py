@@ -19,7 +19,7 @@ MANIFEST = "ditto.json"
 _HEAD_BYTES = 4096
 
 
-def check_folder(out: Path, apart: Mapping[str, Path] | None = None, replaced: bool = True) -> Path:
+def check_directory(out: Path, apart: Mapping[str, Path] | None = None, replaced: bool = True) -> Path:
     """Check an output directory and return its real path, with links resolved.
 
     Args:
@@ -35,26 +35,26 @@ def check_folder(out: Path, apart: Mapping[str, Path] | None = None, replaced: b
     except FileNotFoundError:
         found = None
     except OSError as error:
-        raise OutputError(f"the output folder cannot be written: {error.strerror}", where=str(out)) from error
+        raise OutputError(f"the output directory cannot be written: {error.strerror}", where=str(out)) from error
     if found is not None and not stat.S_ISDIR(found.st_mode):
-        raise OutputError("the output is a file", where=str(out), remedy="give a folder")
-    if replaced and found is not None and (found.st_dev, found.st_ino) in _working_folders():
+        raise OutputError("the output is a file", where=str(out), remedy="give a directory")
+    if replaced and found is not None and (found.st_dev, found.st_ino) in _working_directories():
         raise OutputError(
-            "the output folder is or holds the working directory, which cannot be replaced",
+            "the output directory is or holds the working directory, which cannot be replaced",
             where=str(out),
-            remedy="give a folder inside it, or run the command from another directory",
+            remedy="give a directory inside it, or run the command from another directory",
         )
     tree = _tree_above(final)
     if tree is not None:
         raise OutputError(
-            "the output folder lies inside an engine tree", where=str(tree), remedy="give a folder outside of it"
+            "the output directory lies inside an engine tree", where=str(tree), remedy="give a directory outside of it"
         )
     for name, other in (apart or {}).items():
         real = _real(other)
         if real == final or real in final.parents or final in real.parents:
             how = "is" if real == final else "holds" if final in real.parents else "lies inside"
             raise OutputError(
-                f"the output folder {how} {name}", where=str(out), remedy="give a folder that lies elsewhere"
+                f"the output directory {how} {name}", where=str(out), remedy="give a directory that lies elsewhere"
             )
     return final
 
@@ -70,9 +70,9 @@ def check_file(path: Path, mark: str) -> Path:
     """
     final = _real(path)
     if not final.parent.is_dir():
-        raise OutputError("there is no such folder to write to", where=str(path), remedy="make it, or name another")
+        raise OutputError("there is no such directory to write to", where=str(path), remedy="make it, or name another")
     if not os.access(final.parent, os.W_OK) and not _is_stream(final):
-        raise OutputError("the folder cannot be written to", where=str(path), remedy="name a folder of your own")
+        raise OutputError("the directory cannot be written to", where=str(path), remedy="name a directory of your own")
     tree = _tree_above(final.parent)
     if tree is not None or (final.name == MANIFEST and os.path.lexists(final)):
         raise OutputError(
@@ -93,7 +93,7 @@ def check_file(path: Path, mark: str) -> Path:
             remedy="give a new file, or remove this one first",
         )
     if stat.S_ISDIR(kind):
-        raise OutputError("the output is a folder", where=str(path), remedy="give a file")
+        raise OutputError("the output is a directory", where=str(path), remedy="give a file")
     return final
 
 
@@ -154,20 +154,20 @@ def _real(path: Path) -> Path:
         raise OutputError(f"the output cannot be written: {reason}", where=str(path)) from error
 
 
-def _working_folders() -> set[tuple[int, int]]:
+def _working_directories() -> set[tuple[int, int]]:
     """Device and inode of the working directory and all its parents."""
     try:
         here = Path(os.getcwd())
     except OSError:
         return set()
     found: set[tuple[int, int]] = set()
-    for folder in (here, *here.parents):
+    for directory in (here, *here.parents):
         with contextlib.suppress(OSError):
-            status = os.stat(folder)
+            status = os.stat(directory)
             found.add((status.st_dev, status.st_ino))
     return found
 
 
 def _tree_above(place: Path) -> Path | None:
     """The nearest engine tree among the parents of a path; the path itself may be a tree."""
-    return next((folder for folder in place.parents if os.path.lexists(folder / MANIFEST)), None)
+    return next((directory for directory in place.parents if os.path.lexists(directory / MANIFEST)), None)

@@ -56,8 +56,8 @@ def shapes_checkpoint() -> Path:
 
 
 @pytest.fixture(scope="session")
-def pictures() -> list[Path]:
-    """The bundled pictures."""
+def images() -> list[Path]:
+    """The bundled images."""
     return sorted((REPOSITORY / "examples" / "shapes_llava" / "pictures").glob("*.png"))
 
 
@@ -87,7 +87,7 @@ def hugging_face(shapes_checkpoint):
 
 @pytest.fixture(scope="session")
 def asked(tmp_path_factory):
-    """32 picture files, and questions of every kind about each."""
+    """32 image files, and questions of every kind about each."""
     from tests.support.shapes import world
 
     return world(tmp_path_factory.mktemp("pictures"))
@@ -96,5 +96,5 @@ def asked(tmp_path_factory):
 @pytest.fixture(scope="session")
 def expected(hugging_face, asked):
     """Hugging Face's tokens for each question."""
-    pictures, questions = asked
-    return [hugging_face.tokens(pictures[question.picture], question.prompt) for question in questions]
+    images, questions = asked
+    return [hugging_face.tokens(images[question.image], question.prompt) for question in questions]

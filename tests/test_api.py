@@ -13,15 +13,15 @@ from ditto import EngineTree, LlavaModel
 from ditto.api import build_llm_engine, build_multimodal_engine
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.errors import ConfigError, DittoError
-from ditto.families.answering import Answerer
 from ditto.runtime import open_session
+from ditto.text.pipeline import GenerationPipeline
 from tests.support.models import TRANSFORMERS_5, llama
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "llava" / "build_llava.py"
 
 
 def run_script(checkpoint, out):
-    """The example, as it stands: model id, folder and picture size aside."""
+    """The example, as it stands: model id, directory and image size aside."""
     pytest.importorskip("accelerate", reason="the script loads with device_map='auto'")
     text = SCRIPT.read_text()
     for name, value in {
@@ -42,9 +42,9 @@ def script_tree(shapes_checkpoint, tmp_path_factory):
     return run_script(shapes_checkpoint, tmp_path_factory.mktemp("seed") / "engines")
 
 
-def test_the_seed_script_builds_a_tree_that_answers(script_tree, shapes_checkpoint, pictures):
-    answerer = Answerer(open_session(script_tree, "reference"), shapes_checkpoint)
-    reply = answerer.answer(["USER: <image>\nDescribe this image. ASSISTANT:"], [pictures[3]])
+def test_the_seed_script_builds_a_tree_that_answers(script_tree, shapes_checkpoint, images):
+    pipeline = GenerationPipeline(open_session(script_tree, "reference"), shapes_checkpoint)
+    reply = pipeline.answer(["USER: <image>\nDescribe this image. ASSISTANT:"], [images[3]])
     assert reply.answers == ("A large green cross at the top.",)
 
 

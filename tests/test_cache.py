@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ditto.cache import cache_folder
+from ditto.cache import cache_directory
 
 
 @pytest.mark.parametrize(
-    ("variables", "folder"),
+    ("variables", "directory"),
     [
         ({"DITTO_CACHE": "/here"}, Path("/here")),
         ({"DITTO_CACHE": ""}, None),
@@ -18,9 +18,9 @@ from ditto.cache import cache_folder
         ({"HOME": "/home/user"}, Path("/home/user/.cache/ditto")),
     ],
 )
-def test_where_kernels_are_kept(monkeypatch, variables, folder):
+def test_where_kernels_are_kept(monkeypatch, variables, directory):
     for name in ("DITTO_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert cache_folder() == folder
+    assert cache_directory() == directory

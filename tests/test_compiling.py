@@ -16,7 +16,7 @@ from ditto.configs import TrtllmConfig
 from ditto.engine import record_files
 from ditto.engine.manifest import NAME, read_manifest, write_manifest
 from ditto.errors import CheckpointError, ConfigError, MissingLibraryError, TreeError
-from ditto.network.calls import load_calls
+from ditto.network.schedule import load_schedule
 from ditto.runtime.weights import weights_of
 from tests.support.models import llama
 
@@ -45,7 +45,7 @@ def forget(root, *names):
     components = dict(read_manifest(root).components)
     for name in names:
         for engine in components[name].engines:
-            (root / components[name].folder / engine).unlink()
+            (root / components[name].directory / engine).unlink()
         components[name] = evolve(components[name], engines=[])
     edit(root, components=components, library=None)
 
@@ -70,7 +70,7 @@ def test_compiling_later_gives_the_tree_that_a_build_gives(described, llava_tree
     tree = compile_tree(described)
     for name, part in tree.manifest.components.items():
         assert part.engines == llava_tree.component(name).engines
-        load_calls(tree.checked(name, "calls.json"), len(part.engines))
+        load_schedule(tree.checked(name, "schedule.json"), len(part.engines))
     assert tree.manifest.library == llava_tree.manifest.library
     assert [stage["name"] for stage in tree.manifest.stages][-2:] == ["compile", "compile"]
     assert set(tree.manifest.files) == set(llava_tree.manifest.files)
@@ -118,11 +118,11 @@ def test_prefill_and_decode_apart_are_compiled_as_they_were_described(tmp_path):
     tree = compile_tree(root)
     for name, part in tree.manifest.components.items():
         assert part == built.component(name)
-        load_calls(tree.checked(name, "calls.json"), len(part.engines))
+        load_schedule(tree.checked(name, "schedule.json"), len(part.engines))
 
 
 def test_a_tree_that_is_divided_otherwise_is_refused(described):
-    path = described / "vision" / "calls.json"
+    path = described / "vision" / "schedule.json"
     data = json.loads(path.read_text())
     data["calls"][0]["part"] = 1
     path.write_text(json.dumps(data))

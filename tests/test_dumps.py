@@ -29,7 +29,7 @@ def test_texts_are_numbered_in_their_order(tmp_path):
     assert (tmp_path / "new" / "vision" / "01 rewrite.txt").read_text() == "two"
 
 
-def test_a_folder_with_something_in_it_is_refused(tmp_path):
+def test_a_directory_with_something_in_it_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("years")
     with pytest.raises(OutputError, match="is not empty"), dumping(tmp_path):
         pass

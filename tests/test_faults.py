@@ -28,17 +28,17 @@ SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A tiny Llama in two shards."""
-    folder = tmp_path_factory.mktemp("faults") / "model"
-    llama().save_pretrained(folder)
-    tensors = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
+    directory = tmp_path_factory.mktemp("faults") / "model"
+    llama().save_pretrained(directory)
+    tensors = load_file(directory / "model.safetensors")
+    (directory / "model.safetensors").unlink()
     names = sorted(tensors)
     parts = names[: len(names) // 2], names[len(names) // 2 :]
     for shard, part in zip(SHARDS, parts):
-        save_file({name: tensors[name] for name in part}, folder / shard, {"format": "pt"})
+        save_file({name: tensors[name] for name in part}, directory / shard, {"format": "pt"})
     weight_map = {name: shard for shard, part in zip(SHARDS, parts) for name in part}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-    return folder
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return directory
 
 
 @pytest.fixture
@@ -248,11 +248,13 @@ def small_disk(request, tmp_path):
 
 
 def test_a_disk_that_takes_nothing_more_is_named(saved, small_disk, capsys, monkeypatch):
-    monkeypatch.setattr("ditto.builders.plan.check_room", lambda *needs: None)  # the room goes while the build runs
+    monkeypatch.setattr(
+        "ditto.builders.plan.check_resources", lambda *needs: None
+    )  # the room goes while the build runs
     disk, kind = small_disk
     assert run(build_command(saved, disk / "tree")) == 2
     message = told(capsys)
-    assert "the output folder cannot be written: " in message
+    assert "the output directory cannot be written: " in message
     reasons = {"full": ("the disk is full", "a file grew larger"), "read-only": ("the disk is read-only", "Permission")}
     assert any(reason in message for reason in reasons[kind])
     assert list(disk.iterdir()) == []

@@ -20,12 +20,12 @@ def test_a_file_is_read(tmp_path):
     assert read_json(tmp_path / "a") == {"a": [1, 2.5, "ü", None, True]}
 
 
-@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "loop", "nothing", "nul\0", "n" * 300])
+@pytest.mark.parametrize("kind", ["pipe", "directory", "device", "loop", "nothing", "nul\0", "n" * 300])
 def test_what_is_not_a_file_is_refused_at_once(kind, tmp_path):
     path = tmp_path / kind
     if kind == "pipe":
         os.mkfifo(path)
-    elif kind == "folder":
+    elif kind == "directory":
         path.mkdir()
     elif kind in ("device", "loop"):
         path.symlink_to("/dev/zero" if kind == "device" else kind)

@@ -41,11 +41,11 @@ def no_hang():
     signal.signal(signal.SIGALRM, before)
 
 
-def everything(folder):
-    """All that lies below a folder: names, kinds and contents."""
+def everything(directory):
+    """All that lies below a directory: names, kinds and contents."""
     return {
-        path.relative_to(folder).as_posix(): (path.lstat().st_mode, path.read_bytes() if path.is_file() else b"")
-        for path in folder.rglob("*")
+        path.relative_to(directory).as_posix(): (path.lstat().st_mode, path.read_bytes() if path.is_file() else b"")
+        for path in directory.rglob("*")
     }
 
 
@@ -83,7 +83,7 @@ def leaves(value, path=()):
             "shared",
             "layers",
             "versions",
-            "outside",
+            "external_weights",
             "profiles",
         )
         for name in list(value)[: 2 if is_map else None]:
@@ -167,7 +167,7 @@ def test_a_manifest_with_any_value_replaced_is_refused_or_says_as_much(part, sta
         assert type(value) is type(old) or value is None or old is None or path[-1] == "seconds", (path, value)
         assert not isinstance(value, str) or path[-1] in ("weights", "name", "detail", "identity"), (path, value)
         assert type(value) is not int or 0 <= value < 2**63 or path[1] in ("end", "pad"), (path, value)
-        assert path[-1] not in ("folder", "dtype", "target", "sha256", "vocab_size"), (path, value)
+        assert path[-1] not in ("directory", "dtype", "target", "sha256", "vocab_size"), (path, value)
 
 
 def renamed(data, part, old, new):
@@ -208,11 +208,11 @@ def test_no_path_of_a_manifest_leads_out_of_its_tree(command, name, stated, tree
         assert everything(tree.parent) == before
 
 
-@pytest.mark.parametrize("folder", [name for name in OUTSIDE if name not in (".",)])
-@pytest.mark.parametrize("key", ["folder", "weights"])
-def test_no_component_lies_outside_of_its_tree(key, folder, stated, tree, capsys):
+@pytest.mark.parametrize("directory", [name for name in OUTSIDE if name not in (".",)])
+@pytest.mark.parametrize("key", ["directory", "weights"])
+def test_no_component_lies_outside_of_its_tree(key, directory, stated, tree, capsys):
     components = copy.deepcopy(stated["components"])
-    components["llm"][key] = folder
+    components["llm"][key] = directory
     sealed({**stated, "components": components}, tree)
     assert "the manifest is damaged" in refused(capsys, "inspect", tree)
 
@@ -267,7 +267,7 @@ def make_loop(path):
     path.symlink_to(path.name)
 
 
-def make_folder(path):
+def make_directory(path):
     path.unlink()
     path.mkdir()
 
@@ -277,7 +277,7 @@ def make_sparse(path):
         file.truncate(1 << 42)
 
 
-KINDS = [make_pipe, make_device, make_loop, make_folder, make_sparse]
+KINDS = [make_pipe, make_device, make_loop, make_directory, make_sparse]
 
 
 @pytest.mark.parametrize("make", KINDS)
@@ -286,7 +286,7 @@ KINDS = [make_pipe, make_device, make_loop, make_folder, make_sparse]
     [
         "ditto.json",
         "llm/config.json",
-        "llm/calls.json",
+        "llm/schedule.json",
         "llm/network.json",
         "llm/network.safetensors",
         "llm/weights.safetensors",
@@ -382,9 +382,9 @@ def test_tensors_of_no_size_are_read(tmp_path):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A checkpoint; a test changes one of its files and puts it back."""
-    folder = tmp_path_factory.mktemp("hostile") / "model"
-    llama().save_pretrained(folder)
-    return folder
+    directory = tmp_path_factory.mktemp("hostile") / "model"
+    llama().save_pretrained(directory)
+    return directory
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 
 from ditto import LlavaModel, LlmBuilder
 from ditto.api import build_llm_engine
-from ditto.cache import cache_folder
+from ditto.cache import cache_directory
 from ditto.cli.main import main
 from ditto.cli.startup import keep_bytecode
 from ditto.errors import ConfigError
@@ -74,42 +74,42 @@ PROMPTS = {
     "nothing": ("", "prompt 1 has no <image> token"),
     "blanks": (" \n\t", "prompt 1 has no <image> token"),
     "too many places": ("<image>" * 9, "places for images in the prompts: 9; images given: 1"),
-    "too long": (DESCRIBE + " word" * 5000, "tokens, the engine takes"),
+    "too long": (DESCRIBE + " word" * 5000, "tokens, the engine accepts"),
 }
 
 
 @pytest.mark.parametrize("command", ["run", "verify"])
 @pytest.mark.parametrize("name", PROMPTS)
-def test_prompts(name, command, tree, pictures, capsys):
+def test_prompts(name, command, tree, images, capsys):
     prompt, message = PROMPTS[name]
-    arguments = [command, str(tree), "--image", str(pictures[0]), "--prompt", prompt, "--session", "reference"]
+    arguments = [command, str(tree), "--image", str(images[0]), "--prompt", prompt, "--session", "reference"]
     refused(capsys, arguments, message)
 
 
 @pytest.mark.parametrize("prompt", ["", "<image>", "\0<image>\0", "<image>" + "\u202e\U0001f600e\u0301\ufffd" * 3])
-def test_odd_prompts_that_are_text_are_answered(prompt, tree, pictures, capsys):
+def test_odd_prompts_that_are_text_are_answered(prompt, tree, images, capsys):
     """The empty one too: its beginning is a token."""
-    images = ["--image", str(pictures[0])] if prompt else []
+    images = ["--image", str(images[0])] if prompt else []
     arguments = [*images, "--prompt", prompt, "--session", "reference", "--max-new-tokens", "2"]
     assert main(["-q", "run", str(tree), *arguments]) == 0
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", PROCESSORS)
-def test_processors(name, tree, shapes_checkpoint, tmp_path, pictures, capsys):
+def test_processors(name, tree, shapes_checkpoint, tmp_path, images, capsys):
     spoil, message = PROCESSORS[name]
-    folder = tmp_path / "processor"
-    folder.mkdir()
+    directory = tmp_path / "processor"
+    directory.mkdir()
     for path in shapes_checkpoint.iterdir():
         if path.suffix == ".json":
-            shutil.copy(path, folder)
-    spoil(folder)
-    arguments = ["--image", str(pictures[0]), "--prompt", DESCRIBE, "--session", "reference", "--max-new-tokens", "1"]
-    refused(capsys, ["run", str(tree), "--hf-model", str(folder), *arguments], message)
+            shutil.copy(path, directory)
+    spoil(directory)
+    arguments = ["--image", str(images[0]), "--prompt", DESCRIBE, "--session", "reference", "--max-new-tokens", "1"]
+    refused(capsys, ["run", str(tree), "--hf-model", str(directory), *arguments], message)
 
 
-def test_a_text_model_to_verify_against(tree, tmp_path, pictures, capsys):
-    for size, message in ((512, "takes no images that Ditto knows"), (500, "its vocabulary has 500 tokens")):
+def test_a_text_model_to_verify_against(tree, tmp_path, images, capsys):
+    for size, message in ((512, "accepts no images that Ditto knows"), (500, "its vocabulary has 500 tokens")):
         llama(vocab_size=size).save_pretrained(tmp_path / str(size))
         arguments = ["verify", str(tree), "--against", str(tmp_path / str(size)), "--session", "reference"]
         refused(capsys, arguments, message)
@@ -191,7 +191,7 @@ def test_a_user_without_a_home_has_no_cache(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("os.getuid", lambda: 54321)
     keep_bytecode()
-    assert cache_folder() is None
+    assert cache_directory() is None
 
 
 @pytest.mark.parametrize("value", ["none", "onnx", "\n"])

@@ -1,4 +1,4 @@
-"""What a user names for output takes nobody's place: folders, trees, files, the working directory."""
+"""What a user names for output takes nobody's place: directories, trees, files, the working directory."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import pytest
 from ditto.cli.main import main
 from ditto.engine import staged
 from ditto.errors import OutputError
-from ditto.outputs import check_file, check_folder, write_file
+from ditto.outputs import check_directory, check_file, write_file
 
 MARK = "a mark"
 
 
-def everything(folder):
-    """All that lies below a folder: names, kinds and contents."""
+def everything(directory):
+    """All that lies below a directory: names, kinds and contents."""
     return {
-        path.relative_to(folder): (path.lstat().st_mode, path.read_bytes() if path.is_file() else b"")
-        for path in folder.rglob("*")
+        path.relative_to(directory): (path.lstat().st_mode, path.read_bytes() if path.is_file() else b"")
+        for path in directory.rglob("*")
     }
 
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    """A working directory three folders down, a tree, a checkpoint, and links to them."""
+    """A working directory three directories down, a tree, a checkpoint, and links to them."""
     (tmp_path / "up" / "here" / "below").mkdir(parents=True)
     (tmp_path / "tree" / "llm").mkdir(parents=True)
     (tmp_path / "tree" / "ditto.json").write_text("{}")
@@ -43,7 +43,7 @@ def world(tmp_path, monkeypatch):
     return tmp_path
 
 
-FOLDERS = {
+DIRECTORIES = {
     ".": "is or holds the working directory",
     "..": "is or holds the working directory",
     "../..": "is or holds the working directory",
@@ -66,30 +66,30 @@ FOLDERS = {
 }
 
 
-@pytest.mark.parametrize("out", FOLDERS)
-def test_a_folder_that_would_take_somebodys_place_is_refused(out, world):
+@pytest.mark.parametrize("out", DIRECTORIES)
+def test_a_directory_that_would_take_somebodys_place_is_refused(out, world):
     before = everything(world)
     with (
-        pytest.raises(OutputError, match=FOLDERS[out]),
-        staged(out.format(world), {"the checkpoint": world / "model"}) as folder,
+        pytest.raises(OutputError, match=DIRECTORIES[out]),
+        staged(out.format(world), {"the checkpoint": world / "model"}) as directory,
     ):
-        folder.joinpath("written").touch()
+        directory.joinpath("written").touch()
     assert everything(world) == before
 
 
-def test_a_folder_that_holds_the_checkpoint_is_refused(world):
+def test_a_directory_that_holds_the_checkpoint_is_refused(world):
     (world / "tree" / "model").mkdir()
     with pytest.raises(OutputError, match="holds the checkpoint"):
-        check_folder(world / "tree", {"the checkpoint": world / "tree" / "model"})
+        check_directory(world / "tree", {"the checkpoint": world / "tree" / "model"})
 
 
 def test_the_working_directory_may_be_filled_where_it_is_not_replaced(world):
-    assert check_folder(world / "up" / "here", replaced=False) == world / "up" / "here"
+    assert check_directory(world / "up" / "here", replaced=False) == world / "up" / "here"
 
 
 def test_new_folders_and_trees_elsewhere_are_taken(world):
     for place in ("new", "below/deep/new", "../beside", "../../tree", "../../to tree", "../../empty"):
-        check_folder(Path(place), {"the checkpoint": world / "model"})
+        check_directory(Path(place), {"the checkpoint": world / "model"})
 
 
 def test_without_a_working_directory_nothing_relative_can_be_written(world, monkeypatch):
@@ -97,8 +97,8 @@ def test_without_a_working_directory_nothing_relative_can_be_written(world, monk
     monkeypatch.chdir(world / "gone")
     (world / "gone").rmdir()
     with pytest.raises(OutputError, match="cannot be written: No such file"):
-        check_folder(Path("new"))
-    check_folder(world / "new")
+        check_directory(Path("new"))
+    check_directory(world / "new")
 
 
 FILES = {
@@ -108,9 +108,9 @@ FILES = {
     "{}/tree/llm/config.json": "among the files of an engine tree",
     "{}/tree/llm/new": "among the files of an engine tree",
     "{}/model/config.json": "this command did not write it",
-    "{}/empty": "the output is a folder",
-    "{}/nowhere/file": "there is no such folder to write to",
-    "{}/file/file": "there is no such folder to write to",
+    "{}/empty": "the output is a directory",
+    "{}/nowhere/file": "there is no such directory to write to",
+    "{}/file/file": "there is no such directory to write to",
     "{}/loop": "cannot be written",
     "{}/" + "n" * 300: "cannot be written: File name too long",
 }
@@ -164,7 +164,7 @@ def test_folders_made_for_a_build_that_fails_go_with_it(world):
     assert not (world / "deep").exists()
 
 
-def test_what_comes_into_an_empty_folder_while_its_tree_is_built_stays(world):
+def test_what_comes_into_an_empty_directory_while_its_tree_is_built_stays(world):
     with pytest.raises(OutputError, match="cannot be written"), staged(world / "empty"):
         (world / "empty" / "thesis.tex").write_text("years")
     assert (world / "empty" / "thesis.tex").read_text() == "years"
@@ -185,7 +185,7 @@ def test_the_command_refuses_them_before_any_work(options, shapes_checkpoint, wo
     options = [option.format(model=shapes_checkpoint) for option in options]
     assert main(["-q", "build", str(shapes_checkpoint), "--target", "trtllm", *options]) == 2
     shown = capsys.readouterr().err
-    assert shown.startswith("error: the output folder ")
+    assert shown.startswith("error: the output directory ")
     assert everything(world) == before
     assert not (shapes_checkpoint / "new").exists()
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from ditto import LlavaModel
-from ditto.families.answering import Answerer
 from ditto.reference import RELATIVE_ERROR, relative_error
 from ditto.runtime import Request, open_session
 from ditto.runtime.reference import ReferenceSession
 from ditto.runtime.session import ScheduledRow
+from ditto.text.pipeline import GenerationPipeline
 from tests.support.models import image_features
 
 pytestmark = pytest.mark.slow
@@ -25,8 +25,8 @@ def tree(request, shapes_checkpoint, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def answerer(tree):
-    return Answerer(open_session(tree, "reference"))
+def pipeline(tree):
+    return GenerationPipeline(open_session(tree, "reference"))
 
 
 def test_hugging_face_itself_answers_right(asked, expected, hugging_face):
@@ -44,21 +44,21 @@ def test_hugging_face_itself_answers_right(asked, expected, hugging_face):
     }
 
 
-def test_tokens_are_those_of_hugging_face_one_at_a_time(answerer, asked, expected):
-    pictures, questions = asked
+def test_tokens_are_those_of_hugging_face_one_at_a_time(pipeline, asked, expected):
+    images, questions = asked
     for question, wanted in zip(questions, expected, strict=True):
-        reply = answerer.answer([question.prompt], [pictures[question.picture]], max_new_tokens=64)
+        reply = pipeline.answer([question.prompt], [images[question.image]], max_new_tokens=64)
         assert reply.tokens == (wanted,), question
 
 
-def test_tokens_are_those_of_hugging_face_in_batches_of_different_lengths(answerer, asked, expected):
-    pictures, questions = asked
+def test_tokens_are_those_of_hugging_face_in_batches_of_different_lengths(pipeline, asked, expected):
+    images, questions = asked
     lengths: set[int] = set()
     for start in range(0, len(questions), 4):
         part, wanted = questions[start : start + 4], expected[start : start + 4]
-        reply = answerer.answer(
+        reply = pipeline.answer(
             [question.prompt for question in part],
-            [pictures[question.picture] for question in part],
+            [images[question.image] for question in part],
             max_new_tokens=64,
         )
         assert reply.tokens == tuple(wanted), part
@@ -67,9 +67,9 @@ def test_tokens_are_those_of_hugging_face_in_batches_of_different_lengths(answer
 
 
 def test_features_are_those_of_hugging_face(tree, asked, hugging_face):
-    pictures, _ = asked
+    images, _ = asked
     session = ReferenceSession(tree)
-    pixels = torch.cat([hugging_face.inputs(picture, "<image>")["pixel_values"] for picture in pictures])
+    pixels = torch.cat([hugging_face.inputs(image, "<image>")["pixel_values"] for image in images])
     wanted = image_features(hugging_face.model, pixels)
     dtype = getattr(torch, tree.manifest.components["vision"].dtype)
     found = torch.cat([session.features(part) for part in pixels.split(4)])
@@ -77,11 +77,11 @@ def test_features_are_those_of_hugging_face(tree, asked, hugging_face):
 
 
 def test_logits_are_those_of_hugging_face(tree, asked, hugging_face):
-    pictures, questions = asked
+    images, questions = asked
     session = ReferenceSession(tree)
     dtype = getattr(torch, tree.manifest.components["llm"].dtype)
     for question in questions[:12]:
-        given = hugging_face.inputs(pictures[question.picture], question.prompt)
+        given = hugging_face.inputs(images[question.image], question.prompt)
         with torch.no_grad():
             wanted = hugging_face.model(**given).logits[0, -1]
         ids = given["input_ids"][0].to(torch.int32)

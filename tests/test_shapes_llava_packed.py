@@ -10,8 +10,8 @@ from PIL import Image
 
 from ditto import LlavaModel
 from ditto.configs import TrtllmConfig
-from ditto.families.answering import Answerer
 from ditto.runtime import Batch, Request, open_session
+from ditto.text.pipeline import GenerationPipeline
 
 pytestmark = pytest.mark.slow
 BATCH = 4
@@ -27,75 +27,75 @@ def tree(request, shapes_checkpoint, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def answerer(tree):
-    return Answerer(open_session(tree, "reference"))
+def pipeline(tree):
+    return GenerationPipeline(open_session(tree, "reference"))
 
 
-def assembled(tree, hugging_face, pictures, question):
+def assembled(tree, hugging_face, images, question):
     """A request as TensorRT-LLM's multimodal `run.py` makes it for LLaVA (contract, multimodal 3.1 to 3.3): the text
-    before the picture, `vocab_size` and the numbers after it, as many as the vision engine's `output_shape` says, the
+    before the image, `vocab_size` and the numbers after it, as many as the vision engine's `output_shape` says, the
     text after; all from the two config.json files."""
     rows = tree.config("vision")["builder_config"]["output_shape"][1]
     first = tree.config("llm")["pretrained_config"]["vocab_size"]
-    image = hugging_face.model.config.image_token_index
-    with Image.open(pictures[question.picture]) as picture:
-        made = hugging_face.processor(text=[question.prompt], images=[picture.convert("RGB")], return_tensors="pt")
+    image_token = hugging_face.model.config.image_token_index
+    with Image.open(images[question.image]) as image:
+        made = hugging_face.processor(text=[question.prompt], images=[image.convert("RGB")], return_tensors="pt")
     ids = made["input_ids"][0].tolist()
-    start, end = ids.index(image), len(ids) - ids[::-1].index(image)
+    start, end = ids.index(image_token), len(ids) - ids[::-1].index(image_token)
     assert end - start == rows
     return [*ids[:start], *range(first, first + rows), *ids[end:]], made["pixel_values"]
 
 
 def test_tokens_are_those_of_hugging_face_while_requests_join_and_leave(tree, asked, expected, hugging_face):
-    """All pictures and kinds of questions; requests begin whenever another one has ended."""
-    pictures, questions = asked
+    """All images and kinds of questions; requests begin whenever another one has ended."""
+    images, questions = asked
     session = open_session(tree, "reference")
     features: dict[int, torch.Tensor] = {}
     begun: list[int] = []
     with Batch(session, BATCH) as batch:
         flights = []
         for question in questions:
-            ids, pixels = assembled(tree, hugging_face, pictures, question)
-            if question.picture not in features:
-                features[question.picture] = session.features(pixels).flatten(0, 1)
-            flights.append(batch.join(Request(tuple(ids), features[question.picture]), 64))
+            ids, pixels = assembled(tree, hugging_face, images, question)
+            if question.image not in features:
+                features[question.image] = session.features(pixels).flatten(0, 1)
+            flights.append(batch.join(Request(tuple(ids), features[question.image]), 64))
         while batch.busy:
             begun.append(sum(len(flight.made) == 1 for flight in batch.step()))
     assert [tuple(flight.made) for flight in flights] == expected
     assert sum(count == 0 for count in begun) > 50 and sum(0 < count < BATCH for count in begun) > 50
 
 
-def test_tokens_are_those_of_hugging_face_one_at_a_time(tree, answerer, asked, expected):
-    """All pictures with the default's blocks of 32, a question of every kind with others."""
-    pictures, questions = asked
+def test_tokens_are_those_of_hugging_face_one_at_a_time(tree, pipeline, asked, expected):
+    """All images with the default's blocks of 32, a question of every kind with others."""
+    images, questions = asked
     chosen = set({question.kind: index for index, question in enumerate(questions)}.values())
     assert len(chosen) == 6
     if tree.config("llm")["build_config"]["plugin_config"]["tokens_per_block"] == 32:
         chosen = set(range(len(questions)))
     for index in chosen:
         question = questions[index]
-        reply = answerer.answer([question.prompt], [pictures[question.picture]], max_new_tokens=64)
+        reply = pipeline.answer([question.prompt], [images[question.image]], max_new_tokens=64)
         assert reply.tokens == (expected[index],), question
 
 
-def test_tokens_are_those_of_hugging_face_in_batches(answerer, asked, expected):
-    pictures, questions = asked
+def test_tokens_are_those_of_hugging_face_in_batches(pipeline, asked, expected):
+    images, questions = asked
     for start in range(0, len(questions), BATCH):
         part, wanted = questions[start : start + BATCH], expected[start : start + BATCH]
-        reply = answerer.answer(
+        reply = pipeline.answer(
             [question.prompt for question in part],
-            [pictures[question.picture] for question in part],
+            [images[question.image] for question in part],
             max_new_tokens=64,
         )
         assert reply.tokens == tuple(wanted), part
 
 
-def test_ditto_run_answers_from_a_packed_tree(tree, pictures, hugging_face, capsys):
+def test_ditto_run_answers_from_a_packed_tree(tree, images, hugging_face, capsys):
     from ditto.cli.main import main
 
     prompt = "USER: <image>\nDescribe this image. ASSISTANT:"
-    arguments = ["run", str(tree.root), "--json", "--prompt", prompt, "--image", str(pictures[0])]
+    arguments = ["run", str(tree.root), "--json", "--prompt", prompt, "--image", str(images[0])]
     assert main(arguments) == 0
     reply = json.loads(capsys.readouterr().out)
     assert reply["session"] == "reference"
-    assert tuple(reply["tokens"][0]) == hugging_face.tokens(pictures[0], prompt)
+    assert tuple(reply["tokens"][0]) == hugging_face.tokens(images[0], prompt)

@@ -36,20 +36,20 @@ class OddForCausalLM(LlamaForCausalLM):
 @pytest.fixture
 def foreign(tmp_path):
     """A checkpoint that brings its own code, and the file that this code makes when it runs."""
-    folder, marker = tmp_path / "foreign", tmp_path / "ran"
-    llama().save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text())
+    directory, marker = tmp_path / "foreign", tmp_path / "ran"
+    llama().save_pretrained(directory)
+    config = json.loads((directory / "config.json").read_text())
     names = {"AutoConfig": "configuration_odd.OddConfig", "AutoModelForCausalLM": "modeling_odd.OddForCausalLM"}
     config.update(model_type="odd", architectures=["OddForCausalLM"], auto_map=names)
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "configuration_odd.py").write_text(CONFIGURATION.format(marker=str(marker)))
-    (folder / "modeling_odd.py").write_text(MODEL)
-    return folder, marker
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "configuration_odd.py").write_text(CONFIGURATION.format(marker=str(marker)))
+    (directory / "modeling_odd.py").write_text(MODEL)
+    return directory, marker
 
 
 def test_code_of_a_checkpoint_is_not_run(foreign, tmp_path, capsys):
-    folder, marker = foreign
-    assert main(["-q", "build", str(folder), "-o", str(tmp_path / "tree")]) == 2
+    directory, marker = foreign
+    assert main(["-q", "build", str(directory), "-o", str(tmp_path / "tree")]) == 2
     assert "needs Python code that comes with the checkpoint" in capsys.readouterr().err
     assert not marker.exists()
     assert not (tmp_path / "tree").exists()
@@ -57,8 +57,8 @@ def test_code_of_a_checkpoint_is_not_run(foreign, tmp_path, capsys):
 
 def test_code_of_a_checkpoint_is_run_when_asked(foreign, tmp_path, monkeypatch):
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    folder, marker = foreign
-    command = ["-q", "build", str(folder), "-o", str(tmp_path / "tree"), "--target", "tensorrt-rtx"]
+    directory, marker = foreign
+    command = ["-q", "build", str(directory), "-o", str(tmp_path / "tree"), "--target", "tensorrt-rtx"]
     assert main([*command, "--trust-remote-code"]) == 0
     assert marker.exists()
 

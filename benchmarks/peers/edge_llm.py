@@ -33,8 +33,8 @@ from experimental.builder.ops import functional as F  # noqa: E402
 
 from benchmarks.report import Start  # noqa: E402
 
-# Edge-LLM counts a square picture as 256 tokens: 1 to 4 pictures, tuned for 2.
-TOKENS_OF_A_PICTURE = 256
+# Edge-LLM counts a square image as 256 tokens: 1 to 4 images, tuned for 2.
+TOKENS_OF_A_IMAGE = 256
 # Named, a kind of weight leaves the engine and no other does; this one the tower has none of.
 NOTHING = ("int4_ffn",)
 
@@ -129,9 +129,9 @@ def build(checkpoint: Path, out: Path, weights: str) -> Path:
         engine_dir=str(out),
         component="visual",
         max_batch_size=4,
-        min_image_tokens=TOKENS_OF_A_PICTURE,
-        max_image_tokens=4 * TOKENS_OF_A_PICTURE,
-        max_image_tokens_per_image=TOKENS_OF_A_PICTURE,
+        min_image_tokens=TOKENS_OF_A_IMAGE,
+        max_image_tokens=4 * TOKENS_OF_A_IMAGE,
+        max_image_tokens_per_image=TOKENS_OF_A_IMAGE,
         externalize_weights=NOTHING if weights == "embedded" else (),
     )
     source = bundle.BundleConfig.from_pretrained(str(checkpoint))

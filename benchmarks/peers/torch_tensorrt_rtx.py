@@ -72,11 +72,11 @@ def build(torch_tensorrt: Any, checkpoint: Path, out: Path) -> Path:
     """Read, export and compile, as its documentation says for a serialized engine; weights are embedded."""
     model = CLIPVisionModel.from_pretrained(checkpoint, dtype=torch.float16).eval()
     batch = torch.export.Dim("batch", min=1, max=4)
-    picture = (model.config.num_channels, model.config.image_size, model.config.image_size)
-    pixels = torch.zeros(2, *picture, dtype=torch.float16)
+    image = (model.config.num_channels, model.config.image_size, model.config.image_size)
+    pixels = torch.zeros(2, *image, dtype=torch.float16)
     with torch.no_grad():
         program = torch.export.export(Tower(model), (pixels,), dynamic_shapes=({0: batch},))
-    shapes = {f"{name}_shape": (size, *picture) for name, size in (("min", 1), ("opt", 2), ("max", 4))}
+    shapes = {f"{name}_shape": (size, *image) for name, size in (("min", 1), ("opt", 2), ("max", 4))}
     plan = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
         program,
         arg_inputs=[torch_tensorrt.Input(**shapes, dtype=torch.float16)],

@@ -16,7 +16,7 @@ from typing_extensions import override
 from ditto.bench.system import System
 from ditto.verify.inputs import Prompts
 from ditto.verify.model import vision_of
-from ditto.verify.yardstick import plain_settings
+from ditto.verify.reference_outputs import plain_settings
 
 Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
 

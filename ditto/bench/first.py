@@ -7,7 +7,7 @@ import torch
 from ditto.bench.system import System, TreeSystem, open_endless
 from ditto.engine import EngineTree
 from ditto.verify import inputs
-from ditto.verify.inputs import Prompts, rows_per_picture
+from ditto.verify.inputs import Prompts, rows_per_image
 
 _PROMPT = 16
 
@@ -19,8 +19,8 @@ def open_system(tree: EngineTree, session: str) -> TreeSystem:
 
 def first_token(system: System, tree: EngineTree) -> int:
     """Generate one token after a short prompt, and encode an image if the tree has a vision engine."""
-    if rows_per_picture(tree):
-        system.features(inputs.pictures(tree, 1).to(system.device))
+    if rows_per_image(tree):
+        system.features(inputs.images(tree, 1).to(system.device))
     length = min(_PROMPT, tree.limits.max_input_len)
     return system.answer(inputs.prompts(tree, 1, length), 1)[0][0]
 

@@ -7,7 +7,7 @@ from attrs import evolve, frozen
 from ditto.engine import EngineTree
 from ditto.errors import ConfigError
 from ditto.runtime.session import RequestLimits
-from ditto.verify.inputs import rows_per_picture
+from ditto.verify.inputs import rows_per_image
 
 VISION, PREFILL, DECODE, ANSWER = "vision", "prefill", "decode", "answer"
 
@@ -83,7 +83,7 @@ class Plan:
         """The measurements, in order."""
         made: list[Task] = []
         limits = RequestLimits.of(tree)
-        rows = rows_per_picture(tree)
+        rows = rows_per_image(tree)
         if rows:
             made += [Task(VISION, size) for size in self.batches if size <= tree.max_images]
         for context in self.contexts:

@@ -14,7 +14,7 @@ from ditto.network.dims import DimExpr, evaluate
 from ditto.network.layers import Attention, Constant, Convolution, Gather, MatrixMultiply, Shuffle
 from ditto.network.weight import Stored, leaves
 from ditto.runtime.weights import network_of
-from ditto.verify.inputs import rows_per_picture
+from ditto.verify.inputs import rows_per_image
 
 
 @frozen
@@ -89,7 +89,7 @@ class Roofline:
 
     def __init__(self, tree: EngineTree) -> None:
         self._llm = DecoderCost.of(tree)
-        self._vision = network_of(tree, "vision") if rows_per_picture(tree) else None
+        self._vision = network_of(tree, "vision") if rows_per_image(tree) else None
 
     def of(self, task: Task) -> Cost:
         """The least cost of `task`; for decode, of a step in the middle."""

@@ -35,7 +35,7 @@ def bench(
 
     Args:
         session: what runs the tree.
-        against: checkpoint folder or hub id of the baselines; `manifest` for the tree's own; None for no baselines.
+        against: checkpoint directory or hub id of the baselines; `manifest` for the tree's own; None for no baselines.
         on_progress: called with the report so far, after each measurement.
     Raises:
         DittoError: the tree cannot be run, or the plan exceeds its limits. Later failures are in the report.
@@ -133,11 +133,11 @@ def time_of(system: System, task: Task, tree: EngineTree, repeats: int) -> float
     """Milliseconds of a system for a task; per step for decode."""
     device = system.device
     if task.kind == VISION:
-        pixels = inputs.pictures(tree, task.batch).to(device)
+        pixels = inputs.images(tree, task.batch).to(device)
         for _ in range(3):
             system.features(pixels)
         return milliseconds(lambda: system.features(pixels), device, repeats, burst=True)
-    given = inputs.prompts(tree, task.batch, task.context, with_pictures=task.kind == ANSWER)
+    given = inputs.prompts(tree, task.batch, task.context, with_images=task.kind == ANSWER)
 
     def answered(count: int) -> Callable[[], object]:
         def work() -> None:

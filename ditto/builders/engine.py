@@ -12,10 +12,10 @@ from attrs import asdict, evolve, frozen
 from typing_extensions import Self
 
 import ditto
+from ditto.builders.engine_cache import EngineCache
 from ditto.builders.generation import answer_settings
 from ditto.builders.pipeline import Built, Job, build, describe_all
 from ditto.builders.plan import announce, plan_of
-from ditto.builders.reuse import Reuse
 from ditto.builders.source import DTYPES, ModelSource
 from ditto.configs import AUTO, TensorRTConfig, TrtllmConfig
 from ditto.engine import (
@@ -186,16 +186,16 @@ class EngineBuilder(ABC):
             DittoError: the build failed; `out` is unchanged.
         """
         chosen = self.resolved_target()
-        with recording() as stages, staged(Path(out), self.source.places) as folder:
+        with recording() as stages, staged(Path(out), self.source.places) as directory:
             described = self.described(chosen)
-            announce(plan_of(self.source, self.model_type, chosen, described), folder)
+            announce(plan_of(self.source, self.model_type, chosen, described), directory)
             built = self.build_into(
-                chosen, described, folder, folder, Reuse.from_tree(Path(out), self.source.state, force)
+                chosen, described, directory, directory, EngineCache.from_tree(Path(out), self.source.state, force)
             )
-            self.source.copy_processor(folder / "processor")
+            self.source.copy_processor(directory / "processor")
             settings = {self.name: self.settings()}
             limits = self.tree_limits(chosen)
-            finish(folder, self.source, self.model_type, chosen, built, settings, limits, self.tokens(), stages)
+            finish(directory, self.source, self.model_type, chosen, built, settings, limits, self.tokens(), stages)
         return EngineTree.open(out)
 
     def described(self, target: Target) -> Described:
@@ -208,9 +208,9 @@ class EngineBuilder(ABC):
         return describe_all(self.job(target))
 
     def build_into(
-        self, target: Target, described: Described, folder: Path, root: Path, reuse: Reuse
+        self, target: Target, described: Described, directory: Path, root: Path, reuse: EngineCache
     ) -> dict[str, Built]:
-        """Build the engine from `described` into `folder`, part of the tree at `root`.
+        """Build the engine from `described` into `directory`, part of the tree at `root`.
 
         Raises:
             DittoError: the build failed.
@@ -222,7 +222,7 @@ class EngineBuilder(ABC):
                 target,
                 self.tensorrt,
                 self.compute_capabilities,
-                folder / name if job.beside else folder,
+                directory / name if job.beside else directory,
                 root,
                 reuse,
             )

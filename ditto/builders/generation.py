@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ditto.builders.facts import image_token_id
+from ditto.builders.decoder_config import image_token_id
 from ditto.engine import Tokens
 from ditto.errors import CheckpointError
 
@@ -17,13 +17,13 @@ _SPECIAL_TOKENS = ("bos_token_id", "decoder_start_token_id", "eos_token_id", "pa
 _WITHOUT_EFFECT = ("output_", "return_", "use_cache", "cache_", "max_cache_len", "compile_config", "disable_compile")
 
 
-def defaults_file(folder: Path) -> Path:
+def defaults_file(directory: Path) -> Path:
     """Path of the generation defaults in a checkpoint directory."""
-    own = folder / "generation_config.json"
-    return own if own.is_file() else folder / "config.json"
+    own = directory / "generation_config.json"
+    return own if own.is_file() else directory / "config.json"
 
 
-def checkpoint_defaults(folder: Path, config: Any) -> dict[str, Any]:
+def checkpoint_defaults(directory: Path, config: Any) -> dict[str, Any]:
     """Generation defaults of a checkpoint directory.
 
     From generation_config.json or, without that file, from the model's configuration; the two are never combined.
@@ -36,11 +36,11 @@ def checkpoint_defaults(folder: Path, config: Any) -> dict[str, Any]:
     import transformers
     from transformers import GenerationConfig
 
-    file = defaults_file(folder)
+    file = defaults_file(directory)
     if file.name != "config.json":
-        return _stated(GenerationConfig.from_pretrained(folder))
+        return _stated(GenerationConfig.from_pretrained(directory))
     if int(transformers.__version__.split(".")[0]) >= 5:  # reads only the file, not the defaults of its class
-        return _stated(GenerationConfig.from_pretrained(folder, config_file_name=file.name, _from_model_config=True))
+        return _stated(GenerationConfig.from_pretrained(directory, config_file_name=file.name, _from_model_config=True))
     return _stated(GenerationConfig.from_model_config(config))
 
 

@@ -83,7 +83,7 @@ class InMemory(ModelSource):
         return Loaded(self.module, dtype, weights, ModuleTensors(self.module))
 
     @override
-    def copy_processor(self, folder: Path) -> None:
+    def copy_processor(self, directory: Path) -> None:
         """Do nothing: a module has no processor."""
 
 

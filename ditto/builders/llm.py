@@ -11,8 +11,8 @@ from loguru import logger
 from torch import Tensor, nn
 from typing_extensions import Self, override
 
+from ditto.builders.decoder_config import attention_layers, read_decoder_config, same_in_all_layers
 from ditto.builders.engine import Auto, EngineBuilder, positive
-from ditto.builders.facts import attention_layers, llm_facts, same_in_all_layers
 from ditto.builders.generation import tokens
 from ditto.builders.in_memory import InMemory
 from ditto.builders.pipeline import Job
@@ -20,10 +20,10 @@ from ditto.builders.positions import most_positions, why_no_more
 from ditto.builders.source import Loaded, Pretrained
 from ditto.configs import Limits
 from ditto.engine import Tokens, TreeLimits
-from ditto.errors import ConfigError, ModelError, UnsupportedFact, at
+from ditto.errors import ConfigError, ModelError, UnsupportedFeature, at
 from ditto.network import Network
 from ditto.program import Program
-from ditto.targets import LlmFacts, Target
+from ditto.targets import DecoderConfig, Target
 from ditto.targets.target import WeightOf
 from ditto.wrappers.llm import DecoderWithHead, LlmWrapper, PackedLlmWrapper
 
@@ -173,7 +173,7 @@ class LlmBuilder(EngineBuilder):
         table = limits.max_prompt_embedding_table_size
         if limits.max_input_len <= self.prompt_rows or table < self.prompt_rows:
             logger.warning(
-                "no prompt with a picture fits: a picture is {0} tokens and {0} rows of the prompt table, the engine "
+                "no prompt with an image fits: an image is {0} tokens and {0} rows of the prompt table, the engine "
                 "takes {1} and {2}",
                 self.prompt_rows,
                 limits.max_input_len,
@@ -196,30 +196,32 @@ class LlmBuilder(EngineBuilder):
             has_images = bool(limits.max_prompt_embedding_table_size)
             _check_vocabulary(loaded.model, vocab_size, self.tokens().vocab_size, has_images)
             config = self.source.config.get_text_config()
-            facts = llm_facts(config, vocab_size)
-            attentions = attention_layers(config, facts.num_hidden_layers)
+            decoder_config = read_decoder_config(config, vocab_size)
+            attentions = attention_layers(config, decoder_config.num_hidden_layers)
         weight_of = loaded.weight_of(wrapper)
 
         def lower(program: Any) -> Network:
-            return target.lower_llm(program, weight_of, facts, limits)
+            return target.lower_llm(program, weight_of, decoder_config, limits)
 
         job = Job(
             name=self.name,
             wrapper=wrapper,
             prefix="model.",
-            inputs=target.llm_inputs(limits, facts.hidden_size, loaded.dtype),
+            inputs=target.llm_inputs(limits, decoder_config.hidden_size, loaded.dtype),
             output_names=("logits",),
             dtype=loaded.dtype,
             sizes=target.llm_sizes(limits),
             positions="position_ids",
             attentions=attentions,
             lower=lower,
-            profiles=target.llm_profiles(limits, facts.num_hidden_layers),
-            config=lambda network: target.llm_config(network, facts, limits, str(loaded.dtype).removeprefix("torch.")),
+            profiles=target.llm_profiles(limits, decoder_config.num_hidden_layers),
+            config=lambda network: target.llm_config(
+                network, decoder_config, limits, str(loaded.dtype).removeprefix("torch.")
+            ),
             tensors=loaded.tensors,
             keep_weights=self.source.checkpoint is None,
             external_weights=self.weights == "external",
-            cache_bytes=_cache_bytes(facts, limits, loaded.dtype.itemsize),
+            cache_bytes=_cache_bytes(decoder_config, limits, loaded.dtype.itemsize),
         )
         apart = target.apart(limits) if self.weights == "external" else None
         if apart is None:
@@ -251,9 +253,11 @@ class LlmBuilder(EngineBuilder):
         return tokens(config, self.source.generation_config, config.get_text_config().vocab_size)
 
 
-def _cache_bytes(facts: LlmFacts, limits: Limits, itemsize: int) -> int:
+def _cache_bytes(decoder_config: DecoderConfig, limits: Limits, itemsize: int) -> int:
     """Bytes of keys and values of a full batch at the maximum sequence length."""
-    per_token = 2 * facts.num_hidden_layers * facts.num_key_value_heads * facts.head_size * itemsize
+    per_token = (
+        2 * decoder_config.num_hidden_layers * decoder_config.num_key_value_heads * decoder_config.head_size * itemsize
+    )
     return per_token * limits.max_batch_size * limits.max_seq_len
 
 
@@ -265,13 +269,13 @@ def _refuse_own_positions(model: nn.Module) -> None:
     """Refuse models whose forward has no input for token positions.
 
     Raises:
-        UnsupportedFact: the model's forward has none.
+        UnsupportedFeature: the model's forward has none.
     """
     parameters = signature(type(model).forward).parameters
     takes_any = any(parameter.kind == Parameter.VAR_KEYWORD for parameter in parameters.values())
     if "position_ids" not in parameters and not takes_any:
-        raise UnsupportedFact(
-            f"{type(model).__name__} takes no `position_ids`: it counts tokens from the first one that it is given",
+        raise UnsupportedFeature(
+            f"{type(model).__name__} has no `position_ids` input: it counts tokens from the first one that it is given",
             remedy="in decoding that is always the newest: models that are told positions are supported",
         )
 
@@ -280,7 +284,7 @@ def _embedding(loaded: Loaded) -> Any:
     """The token embedding module.
 
     Raises:
-        UnsupportedFact: the model has several embedding tables, or does not state which it uses.
+        UnsupportedFeature: the model has several embedding tables, or does not state which it uses.
     """
     model: Any = loaded.model.decoder if isinstance(loaded.model, DecoderWithHead) else loaded.model
     try:
@@ -288,7 +292,7 @@ def _embedding(loaded: Loaded) -> Any:
     except NotImplementedError:  # raised by transformers' models that do not define it
         found = None
     if not isinstance(getattr(found, "weight", None), Tensor):
-        raise UnsupportedFact(
+        raise UnsupportedFeature(
             f"{type(model).__name__} has no single table of token embeddings",
             remedy="models with one embedding for each token id are supported",
         )

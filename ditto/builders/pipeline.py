@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ditto.arguments import TensorTypeHint
-from ditto.builders.reuse import Reuse
+from ditto.builders.engine_cache import EngineCache
 from ditto.capture import export
 from ditto.configs import TensorRTConfig
 from ditto.dumps import dump, dumping_part
@@ -21,7 +21,7 @@ from ditto.engine import Component, Profile, engine_files
 from ditto.engine.config import LlmConfig, VisionConfig, write_config
 from ditto.garbage import without_collection
 from ditto.network import Network, check, network_text, save
-from ditto.network.calls import save_calls
+from ditto.network.schedule import save_schedule
 from ditto.network.weight import TensorSource, stored_names
 from ditto.passes import SIMPLIFY, NetworkPass, run_passes
 from ditto.passes.partition import Partition, PartitionMode, partition
@@ -130,11 +130,11 @@ def build(
     target: Target,
     tensorrt: TensorRTConfig,
     capabilities: Sequence[str],
-    folder: Path,
+    directory: Path,
     root: Path,
-    reuse: Reuse,
+    reuse: EngineCache,
 ) -> Built:
-    """Write config.json, network and engine into `folder` (`root` or below it).
+    """Write config.json, network and engine into `directory` (`root` or below it).
 
     The engine of a partitioned network consists of several files.
 
@@ -145,25 +145,25 @@ def build(
     Raises:
         DittoError: a step failed; do not use the directory afterwards.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     if not job.beside:
-        write_config(job.config(network), folder)
-    save(network, folder / "network.json", folder / "network.safetensors")
+        write_config(job.config(network), directory)
+    save(network, directory / "network.json", directory / "network.safetensors")
     used = frozenset(name for constant in network.constants() for name in stored_names(constant.weight))
     if job.keep_weights and not job.beside:
         with stage("save weights", job.name):
-            save_file({name: job.tensors.tensor(name).contiguous() for name in used}, folder / "weights.safetensors")
+            save_file({name: job.tensors.tensor(name).contiguous() for name in used}, directory / "weights.safetensors")
     parts = emitted(job, network, target)
     if target.has_own_session:
-        save_calls(parts.calls, folder / "calls.json")
+        save_schedule(parts.schedule, directory / "schedule.json")
     settings = (target, tensorrt, tuple(capabilities), job.dtype, job.profiles, job.external_weights)
-    made_from = reuse.made_from(folder / "network.json", settings)
-    paths = [folder / name for name in engine_files(job.name, len(parts.networks))]
-    library = reuse.take(job.name, made_from, paths)
+    cache_key = reuse.cache_key(directory / "network.json", settings)
+    paths = [directory / name for name in engine_files(job.name, len(parts.networks))]
+    library = reuse.take(job.name, cache_key, paths)
     if library is None and target.cannot_compile is None:
         library = target.compile(parts.networks, job.profiles, job.tensors, tensorrt, capabilities, paths)
     component = Component(
-        folder=folder.relative_to(root).as_posix(),
+        directory=directory.relative_to(root).as_posix(),
         engines=[path.name for path in paths] if library is not None else [],
         dtype=str(job.dtype).removeprefix("torch."),
         inputs={name: str(spec) for name, spec in network.inputs.items()},
@@ -173,8 +173,8 @@ def build(
         kv_length_step=job.kv_length_step,
         layers=layer_counts(network),
         weights=("../" if job.beside else "") + "weights.safetensors" if job.keep_weights else "checkpoint",
-        outside=parts.external,
-        made_from=made_from,
+        external_weights=parts.external,
+        cache_key=cache_key,
     )
     return Built(component, used, library)
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 from loguru import logger
 
-from ditto.builders.outline import Outline
+from ditto.builders.config_only import ConfigOnlySource
 from ditto.builders.pipeline import Job, describe_all, emitted, layer_counts
-from ditto.builders.room import check_room
+from ditto.builders.preflight import check_resources
 from ditto.builders.source import ModelSource, Pretrained
 from ditto.engine import Profile
 from ditto.errors import ModelError, UnsupportedOperator
@@ -194,7 +194,7 @@ def plan_of(
         model_type=model_type,
         target=target.name,
         dtype=str(job.dtype).removeprefix("torch."),
-        shapes="config.json" if isinstance(source, Outline) else "checkpoint",
+        shapes="config.json" if isinstance(source, ConfigOnlySource) else "checkpoint",
         weights_placement="external" if job.external_weights else "embedded",
         compiled=compiled,
         engines=engines,
@@ -209,18 +209,18 @@ def announce(plan: Plan, out: Path) -> None:
     """Log the plan of a build, and check disk space and memory.
 
     Raises:
-        RoomError: this machine lacks the required disk space or memory.
+        InsufficientResourcesError: this machine lacks the required disk space or memory.
     """
     for line in plan.lines():
         logger.info("{}", line)
     for warning in plan.warnings:
         logger.warning("{}", warning)
-    check_room(out, plan.disk, plan.memory)
+    check_resources(out, plan.disk, plan.memory)
 
 
 def _readable(source: ModelSource) -> ModelSource:
     """`source` if its weights' headers are local, else a config-only source."""
-    return Outline(source) if isinstance(source, Pretrained) and not source.has_weights else source
+    return ConfigOnlySource(source) if isinstance(source, Pretrained) and not source.has_weights else source
 
 
 def _engine_plan(

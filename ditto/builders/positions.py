@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ditto.builders.facts import rope_parameters
+from ditto.builders.decoder_config import rope_parameters
 
 # Kinds of rope whose frequencies do not depend on the sequence length: they extend it by their scaling factor.
 _SCALED = ("linear", "llama3", "yarn")

@@ -115,7 +115,7 @@ class ModelSource(ABC):
         """
 
     @abstractmethod
-    def copy_processor(self, folder: Path) -> None:
+    def copy_processor(self, directory: Path) -> None:
         """Copy tokenizer and image processor files, if any, into a new directory."""
 
     def unused(self, used: frozenset[str]) -> list[str]:
@@ -143,22 +143,22 @@ class Pretrained(ModelSource):
     trust_remote_code: bool = False
 
     @cached_property
-    def folder(self) -> Path:
+    def directory(self) -> Path:
         """The checkpoint's directory.
 
         A hub id is downloaded (safetensors and text files only).
 
         Raises:
-            CheckpointError: there is no such folder or id.
+            CheckpointError: there is no such directory or id.
         """
         return self._fetched("*.safetensors", *_TEXT_FILES)
 
     @cached_property
-    def text_folder(self) -> Path:
+    def text_directory(self) -> Path:
         """The checkpoint's directory; of a hub id, only text files are downloaded.
 
         Raises:
-            CheckpointError: there is no such folder or id.
+            CheckpointError: there is no such directory or id.
         """
         return self._fetched(*_TEXT_FILES)
 
@@ -168,7 +168,9 @@ class Pretrained(ModelSource):
             return local.resolve()
         if self.name.startswith((".", "/", "~")) or self.name.count("/") != 1:
             raise CheckpointError(
-                "there is no such checkpoint folder", where=self.name, remedy="give a folder or a hub id, owner/name"
+                "there is no such checkpoint directory",
+                where=self.name,
+                remedy="give a directory or a hub id, owner/name",
             )
         from huggingface_hub import snapshot_download
 
@@ -179,7 +181,7 @@ class Pretrained(ModelSource):
             raise CheckpointError(
                 f"cannot get the checkpoint from the hub: {_message(error)}",
                 where=self.name,
-                remedy="check the id and the connection, or give a local folder",
+                remedy="check the id and the connection, or give a local directory",
             ) from error
 
     @property
@@ -191,7 +193,7 @@ class Pretrained(ModelSource):
     @cached_property
     def index(self) -> CheckpointIndex:
         """The checkpoint's headers."""
-        return CheckpointIndex.open(self.folder)
+        return CheckpointIndex.open(self.directory)
 
     @property
     @override
@@ -207,7 +209,7 @@ class Pretrained(ModelSource):
     def _config(self) -> Any:
         from transformers import AutoConfig
 
-        path = self.text_folder / "config.json"
+        path = self.text_directory / "config.json"
         check_form(path.parent)
         check_original_form(raw_config(path.parent), str(path))
         try:
@@ -231,13 +233,13 @@ class Pretrained(ModelSource):
     @override
     def generation_config(self) -> Mapping[str, Any]:
         try:
-            return checkpoint_defaults(self.text_folder, self.config)
+            return checkpoint_defaults(self.text_directory, self.config)
         except CheckpointError:
             raise
         except Exception as error:
             raise CheckpointError(
                 f"transformers cannot read the generation defaults: {_message(error)}",
-                where=str(defaults_file(self.text_folder)),
+                where=str(defaults_file(self.text_directory)),
                 remedy="check the file's values",
             ) from error
 
@@ -267,12 +269,12 @@ class Pretrained(ModelSource):
     @property
     @override
     def checkpoint(self) -> Checkpoint:
-        return Checkpoint(folder=str(self.folder), identity=self.index.identity)
+        return Checkpoint(directory=str(self.directory), identity=self.index.identity)
 
     @property
     @override
     def places(self) -> dict[str, Path]:
-        return {"the checkpoint": self.text_folder}
+        return {"the checkpoint": self.text_directory}
 
     @property
     @override
@@ -315,7 +317,7 @@ class Pretrained(ModelSource):
         return {}
 
     def _instance(self, dtype: torch.dtype) -> Any:
-        check_stated(raw_config(self.text_folder), self.config, str(self.text_folder / "config.json"))
+        check_stated(raw_config(self.text_directory), self.config, str(self.text_directory / "config.json"))
         cls = self._model_class()
         config = _in_dtype(self.config, dtype)
         with weightless(dtype):
@@ -324,7 +326,7 @@ class Pretrained(ModelSource):
             except Exception as error:
                 raise CheckpointError(
                     f"transformers cannot make a {cls.__name__} from the configuration: {_message(error)}",
-                    where=str(self.text_folder / "config.json"),
+                    where=str(self.text_directory / "config.json"),
                     remedy="check the file's values",
                 ) from error
         if hasattr(model, "tie_weights"):
@@ -332,25 +334,25 @@ class Pretrained(ModelSource):
         return model
 
     @override
-    def copy_processor(self, folder: Path) -> None:
-        folder.mkdir()
+    def copy_processor(self, directory: Path) -> None:
+        directory.mkdir()
         for pattern in _PROCESSOR_FILES:
-            for file in self.folder.glob(pattern):
+            for file in self.directory.glob(pattern):
                 if file.is_file():
-                    shutil.copyfile(file, folder / file.name)
+                    shutil.copyfile(file, directory / file.name)
 
     @override
     def unused(self, used: frozenset[str]) -> list[str]:
         return sorted(set(self.index.tensors) - used)
 
     def _model_class(self) -> type[nn.Module]:
-        where = str(self.text_folder / "config.json")
+        where = str(self.text_directory / "config.json")
         found = model_class(self.config, self.architecture, where, runs_code=self.trust_remote_code)
         if found is not None:
             return found
         from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-        return get_class_from_dynamic_module(self.config.auto_map[self.architecture], str(self.text_folder))
+        return get_class_from_dynamic_module(self.config.auto_map[self.architecture], str(self.text_directory))
 
     def _weight(self, name: str, stored: str, parameter: nn.Parameter) -> Weight:
         record = self.index.tensors[stored]

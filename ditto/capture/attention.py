@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ditto import ops
-from ditto.errors import ModelError, UnsupportedFact
+from ditto.errors import ModelError, UnsupportedFeature
 from ditto.ops.attention import AttentionArguments
 
 IMPLEMENTATION = "ditto"
@@ -62,11 +62,11 @@ def attention_function(
     apply only without a mask.
 
     Raises:
-        UnsupportedFact: the model passes an argument that is not supported here.
+        UnsupportedFeature: the model passes an argument that is not supported here.
     """
     extra = sorted(name for name, given in more.items() if given is not None and name not in _WITHOUT_EFFECT)
     if extra:
-        raise UnsupportedFact(
+        raise UnsupportedFeature(
             f"{type(module).__name__} gives its attention {', '.join(extra)}, which Ditto does not know",
             remedy="if it does not change the result, name it in `ditto/capture/attention.py`",
         )

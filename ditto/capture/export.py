@@ -15,7 +15,7 @@ from torch.export.graph_signature import InputKind
 from ditto.arguments import TensorTypeHint
 from ditto.capture.attention import register, use_semantic_attention
 from ditto.capture.export_patches import export_patches
-from ditto.capture.patches import settle_rope, state_windows
+from ditto.capture.patches import freeze_rope_scaling, state_windows
 from ditto.capture.skeleton import stand_in
 from ditto.errors import DittoError, ModelError
 from ditto.network import dims
@@ -41,7 +41,7 @@ def export(
         dtype: of floating parameters in the captured graph, None to keep their own.
         longest: maximum sequence length in tokens, None for a module without sequences.
     Raises:
-        UnsupportedFact: the module treats sequences of different lengths differently.
+        UnsupportedFeature: the module treats sequences of different lengths differently.
         ModelError: torch.export cannot capture the module, or it returns another number of tensors.
     """
     register()
@@ -51,7 +51,7 @@ def export(
         use_semantic_attention(twin)
         state_windows(twin)
         if longest is not None:
-            settle_rope(twin, longest)
+            freeze_rope_scaling(twin, longest)
         with mode:
             samples = tuple(torch.empty(hint.sample_shape(), dtype=hint.dtype) for hint in inputs.values())
         try:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ditto.errors import UnsupportedFact
+from ditto.errors import UnsupportedFeature
 
 # Decoders of transformers before 4.53 that slice a window out of their mask with sizes that torch.export cannot bound
 # (`max(length, window)`), and that pass the same window to their attention function.
@@ -29,7 +29,7 @@ def _no_mask(*_: object, **__: object) -> None:
     return None
 
 
-def settle_rope(module: nn.Module, longest: int) -> None:
+def freeze_rope_scaling(module: nn.Module, longest: int) -> None:
     """Freeze rotary frequencies that depend on the sequence length at those of sequences up to `longest`.
 
     Hugging Face recomputes `dynamic` and `longrope` frequencies in each forward, with a branch that torch.export cannot
@@ -37,7 +37,7 @@ def settle_rope(module: nn.Module, longest: int) -> None:
     later. `module` is a copy for capture, so the user's model is not modified.
 
     Raises:
-        UnsupportedFact: sequences may be longer, so that frequencies would change within a sequence.
+        UnsupportedFeature: sequences may be longer, so that frequencies would change within a sequence.
     """
     for part in module.modules():
         kind: Any = getattr(part, "rope_type", None)
@@ -45,7 +45,7 @@ def settle_rope(module: nn.Module, longest: int) -> None:
             continue
         known = _length_of_change(part)
         if longest > known:
-            raise UnsupportedFact(
+            raise UnsupportedFeature(
                 f"{kind} rope changes its frequencies in sequences of more than {known} tokens, "
                 f"and sequences go up to {longest}",
                 remedy=f"lower max_seq_len to {known}",

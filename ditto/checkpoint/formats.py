@@ -45,7 +45,7 @@ _ADAPTER_MARK = re.compile(r"\b(lora_\w+|base_layer|modules_to_save|original_mod
 # Directories of other tools, without Hugging Face's config.json: pattern, description, remedy.
 _OTHER_FORMS = {
     "*.gguf": ("GGUF files", "convert the original Hugging Face checkpoint instead"),
-    "model_index.json": ("a diffusers pipeline", "give the folder of a language model"),
+    "model_index.json": ("a diffusers pipeline", "give the directory of a language model"),
     "params.json": (
         "a model in Meta's or Mistral's own format",
         "convert it with transformers' `convert_llama_weights_to_hf.py` or `convert_mistral_weights_to_hf.py`, or use "
@@ -56,45 +56,47 @@ _OTHER_FORMS = {
 }
 
 
-def raw_config(folder: Path) -> Mapping[str, Any]:
+def raw_config(directory: Path) -> Mapping[str, Any]:
     """The JSON object of config.json, unchanged; empty if it cannot be read."""
-    return _json_object(folder / "config.json")
+    return _json_object(directory / "config.json")
 
 
-def check_form(folder: Path) -> None:
+def check_form(directory: Path) -> None:
     """Check that a directory holds a complete, unquantised Hugging Face model.
 
     Raises:
         CheckpointError: it holds an adapter, a quantised model or another format.
     """
-    if folder.is_file():
+    if directory.is_file():
         raise CheckpointError(
-            "The model is a file; a checkpoint is a folder.", where=str(folder), remedy=_remedy_for_file(folder)
+            "The model is a file; a checkpoint is a directory.",
+            where=str(directory),
+            remedy=_remedy_for_file(directory),
         )
-    _check_adapter(folder)
-    if not (folder / "config.json").is_file():
+    _check_adapter(directory)
+    if not (directory / "config.json").is_file():
         for pattern, (form, remedy) in _OTHER_FORMS.items():
-            if any(folder.glob(pattern)):
+            if any(directory.glob(pattern)):
                 raise CheckpointError(
-                    f"The folder has no config.json: it holds {form}.", where=str(folder), remedy=remedy
+                    f"The directory has no config.json: it holds {form}.", where=str(directory), remedy=remedy
                 )
         raise CheckpointError(
-            "The checkpoint folder has no config.json.",
-            where=str(folder),
-            remedy="give a folder that `save_pretrained` wrote, or download the checkpoint with its config.json",
+            "The checkpoint directory has no config.json.",
+            where=str(directory),
+            remedy="give a directory that `save_pretrained` wrote, or download the checkpoint with its config.json",
         )
-    for key, stated in _stated(raw_config(folder)):
+    for key, stated in _stated(raw_config(directory)):
         raise CheckpointError(
             f"The checkpoint is quantised: {_format_of(stated)} (`{key}`). Its tensors are not the model's values.",
-            where=str(folder / "config.json"),
+            where=str(directory / "config.json"),
             remedy=_FULL_PRECISION,
         )
     for name, tool in _SIDE_FILES.items():
-        if (folder / name).is_file():
-            detail = _format_of(_json_object(folder / name), tool)
+        if (directory / name).is_file():
+            detail = _format_of(_json_object(directory / name), tool)
             raise CheckpointError(
                 f"The checkpoint is quantised: {detail}. Its tensors are not the model's values.",
-                where=str(folder / name),
+                where=str(directory / name),
                 remedy=_FULL_PRECISION,
             )
 
@@ -157,13 +159,13 @@ def named(tensors: Collection[str]) -> str:
     return ", ".join(f"`{name}`" for name in first) + (f" and {more} more" if more else "")
 
 
-def _check_adapter(folder: Path) -> None:
-    if (folder / "adapter_config.json").is_file():
-        adapter = _json_object(folder / "adapter_config.json")
+def _check_adapter(directory: Path) -> None:
+    if (directory / "adapter_config.json").is_file():
+        adapter = _json_object(directory / "adapter_config.json")
         kind, base = adapter.get("peft_type", "PEFT"), adapter.get("base_model_name_or_path")
         raise CheckpointError(
-            f"The folder holds an adapter ({kind}){f' for {base}' if base else ''}, not a whole model.",
-            where=str(folder / "adapter_config.json"),
+            f"The directory holds an adapter ({kind}){f' for {base}' if base else ''}, not a whole model.",
+            where=str(directory / "adapter_config.json"),
             remedy="merge it into its model with PEFT's `merge_and_unload()`, save that with `save_pretrained`, and "
             "build from the result",
         )
@@ -196,8 +198,8 @@ def _format_of(stated: Mapping[str, Any], tool: str | None = None) -> str:
 
 def _remedy_for_file(file: Path) -> str:
     if file.suffix == ".gguf":
-        return "GGUF is not read: give the folder of the original Hugging Face checkpoint"
-    return "give the folder that config.json and the safetensors files lie in"
+        return "GGUF is not read: give the directory of the original Hugging Face checkpoint"
+    return "give the directory that config.json and the safetensors files lie in"
 
 
 def _json_object(path: Path) -> Mapping[str, Any]:

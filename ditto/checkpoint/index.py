@@ -64,12 +64,12 @@ class CheckpointIndex:
     """The tensors of a checkpoint directory.
 
     Args:
-        folder: directory of `model.safetensors`, or of the shards that `model.safetensors.index.json` lists.
+        directory: directory of `model.safetensors`, or of the shards that `model.safetensors.index.json` lists.
         tensors: location by tensor name.
         identity: a digest of the shards' names, sizes and headers, and of samples of every tensor.
     """
 
-    folder: Path
+    directory: Path
     tensors: Mapping[str, TensorRecord]
     identity: str
 
@@ -79,25 +79,25 @@ class CheckpointIndex:
         return sum(record.stop - record.start for record in self.tensors.values())
 
     @staticmethod
-    def open(folder: Path) -> CheckpointIndex:
+    def open(directory: Path) -> CheckpointIndex:
         """Read the headers of a checkpoint.
 
         Raises:
             CheckpointError: there are no safetensors files, a shard is missing, or a file is damaged.
         """
-        shards, wanted = _shards(folder)
-        index = CheckpointIndex.of_files(folder, shards)
+        shards, wanted = _shards(directory)
+        index = CheckpointIndex.of_files(directory, shards)
         missing = sorted(set(wanted) - set(index.tensors))
         if missing:
             raise CheckpointError(
                 f"the index names {len(missing)} tensors that no shard holds, e.g. `{missing[0]}`",
-                where=str(folder / _INDEX),
+                where=str(directory / _INDEX),
                 remedy="download the checkpoint again",
             )
         return index
 
     @staticmethod
-    def of_files(folder: Path, shards: Sequence[Path]) -> CheckpointIndex:
+    def of_files(directory: Path, shards: Sequence[Path]) -> CheckpointIndex:
         """Read the headers of the safetensors files of one checkpoint.
 
         Raises:
@@ -118,30 +118,30 @@ class CheckpointIndex:
             if twice:
                 raise CheckpointError(
                     f"tensor `{twice[0]}` is in two shards, {tensors[twice[0]].file.name} and {shard.name}",
-                    where=str(folder),
+                    where=str(directory),
                     remedy="download the checkpoint again",
                 )
             tensors.update(held)
             digest.update(f"{shard.name} {size} {json.dumps(header, sort_keys=True)}".encode())
         _digest_samples(tensors.values(), digest)
-        return CheckpointIndex(folder, tensors, digest.hexdigest())
+        return CheckpointIndex(directory, tensors, digest.hexdigest())
 
 
-def _shards(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
-    if not folder.is_dir():
+def _shards(directory: Path) -> tuple[list[Path], Mapping[str, str]]:
+    if not directory.is_dir():
         raise CheckpointError(
-            "there is no such checkpoint folder",
-            where=str(folder),
-            remedy="give a folder or a hub id such as owner/name",
+            "there is no such checkpoint directory",
+            where=str(directory),
+            remedy="give a directory or a hub id such as owner/name",
         )
-    if (folder / _SINGLE).exists():  # before the index, as transformers does
-        return [folder / _SINGLE], {}
-    index = folder / _INDEX
+    if (directory / _SINGLE).exists():  # before the index, as transformers does
+        return [directory / _SINGLE], {}
+    index = directory / _INDEX
     if not index.exists():
         raise CheckpointError(
-            f"the checkpoint folder has no {_SINGLE} and no {_INDEX}",
-            where=str(folder),
-            remedy=_without_weights(folder),
+            f"the checkpoint directory has no {_SINGLE} and no {_INDEX}",
+            where=str(directory),
+            remedy=_without_weights(directory),
         )
     try:
         mapping = read_json(index)["weight_map"]
@@ -153,23 +153,23 @@ def _shards(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
             f"cannot read the index: {error}", where=str(index), remedy="download the checkpoint again"
         ) from error
     for name in names:
-        if not (folder / name).is_file():
+        if not (directory / name).is_file():
             raise CheckpointError(
                 f"the index names the shard {name}, which is not there",
                 where=str(index),
                 remedy="download the checkpoint again",
             )
-    extra = sorted(path.name for path in folder.glob("*.safetensors") if path.name not in names)
+    extra = sorted(path.name for path in directory.glob("*.safetensors") if path.name not in names)
     if extra:
         logger.info("not read, because the index does not name it: {}", ", ".join(extra))
-    return [folder / name for name in names], mapping
+    return [directory / name for name in names], mapping
 
 
-def _without_weights(folder: Path) -> str:
+def _without_weights(directory: Path) -> str:
     """Remedy for a directory without safetensors files."""
-    if any(folder.glob("*.gguf")):
+    if any(directory.glob("*.gguf")):
         return "GGUF is not read: build from the original Hugging Face checkpoint"
-    others = [path.name for pattern in _OTHER_WEIGHTS for path in sorted(folder.glob(pattern))]
+    others = [path.name for pattern in _OTHER_WEIGHTS for path in sorted(directory.glob(pattern))]
     if others:
         return f"{others[0]} is not read, only safetensors are: save the model again with `save_pretrained`"
     return "download the checkpoint with its weights"
@@ -193,9 +193,9 @@ def _header(shard: Path) -> tuple[dict[str, Any], int]:
     except OSError as error:
         raise damaged(error.strerror or str(error)) from error
     except ValueError as error:
-        raise damaged(f"its header is no JSON: {error}") from error
+        raise damaged(f"its header is not JSON: {error}") from error
     if not isinstance(header, dict):
-        raise damaged("its header is no JSON object")
+        raise damaged("its header is not a JSON object")
     return header, 8 + length
 
 

@@ -49,11 +49,11 @@ class Spool:
     The file disappears when the process ends.
 
     Args:
-        folder: a directory on the disk to use.
+        directory: a directory on the disk to use.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the tensors
+    def __init__(self, directory: Path) -> None:
+        self._file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - lives as long as the tensors
         self._maps: list[mmap.mmap] = []
         self._end = 0
 

@@ -28,7 +28,7 @@ def match_names(model: Any, reader: CheckpointReader) -> dict[str, str]:
         CheckpointError: a parameter has no tensor, has two, or needs several combined; or a tensor without a parameter
             belongs to a module in use (see `check_leftovers`).
     """
-    stored, where = reader.index.tensors, str(reader.index.folder)
+    stored, where = reader.index.tensors, str(reader.index.directory)
     wanted = dict.fromkeys(model.state_dict(keep_vars=True))
     rename = _renaming(model, wanted)
     found: dict[str, str] = {}
@@ -75,7 +75,7 @@ def _share_tied(model: Any, found: dict[str, str], reader: CheckpointReader) -> 
             raise CheckpointError(
                 f"`{found[holder]}` and `{found[unequal[0]]}` differ, and {type(model).__name__} has one parameter for "
                 "both.",
-                where=str(reader.index.folder),
+                where=str(reader.index.directory),
                 remedy="check that config.json belongs to this checkpoint",
             )
         untied = unequal if unties else []

@@ -34,7 +34,7 @@ class CheckpointReader:
         if record is None:
             raise CheckpointError(
                 f"the checkpoint has no tensor `{name}`",
-                where=str(self.index.folder),
+                where=str(self.index.directory),
                 remedy="build from the checkpoint that the network was described with",
             )
         self.used.add(name)

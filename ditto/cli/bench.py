@@ -17,7 +17,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="MODEL",
         nargs="?",
         const="manifest",
-        help="also measure Hugging Face: a folder or hub id (default: the checkpoint that the tree was built from)",
+        help="also measure Hugging Face: a directory or hub id (default: the checkpoint that the tree was built from)",
     )
     parser.add_argument(
         "--session", choices=("auto", "reference", "tensorrt"), default="auto", help="what runs the tree"

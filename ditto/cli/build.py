@@ -20,17 +20,21 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "build", help="build the engines of a model", description="Build the engines of a model."
     )
-    parser.add_argument("-o", "--output", metavar="OUT", required=True, type=Path, help="the folder to become the tree")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", required=True, type=Path, help="the directory to become the tree"
+    )
     add_settings(parser)
     parser.add_argument("--force", action="store_true", help="build engines even if the tree there has the same")
-    parser.add_argument("--dump", type=Path, metavar="DIR", help="write the graph after every stage into a new folder")
+    parser.add_argument(
+        "--dump", type=Path, metavar="DIR", help="write the graph after every stage into a new directory"
+    )
     parser.add_argument("--json", action="store_true", help="print one object: files, sizes, seconds, what was reused")
     parser.set_defaults(run=run)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add the options that `ditto build` and `ditto plan` share."""
-    parser.add_argument("model", metavar="MODEL", help="a checkpoint folder or a hub id, owner/name")
+    parser.add_argument("model", metavar="MODEL", help="a checkpoint directory or a hub id, owner/name")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="requests per call, at most (default 1)")
     parser.add_argument("--target", choices=(AUTO, *TARGETS), default=AUTO, help="what to build for (default auto)")
     parser.add_argument(
@@ -46,7 +50,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="CC",
         help="GPUs to build for, e.g. 8.9; none: portable",
     )
-    parser.add_argument("--max-input-len", type=int, metavar="N", help="tokens of a prompt, pictures included")
+    parser.add_argument("--max-input-len", type=int, metavar="N", help="tokens of a prompt, images included")
     parser.add_argument(
         "--opt-input-len", type=int, metavar="N", help="tokens of a usual prompt, to be fast for; 0: none (external)"
     )
@@ -55,7 +59,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "--max-num-tokens", type=int, metavar="N", help="tokens per call over the batch (packed targets)"
     )
     parser.add_argument("--prompt-table", type=int, metavar="ROWS", help="rows of image features over the batch")
-    parser.add_argument("--vision-batch", type=int, metavar="N", help="pictures per call of the vision engine")
+    parser.add_argument("--vision-batch", type=int, metavar="N", help="images per call of the vision engine")
     parser.add_argument(
         "--weights",
         choices=("embedded", "external"),

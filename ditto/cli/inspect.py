@@ -87,8 +87,8 @@ def _engine_lines(engine: EngineReport) -> list[str]:
     lines = [f"  engine      {engine_text(engine)}, {record.dtype}; weights {weights}"]
     for title, specs in (("inputs", record.inputs), ("outputs", record.outputs)):
         lines += listed(title, together(specs))
-    if record.outside:
-        lines.append(f"  outside     {len(record.outside)} weights are inputs, bound from the checkpoint")
+    if record.external_weights:
+        lines.append(f"  outside     {len(record.external_weights)} weights are inputs, bound from the checkpoint")
     for profile in record.profiles:
         lines.append(f"  profile     {profile.phase.value}: {profile.ranges_text()}")
     kinds = sorted(record.layers.items(), key=lambda item: -item[1])

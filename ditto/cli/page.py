@@ -93,7 +93,7 @@ def _engine(name: str, engine: EngineReport) -> str:
         "engine": engine_text(engine),
         "dtype": record.dtype,
         "weights": f"{size_text(engine.constant_bytes)}, from {record.weights}",
-        "outside": f"{len(record.outside)} weights are inputs" if record.outside else "",
+        "outside": f"{len(record.external_weights)} weights are inputs" if record.external_weights else "",
     }
     tensors = [
         [title, names[0] if len(names) == 1 else f"{pattern} ({len(names)})", spec]

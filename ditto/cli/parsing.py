@@ -37,10 +37,10 @@ class Parser(argparse.ArgumentParser):
         moved = {given[at]: [given[at], *given[:at], *given[at + 1 :]] for at in _value_ends(given)}
         moved = {word: line for word, line in moved.items() if self._understands(line)}
         if len(moved) > 1:  # an engine tree or a checkpoint is a directory; prompts and images are not
-            folders = [word for word in moved if _is_folder(word)]
-            if len(folders) != 1:
+            directories = [word for word in moved if _is_directory(word)]
+            if len(directories) != 1:
                 self.error(f"which of these is the argument without a name: {', '.join(moved)}? give it first")
-            moved = {folders[0]: moved[folders[0]]}
+            moved = {directories[0]: moved[directories[0]]}
         return super().parse_known_args(next(iter(moved.values()), given), namespace)
 
     def _understands(self, args: Sequence[str]) -> bool:
@@ -59,7 +59,7 @@ def _value_ends(args: Sequence[str]) -> list[int]:
     return [at for at, word in enumerate(args) if not word.startswith("-") and after[at].startswith("-")]
 
 
-def _is_folder(word: str) -> bool:
+def _is_directory(word: str) -> bool:
     try:
         return Path(word).is_dir()
     except (OSError, ValueError):  # a prompt may exceed the length limit of file names

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command's parser."""
-    text = "Say what a build would make and need, without reading weights; a folder with config.json is enough."
+    text = "Say what a build would make and need, without reading weights; a directory with config.json is enough."
     parser = commands.add_parser("plan", help="say what a build would make and need", description=text)
     add_settings(parser)
     parser.add_argument("--json", action="store_true", help="print one object, sizes in bytes")
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
 
 def plan_text(plan: Plan) -> str:
     """The plan as text for the terminal."""
-    from ditto.builders.room import available_memory
+    from ditto.builders.preflight import available_memory
     from ditto.cli.tree import unused_line
     from ditto.units import size_text
 

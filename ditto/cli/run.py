@@ -11,8 +11,8 @@ from ditto.cli.startup import start_driver
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command's parser."""
-    text = "Answer prompts about pictures: one answer per prompt, run as one batch."
-    parser = commands.add_parser("run", help="answer prompts about pictures", description=text)
+    text = "Answer prompts about images: one answer per prompt, run as one batch."
+    parser = commands.add_parser("run", help="answer prompts about images", description=text)
     parser.add_argument("tree", metavar="OUT", type=Path, help="an engine tree")
     parser.add_argument(
         "--image",
@@ -37,7 +37,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default="auto",
         help="what runs the tree: engines on the GPU, or PyTorch on the CPU (default auto)",
     )
-    parser.add_argument("--hf-model", metavar="MODEL", help="folder or hub id with the processor (default: the tree's)")
+    parser.add_argument(
+        "--hf-model", metavar="MODEL", help="directory or hub id with the processor (default: the tree's)"
+    )
     parser.add_argument(
         "--temperature", type=float, metavar="T", help="sample; 0: the most likely token (default: the model's)"
     )
@@ -66,14 +68,14 @@ def run(options: argparse.Namespace) -> int:
     from attrs import asdict
 
     from ditto.engine import EngineTree
-    from ditto.families.answering import Answerer
     from ditto.runtime import open_session
+    from ditto.text.pipeline import GenerationPipeline
 
     session = open_session(EngineTree.open(options.tree), options.session)
     stream = _Stream(len(options.prompt), options.json)
-    answerer = Answerer(session, options.hf_model, with_defaults=not options.no_generation_defaults)
-    sampling = answerer.defaults.sampling(options.temperature, options.top_k, options.top_p, options.seed)
-    reply = answerer.answer(
+    pipeline = GenerationPipeline(session, options.hf_model, with_defaults=not options.no_generation_defaults)
+    sampling = pipeline.defaults.sampling(options.temperature, options.top_k, options.top_p, options.seed)
+    reply = pipeline.answer(
         options.prompt,
         options.image,
         options.max_new_tokens,

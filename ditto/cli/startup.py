@@ -13,7 +13,7 @@ import sys
 import threading
 from pathlib import Path
 
-from ditto.cache import cache_folder
+from ditto.cache import cache_directory
 
 
 def collect_seldom() -> None:
@@ -32,13 +32,13 @@ def keep_bytecode() -> None:
     directories, has none: each process compiles all of torch's Python code, which takes 2.5 seconds on a slow machine.
     Python checks the stored bytecode against the sources.
     """
-    torch, folder = importlib.util.find_spec("torch"), cache_folder()
-    if torch is None or torch.origin is None or folder is None or sys.pycache_prefix is not None:
+    torch, directory = importlib.util.find_spec("torch"), cache_directory()
+    if torch is None or torch.origin is None or directory is None or sys.pycache_prefix is not None:
         return
     cached = Path(importlib.util.cache_from_source(torch.origin))
     if cached.exists() or (os.access(cached.parent.parent, os.W_OK) and not sys.dont_write_bytecode):
         return
-    sys.pycache_prefix, sys.dont_write_bytecode = str(folder / "bytecode"), False
+    sys.pycache_prefix, sys.dont_write_bytecode = str(directory / "bytecode"), False
 
 
 def start_driver() -> threading.Thread:

@@ -43,7 +43,7 @@ def identity(manifest: Manifest) -> dict[str, str]:
         ),
     }
     if manifest.checkpoint is not None:
-        entries["checkpoint"] = f"{manifest.checkpoint.folder} ({manifest.checkpoint.identity[:12]})"
+        entries["checkpoint"] = f"{manifest.checkpoint.directory} ({manifest.checkpoint.identity[:12]})"
     entries["unused"] = f"{len(manifest.unused)} checkpoint tensors" + (
         f": {', '.join(manifest.unused[:5])}{' ...' if len(manifest.unused) > 5 else ''}" if manifest.unused else ""
     )

@@ -15,7 +15,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     text = "Hold a tree against the model it came from: features, logits, tokens. Exit code 1 if they differ."
     parser = commands.add_parser("verify", help="compare a tree with its model", description=text)
     parser.add_argument("tree", metavar="OUT", type=Path, help="an engine tree")
-    parser.add_argument("--against", metavar="MODEL", help="folder or hub id (default: what the tree was built from)")
+    parser.add_argument(
+        "--against", metavar="MODEL", help="directory or hub id (default: what the tree was built from)"
+    )
     parser.add_argument("--session", choices=("auto", "reference", "tensorrt"), default="auto", help="what runs it")
     parser.add_argument(
         "--image",
@@ -42,13 +44,13 @@ def run(options: argparse.Namespace) -> int:
     from ditto.engine import EngineTree
     from ditto.errors import ConfigError
     from ditto.verify.check import verify
-    from ditto.verify.inputs import about_pictures, mixed
+    from ditto.verify.inputs import about_images, mixed
 
     tree, count = EngineTree.open(options.tree), options.max_new_tokens
     if options.prompt is not None and not options.image:
-        raise ConfigError("--prompt is asked about pictures, and there is none", remedy="give some with --image FILE")
+        raise ConfigError("--prompt is asked about images, and there is none", remedy="give some with --image FILE")
     texts = [_PROMPT] if options.prompt is None else options.prompt
-    prompts = about_pictures(tree, options.image, texts) if options.image else mixed(tree, count)
+    prompts = about_images(tree, options.image, texts) if options.image else mixed(tree, count)
     result = verify(tree, prompts, options.against, options.session, count)
     if options.json:
         show_json(result.to_json())

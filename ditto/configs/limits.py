@@ -37,7 +37,7 @@ class Limits:
         if not 0 <= self.max_prompt_embedding_table_size < 1 << 31:
             raise ConfigError(
                 f"max_prompt_embedding_table_size is {self.max_prompt_embedding_table_size}",
-                remedy="give the number of rows, or 0 for a model without pictures",
+                remedy="give the number of rows, or 0 for a model without images",
             )
         if self.max_input_len >= self.max_seq_len:
             raise ConfigError(

@@ -221,18 +221,18 @@ class VisionConfig:
         return {"builder_config": asdict(self)}
 
 
-def write_config(config: LlmConfig | VisionConfig, folder: Path) -> None:
-    """Write `folder`/config.json."""
-    (folder / "config.json").write_text(json.dumps(config.to_json(), indent=4) + "\n", encoding="utf-8")
+def write_config(config: LlmConfig | VisionConfig, directory: Path) -> None:
+    """Write `directory`/config.json."""
+    (directory / "config.json").write_text(json.dumps(config.to_json(), indent=4) + "\n", encoding="utf-8")
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read `folder`/config.json.
+def read_config(directory: Path) -> dict[str, Any]:
+    """Read `directory`/config.json.
 
     Raises:
         TreeError: it is missing or not a JSON object.
     """
-    path = folder / "config.json"
+    path = directory / "config.json"
     try:
         data = read_json(path)
     except (OSError, ValueError) as error:

@@ -46,7 +46,7 @@ def _acquired(path: Path, out: Path) -> int:
             raise OutputError(
                 f"this tree is being built right now{f' by process {holder}' if holder else ''}",
                 where=str(out),
-                remedy="wait for that build, or give another folder",
+                remedy="wait for that build, or give another directory",
             ) from None
         except BaseException:
             if not os.fstat(descriptor).st_size:

@@ -32,21 +32,21 @@ class Component:
     `decode` runs the language model's steps of one token.
 
     Args:
-        folder: directory relative to the tree, `.` if the tree is this single engine.
+        directory: directory relative to the tree, `.` if the tree is this single engine.
         engines: the engine's file names, one for each partition of the network; empty before compilation.
         dtype: the model's dtype in this engine, e.g. `float16`.
         inputs, outputs: dtype and shape by name, e.g. `float16[batch, 3, 336, 336]`.
         shared: for each output that uses the memory of an input, the name of that input.
         profiles: the optimization profiles, in the engine's order.
         layers: number of layers of each kind.
-        weights: source of the constants, `checkpoint` or a safetensors file relative to `folder`.
+        weights: source of the constants, `checkpoint` or a safetensors file relative to `directory`.
         kv_length_step: multiple to which the runtime rounds up the KV cache length, where the engine reads only that
             length, given by its cache slot input. None where the engine reads the whole cache.
-        outside: external weights: for each such engine input, the constant of `network.json` to bind to it.
-        made_from: cache key, by which a later build can reuse the engine; empty if it cannot be reused.
+        external_weights: for each such engine input, the constant of `network.json` to bind to it.
+        cache_key: cache key, by which a later build can reuse the engine; empty if it cannot be reused.
     """
 
-    folder: str
+    directory: str
     engines: list[str]
     dtype: str
     inputs: dict[str, str]
@@ -56,15 +56,15 @@ class Component:
     layers: dict[str, int]
     weights: str
     kv_length_step: int | None = None
-    outside: dict[str, str] = Factory(dict)
-    made_from: dict[str, str] = Factory(dict)
+    external_weights: dict[str, str] = Factory(dict)
+    cache_key: dict[str, str] = Factory(dict)
 
 
 @frozen(kw_only=True)
 class Checkpoint:
     """The checkpoint of a tree: its directory and identity (see `CheckpointIndex`)."""
 
-    folder: str
+    directory: str
     identity: str
 
 

@@ -21,7 +21,7 @@ from ditto.engine.lock import locked
 from ditto.engine.manifest import NAME, read_manifest
 from ditto.errors import OutputError, TreeError
 from ditto.files import read_json
-from ditto.outputs import check_folder
+from ditto.outputs import check_directory
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 # Errors of a disk that rejects writes.
@@ -42,13 +42,13 @@ def staged(out: Path, apart: Mapping[str, Path] | None = None) -> Generator[Path
     are kept. A symbolic link stays a link.
 
     Args:
-        apart: see `check_folder`.
+        apart: see `check_directory`.
 
     Raises:
         OutputError: `out` is a file, contains something other than an engine tree, is being built already, or cannot
             be written.
     """
-    final = check_folder(out, apart)
+    final = check_directory(out, apart)
     staging = final.parent / f".{final.name}.partial"
     with ExitStack() as held:
         with _writing(out):
@@ -75,39 +75,41 @@ def _check_replaceable(final: Path, out: Path) -> None:
         return
     if any(final.iterdir()) and not _is_tree(final):
         raise OutputError(
-            "the output folder holds something that is not an engine tree",
+            "the output directory holds something that is not an engine tree",
             where=str(out),
-            remedy="give a new folder, or empty this one",
+            remedy="give a new directory, or empty this one",
         )
     if final.is_mount():
         raise OutputError(
-            "the output folder is a mount point, which cannot be replaced in one step",
+            "the output directory is a mount point, which cannot be replaced in one step",
             where=str(out),
-            remedy="give a folder inside it",
+            remedy="give a directory inside it",
         )
     if not os.access(final, os.W_OK):
-        raise OutputError("the output folder cannot be written", where=str(out), remedy="give a folder of your own")
+        raise OutputError(
+            "the output directory cannot be written", where=str(out), remedy="give a directory of your own"
+        )
 
 
 @contextmanager
 def _parents(final: Path) -> Generator[None]:
     """Create missing parent directories; at the end remove those that are empty."""
-    missing = [folder for folder in final.parents if not folder.exists()]
+    missing = [directory for directory in final.parents if not directory.exists()]
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         yield
     finally:
         with suppress(OSError):  # they are not empty
-            for folder in missing:
-                folder.rmdir()
+            for directory in missing:
+                directory.rmdir()
 
 
-def _is_tree(folder: Path) -> bool:
+def _is_tree(directory: Path) -> bool:
     """Whether a directory is an engine tree, possibly a damaged one.
 
     A `ditto.json` that was not written by Ditto does not count.
     """
-    path = folder / NAME
+    path = directory / NAME
     if path.is_symlink() or not path.is_file():
         return False
     try:
@@ -126,9 +128,9 @@ def _check_exchange(staging: Path, out: Path) -> None:
         _exchange(left, right)
     except (OSError, AttributeError) as error:
         raise OutputError(
-            f"this disk cannot exchange two folders in one step: {error}",
+            f"this disk cannot exchange two directories in one step: {error}",
             where=str(out),
-            remedy="give a new folder, or remove the old tree first",
+            remedy="give a new directory, or remove the old tree first",
         ) from error
     left.rmdir()
     right.rmdir()
@@ -137,12 +139,12 @@ def _check_exchange(staging: Path, out: Path) -> None:
 def _finish_files(staging: Path) -> None:
     """Set default file modes (some writers create private files) and flush to disk."""
     mask = _umask()
-    for folder, _, names in os.walk(staging):
+    for directory, _, names in os.walk(staging):
         for name in names:
-            os.chmod(os.path.join(folder, name), 0o666 & ~mask)
-            _sync(os.path.join(folder, name))
-        os.chmod(folder, 0o777 & ~mask)
-        _sync(folder)
+            os.chmod(os.path.join(directory, name), 0o666 & ~mask)
+            _sync(os.path.join(directory, name))
+        os.chmod(directory, 0o777 & ~mask)
+        _sync(directory)
 
 
 def _into_place(staging: Path, final: Path) -> None:
@@ -190,9 +192,9 @@ def _user_files(tree: Path) -> Iterator[str]:
         recorded = set(read_manifest(tree).files)
     except TreeError:
         recorded = set[str]()
-    for folder, folders, names in os.walk(tree):
-        for name in [*names, *(name for name in folders if os.path.islink(os.path.join(folder, name)))]:
-            relative = os.path.relpath(os.path.join(folder, name), tree)
+    for directory, directories, names in os.walk(tree):
+        for name in [*names, *(name for name in directories if os.path.islink(os.path.join(directory, name)))]:
+            relative = os.path.relpath(os.path.join(directory, name), tree)
             if relative != NAME and relative not in recorded:
                 yield relative
 
@@ -221,9 +223,9 @@ def _writing(out: Path, known: Container[int] | None = None) -> Generator[None]:
         if number is None or (known is not None and number not in known):
             raise
         raise OutputError(
-            f"the output folder cannot be written: {_DISK_ERRORS.get(number) or os.strerror(number)}",
+            f"the output directory cannot be written: {_DISK_ERRORS.get(number) or os.strerror(number)}",
             where=str(out),
-            remedy="give a folder of your own on a disk with room",
+            remedy="give a directory of your own on a disk with room",
         ) from error
 
 

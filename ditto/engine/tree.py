@@ -68,7 +68,7 @@ class EngineTree:
         root = Path(root)
         engines = _separate_engines(root)
         if engines:
-            return _joined(root, {name: EngineTree.open(folder) for name, folder in engines.items()})
+            return _joined(root, {name: EngineTree.open(directory) for name, directory in engines.items()})
         manifest = read_manifest(root)
         tree = EngineTree(root, manifest)
         for name, record in manifest.files.items():
@@ -78,11 +78,11 @@ class EngineTree:
                 )
         for component, part in manifest.components.items():
             for name in (*(["config.json"] if component != "decode" else []), *part.engines):  # it shares the LLM's
-                record = manifest.files.get(listed(part.folder, name))
+                record = manifest.files.get(listed(part.directory, name))
                 if record is None or not record.bytes:
-                    raise TreeError(f"{part.folder}/{name} is empty", where=str(root), remedy="build the tree again")
+                    raise TreeError(f"{part.directory}/{name} is empty", where=str(root), remedy="build the tree again")
         tree.check(name for name, record in manifest.files.items() if record.bytes <= PIECE_BYTES)
-        _ = tree.processor_folder  # it may be a link that leads out
+        _ = tree.processor_directory  # it may be a link that leads out
         return tree
 
     def component(self, name: str) -> Component:
@@ -118,20 +118,20 @@ class EngineTree:
         assert self.manifest.limits.max_images is not None
         return self.manifest.limits.max_images
 
-    def folder(self, name: str) -> Path:
+    def directory(self, name: str) -> Path:
         """A component's directory."""
-        return inside(self.root, self.component(name).folder)
+        return inside(self.root, self.component(name).directory)
 
     def config(self, name: str) -> dict[str, Any]:
         """The content of a component's config.json."""
-        return read_config(self.folder(name))
+        return read_config(self.directory(name))
 
     @property
-    def processor_folder(self) -> Path | None:
+    def processor_directory(self) -> Path | None:
         """Directory of the tokenizer and image processor, None if the tree has none."""
         candidates = [inside(self.root, "processor")]
-        candidates += [inside(self.root, part.folder, "processor") for part in self.manifest.components.values()]
-        return next((folder for folder in candidates if folder.is_dir()), None)
+        candidates += [inside(self.root, part.directory, "processor") for part in self.manifest.components.values()]
+        return next((directory for directory in candidates if directory.is_dir()), None)
 
     def check(self, names: Iterable[str] | None = None) -> None:
         """Check sizes and digests of files of the tree.
@@ -154,7 +154,7 @@ class EngineTree:
 
     def listed(self, component: str, name: str) -> str:
         """Path of a component's file relative to the tree, as in the manifest."""
-        return listed(self.component(component).folder, name)
+        return listed(self.component(component).directory, name)
 
     def checked(self, component: str, name: str) -> Path:
         """Path of a component's file for use.
@@ -181,17 +181,19 @@ def _separate_engines(root: Path) -> dict[str, Path]:
     """
     try:
         if not stat.S_ISDIR(os.stat(root).st_mode):
-            raise TreeError("this is not a folder", where=str(root), remedy="give the folder that was built")
+            raise TreeError("this is not a directory", where=str(root), remedy="give the directory that was built")
         names = {path.name for path in root.iterdir()}
     except (FileNotFoundError, NotADirectoryError):
-        raise TreeError("there is no such folder", where=str(root), remedy="give the folder that was built") from None
+        raise TreeError(
+            "there is no such directory", where=str(root), remedy="give the directory that was built"
+        ) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise TreeError(f"cannot read the folder: {reason}", where=str(root)) from error
+        raise TreeError(f"cannot read the directory: {reason}", where=str(root)) from error
     if NAME in names:
         return {}
     found = {name: inside(root, name) for name in ENGINE_FILES if name in names}
-    return {name: folder for name, folder in found.items() if os.path.lexists(folder / NAME)}
+    return {name: directory for name, directory in found.items() if os.path.lexists(directory / NAME)}
 
 
 # Properties that the engines of one tree share, by the text of the error if they differ.
@@ -216,13 +218,13 @@ def _joined(root: Path, trees: dict[str, EngineTree]) -> EngineTree:
                 raise TreeError(
                     f"the engines of {name} and llm were built {difference}: {mine} and {others}",
                     where=str(root),
-                    remedy="build both alike, or each into a folder of its own",
+                    remedy="build both alike, or each into a directory of its own",
                 )
     components: dict[str, Component] = {}
     files: dict[str, FileRecord] = {}
     for name, tree in trees.items():
         for part, component in tree.manifest.components.items():
-            components[part] = evolve(component, folder=listed(name, component.folder))
+            components[part] = evolve(component, directory=listed(name, component.directory))
         files.update({f"{name}/{path}": record for path, record in tree.manifest.files.items()})
     vision = trees.get("vision")
     model_type = vision.manifest.model_type if vision is not None else first.manifest.model_type

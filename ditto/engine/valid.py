@@ -106,7 +106,7 @@ def _files(manifest: Manifest) -> Iterator[str]:
             yield f"{faults_of(error)} of a stage @ $.stages[{number}]"
             continue
         if record.seconds < 0 or record.peak_bytes < 0:
-            yield f"a stage takes no less than nothing @ $.stages[{number}]"
+            yield f"the duration of a stage is negative @ $.stages[{number}]"
 
 
 def _settings(manifest: Manifest) -> Iterator[str]:
@@ -152,7 +152,7 @@ def _tokens(manifest: Manifest) -> Iterator[str]:
 def _component(manifest: Manifest, component: Component) -> Iterator[str]:
     wanted = ["network.json", "network.safetensors", *component.engines]
     wanted += [component.weights] if component.weights != "checkpoint" else []
-    yield from (fault for name in wanted if (fault := _unlisted(manifest, component.folder, name)))
+    yield from (fault for name in wanted if (fault := _unlisted(manifest, component.directory, name)))
     if component.dtype not in _FLOATING:
         yield f"dtype {component.dtype!r} is not one of {', '.join(_FLOATING)}"
     if len(set(component.engines)) != len(component.engines):
@@ -170,9 +170,9 @@ def _component(manifest: Manifest, component: Component) -> Iterator[str]:
     yield from _profiles(component)
 
 
-def _unlisted(manifest: Manifest, folder: str, name: str) -> str:
+def _unlisted(manifest: Manifest, directory: str, name: str) -> str:
     try:
-        return "" if listed(folder, name) in manifest.files else f"{name!r} is not among the files of the tree"
+        return "" if listed(directory, name) in manifest.files else f"{name!r} is not among the files of the tree"
     except TreeError as error:
         return error.cause
 

@@ -86,7 +86,7 @@ class LlavaModel(MultimodalModel):
             )
         if not cls.tokens_per_image(config):
             raise CheckpointError(
-                "a picture becomes no features: it is one patch, which vision_feature_select_strategy 'default' drops",
+                "an image becomes no features: it is one patch, which vision_feature_select_strategy 'default' drops",
                 remedy="give `full` in config.json, or check image_size and patch_size",
             )
 
@@ -97,7 +97,7 @@ def _check_pairs(vision: Any) -> None:
         stated, sides = getattr(vision, name), pair(name, getattr(vision, name))
         if not isinstance(stated, int) and vision.model_type in _OF_ONE_NUMBER:
             raise CheckpointError(
-                f"`vision_config.{name}` is {list(sides)}; a {vision.model_type} tower of transformers takes one "
+                f"`vision_config.{name}` is {list(sides)}; a {vision.model_type} tower of transformers accepts one "
                 "number for both sides.",
                 remedy=f"give {sides[0]} in config.json"
                 if sides[0] == sides[1]
@@ -105,7 +105,7 @@ def _check_pairs(vision: Any) -> None:
             )
         if name == "image_size" and sides[0] != sides[1] and vision.model_type in _OF_SQUARE_IMAGES:
             raise CheckpointError(
-                f"`vision_config.{name}` is {list(sides)}; a {vision.model_type} tower of transformers takes square "
+                f"`vision_config.{name}` is {list(sides)}; a {vision.model_type} tower of transformers accepts square "
                 "images alone.",
                 remedy="use a tower of square images",
             )

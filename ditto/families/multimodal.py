@@ -15,9 +15,9 @@ from typing_extensions import Self
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.builders import EngineBuilder, InMemory, LlmBuilder, ModelSource, Pretrained, VisionBuilder
 from ditto.builders.engine import finish
+from ditto.builders.engine_cache import EngineCache
 from ditto.builders.pipeline import Built
 from ditto.builders.plan import announce, plan_of
-from ditto.builders.reuse import Reuse
 from ditto.configs import TensorRTConfig, TrtllmConfig
 from ditto.engine import EngineTree, staged
 from ditto.errors import CheckpointError, ModelError, at
@@ -163,7 +163,7 @@ class MultimodalModel(ABC):
         rows = vision.value(next(iter(vision.outputs.values()))).spec.shape[1]
         if rows != self.llm.prompt_rows:
             raise ModelError(
-                f"the tower makes {rows} rows of features of a picture, {self.llm.prompt_rows} were expected",
+                f"the tower makes {rows} rows of features of an image, {self.llm.prompt_rows} were expected",
                 remedy=f"state the tokens that it puts in front of the patches, in `{type(self).__name__}`'s module",
             )
 
@@ -187,7 +187,7 @@ class MultimodalModel(ABC):
             engines = {name: engine for part in described.values() for name, engine in part.items()}
             self._check_rows(engines["vision"][1])
             announce(plan_of(source, self.model_type, target, engines), root)
-            reuse = Reuse.from_tree(Path(out), source.state, force)
+            reuse = EngineCache.from_tree(Path(out), source.state, force)
             built: dict[str, Built] = {}
             for name, builder in self.builders.items():
                 built.update(builder.build_into(target, described[name], root / name, root, reuse))

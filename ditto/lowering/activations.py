@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ditto.errors import UnsupportedFact
+from ditto.errors import UnsupportedFeature
 from ditto.lowering.lower import Lowering, Operand
 from ditto.lowering.registry import lowers
 from ditto.network.graph import Value
@@ -42,7 +42,7 @@ def silu(net: Lowering, x: Operand) -> Value:
 def gelu(net: Lowering, x: Operand, approximate: str = "none") -> Value:
     """gelu(Tensor self, *, str approximate="none") -> Tensor"""
     if approximate not in ("none", "tanh"):
-        raise UnsupportedFact(f"GELU with approximation {approximate!r}")
+        raise UnsupportedFeature(f"GELU with approximation {approximate!r}")
     return net.add(Activation("GELU_TANH" if approximate == "tanh" else "GELU_ERF"), net.value(x))
 
 

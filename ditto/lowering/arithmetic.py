@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ditto.errors import UnsupportedFact
+from ditto.errors import UnsupportedFeature
 from ditto.lowering.lower import Lowering, Operand
 from ditto.lowering.registry import lowers
 from ditto.network.dims import DimExpr
@@ -91,7 +91,7 @@ def div_mode(net: Lowering, x: Operand, y: Operand, rounding_mode: str | None) -
         return binary(net, "FLOOR_DIV", x, y, net.result.dtype)
     if rounding_mode is None or not net.result.dtype.is_floating_point:
         return binary(net, "DIV", x, y, net.result.dtype)
-    raise UnsupportedFact(f"floating division with rounding mode {rounding_mode!r}")
+    raise UnsupportedFeature(f"floating division with rounding mode {rounding_mode!r}")
 
 
 @lowers(aten.floor_divide.default)
@@ -259,13 +259,13 @@ def logical_not(net: Lowering, x: Operand) -> Value:
     """logical_not(Tensor self) -> Tensor"""
     value = net.value(x)
     if value.spec.dtype != torch.bool:
-        raise UnsupportedFact(f"a logical operator on {value.spec.dtype}")
+        raise UnsupportedFeature(f"a logical operator on {value.spec.dtype}")
     return net.add(Unary("NOT"), value)
 
 
 def _logical(net: Lowering, op: ElementWiseOp, x: Operand, y: Operand) -> Value:
     if net.result.dtype != torch.bool or _common_dtype(x, y) != torch.bool:
-        raise UnsupportedFact(f"a bitwise operator on {_common_dtype(x, y)}")
+        raise UnsupportedFeature(f"a bitwise operator on {_common_dtype(x, y)}")
     return binary(net, op, x, y, torch.bool)
 
 

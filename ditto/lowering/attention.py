@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ditto.errors import UnsupportedFact
+from ditto.errors import UnsupportedFeature
 from ditto.lowering.lower import Lowering, Operand
 from ditto.lowering.registry import LoweringFunction
 from ditto.network.graph import Value
@@ -34,10 +34,10 @@ def refuse_sinks(sinks: Operand | None) -> None:
     """Refuse attention sinks.
 
     Raises:
-        UnsupportedFact: the attention has sinks.
+        UnsupportedFeature: the attention has sinks.
     """
     if sinks is not None:
-        raise UnsupportedFact(
+        raise UnsupportedFeature(
             "attention has learned sinks", remedy="models with attention sinks are not supported on this target"
         )
 
@@ -46,22 +46,22 @@ def attention_mask(net: Lowering, given: AttentionArguments[Operand]) -> Value |
     """The mask of attention outside a decoder: bool [B, 1, S, K], or None.
 
     Raises:
-        UnsupportedFact: sinks, a window, a bias on the scores, or causal attention with a mask or a softcap.
+        UnsupportedFeature: sinks, a window, a bias on the scores, or causal attention with a mask or a softcap.
     """
     refuse_sinks(given.sinks)
     if given.window or (given.causal and (given.softcap or given.mask is not None)):
-        raise UnsupportedFact("windowed or soft-capped causal attention outside a decoder")
+        raise UnsupportedFeature("windowed or soft-capped causal attention outside a decoder")
     return None if given.mask is None else _whole_mask(net, given.mask, net.value(given.query), net.value(given.key))
 
 
 def _whole_mask(net: Lowering, mask: Operand, query: Value, key: Value) -> Value:
     value = net.value(mask)
     if value.spec.dtype != torch.bool:
-        raise UnsupportedFact("attention scores get an added bias")
+        raise UnsupportedFeature("attention scores get an added bias")
     wanted = (query.spec.shape[0], 1, query.spec.shape[2], key.spec.shape[2])
     value = net.reshape(value, (1,) * (4 - value.rank) + value.spec.shape)
     if any(have not in (1, want) for have, want in zip(value.spec.shape, wanted, strict=True)):
-        raise UnsupportedFact("an attention mask that differs between heads")
+        raise UnsupportedFeature("an attention mask that differs between heads")
     strides = tuple(0 if have == 1 and want != 1 else 1 for have, want in zip(value.spec.shape, wanted, strict=True))
     return value if value.spec.shape == wanted else net.box(value, (0, 0, 0, 0), wanted, strides)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ditto.errors import UnsupportedFact
+from ditto.errors import UnsupportedFeature
 from ditto.lowering.arithmetic import binary, rank_of
 from ditto.lowering.lower import Lowering, Operand
 from ditto.lowering.registry import lowers
@@ -22,7 +22,7 @@ def linear(net: Lowering, x: Operand, weight: Operand, bias: Operand | None = No
     """linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"""
     value = net.value(x)
     if value.rank < 2:
-        raise UnsupportedFact("a linear layer of a vector")
+        raise UnsupportedFeature("a linear layer of a vector")
     product = net.add(MatrixMultiply(transpose_y=True), value, net.operand(weight, value.spec.dtype, value.rank))
     return product if bias is None else binary(net, "SUM", product, bias, value.spec.dtype)
 
@@ -32,7 +32,7 @@ def matmul(net: Lowering, x: Operand, other: Operand) -> Value:
     """matmul(Tensor self, Tensor other) -> Tensor"""
     ranks = [rank_of(operand) for operand in (x, other)]
     if min(ranks) < 2:
-        raise UnsupportedFact("a matrix product with a vector")
+        raise UnsupportedFeature("a matrix product with a vector")
     dtype = net.result.dtype
     return net.add(MatrixMultiply(), net.operand(x, dtype, max(ranks)), net.operand(other, dtype, max(ranks)))
 
@@ -102,7 +102,7 @@ def conv2d_padding(
     """conv2d.padding(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=[1, 1], str padding="valid",
     SymInt[2] dilation=[1, 1], SymInt groups=1) -> Tensor"""
     if padding != "valid":
-        raise UnsupportedFact(f"a convolution with padding {padding!r}")
+        raise UnsupportedFeature(f"a convolution with padding {padding!r}")
     return conv2d(net, x, weight, bias, stride, 0, dilation, groups)
 
 

@@ -10,7 +10,7 @@ import torch
 from attrs import define
 from torch import SymInt, fx
 
-from ditto.errors import ModelError, Place, ShapeError, UnsupportedFact, UnsupportedOperator, at
+from ditto.errors import ModelError, Place, ShapeError, UnsupportedFeature, UnsupportedOperator, at
 from ditto.lowering.folding import fold_call
 from ditto.lowering.registry import Table, call
 from ditto.network.builder import NetworkBuilder
@@ -56,7 +56,7 @@ class Lowering(NetworkBuilder):
             return operand
         if isinstance(operand, Weight):
             return self.constant(operand)
-        raise ShapeError(f"{operand!r} is no tensor")
+        raise ShapeError(f"{operand!r} is not a tensor")
 
     def operand(self, operand: Operand, dtype: torch.dtype, rank: int) -> Value:
         """Convert an operand of an elementwise layer: cast, and extend to a rank by leading axes of size 1."""
@@ -97,7 +97,7 @@ def lower(
         context: a prepared `Lowering`, if a target has added inputs of its own.
     Raises:
         UnsupportedOperator: some operators have no lowering; the error names all of them.
-        UnsupportedFact: it is unknown whether an operator mixes the tokens of a decoder.
+        UnsupportedFeature: it is unknown whether an operator mixes the tokens of a decoder.
         ModelError, ShapeError: an operator is used in a way that its lowering does not support.
     """
     with stage("lower", name):
@@ -155,7 +155,7 @@ def _refuse_unknown(program: Program, table: Table) -> None:
 
 def _refuse_doubts(program: Program) -> None:
     for operation, place in program.doubts:
-        raise UnsupportedFact(
+        raise UnsupportedFeature(
             f"it is not known whether `{operation}` keeps the tokens of a sequence apart",
             place,
             remedy="add a rule for it to `ditto/rewrite/token_rules.py`",

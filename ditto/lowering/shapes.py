@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ditto.errors import UnsupportedFact
+from ditto.errors import UnsupportedFeature
 from ditto.lowering.lower import Lowering, Operand
 from ditto.lowering.registry import lowers
 from ditto.network import dims
@@ -94,7 +94,7 @@ def slice_(
     if isinstance(first, int) and first < 0 and isinstance(have, int):
         first = max(first + have, 0)
     if not isinstance(first, int) or first < 0:
-        raise UnsupportedFact("a slice whose start depends on sizes", remedy="slice from the front of the axis")
+        raise UnsupportedFeature("a slice whose start depends on sizes", remedy="slice from the front of the axis")
     return net.slice(value, axis, first, size, step)
 
 
@@ -105,7 +105,7 @@ def select(net: Lowering, x: Operand, dim: int, index: int) -> Value:
     axis = dim % value.rank
     have = value.spec.shape[axis]
     if not isinstance(index, int) or (index < 0 and not isinstance(have, int)):
-        raise UnsupportedFact("a selected index that depends on sizes")
+        raise UnsupportedFeature("a selected index that depends on sizes")
     first = index if index >= 0 else index + int(have)  # type: ignore[arg-type]
     return net.reshape(net.slice(value, axis, first, 1), net.result.shape)
 
@@ -153,7 +153,7 @@ def chunk(net: Lowering, x: Operand, chunks: int, dim: int = 0) -> list[Value]:
 def _even(net: Lowering, x: Operand, size: int, dim: int) -> list[int]:
     have = net.value(x).spec.shape[dim]
     if not isinstance(have, int) or not isinstance(size, int):
-        raise UnsupportedFact("splitting an axis whose size is chosen at run time")
+        raise UnsupportedFeature("splitting an axis whose size is chosen at run time")
     return [min(size, have - start) for start in range(0, have, size)]
 
 
@@ -173,7 +173,7 @@ def arange_start(net: Lowering, start: Dim, end: Dim, dtype: torch.dtype | None 
         return net.literal(torch.arange(start, end, dtype=net.result.dtype))
     length = dims.add(end, dims.multiply(start, -1))
     if not isinstance(start, int) or not isinstance(length, DimExpr):
-        raise UnsupportedFact("a range that starts at a size")
+        raise UnsupportedFeature("a range that starts at a size")
     return net.add(Fill(length, start, 1, net.result.dtype), net.sizes((length,)))
 
 

@@ -36,7 +36,7 @@ def check(network: Network) -> None:
     if not network.outputs:
         raise ShapeError("the network has no output")
     if unknown := network.shared.keys() - network.outputs.keys():
-        raise ShapeError(f"{', '.join(sorted(unknown))} would share memory, but is no output")
+        raise ShapeError(f"{', '.join(sorted(unknown))} would share memory, but is not an output")
     for name, value in network.outputs.items():
         if value not in computed:
             raise ShapeError(f"output {name} is {value}, which nothing makes")

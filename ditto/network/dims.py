@@ -141,6 +141,6 @@ def parse(text: str) -> Dim:
                 term = multiply(term, symbol(factor.removeprefix("-")))
                 term = multiply(term, -1) if factor.startswith("-") else term
             else:
-                raise ShapeError(f"{text!r} is no dimension")
+                raise ShapeError(f"{text!r} is not a dimension")
         total = add(total, term)
     return total

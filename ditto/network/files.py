@@ -92,7 +92,7 @@ def _weight_in(data: dict[str, Any]) -> Weight:
     if "literal" in data:
         return Literal(data["literal"], shape, dtype)
     if data["folded"] not in FOLDABLE:
-        raise ValueError(f"{data['folded']!r} is no foldable operator")
+        raise ValueError(f"{data['folded']!r} is not a foldable operator")
     return Folded(data["folded"], _operand_in(data["operands"]), shape, dtype)
 
 

@@ -12,8 +12,8 @@ from enum import Enum
 
 from attrs import evolve, frozen
 
-from ditto.network.calls import Call, Calls
 from ditto.network.graph import Network, Node
+from ditto.network.schedule import Call, Schedule
 from ditto.passes.body import Body
 from ditto.passes.external_weights import LEAST_BYTES, ExternalWeights, free_name
 from ditto.passes.repeated_blocks import RepeatedBlock, find_repeated_block
@@ -43,12 +43,12 @@ class Partition:
 
     Args:
         networks: the smaller networks.
-        calls: the order in which they run.
+        schedule: the order in which they run.
         external: for each external weight, the constant of the whole network whose values are bound to it.
     """
 
     networks: tuple[Network, ...]
-    calls: Calls
+    schedule: Schedule
     external: dict[str, str]
 
 
@@ -59,7 +59,7 @@ def partition(network: Network, mode: PartitionMode, least_bytes: int = LEAST_BY
         least_bytes: size from which a weight is external, for shared blocks.
     """
     if mode is PartitionMode.WHOLE:
-        return Partition((network,), Calls.once((*network.inputs, *network.outputs)), {})
+        return Partition((network,), Schedule.once((*network.inputs, *network.outputs)), {})
     is_shared = mode is PartitionMode.SHARED_BLOCKS
     partitioner = Partitioner(network, least_bytes if is_shared else math.inf)
     blocks = partitioner.blocks()
@@ -102,7 +102,7 @@ class Partitioner:
         used = {name for call in calls for name in call.tensors.values()}
         between = {name: self._network.value(name).spec for name in self._body.index if name in used}
         external = {name: value for value, name in self._external.names.items()}
-        return Partition(tuple(networks), Calls(tuple(calls), between), external)
+        return Partition(tuple(networks), Schedule(tuple(calls), between), external)
 
     def _described(self, block: RepeatedBlock, part: Segment) -> tuple[Network, list[dict[str, str]]]:
         """A segment of the first repeated block as a network, and the tensors bound to it in each block."""

@@ -83,13 +83,13 @@ def _check_inputs(network: Network, inputs: Mapping[str, Tensor]) -> None:
     wrong = set(inputs) ^ set(network.inputs)
     if wrong:
         raise ShapeError(
-            f"the network takes {', '.join(network.inputs)}; missing or unknown: {', '.join(sorted(wrong))}"
+            f"the network expects {', '.join(network.inputs)}; missing or unknown: {', '.join(sorted(wrong))}"
         )
     sizes: dict[str, int] = {}
     for name, spec in network.inputs.items():
         tensor = inputs[name]
         if tensor.dtype != spec.dtype or tensor.dim() != spec.rank:
-            raise ShapeError(f"input {name} is {Spec.of(tensor)}, the network takes {spec}")
+            raise ShapeError(f"input {name} is {Spec.of(tensor)}, the network expects {spec}")
         for dim, size in zip(spec.shape, tensor.shape, strict=True):
             if isinstance(dim, dims.DimExpr) and len(dim.names) == 1 and str(dim).isidentifier():
                 sizes.setdefault(str(dim), size)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ditto.errors import UnsupportedFact, at
+from ditto.errors import UnsupportedFeature, at
 from ditto.ops.traits import Trait, traits_of
 from ditto.program import Program, is_mutating, memory
 
@@ -99,12 +99,12 @@ def refuse_writes(program: Program) -> int:
     """Refuse operators that modify their arguments: values of a network are immutable.
 
     Raises:
-        UnsupportedFact: an output depends on such an operator.
+        UnsupportedFeature: an output depends on such an operator.
     """
     for node in program.graph.nodes:
         if node.op == "call_function" and is_mutating(node):
             with at(program.place(node)):
-                raise UnsupportedFact(
+                raise UnsupportedFeature(
                     f"`{node.target}` writes into its argument",
                     remedy="write the model without in-place operators there",
                 )

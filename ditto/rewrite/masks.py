@@ -13,7 +13,7 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor, fx
 
-from ditto.errors import UnsupportedFact, at
+from ditto.errors import UnsupportedFeature, at
 from ditto.network import dims
 from ditto.ops.attention import AttentionArguments, visible
 from ditto.ops.traits import Trait, traits_of
@@ -30,13 +30,13 @@ class _Facts:
     window: int
 
 
-def state_masks(program: Program, sizes: Mapping[str, int]) -> int:
+def classify_masks(program: Program, sizes: Mapping[str, int]) -> int:
     """Replace mask operands of `ditto.attention` by `causal` and `window`; return the number of replacements.
 
     Args:
         sizes: maximum sizes of the named dimensions in the engine.
     Raises:
-        UnsupportedFact: a mask depends on values, adds a bias, or has a form that engines do not support.
+        UnsupportedFeature: a mask depends on values, adds a bias, or has a form that engines do not support.
     """
     known: dict[fx.Node, _Facts | Tensor] = {}
     count = 0
@@ -64,7 +64,7 @@ def state_masks(program: Program, sizes: Mapping[str, int]) -> int:
 
 def _look_at(program: Program, mask: fx.Node, sizes: Mapping[str, int]) -> _Facts | Tensor:
     for source in _sources_of_values(program, mask):
-        raise UnsupportedFact(
+        raise UnsupportedFeature(
             f"the attention mask depends on the values of `{source.target}`",
             remedy="only masks that follow from positions can be built into an engine",
         )
@@ -79,7 +79,7 @@ def _look_at(program: Program, mask: fx.Node, sizes: Mapping[str, int]) -> _Fact
     (values,) = evaluate(program, inputs, _no_parameter, (mask,))
     seen = values if values.dtype == torch.bool else values > _MASKED
     if values.dtype != torch.bool and bool((values[seen] != 0).any()):
-        raise UnsupportedFact(
+        raise UnsupportedFeature(
             "attention scores get an added bias (ALiBi or relative positions)",
             remedy="models with position biases are not supported",
         )
@@ -95,14 +95,14 @@ def _look_at(program: Program, mask: fx.Node, sizes: Mapping[str, int]) -> _Fact
             return _Facts(causal=True, window=window)
     if program.spec(mask).is_static:
         return seen
-    raise UnsupportedFact(
+    raise UnsupportedFeature(
         "the attention mask is neither full nor causal nor a causal window",
         remedy="other masks (chunks, prefixes, bidirectional windows) are not supported for decoders",
     )
 
 
 def _no_parameter(name: str) -> Tensor:
-    raise UnsupportedFact(f"the attention mask depends on the weight `{name}`")
+    raise UnsupportedFeature(f"the attention mask depends on the weight `{name}`")
 
 
 def _sources_of_values(program: Program, mask: fx.Node) -> list[fx.Node]:

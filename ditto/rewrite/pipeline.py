@@ -15,7 +15,7 @@ from ditto.refusals import refusal_lines
 from ditto.rewrite.attention import recognise_sdpa
 from ditto.rewrite.clean import clean, refuse_writes
 from ditto.rewrite.last_tokens import choose_last_tokens_early
-from ditto.rewrite.masks import state_masks
+from ditto.rewrite.masks import classify_masks
 from ditto.rewrite.norm import GEMMA_NORM, LLAMA_NORM, OLMO_NORM
 from ditto.rewrite.projections import fuse_projections
 from ditto.rewrite.rope import ROPE_OF_HALVES
@@ -41,12 +41,12 @@ def rewrite(
         joins: whether to fuse linear layers that read the same tensor.
         attentions: number of decoder layers with attention, None if it is not known.
     Raises:
-        UnsupportedFact: the model has a feature that engines do not support.
+        UnsupportedFeature: the model has a feature that engines do not support.
     """
     steps: dict[str, Step] = {
         "clean": clean,
         "recognise attention": recognise_sdpa,
-        "state masks": lambda program: state_masks(program, sizes),
+        "state masks": lambda program: classify_masks(program, sizes),
         "refuse writes": refuse_writes,
     }
     if positions is not None:

@@ -16,7 +16,7 @@ import torch
 from attrs import frozen
 from torch import SymInt, Tensor, fx
 
-from ditto.errors import ModelError, UnsupportedFact, at
+from ditto.errors import ModelError, UnsupportedFeature, at
 from ditto.network import dims
 from ditto.network.dims import Dim
 from ditto.ops.traits import Trait, traits_of
@@ -72,8 +72,8 @@ def refuse_other_state(program: Program) -> int:
     nothing changes.
 
     Raises:
-        UnsupportedFact: tokens influence each other except through `ditto.attention`, or a value depends on the number
-            of tokens.
+        UnsupportedFeature: tokens influence each other except through `ditto.attention`, or a value depends on the
+            number of tokens.
     """
     states: dict[fx.Node, _State | list[_State]] = {}
     for node in program.graph.nodes:
@@ -99,14 +99,14 @@ def refuse_other_layers(program: Program, layers: int) -> int:
     Args:
         layers: number of layers with attention, according to the configuration.
     Raises:
-        UnsupportedFact: the program has another number of attention operators.
+        UnsupportedFeature: the program has another number of attention operators.
     """
     found = [
         arguments(node)["layer"] for node in program.graph.nodes if node.target == torch.ops.ditto.attention.default
     ]
     if len(found) != layers:
         missing = ", ".join(str(layer) for layer in range(layers) if layer not in found)
-        raise UnsupportedFact(
+        raise UnsupportedFeature(
             f"the configuration has {layers} layers that attend, and {len(found)} attentions have a KV cache"
             + (f": layers {missing} have none" if missing else ""),
             remedy=_REMEDY,
@@ -164,7 +164,7 @@ def _propagated(program: Program, node: fx.Node, layouts: dict[fx.Node, Layout],
     except Mixes as mixes:
         if not layouts:
             return _Counted(node)
-        raise UnsupportedFact(
+        raise UnsupportedFeature(
             f"a token's values follow from other tokens of its sequence: `{node.target}` {mixes}", remedy=_REMEDY
         ) from None
     results: list[_State] = [_PerToken(canonical(layout)) if layouts else _Uniform() for layout in result_layouts]
@@ -174,7 +174,7 @@ def _propagated(program: Program, node: fx.Node, layouts: dict[fx.Node, Layout],
 def _refuse_count(program: Program, counted: _Counted, met: fx.Node | None = None) -> None:
     origin = counted.origin
     with at(program.place(origin)):
-        raise UnsupportedFact(
+        raise UnsupportedFeature(
             f"a token's values follow from how many tokens are given: `{_name(origin)}` counts them"
             + (f", and `{_name(met)}` of {program.place(met)} uses that" if met is not None else ""),
             remedy="such a model takes every token of an answer for the first one of a sequence: let its positions "

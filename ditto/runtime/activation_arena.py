@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from ditto.network import Spec
-from ditto.network.calls import Calls
 from ditto.network.dims import evaluate
+from ditto.network.schedule import Schedule
 
 # Alignment of addresses in bytes, the same as in CUDA's own allocator.
 ALIGNMENT = 256
@@ -26,25 +26,25 @@ class ActivationArena:
     buffers for each spec. A call on the side stream has run once the next call on the side stream has begun.
     """
 
-    def __init__(self, calls: Calls) -> None:
-        ends = _ends(calls)
+    def __init__(self, schedule: Schedule) -> None:
+        ends = _ends(schedule)
         last: dict[str, int] = {}
-        for number, call in enumerate(calls.calls):
+        for number, call in enumerate(schedule.calls):
             for name in call.tensors.values():
                 last[name] = max(last.get(name, 0), ends[number])
         produced: dict[str, None] = {}  # ordered: the plan is the same in every process
         free: dict[Spec, list[int]] = defaultdict(list)
         self._specs: list[Spec] = []
         self._place: dict[str, int] = {}
-        for number, call in enumerate(calls.calls):
-            names = [name for name in call.tensors.values() if name in calls.between]
+        for number, call in enumerate(schedule.calls):
+            names = [name for name in call.tensors.values() if name in schedule.between]
             for name in dict.fromkeys(names):
                 if name not in produced:
                     produced[name] = None
-                    self._place[name] = self._allocate(calls.between[name], free)
+                    self._place[name] = self._allocate(schedule.between[name], free)
             for name in produced:
                 if last[name] == number:
-                    free[calls.between[name]].append(self._place[name])
+                    free[schedule.between[name]].append(self._place[name])
 
     def _allocate(self, spec: Spec, free: Mapping[Spec, list[int]]) -> int:
         if free[spec]:
@@ -64,10 +64,10 @@ class ActivationArena:
         return {name: (offsets[place], shapes[place]) for name, place in self._place.items()}, end
 
 
-def _ends(calls: Calls) -> list[int]:
+def _ends(schedule: Schedule) -> list[int]:
     """Index of the call after which each call is guaranteed to have run."""
-    ends = list(range(len(calls.calls)))
-    concurrent = [number for number, call in enumerate(calls.calls) if call.beside]
+    ends = list(range(len(schedule.calls)))
+    concurrent = [number for number, call in enumerate(schedule.calls) if call.concurrent]
     for number, following in itertools.pairwise([*concurrent, len(ends)]):
         ends[number] = following
     return ends

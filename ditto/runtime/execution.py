@@ -15,11 +15,11 @@ from attrs import frozen
 from torch import Tensor
 
 from ditto.bindings import TensorRT
-from ditto.cache import cache_folder
+from ditto.cache import cache_directory
 from ditto.engine import EngineTree, Profile
 from ditto.network import Spec
-from ditto.network.calls import Call, Calls, load_calls
 from ditto.network.dims import symbol
+from ditto.network.schedule import Call, Schedule, load_schedule
 from ditto.runtime.activation_arena import ActivationArena, aligned
 from ditto.runtime.engine import Context, Engine
 from ditto.runtime.runtime_cache import RuntimeCache
@@ -34,7 +34,7 @@ class Parts:
 
     Args:
         engines: the loaded engines.
-        calls: schedule of the engines.
+        schedule: calls of the engines.
         inputs: input specs of the whole component.
         profiles: optimization profiles of the engines.
         kernels: kernel cache that the engines were loaded with.
@@ -43,16 +43,16 @@ class Parts:
     def __init__(
         self,
         engines: Sequence[Engine],
-        calls: Calls,
+        schedule: Schedule,
         inputs: Mapping[str, Spec],
         profiles: Sequence[Profile],
         kernels: RuntimeCache,
     ) -> None:
-        self._engines, self._calls, self._inputs, self._arena = engines, calls, inputs, ActivationArena(calls)
+        self._engines, self._schedule, self._inputs, self._arena = engines, schedule, inputs, ActivationArena(schedule)
         self._kernels = kernels
         weakref.finalize(self, kernels.save)  # kernels compiled in the background after `keep_kernels`
         largest = ({name: size.max for name, size in profile.ranges.items()} for profile in profiles)
-        self._concurrent = frozenset(call.part for call in calls.calls if call.beside)
+        self._concurrent = frozenset(call.part for call in schedule.calls if call.concurrent)
         wanted = [(number in self._concurrent, engine.scratch_bytes) for number, engine in enumerate(engines)]
         self._work_bytes, self._concurrent_bytes = (
             aligned(max((size for concurrent, size in wanted if concurrent == which), default=0))
@@ -72,8 +72,8 @@ class Parts:
         kernels = RuntimeCache(_kernels_file(tree, name, device))
         engines = [Engine(trt, tree.checked(name, file), kernels) for file in component.engines]
         inputs = {key: Spec.parse(text) for key, text in component.inputs.items()}
-        calls = load_calls(tree.checked(name, "calls.json"), len(engines))
-        return Parts(engines, calls, inputs, component.profiles, kernels)
+        schedule = load_schedule(tree.checked(name, "schedule.json"), len(engines))
+        return Parts(engines, schedule, inputs, component.profiles, kernels)
 
     @property
     def scratch_bytes(self) -> int:
@@ -101,7 +101,7 @@ class Parts:
             for number, engine in enumerate(self._engines)
         ]
         side_stream = SideStream(scratch.device) if self._concurrent else None
-        return Execution(parts, self._calls.calls, self._inputs, self._arena, activations, side_stream)
+        return Execution(parts, self._schedule.calls, self._inputs, self._arena, activations, side_stream)
 
     def keep_kernels(self) -> None:
         """Save the kernels compiled so far for the next process."""
@@ -126,7 +126,7 @@ class Execution:
         memory: Tensor,
         side_stream: SideStream | None,
     ) -> None:
-        self._runs = [(parts[call.part].context, tuple(call.tensors.items()), call.beside) for call in calls]
+        self._runs = [(parts[call.part].context, tuple(call.tensors.items()), call.concurrent) for call in calls]
         self._inputs, self._arena, self._memory, self._side_stream = inputs, arena, memory, side_stream
         self._readers: dict[str, set[tuple[Context, str]]] = {}
         for call in calls:
@@ -201,8 +201,8 @@ class Execution:
 
 def _kernels_file(tree: EngineTree, name: str, device: torch.device) -> Path | None:
     """Kernel cache file of a component, named after the digest of its engines and the GPU."""
-    folder = cache_folder()
+    directory = cache_directory()
     files = [tree.manifest.files[tree.listed(name, file)] for file in tree.component(name).engines]
     digest = hashlib.sha256(" ".join(file.sha256 for file in files).encode()).hexdigest()
     gpu = re.sub(r"\W+", "-", torch.cuda.get_device_name(device))
-    return folder / "kernels" / f"{digest[:32]}-{gpu}.bin" if folder else None
+    return directory / "kernels" / f"{digest[:32]}-{gpu}.bin" if directory else None

@@ -106,7 +106,7 @@ def inspect(tree: EngineTree) -> TreeReport:
 
 def _engine(tree: EngineTree, name: str) -> EngineReport:
     record, network = tree.component(name), network_of(tree, name)
-    config = tree.config(name) if (tree.folder(name) / "config.json").is_file() else {}
+    config = tree.config(name) if (tree.directory(name) / "config.json").is_file() else {}
     return EngineReport(
         record=record,
         engine_bytes=engine_bytes(tree, name),
@@ -137,8 +137,8 @@ def _rows(network: Network) -> list[LayerRow]:
 def _facts(tree: EngineTree) -> dict[str, Any]:
     """Configuration values from llm/config.json and the model's own config.json, if the tree has it."""
     stated: dict[str, Any] = {}
-    if tree.processor_folder is not None and (tree.processor_folder / "config.json").is_file():
-        path = tree.processor_folder / "config.json"
+    if tree.processor_directory is not None and (tree.processor_directory / "config.json").is_file():
+        path = tree.processor_directory / "config.json"
         try:
             model = read_json(path, lenient=True)
         except (OSError, ValueError) as error:

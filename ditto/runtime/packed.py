@@ -49,7 +49,7 @@ class PackedLimits(RequestLimits):
             rows = 0 if request.features is None else len(request.features)
             if rows > self.prompt_rows_per_request:
                 raise PromptError(
-                    f"the pictures of prompt {number} need {rows} rows of the prompt table; the engine's "
+                    f"the images of prompt {number} need {rows} rows of the prompt table; the engine's "
                     f"{self.max_prompt_embedding_table_size} rows, shared by a batch of {self.max_batch_size}, are "
                     f"{self.prompt_rows_per_request} for each",
                     remedy=f"build with a --prompt-table of at least {rows * self.max_batch_size}",

@@ -27,7 +27,7 @@ class PaddedRunner(LlmRunner):
         self._tokens, self._limits = session.tokens, session.limits
         table = session.tree.component("llm").inputs.get("prompt_embedding_table")
         width = 0 if table is None else int(Spec.parse(table).shape[1])  # type: ignore[arg-type]
-        self._no_pictures = torch.zeros(1, width, dtype=session.table_dtype, device=self.device)
+        self._no_images = torch.zeros(1, width, dtype=session.table_dtype, device=self.device)
 
     @abstractmethod
     def run(
@@ -69,9 +69,7 @@ class PaddedRunner(LlmRunner):
         last = torch.tensor([len(ids) - 1 for ids in prompts], dtype=torch.int32)
         ids = torch.tensor(padded, dtype=torch.int32)
         positions = torch.arange(width, dtype=torch.int32).expand_as(ids).contiguous()
-        return self.run(
-            rows, ids, positions, last, torch.zeros_like(last), self._no_pictures if table is None else table
-        )
+        return self.run(rows, ids, positions, last, torch.zeros_like(last), self._no_images if table is None else table)
 
     def run_next(self, sampled: Tensor, cached: Sequence[int], moving: Sequence[bool]) -> Tensor:
         """Run the language model on one token of every row.
@@ -87,7 +85,7 @@ class PaddedRunner(LlmRunner):
         written = torch.tensor(cached, dtype=torch.int32)
         first = torch.zeros_like(written)
         ids = sampled.to(torch.int32)[:, None]
-        return self.run(slice(0, self._batch), ids, written[:, None], first, written, self._no_pictures)
+        return self.run(slice(0, self._batch), ids, written[:, None], first, written, self._no_images)
 
     @override
     def takes(self, scheduled: Sequence[ScheduledRow]) -> bool:
@@ -125,7 +123,7 @@ class PaddedRunner(LlmRunner):
             vocab_size = self._tokens.vocab_size
             prompts.append([token + offset if token >= vocab_size else token for token in ids] if moves else ids)
             if features is not None:
-                parts.append(features.to(self._no_pictures))
+                parts.append(features.to(self._no_images))
                 offset += len(features)
             self._cached[each.row] = len(ids)
         return self.run_prompts(rows, prompts, torch.cat(parts) if parts else None)

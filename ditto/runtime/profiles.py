@@ -102,7 +102,7 @@ def decode_profile(tree: EngineTree, batch: int, kv_length: int | None = None) -
     component = tree.component(component_for(tree, Phase.DECODE))
     index, rows = profile_for(component, Phase.DECODE, "batch", batch)
     for special, profile in enumerate(component.profiles):
-        if kv_length is not None and profile.size("batch") == rows and profile.size("live") == kv_length:
+        if kv_length is not None and profile.size("batch") == rows and profile.size("kv_length") == kv_length:
             return special, rows
     return index, rows
 

@@ -101,7 +101,7 @@ class _ReferenceRunner(PaddedRunner):
             "position_ids": written[:, None],
             "write_indices": written,
             "cache_slots": torch.arange(max(cached) + 1, dtype=torch.int32),
-            "prompt_embedding_table": self._no_pictures,
+            "prompt_embedding_table": self._no_images,
         }
         return self._run(self._decode, slice(0, self._batch), given)
 

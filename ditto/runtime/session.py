@@ -90,7 +90,7 @@ class RequestLimits:
                 )
             if length > self.max_input_len:
                 raise PromptError(
-                    f"prompt {number} has {length} tokens, the engine takes {self.max_input_len}",
+                    f"prompt {number} has {length} tokens, the engine accepts {self.max_input_len}",
                     remedy="shorten it, or build with a larger --max-input-len",
                 )
             if length + max_new_tokens > self.max_seq_len:
@@ -103,9 +103,9 @@ class RequestLimits:
         rows = sum(0 if request.features is None else len(request.features) for request in requests)
         if rows > self.max_prompt_embedding_table_size:
             raise PromptError(
-                f"the pictures need {rows} rows of the prompt table, the engine has "
+                f"the images need {rows} rows of the prompt table, the engine has "
                 f"{self.max_prompt_embedding_table_size}",
-                remedy="send fewer pictures at once, or build with a larger --prompt-table",
+                remedy="send fewer images at once, or build with a larger --prompt-table",
             )
 
 
@@ -200,7 +200,7 @@ class Session(ABC):
         wanted = Spec.parse(next(iter(vision.inputs.values()))).shape[1:]
         if tuple(pixels.shape[1:]) != wanted:
             raise PromptError(
-                f"pictures come as {list(pixels.shape[1:])}, the vision engine takes {list(wanted)}",
+                f"images come as {list(pixels.shape[1:])}, the vision engine expects {list(wanted)}",
                 remedy="use the processor of the model that the tree was built from",
             )
         at_once = self.tree.max_images

@@ -216,7 +216,7 @@ class TensorRTRunner(PaddedRunner):
             "position_ids": self._written[:, None],
             "last_token_ids": first,
             "write_indices": self._written,
-            "prompt_embedding_table": self._no_pictures,
+            "prompt_embedding_table": self._no_images,
             "logits": self._logits,
             **cache.bound(slice(0, rows)),
         }
@@ -253,7 +253,7 @@ class TensorRTRunner(PaddedRunner):
         if key not in self._prompts:
             execution = self._session.loaded.execution(component_for(self._session.tree, Phase.PREFILL), call.profile)
             most = max(self._limits.max_prompt_embedding_table_size, 1)
-            table_of_all = self._no_pictures.new_zeros(most, self._no_pictures.shape[1])
+            table_of_all = self._no_images.new_zeros(most, self._no_images.shape[1])
             bound = {
                 **self._known({"prompt_embedding_table": table_of_all}),
                 **self._cache.bound(rows),

@@ -47,7 +47,7 @@ def _check_record(tree: EngineTree, name: str, network: Network) -> None:
         return
     raise TreeError(
         f"the manifest and network.json differ in the {what} of {name}",
-        where=str(tree.folder(name)),
+        where=str(tree.directory(name)),
         remedy="build the tree again",
     )
 
@@ -121,17 +121,17 @@ def _copier(device: torch.device) -> Callable[[Tensor], Tensor]:
 
 def external_weights(tree: EngineTree, name: str) -> dict[str, Weight]:
     """External weights of a component, by engine input name."""
-    outside = tree.component(name).outside
-    network = network_of(tree, name) if outside else Network()
+    external = tree.component(name).external_weights
+    network = network_of(tree, name) if external else Network()
     constants = {node.outputs[0]: node.layer for node in network.nodes if isinstance(node.layer, Constant)}
-    for input_name, value in outside.items():
+    for input_name, value in external.items():
         if value not in constants:
             raise TreeError(
-                f"the engine takes {input_name} as an input, which its network does not have",
-                where=str(tree.folder(name)),
+                f"the engine accepts {input_name} as an input, which its network does not have",
+                where=str(tree.directory(name)),
                 remedy="build the tree again",
             )
-    return {input_name: constants[value].weight for input_name, value in outside.items()}
+    return {input_name: constants[value].weight for input_name, value in external.items()}
 
 
 def weights_of(tree: EngineTree, name: str) -> TensorSource:
@@ -142,22 +142,22 @@ def weights_of(tree: EngineTree, name: str) -> TensorSource:
     """
     weights = tree.component(name).weights
     if weights != "checkpoint":
-        return CheckpointReader(CheckpointIndex.of_files(tree.folder(name), [tree.checked(name, weights)]))
+        return CheckpointReader(CheckpointIndex.of_files(tree.directory(name), [tree.checked(name, weights)]))
     checkpoint = tree.manifest.checkpoint
     if checkpoint is None:
         raise TreeError("the tree does not say where its weights are", where=str(tree.root), remedy="build it again")
     try:
-        index = CheckpointIndex.open(Path(checkpoint.folder))
+        index = CheckpointIndex.open(Path(checkpoint.directory))
     except CheckpointError as error:
         raise TreeError(
             f"the checkpoint that the tree was built from cannot be read: {error.cause}",
-            where=checkpoint.folder,
+            where=checkpoint.directory,
             remedy="put it back there, or build the tree again",
         ) from error
     if index.identity != checkpoint.identity:
         raise TreeError(
             "the checkpoint has changed since the tree was built from it",
-            where=checkpoint.folder,
+            where=checkpoint.directory,
             remedy="build the tree again",
         )
     return CheckpointReader(index)

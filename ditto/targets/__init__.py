@@ -1,6 +1,6 @@
 """Targets: ways to compile and run engines."""
 
 from ditto.targets.registry import target
-from ditto.targets.target import LlmFacts, Target
+from ditto.targets.target import DecoderConfig, Target
 
-__all__ = ["LlmFacts", "Target", "target"]
+__all__ = ["DecoderConfig", "Target", "target"]

@@ -23,7 +23,7 @@ WeightOf = Callable[[str], Weight]
 
 
 @frozen(kw_only=True)
-class LlmFacts:
+class DecoderConfig:
     """Decoder configuration, with the key names of TensorRT-LLM 0.19 (contract 1.4).
 
     Args:
@@ -114,11 +114,13 @@ class Target(ABC):
         """Sizes of the named dimensions at which masks are classified; `sequence` is the maximum length."""
 
     @abstractmethod
-    def lower_llm(self, program: Program, weight_of: WeightOf, facts: LlmFacts, limits: Limits) -> Network:
+    def lower_llm(
+        self, program: Program, weight_of: WeightOf, decoder_config: DecoderConfig, limits: Limits
+    ) -> Network:
         """Lower a language model to a network, with the inputs that the target adds.
 
         Raises:
-            UnsupportedOperator, UnsupportedFact: the model needs something that the target does not support.
+            UnsupportedOperator, UnsupportedFeature: the model needs something that the target does not support.
         """
 
     @abstractmethod
@@ -126,7 +128,7 @@ class Target(ABC):
         """Lower a vision tower to a network.
 
         Raises:
-            UnsupportedOperator, UnsupportedFact: the model needs something that the target does not support.
+            UnsupportedOperator, UnsupportedFeature: the model needs something that the target does not support.
         """
 
     def vision_passes(self, outside: bool) -> tuple[NetworkPass, ...]:
@@ -173,7 +175,7 @@ class Target(ABC):
         return (Profile(Phase.ENCODE, {dimension.name: dimension for dimension in dimensions}),)
 
     @abstractmethod
-    def llm_config(self, network: Network, facts: LlmFacts, limits: Limits, dtype: str) -> LlmConfig:
+    def llm_config(self, network: Network, decoder_config: DecoderConfig, limits: Limits, dtype: str) -> LlmConfig:
         """Content of llm/config.json."""
 
     @abstractmethod

@@ -16,21 +16,21 @@ from loguru import logger
 
 from ditto.engine import EngineTree, Phase
 from ditto.errors import CheckpointError, ConfigError
-from ditto.families.processing import foreign
 from ditto.progress import stage
 from ditto.reference import RELATIVE_ERROR, watching
 from ditto.runtime import open_session
 from ditto.runtime.profiles import component_for
 from ditto.runtime.reference import ReferenceSession
 from ditto.runtime.weights import network_of
+from ditto.text.processing import foreign
 from ditto.verify import inputs
 from ditto.verify.compare import Trio, difference, measure, worst_prompt
-from ditto.verify.departure import Departures
+from ditto.verify.divergence import Divergences
 from ditto.verify.inputs import Prompts
 from ditto.verify.model import check_model, checkpoint_of, load, rounded
+from ditto.verify.reference_outputs import ReferenceOutputs, greedy, look, modules
 from ditto.verify.report import Verification
 from ditto.verify.tree import answers, logits, requests_of, steps
-from ditto.verify.yardstick import Yardstick, greedy, look, modules
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ def verify(
     opened = open_session(tree, session)
     dtype: Any = getattr(torch, tree.component("llm").dtype)
 
-    def looked(face: Any, exact: list[Yardstick] | None) -> list[Yardstick]:
+    def looked(face: Any, exact: list[ReferenceOutputs] | None) -> list[ReferenceOutputs]:
         with foreign(CheckpointError, "Hugging Face cannot run the model", model, "check the model's files"):
             tokens = [item.tokens for item in exact] if exact else [greedy(face, each, new_tokens) for each in prompts]
             return [look(face, prompt, given) for prompt, given in zip(prompts, tokens, strict=True)]
@@ -75,7 +75,7 @@ def verify(
         scores = [logits(opened, request, item.tokens) for request, item in zip(requests, exact, strict=True)]
         tokens = answers(opened, requests, new_tokens)
     features = [
-        Trio(number, "picture", rows.float().cpu(), wanted.features, mine.features)
+        Trio(number, "image", rows.float().cpu(), wanted.features, mine.features)
         for number, (rows, wanted, mine) in enumerate(zip(seen, exact, own, strict=True), 1)
         if rows is not None and wanted.features is not None and mine.features is not None
     ]
@@ -102,11 +102,16 @@ def verify(
         return result
     logger.info("found so far, before the search for the layer:\n{}", result.text())
     index = worst_prompt(list(zip(measures, compared.values(), strict=True)), differences) - 1
-    return _with_departures(result, tree, prompts[index], exact[index], dtype, opened.device)
+    return _with_divergences(result, tree, prompts[index], exact[index], dtype, opened.device)
 
 
-def _with_departures(
-    result: Verification, tree: EngineTree, prompt: Prompts, exact: Yardstick, dtype: torch.dtype, device: torch.device
+def _with_divergences(
+    result: Verification,
+    tree: EngineTree,
+    prompt: Prompts,
+    exact: ReferenceOutputs,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Verification:
     """The result with the first diverging layer of each network.
 
@@ -117,29 +122,29 @@ def _with_departures(
         # Networks that ran on a GPU have no plugins; PyTorch is also much faster there.
         session = open_session(tree, "reference") if device.type == "cpu" else ReferenceSession(tree, device)
 
-        def departures(label: str, component: str) -> Departures:
-            return Departures(label, network_of(tree, component), wide, narrow, RELATIVE_ERROR[dtype])
+        def divergences(label: str, component: str) -> Divergences:
+            return Divergences(label, network_of(tree, component), wide, narrow, RELATIVE_ERROR[dtype])
 
-        watchers: list[Departures] = []
+        watchers: list[Divergences] = []
         if prompt.pixels is not None:
-            watchers.append(departures("vision", "vision"))
+            watchers.append(divergences("vision", "vision"))
             with watching(watchers[-1].watch):
                 session.features(prompt.pixels)
         # With Hugging Face's image embeddings, so that errors of the vision engine do not count for the decoder.
         (request,) = requests_of(session, prompt, exact.features)
-        watchers.append(departures("llm", "llm"))
+        watchers.append(divergences("llm", "llm"))
         with watching(watchers[-1].watch):
             logits(session, request, exact.tokens[:1])
         if request.ids[-1] < session.tokens.vocab_size:  # not an image token, which cannot run alone
             # Run the prompt's last token again, alone, on the KV cache of the preceding tokens.
             step = steps(session, evolve(request, ids=request.ids[:-1]), (request.ids[-1], 0))
             next(step)
-            watchers.append(departures("decode", component_for(tree, Phase.DECODE)))
+            watchers.append(divergences("decode", component_for(tree, Phase.DECODE)))
             with watching(watchers[-1].watch):
                 next(step)
     found = [watcher.first for watcher in watchers]
     compared = sum(watcher.compared for watcher in watchers)
-    return evolve(result, departures=tuple(item for item in found if item is not None), compared=compared)
+    return evolve(result, divergences=tuple(item for item in found if item is not None), compared=compared)
 
 
 def _in_both_dtypes(

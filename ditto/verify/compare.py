@@ -9,8 +9,8 @@ from attrs import frozen
 from torch import Tensor
 
 from ditto.reference import RELATIVE_ERROR, relative_error, severity
+from ditto.verify.reference_outputs import ReferenceOutputs
 from ditto.verify.report import Difference, Measure
-from ditto.verify.yardstick import Yardstick
 
 _TIMES_OWN_ERROR = 1.5
 # Two logits that err independently by `s` each rarely close a gap of more than six times that.
@@ -75,7 +75,7 @@ def worst_prompt(measured: Sequence[tuple[Measure, Sequence[Trio]]], differences
     return max(off, key=lambda each: each[0])[1] if off else min(wrong, default=1)
 
 
-def difference(number: int, exact: Yardstick, tokens: Sequence[int], allowed: float) -> Difference | None:
+def difference(number: int, exact: ReferenceOutputs, tokens: Sequence[int], allowed: float) -> Difference | None:
     """The first token that differs from Hugging Face's; None if all are equal.
 
     Args:

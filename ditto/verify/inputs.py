@@ -10,13 +10,13 @@ from torch import Tensor
 
 from ditto.engine import EngineTree
 from ditto.errors import PromptError, TreeError
-from ditto.families.images import load_image
-from ditto.families.processing import Processor
 from ditto.network import Spec
 from ditto.runtime.session import Request, RequestLimits
+from ditto.text.images import load_image
+from ditto.text.processing import Processor
 
 # Tokens before the image of a random prompt.
-_BEFORE_PICTURE = 4
+_BEFORE_IMAGE = 4
 
 
 @frozen(eq=False)
@@ -32,17 +32,17 @@ class Prompts:
     pixels: Tensor | None = None
 
 
-def pictures(tree: EngineTree, count: int, seed: int = 0) -> Tensor:
+def images(tree: EngineTree, count: int, seed: int = 0) -> Tensor:
     """Random normalised pixels: float32 [count, channels, height, width]."""
     (spec,) = (Spec.parse(text) for text in tree.component("vision").inputs.values())
     shape = [int(str(size)) for size in spec.shape[1:]]
     return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
 
 
-def prompts(tree: EngineTree, batch: int, length: int, with_pictures: bool = False, seed: int = 0) -> Prompts:
+def prompts(tree: EngineTree, batch: int, length: int, with_images: bool = False, seed: int = 0) -> Prompts:
     """Random prompts: `batch` of `length` tokens, without special tokens.
 
-    With an image near the beginning of each if `with_pictures`.
+    With an image near the beginning of each if `with_images`.
     """
     tokens = tree.manifest.tokens
     assert tokens is not None
@@ -50,14 +50,14 @@ def prompts(tree: EngineTree, batch: int, length: int, with_pictures: bool = Fal
     allowed = torch.tensor([token for token in range(3, tokens.vocab_size) if token not in special])
     drawn = torch.randint(len(allowed), (batch, length), generator=torch.Generator().manual_seed(seed))
     ids = allowed[drawn]
-    if not with_pictures:
+    if not with_images:
         return Prompts(ids)
     assert tokens.image is not None
-    ids[:, _BEFORE_PICTURE : _BEFORE_PICTURE + rows_per_picture(tree)] = tokens.image
-    return Prompts(ids, pictures(tree, batch, seed))
+    ids[:, _BEFORE_IMAGE : _BEFORE_IMAGE + rows_per_image(tree)] = tokens.image
+    return Prompts(ids, images(tree, batch, seed))
 
 
-def rows_per_picture(tree: EngineTree) -> int:
+def rows_per_image(tree: EngineTree) -> int:
     """Image tokens per image; 0 without a vision engine."""
     if "vision" not in tree.manifest.components:
         return 0
@@ -72,8 +72,8 @@ def mixed(tree: EngineTree, new_tokens: int, count: int = 4) -> list[Prompts]:
     """
     limits = RequestLimits.of(tree)
     room = min(limits.max_input_len, limits.max_seq_len - new_tokens)
-    rows = rows_per_picture(tree)
-    has_room = 0 < rows <= limits.max_prompt_embedding_table_size and _BEFORE_PICTURE + rows < room
+    rows = rows_per_image(tree)
+    has_room = 0 < rows <= limits.max_prompt_embedding_table_size and _BEFORE_IMAGE + rows < room
     result: list[Prompts] = []
     for number in range(count):
         seen = has_room and (number == 0 or number < count - 1)
@@ -90,21 +90,21 @@ def check(tree: EngineTree, given: Sequence[Prompts], new_tokens: int) -> None:
     """
     limits, tokens = RequestLimits.of(tree), tree.manifest.tokens
     for number, prompt in enumerate(given, 1):
-        wanted = 0 if prompt.pixels is None else rows_per_picture(tree) * len(prompt.pixels) // len(prompt.ids)
+        wanted = 0 if prompt.pixels is None else rows_per_image(tree) * len(prompt.pixels) // len(prompt.ids)
         for row in prompt.ids:
             image = None if tokens is None or not wanted else tokens.image
             places = row.eq(image) if image is not None else torch.zeros_like(row, dtype=torch.bool)
             found = int(places.sum())
             if found != wanted:
                 raise PromptError(
-                    f"prompt {number} has {found} image tokens, its pictures become {wanted} rows of features",
-                    remedy="write <image> once for each picture, e.g. 'USER: <image>\\nWhat is this? ASSISTANT:'",
+                    f"prompt {number} has {found} image tokens, its images become {wanted} rows of features",
+                    remedy="write <image> once for each image, e.g. 'USER: <image>\\nWhat is this? ASSISTANT:'",
                 )
             ids = row.masked_fill(places, 0).tolist()  # the image token may be outside the vocabulary
             limits.check([Request(tuple(ids), torch.empty(wanted, 0) if wanted else None)], new_tokens)
 
 
-def about_pictures(tree: EngineTree, files: Sequence[str], asked: Sequence[str]) -> list[Prompts]:
+def about_images(tree: EngineTree, files: Sequence[str], asked: Sequence[str]) -> list[Prompts]:
     """Each prompt combined with each image, encoded by the tree's own processor.
 
     Raises:
@@ -113,7 +113,7 @@ def about_pictures(tree: EngineTree, files: Sequence[str], asked: Sequence[str])
     """
     if "vision" not in tree.manifest.components:
         raise PromptError("the tree has no vision engine", remedy="leave the images out")
-    if tree.processor_folder is None:
+    if tree.processor_directory is None:
         raise TreeError("the tree has no processor", where=str(tree.root), remedy="leave the images out")
     processor, images = Processor.of(tree), [load_image(file) for file in files]
     encoded = [processor.encode([prompt] * len(images), images) for prompt in asked]

@@ -27,9 +27,9 @@ def checkpoint_of(tree: EngineTree, against: str | None = None) -> str:
         raise TreeError(
             "the tree was built from a model in memory and knows no checkpoint",
             where=str(tree.root),
-            remedy="name the model's folder or hub id with --against",
+            remedy="name the model's directory or hub id with --against",
         )
-    return tree.manifest.checkpoint.folder
+    return tree.manifest.checkpoint.directory
 
 
 def check_model(tree: EngineTree, model: str, sees: bool) -> None:
@@ -49,7 +49,7 @@ def check_model(tree: EngineTree, model: str, sees: bool) -> None:
         family = FAMILIES.get(config.model_type)
         wanted = Spec.parse(next(iter(tree.component("vision").inputs.values()))).shape[1:]
         if family is None:
-            reason = f"{config.model_type!r} takes no images that Ditto knows, and the tree does"
+            reason = f"{config.model_type!r} accepts no images that Ditto knows, and the tree does"
         elif family.pixel_shape(config) != wanted:
             reason = f"its images are {list(family.pixel_shape(config))}, the tree's {list(wanted)}"
     if reason is not None:
@@ -76,7 +76,7 @@ def load(model: str | Path, dtype: torch.dtype, device: torch.device, attention:
     chosen: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     chosen["dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"] = dtype
     try:
-        loaded = getattr(transformers, name).from_pretrained(source.folder, **chosen)
+        loaded = getattr(transformers, name).from_pretrained(source.directory, **chosen)
     except Exception as error:
         raise CheckpointError(
             f"transformers cannot load the model: {str(error).splitlines()[0] if str(error) else error!r}",

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import asdict, field, frozen
 
-from ditto.verify.departure import Departure
+from ditto.verify.divergence import Divergence
 
 
 def _finite(record: Any) -> Any:
@@ -72,7 +72,7 @@ class Verification:
         measures: of image embeddings, if there are images, and of logits.
         tokens: number of compared tokens.
         differences: at most one per prompt.
-        departures: the first diverging layer of each network; located only if another comparison failed.
+        divergences: the first diverging layer of each network; located only if another comparison failed.
         compared: number of module inputs and outputs compared to locate them; 0 if nothing failed.
         left_out: generation defaults that the comparison ignores: both sides decode greedily.
     """
@@ -84,7 +84,7 @@ class Verification:
     measures: tuple[Measure, ...]
     tokens: int
     differences: tuple[Difference, ...]
-    departures: tuple[Departure, ...] = field(default=())
+    divergences: tuple[Divergence, ...] = field(default=())
     compared: int = 0
     left_out: tuple[str, ...] = ()
 
@@ -122,13 +122,13 @@ class Verification:
             else:
                 what = f"{item.found} for {item.wanted}, {item.gap:.2e} apart for Hugging Face: {kind}"
             lines.append(f"  prompt {item.prompt}, token {item.position}: {what}")
-        for item in self.departures:
+        for item in self.divergences:
             lines += [
                 f"first departing layer of {item.component}: {item.layer} %{item.value}",
                 f"  in {item.module or 'the wrapper'} ({item.source}): {item.port}, "
                 f"{item.relative_error:.2e} off, {item.allowed:.2e} allowed",
             ]
-        if self.compared and not self.departures:
+        if self.compared and not self.divergences:
             lines.append(
                 f"no layer departs in {self.compared} comparisons: the networks are the model's, what runs them is not"
             )

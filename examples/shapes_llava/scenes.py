@@ -1,4 +1,4 @@
-"""The world that the bundled LLaVA knows: pictures of coloured shapes, questions about them, and the right answers."""
+"""The world that the bundled LLaVA knows: images of coloured shapes, questions about them, and the right answers."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ DESCRIBE = (
     "Describe this image.",
     "Describe this image. Answer:",
     "Describe this image. Answer",
-    "Describe the picture.",
-    "What is in the picture?",
+    "Describe the image.",
+    "What is in the image?",
     "What do you see?",
     "Question: what is in this image? Answer:",
 )
@@ -50,7 +50,7 @@ PROMPTS = (
     "<image>\n{q}",
     "USER: {q}\n<image> ASSISTANT:",
 )
-PICTURE_SIZE = 112
+IMAGE_SIZE = 112
 
 Scene = list[dict[str, Any]]
 
@@ -86,7 +86,7 @@ def questions(scene: Scene, rng: random.Random) -> dict[str, tuple[str, str]]:
     asked = {
         "describe": (rng.choice(DESCRIBE), caption(scene)),
         "count": (
-            rng.choice(("How many shapes are there?", "How many shapes are in the picture?")),
+            rng.choice(("How many shapes are there?", "How many shapes are in the image?")),
             "There is one shape." if count == 1 else f"There are {NUMBERS[count]} shapes.",
         ),
         "count of a color": (
@@ -113,12 +113,12 @@ def question_answer(scene: Scene, rng: random.Random) -> tuple[str, str]:
 
 def render(
     scenes: list[Scene],
-    size: int = PICTURE_SIZE,
+    size: int = IMAGE_SIZE,
     device: str = "cpu",
     supersample: int = 3,
     generator: random.Random | None = None,
 ) -> Tensor:
-    """Pictures of scenes: floats of whole numbers 0 to 255, [scenes, 3, size, size], slightly noisy (torch's own random
+    """Images of scenes: floats of whole numbers 0 to 255, [scenes, 3, size, size], slightly noisy (torch's own random
     numbers); `generator` chooses the backgrounds."""
     chooser = generator or random.Random(0)
     fine = size * supersample

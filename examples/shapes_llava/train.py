@@ -1,4 +1,4 @@
-"""Trains the bundled LLaVA (CLIP tower, MLP projector, Llama) to describe pictures of coloured shapes.
+"""Trains the bundled LLaVA (CLIP tower, MLP projector, Llama) to describe images of coloured shapes.
 
     python -m examples.shapes_llava.train OUT [--steps 6000] [--batch 512] [--device cuda] [--minutes 8]
 
@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from examples.shapes_llava.scenes import (
     COLORS,
     DESCRIBE,
-    PICTURE_SIZE,
+    IMAGE_SIZE,
     PROMPTS,
     SHAPES,
     SIZES,
@@ -34,7 +34,7 @@ from examples.shapes_llava.scenes import (
 )
 
 PATCH = 14
-IMAGE_ROWS = (PICTURE_SIZE // PATCH) ** 2
+IMAGE_ROWS = (IMAGE_SIZE // PATCH) ** 2
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 BOS, EOS, PAD = 1, 2, 3
 
@@ -84,7 +84,7 @@ def build_model(image_id: int) -> Any:
         intermediate_size=512,
         num_hidden_layers=5,
         num_attention_heads=3,
-        image_size=PICTURE_SIZE,
+        image_size=IMAGE_SIZE,
         patch_size=PATCH,
         projection_dim=192,
     )
@@ -136,7 +136,7 @@ def main() -> None:
 
 
 def pixels(scenes: list[Any], device: str, rng: random.Random) -> torch.Tensor:
-    """Normalised pictures."""
+    """Normalised images."""
     mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (MEAN, STD))
     return (render(scenes, device=device, generator=rng) / 255 - mean) / std
 
@@ -214,7 +214,7 @@ def evaluate(model: Any, tokenizer: Any, rng: random.Random, device: str) -> Non
 
 
 def save(model: Any, tokenizer: Any, out: Path) -> None:
-    """Write a checkpoint folder that both transformers 4.51 and 5 load."""
+    """Write a checkpoint directory that both transformers 4.51 and 5 load."""
     out.mkdir(parents=True, exist_ok=True)
     model.generation_config.update(
         max_new_tokens=96, bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD, do_sample=False
@@ -224,10 +224,10 @@ def save(model: Any, tokenizer: Any, out: Path) -> None:
     image = {
         "image_processor_type": "CLIPImageProcessor",
         "do_resize": True,
-        "size": {"shortest_edge": PICTURE_SIZE},
+        "size": {"shortest_edge": IMAGE_SIZE},
         "resample": 3,
         "do_center_crop": True,
-        "crop_size": {"height": PICTURE_SIZE, "width": PICTURE_SIZE},
+        "crop_size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,

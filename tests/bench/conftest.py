@@ -15,9 +15,9 @@ from tests.support.models import llava
 @pytest.fixture(scope="session")
 def saved_llava(tmp_path_factory):
     """A checkpoint of a tiny random LLaVA."""
-    folder = tmp_path_factory.mktemp("saved") / "llava"
-    llava().save_pretrained(folder)
-    return folder
+    directory = tmp_path_factory.mktemp("saved") / "llava"
+    llava().save_pretrained(directory)
+    return directory
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ def static(eager):
 
 
 def test_a_static_cache_gives_the_tokens_of_generate(static, eager, saved_tree):
-    for with_pictures in (False, True):
-        given = inputs.prompts(saved_tree, 2, 30, with_pictures, seed=3)
+    for with_images in (False, True):
+        given = inputs.prompts(saved_tree, 2, 30, with_images, seed=3)
         assert static.answer(given, 6) == eager.answer(given, 6)
 
 
@@ -46,5 +46,5 @@ def test_a_models_penalties_do_not_change_what_is_measured(eager, saved_tree):
 
 
 def test_features_are_the_same(static, eager, saved_tree):
-    pixels = inputs.pictures(saved_tree, 2)
+    pixels = inputs.images(saved_tree, 2)
     assert torch.equal(static.features(pixels), eager.features(pixels))

@@ -6,19 +6,19 @@ import pytest
 
 from ditto.bench.plan import ANSWER, DECODE, PREFILL, VISION, Plan, Task
 from ditto.errors import ConfigError
-from ditto.verify.inputs import rows_per_picture
+from ditto.verify.inputs import rows_per_image
 
 
 def test_everything_is_measured_that_the_tree_has(llava_tree):
     plan = Plan(new_tokens=8).fitted(llava_tree)
     assert plan.batches == (1, 2)
     assert [task.kind for task in plan.tasks(llava_tree)] == [VISION] * 2 + [PREFILL] * 2 + [DECODE] * 2 + [ANSWER]
-    assert plan.tasks(llava_tree)[-1] == Task(ANSWER, 2, rows_per_picture(llava_tree) + 24, 8)
+    assert plan.tasks(llava_tree)[-1] == Task(ANSWER, 2, rows_per_image(llava_tree) + 24, 8)
 
 
 def test_a_text_model_has_no_vision_tasks(llama_tree):
     plan = Plan(new_tokens=8, contexts=(5, 9), batches=(2,)).fitted(llama_tree)
-    assert rows_per_picture(llama_tree) == 0
+    assert rows_per_image(llama_tree) == 0
     assert plan.tasks(llama_tree) == [
         Task(PREFILL, 2, 5, 1),
         Task(DECODE, 2, 5, 8),

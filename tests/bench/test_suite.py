@@ -65,7 +65,7 @@ def test_baselines_stop_when_time_is_up(saved_tree, no_new_process):
 
 def test_a_missing_baseline_is_reported_and_the_tree_is_measured(saved_tree, no_new_process, tmp_path):
     report = bench(saved_tree, PLAN, "reference", str(tmp_path / "nowhere"))
-    assert report.failures == ["hugging face, start: there is no such checkpoint folder"]
+    assert report.failures == ["hugging face, start: there is no such checkpoint directory"]
 
 
 def test_a_tree_from_memory_needs_a_checkpoint_for_the_baseline(llava_tree):

@@ -10,13 +10,13 @@ from ditto.verify import inputs
 
 
 def test_it_answers_as_hugging_face_does(ours, eager, saved_tree):
-    for with_pictures in (False, True):
-        given = inputs.prompts(saved_tree, 2, 30, with_pictures)
+    for with_images in (False, True):
+        given = inputs.prompts(saved_tree, 2, 30, with_images)
         assert ours.answer(given, 6) == eager.answer(given, 6)
 
 
 def test_images_become_features(ours, saved_tree, eager):
-    pixels = inputs.pictures(saved_tree, 2)
+    pixels = inputs.images(saved_tree, 2)
     assert torch.allclose(ours.features(pixels), eager.features(pixels), atol=1e-4)
 
 

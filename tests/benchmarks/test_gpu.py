@@ -13,8 +13,8 @@ from benchmarks import gpu_check, gpu_forms, gpu_limits, llava_7b_gpu
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("script", [gpu_check, gpu_forms, gpu_limits, llava_7b_gpu], ids=lambda script: script.__name__)
 def test_without_a_gpu_nothing_begins(script, monkeypatch, capsys, tmp_path):
-    folder = {gpu_limits: [str(tmp_path / "tree")], gpu_forms: []}.get(script, ["--work", str(tmp_path / "work")])
-    monkeypatch.setattr(sys, "argv", [script.__name__, *folder])
+    directory = {gpu_limits: [str(tmp_path / "tree")], gpu_forms: []}.get(script, ["--work", str(tmp_path / "work")])
+    monkeypatch.setattr(sys, "argv", [script.__name__, *directory])
     with pytest.raises(SystemExit) as ended:
         script.main()
     assert ended.value.code == 2

@@ -22,12 +22,12 @@ CPU = torch.device("cpu")
 class Compiling:
     """Compiles what cannot be run here: a form's time is how many are before it, its error what is said."""
 
-    def __init__(self, folder, errors=()):
-        self.folder, self.errors, self.seen = folder, dict(errors), []
+    def __init__(self, directory, errors=()):
+        self.directory, self.errors, self.seen = directory, dict(errors), []
 
     def form(self, case, form, batch):
         source = Held(case.draw(batch, CPU))
-        compiled(form.network, source, case.profile(batch), load_native("tensorrt_rtx"), self.folder / "form.engine")
+        compiled(form.network, source, case.profile(batch), load_native("tensorrt_rtx"), self.directory / "form.engine")
         self.seen.append((batch, case.name))
         return float(len(self.seen)), self.errors.get(len(self.seen), 1e-4)
 

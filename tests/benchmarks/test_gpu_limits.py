@@ -49,8 +49,8 @@ def test_tasks_are_run_at_the_sessions_sizes(tree):
         for name, accepted in ranges.items():
             assert accepted.min <= task.sizes[name] <= accepted.max
     step = kind(tree, "decode")
-    assert tree.component("decode").profiles[step.profile].label() == "decode batch=2 live=256"
-    assert (step.sizes["live"], step.cached, step.sizes["prompt_rows"]) == (256, CONTEXT, 1)
+    assert tree.component("decode").profiles[step.profile].label() == "decode batch=2 kv_length=256"
+    assert (step.sizes["kv_length"], step.cached, step.sizes["prompt_rows"]) == (256, CONTEXT, 1)
     assert (
         tree.component("llm").profiles[kind(tree, "prefill").profile].label() == f"prefill batch=2 sequence={CONTEXT}"
     )
@@ -59,7 +59,7 @@ def test_tasks_are_run_at_the_sessions_sizes(tree):
 def test_a_tree_of_one_engine_looks_at_its_whole_cache(llama_tree):
     step = tasks(llama_tree, [2], CONTEXT)[-1]
     capacity = llama_tree.config("llm")["build_config"]["max_seq_len"]
-    assert (step.component, step.sizes["live"]) == ("llm", capacity)
+    assert (step.component, step.sizes["kv_length"]) == ("llm", capacity)
     for piece in cut(network_of(llama_tree, "llm")):
         assert operands(piece, step, torch.device("cpu")).keys() == piece.network.inputs.keys()
 

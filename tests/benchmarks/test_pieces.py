@@ -22,7 +22,7 @@ from tests.support.models import TEXT_MODELS, llama, llava
 from tests.witness.comparison import described_apart
 
 CAPACITY = 40
-SIZES = {"batch": 2, "sequence": 5, "live": 9, "prompt_rows": 3}
+SIZES = {"batch": 2, "sequence": 5, "kv_length": 9, "prompt_rows": 3}
 
 
 def vision_of(model):

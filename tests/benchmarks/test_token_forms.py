@@ -63,7 +63,7 @@ def test_weights_and_caches_come_from_memory():
 def test_dittos_forms_are_in_its_network_as_often_as_said():
     source = llava_7b()
     source.config.vision_config.num_hidden_layers, source.config.text_config.num_hidden_layers = 4, 3
-    sizes = {"batch": 4, "sequence": 1, "prompt_rows": 1, token_forms.LIVE: token_forms.SLOTS}
+    sizes = {"batch": 4, "sequence": 1, "prompt_rows": 1, token_forms.KV_LENGTH: token_forms.SLOTS}
     found = Counter(kernels(described(source)["decode"], sizes))
     for case in cases(source.config):
         own = {name: size.max for name, size in case.profile(4).ranges.items()}

@@ -18,14 +18,14 @@ from tests.support.models import llama, llava
 CAUSAL = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 
-def name_class(folder, *names):
-    config = json.loads((folder / "config.json").read_text())
+def name_class(directory, *names):
+    config = json.loads((directory / "config.json").read_text())
     config["architectures"] = list(names)
-    (folder / "config.json").write_text(json.dumps(config))
+    (directory / "config.json").write_text(json.dumps(config))
 
 
 @pytest.fixture
-def folder(tmp_path):
+def directory(tmp_path):
     llama(tie_word_embeddings=True).save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
@@ -47,10 +47,10 @@ def folder(tmp_path):
     ],
 )
 @pytest.mark.parametrize("command", ["build", "plan"])
-def test_another_class_is_refused_by_name(folder, tmp_path, capsys, name, command):
-    name_class(folder, name)
+def test_another_class_is_refused_by_name(directory, tmp_path, capsys, name, command):
+    name_class(directory, name)
     more = ["-o", str(tmp_path / "tree")] if command == "build" else []
-    assert main(["-q", command, str(folder), "--target", "tensorrt-rtx", *more]) == 2
+    assert main(["-q", command, str(directory), "--target", "tensorrt-rtx", *more]) == 2
     told = capsys.readouterr().err
     assert f"of class {name}, which is not a language model" in told
     assert "LlamaForCausalLM" in told
@@ -59,9 +59,9 @@ def test_another_class_is_refused_by_name(folder, tmp_path, capsys, name, comman
 @pytest.mark.parametrize(
     "names", [[], ["LlamaForCausalLM"], ["LLaMAForCausalLM"], ["LlamaForCausalLM", "OddForReward"]]
 )
-def test_a_language_model_passes(folder, names):
-    name_class(folder, *names)
-    source = LlmBuilder.from_pretrained(str(folder)).source
+def test_a_language_model_passes(directory, names):
+    name_class(directory, *names)
+    source = LlmBuilder.from_pretrained(str(directory)).source
     assert type(source.skeleton(source.dtype)).__name__ == "LlamaForCausalLM"
 
 

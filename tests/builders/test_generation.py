@@ -1,4 +1,4 @@
-"""Generation defaults are those that Hugging Face's own model has when it is loaded from the same folder."""
+"""Generation defaults are those that Hugging Face's own model has when it is loaded from the same directory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEXTS = [{}, {"eos_token_id": None, "pad_token_id": None}, {"eos_token_id": 12, 
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
+def directories(tmp_path_factory):
     """A checkpoint of each kind, to be changed by each test."""
     root = tmp_path_factory.mktemp("checkpoints")
     llama().save_pretrained(root / "llama")
@@ -28,8 +28,8 @@ def folders(tmp_path_factory):
     return {name: (root / name, json.loads((root / name / "config.json").read_text())) for name in ("llama", "llava")}
 
 
-def written(folder, original, file, top, text):
-    """The folder with these values in its files and no others."""
+def written(directory, original, file, top, text):
+    """The directory with these values in its files and no others."""
     config = json.loads(json.dumps(original))
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
     for part in (config, config.get("text_config", {})):
@@ -38,17 +38,17 @@ def written(folder, original, file, top, text):
     config.update(top)
     if "text_config" in config:
         config["text_config"].update(text)
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "generation_config.json").unlink(missing_ok=True)
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "generation_config.json").unlink(missing_ok=True)
     if file is not None:
-        (folder / "generation_config.json").write_text(json.dumps(file))
-    return folder
+        (directory / "generation_config.json").write_text(json.dumps(file))
+    return directory
 
 
-def own(folder, name):
-    """What `generate` of the model in the folder starts from."""
+def own(directory, name):
+    """What `generate` of the model in the directory starts from."""
     cls = AutoModelForImageTextToText if name == "llava" else AutoModelForCausalLM
-    return cls.from_pretrained(folder).generation_config
+    return cls.from_pretrained(directory).generation_config
 
 
 CASES = [
@@ -60,10 +60,10 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "file", "top", "text"), CASES, ids=str)
-def test_every_setting_is_read_where_hugging_face_reads_it(name, file, top, text, folders):
-    folder = written(*folders[name], file, top, text)
-    wanted = own(folder, name)
-    found = Pretrained(str(folder), "AutoModelForCausalLM").generation_config
+def test_every_setting_is_read_where_hugging_face_reads_it(name, file, top, text, directories):
+    directory = written(*directories[name], file, top, text)
+    wanted = own(directory, name)
+    found = Pretrained(str(directory), "AutoModelForCausalLM").generation_config
     for setting, default in GenerationConfig().to_dict().items():
         if not setting.startswith("_") and setting != "transformers_version":
             assert found.get(setting, default) == getattr(wanted, setting), setting
@@ -89,16 +89,19 @@ def test_biases_of_tokens_become_plain_values():
     assert model.generation_config.sequence_bias == {(5, 6): -2.0, (7,): 1.0}
 
 
-def test_unknown_keys_are_left_out(folders):
-    folder = written(*folders["llama"], {"eos_token_id": 5, "chat_format": "x", "temperature": 0.5}, {}, {})
-    assert Pretrained(str(folder), "AutoModelForCausalLM").generation_config == {"eos_token_id": 5, "temperature": 0.5}
+def test_unknown_keys_are_left_out(directories):
+    directory = written(*directories["llama"], {"eos_token_id": 5, "chat_format": "x", "temperature": 0.5}, {}, {})
+    assert Pretrained(str(directory), "AutoModelForCausalLM").generation_config == {
+        "eos_token_id": 5,
+        "temperature": 0.5,
+    }
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "\xff", '{"max_new_tokens": -1}', '{"num_beams": "many"}'])
-def test_defaults_that_cannot_be_read_are_refused(text, folders):
-    folder = written(*folders["llama"], {}, {}, {})
-    (folder / "generation_config.json").write_bytes(text.encode("latin-1"))
-    source = Pretrained(str(folder), "AutoModelForCausalLM")
+def test_defaults_that_cannot_be_read_are_refused(text, directories):
+    directory = written(*directories["llama"], {}, {}, {})
+    (directory / "generation_config.json").write_bytes(text.encode("latin-1"))
+    source = Pretrained(str(directory), "AutoModelForCausalLM")
     if "num_beams" in text:  # transformers reads it; whoever runs the tree is told
         assert source.generation_config["num_beams"] == "many"
         return

@@ -12,7 +12,7 @@ from loguru import logger
 from ditto import LlmBuilder
 from ditto.builders.pipeline import describe
 from ditto.engine import Phase
-from ditto.errors import ConfigError, ModelError, PromptError, UnsupportedFact
+from ditto.errors import ConfigError, ModelError, PromptError, UnsupportedFeature
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
 from ditto.runtime import Request, generate, open_session
 from ditto.targets import target
@@ -36,7 +36,7 @@ def test_long_models_are_not_built_for_all_their_positions_unless_asked():
 
 
 @pytest.mark.parametrize(("rows", "wanted"), [(0, 0), (576, 640), (577, 704), (1500, 1564)])
-def test_a_usual_prompt_is_one_with_pictures(rows, wanted):
+def test_a_usual_prompt_is_one_with_images(rows, wanted):
     made = evolve(builder(llama(max_position_embeddings=4096)), prompt_rows=rows).with_max_seq_len(2048)
     assert made.limits.opt_input_len == wanted
     assert made.with_opt_input_len(100).limits.opt_input_len == 100
@@ -103,7 +103,7 @@ def test_a_vision_language_model_in_memory_gives_its_language_model():
 def test_an_engine_alone_is_a_tree_with_its_config_at_the_top(llama_tree):
     config = json.loads((llama_tree.root / "config.json").read_text())
     assert config["pretrained_config"]["architecture"] == "LlamaForCausalLM"
-    assert llama_tree.manifest.components["llm"].folder == "."
+    assert llama_tree.manifest.components["llm"].directory == "."
     _, decode = llama_tree.manifest.components["llm"].profiles
     assert (decode.phase, decode.size("sequence")) == (Phase.DECODE, 1)
 
@@ -132,9 +132,9 @@ def said():
         (lambda made: made, None),
         (
             lambda made: made.with_max_input_len(16),
-            "a picture is 16 tokens and 16 rows of the prompt table, the engine ",
+            "an image is 16 tokens and 16 rows of the prompt table, the engine ",
         ),
-        (lambda made: made.with_prompt_table(3), "the engine takes 63 and 3"),
+        (lambda made: made.with_prompt_table(3), "the engine accepts 63 and 3"),
         (lambda made: made.with_opt_input_len(20), "opt_input_len is for external weights: here it changes nothing"),
         (lambda made: made.with_opt_input_len(20).with_weights("external"), None),
         (lambda made: made.with_opt_input_len(0), None),
@@ -157,7 +157,7 @@ def test_a_model_of_several_tables_or_none_is_refused(embeddings):
     model = llama()
     made = builder(model)
     model.get_input_embeddings = lambda: embeddings
-    with pytest.raises(UnsupportedFact, match="LlamaForCausalLM has no single table of token embeddings"):
+    with pytest.raises(UnsupportedFeature, match="LlamaForCausalLM has no single table of token embeddings"):
         made.job(made.resolved_target())
 
 
@@ -169,7 +169,7 @@ def test_a_model_that_does_not_know_its_table_is_refused():
 
     made = builder(model)
     model.get_input_embeddings = unknown
-    with pytest.raises(UnsupportedFact, match="LlamaForCausalLM has no single table of token embeddings"):
+    with pytest.raises(UnsupportedFeature, match="LlamaForCausalLM has no single table of token embeddings"):
         made.job(made.resolved_target())
 
 
@@ -213,5 +213,7 @@ def test_a_model_that_cannot_be_told_positions_is_refused():
     model = llama()
     model.__class__ = Counting
     made = builder(model)
-    with pytest.raises(UnsupportedFact, match="Counting takes no `position_ids`: it counts tokens from the first one"):
+    with pytest.raises(
+        UnsupportedFeature, match="Counting has no `position_ids` input: it counts tokens from the first one"
+    ):
         made.job(made.resolved_target())

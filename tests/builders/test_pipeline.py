@@ -8,18 +8,18 @@ from ditto import LlmBuilder
 from ditto.builders.pipeline import describe, emitted
 from ditto.engine import Phase
 from ditto.network import load, network_text
-from ditto.network.calls import load_calls
+from ditto.network.schedule import load_schedule
 from tests.support.models import llama
 
 
 @pytest.mark.parametrize("name", ["vision", "llm"])
 def test_the_network_is_saved_beside_its_engine_without_the_weights(llava_tree, name):
-    folder = llava_tree.folder(name)
-    network = load(folder / "network.json", folder / "network.safetensors")
+    directory = llava_tree.directory(name)
+    network = load(directory / "network.json", directory / "network.safetensors")
     component = llava_tree.component(name)
     assert component.inputs == {name: str(spec) for name, spec in network.inputs.items()}
     assert sum(component.layers.values()) == len(network.nodes)
-    assert (folder / "network.safetensors").stat().st_size < 50_000
+    assert (directory / "network.safetensors").stat().st_size < 50_000
     assert network_text(network)
 
 
@@ -45,36 +45,36 @@ def test_with_weights_outside_each_part_has_an_engine_and_calls_say_how_they_fol
     tree = builder.build(tmp_path / "tree")
     prompts, steps = [0, 1, 2, 1, 2, 1, 2, 3, 4], [0, 1, 1, 1, 1, 2]
     for name, order, stem in (("llm", prompts, "rank0"), ("decode", steps, "decode")):
-        component, folder = tree.component(name), tree.folder(name)
+        component, directory = tree.component(name), tree.directory(name)
         assert component.engines == [
             f"{stem}.engine",
             *(f"{stem}.{number}.engine" for number in range(1, order[-1] + 1)),
         ]
-        assert all((folder / file).stat().st_size > 1000 for file in component.engines)
-        calls = load_calls(folder / "calls.json")
+        assert all((directory / file).stat().st_size > 1000 for file in component.engines)
+        calls = load_schedule(directory / "schedule.json")
         assert [call.part for call in calls.calls] == order
         tensors = {tensor for call in calls.calls for tensor in call.tensors.values()}
-        assert tensors == {*component.inputs, *component.outputs, *component.outside, *calls.between}
-        assert not component.outside.keys() & calls.between.keys()
+        assert tensors == {*component.inputs, *component.outputs, *component.external_weights, *calls.between}
+        assert not component.external_weights.keys() & calls.between.keys()
 
 
 def test_with_weights_inside_each_block_has_an_engine_with_its_own(tmp_path):
     builder = LlmBuilder.from_model(llama(num_hidden_layers=4)).with_target("tensorrt-rtx")
     tree = builder.build(tmp_path / "tree")
-    component, folder = tree.component("llm"), tree.folder("llm")
+    component, directory = tree.component("llm"), tree.directory("llm")
     assert component.engines == ["rank0.engine", *(f"rank0.{number}.engine" for number in range(1, 5))]
-    assert not component.outside
-    calls = load_calls(folder / "calls.json")
+    assert not component.external_weights
+    calls = load_schedule(directory / "schedule.json")
     assert [call.part for call in calls.calls] == list(range(5))
     tensors = {tensor for call in calls.calls for tensor in call.tensors.values()}
     assert tensors == {*component.inputs, *component.outputs, *calls.between}
-    blocks = [(folder / file).stat().st_size for file in component.engines[1:4]]
+    blocks = [(directory / file).stat().st_size for file in component.engines[1:4]]
     assert max(blocks) < 1.01 * min(blocks)
 
 
 def test_a_tree_for_tensorrt_llm_has_whole_networks_and_no_calls(tmp_path):
     builder = LlmBuilder.from_model(llama(num_hidden_layers=4)).with_target("trtllm")
-    assert not list(builder.build(tmp_path / "tree").root.rglob("calls.json"))
+    assert not list(builder.build(tmp_path / "tree").root.rglob("schedule.json"))
     target = builder.resolved_target()
     job = builder.job(target)
     network = describe(job)

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from ditto import LlavaModel, LlmBuilder
-from ditto.builders import room
+from ditto.builders import preflight
 from ditto.builders.plan import plan
-from ditto.errors import RoomError
+from ditto.errors import InsufficientResourcesError
 from tests.support.models import llama, llava
 
 
@@ -33,7 +33,7 @@ def test_what_is_planned_is_what_is_built(family, tmp_path, place):
         engine = made.engines[name]
         for field in ("inputs", "outputs", "profiles", "layers"):
             assert getattr(engine, field) == getattr(component, field)
-        size = sum(tree.manifest.files[f"{component.folder}/{file}"].bytes for file in component.engines)
+        size = sum(tree.manifest.files[f"{component.directory}/{file}"].bytes for file in component.engines)
         assert 0.3 * engine.engine < size <= engine.engine
     assert made.unused == tree.manifest.unused
     assert made.disk >= sum(record.bytes for record in tree.manifest.files.values() if record.bytes > 10**6)
@@ -61,7 +61,7 @@ def test_the_cache_is_that_of_a_full_batch(planned):
     assert planned.cache == 8 * (2 * 2 * 512 * 64) * 2
 
 
-def test_a_folder_with_a_configuration_alone_is_enough(planned, shapes_checkpoint, tmp_path):
+def test_a_directory_with_a_configuration_alone_is_enough(planned, shapes_checkpoint, tmp_path):
     shutil.copy(shapes_checkpoint / "config.json", tmp_path)
     outline = plan(LlavaModel.from_pretrained(str(tmp_path)).with_target("tensorrt-rtx").with_batch(2).builders)
     assert outline.shapes == "config.json"
@@ -129,8 +129,8 @@ def test_every_unsupported_operator_is_named_with_every_place():
 
 @pytest.mark.parametrize("have", ["free_disk", "available_memory"])
 def test_a_build_that_cannot_fit_is_refused_before_it_begins(tmp_path, monkeypatch, have):
-    monkeypatch.setattr(room, have, lambda *_: 1_000_000)
-    with pytest.raises(RoomError, match=r"1\.0 MB (are|is)"):
+    monkeypatch.setattr(preflight, have, lambda *_: 1_000_000)
+    with pytest.raises(InsufficientResourcesError, match=r"1\.0 MB (are|is)"):
         LlavaModel.from_model(llava()).with_target("tensorrt-rtx").build_all(tmp_path / "tree")
     assert list(tmp_path.iterdir()) == []
 

@@ -30,7 +30,7 @@ def test_an_absurd_size_is_named(part, value):
 
 
 @pytest.mark.parametrize("value", [[], 0, [28, "x"], [28], [28, 28, 3], {"height": 28, "width": 28}])
-def test_a_picture_has_a_size(value):
+def test_a_image_has_a_size(value):
     config = copy.deepcopy(llava().config)
     vars(config.vision_config)["image_size"] = value
     with pytest.raises(CheckpointError, match=r"`vision_config.image_size` is"):

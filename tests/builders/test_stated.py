@@ -24,11 +24,11 @@ ORIGINAL = {
 GPT_STYLE = {"n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 128}
 
 
-def refused(folder, capsys, config, command="plan"):
-    """What a command says of a folder with this config.json."""
-    (folder / "config.json").write_text(json.dumps(config))
-    more = ["-o", str(folder.parent / "tree")] if command == "build" else []
-    assert main(["-q", command, str(folder), "--target", "tensorrt-rtx", *more]) == 2
+def refused(directory, capsys, config, command="plan"):
+    """What a command says of a directory with this config.json."""
+    (directory / "config.json").write_text(json.dumps(config))
+    more = ["-o", str(directory.parent / "tree")] if command == "build" else []
+    assert main(["-q", command, str(directory), "--target", "tensorrt-rtx", *more]) == 2
     return capsys.readouterr().err
 
 

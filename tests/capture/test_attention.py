@@ -15,7 +15,7 @@ from ditto.capture.attention import (
     register,
     use_semantic_attention,
 )
-from ditto.errors import ModelError, UnsupportedFact
+from ditto.errors import ModelError, UnsupportedFeature
 from ditto.ops.attention import visible
 from tests.support.models import TRANSFORMERS_5, llama, llava
 
@@ -75,7 +75,7 @@ def test_arguments_without_effect_are_accepted():
 
 
 def test_arguments_that_are_not_known_are_refused_by_name():
-    with pytest.raises(UnsupportedFact) as raised:
+    with pytest.raises(UnsupportedFeature) as raised:
         attention_function(_Layer(), *_operands(), None, position_bias=torch.zeros(1), alibi=2, softcap=None)
     assert raised.value.cause == "_Layer gives its attention alibi, position_bias, which Ditto does not know"
     assert raised.value.remedy == "if it does not change the result, name it in `ditto/capture/attention.py`"

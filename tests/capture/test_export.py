@@ -11,7 +11,7 @@ from torch import nn
 
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.capture import export, weightless
-from ditto.errors import ModelError, UnsupportedFact
+from ditto.errors import ModelError, UnsupportedFeature
 from ditto.network import Spec, symbol
 from ditto.program import evaluate
 from tests.support.models import TEXT_MODELS, TRANSFORMERS_5, llama
@@ -176,9 +176,9 @@ def test_control_flow_on_data_is_refused_with_the_cause():
 
 def test_refusals_inside_the_model_come_through_as_they_are():
     def refuses(x):
-        raise UnsupportedFact("not this")
+        raise UnsupportedFeature("not this")
 
-    with pytest.raises(UnsupportedFact, match="^not this$"):
+    with pytest.raises(UnsupportedFeature, match="^not this$"):
         captured(refuses, {"x": torch.zeros(2)})
 
 

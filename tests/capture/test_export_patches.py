@@ -1,4 +1,4 @@
-"""With the patches, torch.export gives what it gives without them; torch is its own yardstick."""
+"""With the patches, torch.export gives what it gives without them; torch is its own reference_outputs."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ import copy
 import pytest
 import torch
 
-from ditto.capture.patches import settle_rope, state_windows
-from ditto.errors import UnsupportedFact
+from ditto.capture.patches import freeze_rope_scaling, state_windows
+from ditto.errors import UnsupportedFeature
 from tests.support.models import TEXT_MODELS, TRANSFORMERS_5, llama, rope
 
 
@@ -54,12 +54,12 @@ def test_rope_keeps_the_frequencies_of_sequences_that_do_not_reach_their_change(
     settings, length = KINDS[kind]
     model = llama(**settings, **({"original_max_position_embeddings": 32} if kind == "longrope" else {}))
     twin = copy.deepcopy(model)
-    settle_rope(twin, length)
+    freeze_rope_scaling(twin, length)
     x, positions = torch.zeros(1, 1), torch.arange(length)[None]
     for found, wanted in zip(twin.model.rotary_emb(x, positions), model.model.rotary_emb(x, positions), strict=True):
         assert torch.equal(found, wanted)
     assert model.model.rotary_emb.rope_type == kind
     with pytest.raises(
-        UnsupportedFact, match=f"{kind} rope changes its frequencies in sequences of more than {length}"
+        UnsupportedFeature, match=f"{kind} rope changes its frequencies in sequences of more than {length}"
     ):
-        settle_rope(copy.deepcopy(model), length + 1)
+        freeze_rope_scaling(copy.deepcopy(model), length + 1)

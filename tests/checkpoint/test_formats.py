@@ -32,34 +32,34 @@ def edit(path, **values):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def directory(tmp_path):
     llama().save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
 
 @pytest.fixture
-def llava_folder(tmp_path):
+def llava_directory(tmp_path):
     llava().save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
 
 @pytest.mark.parametrize("name", QUANTISED)
-def test_a_quantised_checkpoint_is_refused_by_its_format(folder, name):
+def test_a_quantised_checkpoint_is_refused_by_its_format(directory, name):
     stated, told = QUANTISED[name]
-    edit(folder / "config.json", quantization_config=stated)
+    edit(directory / "config.json", quantization_config=stated)
     with pytest.raises(CheckpointError, match=f"quantised: .*{told}") as caught:
-        check_form(folder)
+        check_form(directory)
     assert caught.value.exit_code == 2
     assert "download" not in str(caught.value)
 
 
 @pytest.mark.parametrize("part", ["text_config", "vision_config"])
-def test_so_is_one_whose_part_is_quantised(llava_folder, part):
-    config = json.loads((llava_folder / "config.json").read_text())
+def test_so_is_one_whose_part_is_quantised(llava_directory, part):
+    config = json.loads((llava_directory / "config.json").read_text())
     config[part]["quantization_config"] = QUANTISED["awq"][0]
-    (llava_folder / "config.json").write_text(json.dumps(config))
+    (llava_directory / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=rf"awq, .*`{part}\.quantization_config`"):
-        LlavaModel.from_pretrained(str(llava_folder))
+        LlavaModel.from_pretrained(str(llava_directory))
 
 
 @pytest.mark.parametrize(
@@ -71,15 +71,15 @@ def test_so_is_one_whose_part_is_quantised(llava_folder, part):
         ({"quantization_config": {}}, "a format without a name"),  # transformers refuses it too
     ],
 )
-def test_other_keys_that_state_a_quantisation_count(folder, values, told):
-    edit(folder / "config.json", **values)
+def test_other_keys_that_state_a_quantisation_count(directory, values, told):
+    edit(directory / "config.json", **values)
     with pytest.raises(CheckpointError, match=told):
-        check_form(folder)
+        check_form(directory)
 
 
-def test_a_key_that_states_none_does_not_count(folder):
-    edit(folder / "config.json", quantization_config=None, quantization="none")
-    check_form(folder)
+def test_a_key_that_states_none_does_not_count(directory):
+    edit(directory / "config.json", quantization_config=None, quantization="none")
+    check_form(directory)
 
 
 @pytest.mark.parametrize(
@@ -90,23 +90,23 @@ def test_a_key_that_states_none_does_not_count(folder):
         ("quant_config.json", "AWQ"),
     ],
 )
-def test_so_does_a_file_beside_the_configuration(folder, file, told):
-    edit(folder / file, quantization={"quant_algo": "NVFP4"})
+def test_so_does_a_file_beside_the_configuration(directory, file, told):
+    edit(directory / file, quantization={"quant_algo": "NVFP4"})
     with pytest.raises(CheckpointError, match=f"quantised: {told}"):
-        check_form(folder)
+        check_form(directory)
 
 
 @pytest.mark.parametrize("command", ["build", "plan"])
 @pytest.mark.parametrize("fault", ["quantization_config", "hf_quant_config", "adapter"])
-def test_every_command_refuses(folder, tmp_path, capsys, command, fault):
+def test_every_command_refuses(directory, tmp_path, capsys, command, fault):
     if fault == "quantization_config":
-        edit(folder / "config.json", quantization_config=QUANTISED["gptq"][0])
+        edit(directory / "config.json", quantization_config=QUANTISED["gptq"][0])
     elif fault == "adapter":
-        edit(folder / "adapter_config.json", peft_type="LORA", base_model_name_or_path="owner/base")
+        edit(directory / "adapter_config.json", peft_type="LORA", base_model_name_or_path="owner/base")
     else:
-        edit(folder / "hf_quant_config.json", quantization={"quant_algo": "FP8"})
+        edit(directory / "hf_quant_config.json", quantization={"quant_algo": "FP8"})
     more = ["-o", str(tmp_path / "tree")] if command == "build" else []
-    assert main(["-q", command, str(folder), "--target", "tensorrt-rtx", *more]) == 2
+    assert main(["-q", command, str(directory), "--target", "tensorrt-rtx", *more]) == 2
     assert ("an adapter (LORA) for owner/base" if fault == "adapter" else "quantised") in capsys.readouterr().err
     assert not (tmp_path / "tree").exists()
 
@@ -124,13 +124,13 @@ def test_a_configuration_alone_tells_it(tmp_path, capsys):
 @pytest.mark.parametrize(
     "layer", ["model.layers.1.mlp.up_proj.weight", "model.norm.weight", "model.embed_tokens.weight"]
 )
-def test_a_tensor_in_a_storage_dtype_is_refused_without_any_configuration(folder, dtype, layer):
-    tensors = load_file(folder / "model.safetensors")
+def test_a_tensor_in_a_storage_dtype_is_refused_without_any_configuration(directory, dtype, layer):
+    tensors = load_file(directory / "model.safetensors")
     tensors[layer] = tensors[layer].to(dtype)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     name = str(dtype).removeprefix("torch.")
     with pytest.raises(CheckpointError, match=f"`{layer}` is stored as {name}: the checkpoint is quantised"):
-        LlmBuilder.from_pretrained(str(folder)).with_target("tensorrt-rtx").build(folder.parent / "tree")
+        LlmBuilder.from_pretrained(str(directory)).with_target("tensorrt-rtx").build(directory.parent / "tree")
 
 
 @pytest.mark.parametrize("part", ["vision", "llm"])
@@ -153,10 +153,10 @@ def test_so_it_is_in_a_shard_of_either_half(tmp_path, part):
             build(tmp_path / "tree")
 
 
-def test_wider_values_are_values(folder):
-    tensors = {name: tensor.double() for name, tensor in load_file(folder / "model.safetensors").items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    builder = LlmBuilder.from_pretrained(str(folder)).with_target("tensorrt-rtx")
+def test_wider_values_are_values(directory):
+    tensors = {name: tensor.double() for name, tensor in load_file(directory / "model.safetensors").items()}
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    builder = LlmBuilder.from_pretrained(str(directory)).with_target("tensorrt-rtx")
     assert builder.source.load(torch.float16).weights
 
 
@@ -178,20 +178,22 @@ def test_a_quantised_model_in_memory_is_refused(dtype):
         ("manifest.json", "an engine tree"),
     ],
 )
-def test_a_folder_of_another_tool_is_named(tmp_path, name, told):
+def test_a_directory_of_another_tool_is_named(tmp_path, name, told):
     (tmp_path / name).write_text("{}")
     with pytest.raises(CheckpointError, match=told):
         check_form(tmp_path)
 
 
-def test_a_file_is_not_a_folder(tmp_path, capsys):
+def test_a_file_is_not_a_directory(tmp_path, capsys):
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     assert main(["-q", "plan", str(tmp_path / "model.gguf")]) == 2
     assert "GGUF is not read" in capsys.readouterr().err
 
 
-def test_build_names_what_nobody_reads(folder, tmp_path, capsys):
-    tensors = load_file(folder / "model.safetensors")
-    save_file({**tensors, "model.extra.weight": torch.ones(3)}, folder / "model.safetensors", metadata={"format": "pt"})
-    assert main(["build", str(folder), "-o", str(tmp_path / "tree"), "--target", "tensorrt-rtx"]) == 0
+def test_build_names_what_nobody_reads(directory, tmp_path, capsys):
+    tensors = load_file(directory / "model.safetensors")
+    save_file(
+        {**tensors, "model.extra.weight": torch.ones(3)}, directory / "model.safetensors", metadata={"format": "pt"}
+    )
+    assert main(["build", str(directory), "-o", str(tmp_path / "tree"), "--target", "tensorrt-rtx"]) == 0
     assert "not used by any engine: 1 tensor, e.g. model.extra.weight" in capsys.readouterr().out

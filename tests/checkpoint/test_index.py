@@ -16,7 +16,7 @@ TENSORS = {"a.weight": torch.arange(6, dtype=torch.float16).reshape(2, 3), "b": 
 
 
 @pytest.fixture
-def folder(tmp_path):
+def directory(tmp_path):
     save_file(TENSORS, tmp_path / "model.safetensors")
     return tmp_path
 
@@ -39,7 +39,7 @@ def rewrite_header(path, change):
     path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
 
 
-@pytest.mark.parametrize("kind", ["folder", "sharded"])
+@pytest.mark.parametrize("kind", ["directory", "sharded"])
 def test_shapes_and_dtypes_come_from_the_headers(kind, request):
     index = CheckpointIndex.open(request.getfixturevalue(kind))
     assert {name: (record.shape, record.dtype) for name, record in index.tensors.items()} == {
@@ -48,21 +48,21 @@ def test_shapes_and_dtypes_come_from_the_headers(kind, request):
     assert index.data_bytes == 12 + 8
 
 
-def test_identity_is_of_the_content_and_not_of_the_place(folder, tmp_path_factory):
+def test_identity_is_of_the_content_and_not_of_the_place(directory, tmp_path_factory):
     other = tmp_path_factory.mktemp("copy")
     save_file(TENSORS, other / "model.safetensors")
-    assert CheckpointIndex.open(other).identity == CheckpointIndex.open(folder).identity
+    assert CheckpointIndex.open(other).identity == CheckpointIndex.open(directory).identity
     save_file({**TENSORS, "b": TENSORS["b"] + 1}, other / "model.safetensors")
-    assert CheckpointIndex.open(other).identity != CheckpointIndex.open(folder).identity
+    assert CheckpointIndex.open(other).identity != CheckpointIndex.open(directory).identity
 
 
-def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match="no such checkpoint folder") as caught:
+def test_a_missing_directory_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="no such checkpoint directory") as caught:
         CheckpointIndex.open(tmp_path / "nowhere")
     assert str(tmp_path / "nowhere") in str(caught.value)
 
 
-def test_a_folder_without_weights_says_what_is_missing(tmp_path):
+def test_a_directory_without_weights_says_what_is_missing(tmp_path):
     with pytest.raises(CheckpointError, match="no model.safetensors and no model.safetensors.index.json"):
         CheckpointIndex.open(tmp_path)
 
@@ -95,22 +95,22 @@ def test_a_damaged_index_is_refused(sharded, text):
 @pytest.mark.parametrize(
     ("keep", "reason"), [(3, "ends within its first 8 bytes"), (20, "header would be longer"), (-1, "is truncated")]
 )
-def test_a_truncated_shard_is_refused(folder, keep, reason):
-    path = folder / "model.safetensors"
+def test_a_truncated_shard_is_refused(directory, keep, reason):
+    path = directory / "model.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(CheckpointError, match=reason) as caught:
-        CheckpointIndex.open(folder)
+        CheckpointIndex.open(directory)
     assert "model.safetensors" in str(caught.value)
     assert "download the checkpoint again" in str(caught.value)
 
 
-def test_a_header_that_is_no_json_is_refused(folder):
-    path = folder / "model.safetensors"
+def test_a_header_that_is_no_json_is_refused(directory):
+    path = directory / "model.safetensors"
     data = bytearray(path.read_bytes())
     data[8] = ord("?")
     path.write_bytes(bytes(data))
     with pytest.raises(CheckpointError, match="header is no JSON"):
-        CheckpointIndex.open(folder)
+        CheckpointIndex.open(directory)
 
 
 @pytest.mark.parametrize(
@@ -122,10 +122,10 @@ def test_a_header_that_is_no_json_is_refused(folder):
         (lambda header: header["b"].update(shape="wide"), "damaged header entry"),
     ],
 )
-def test_a_header_entry_that_cannot_be_right_is_refused(folder, change, reason):
-    rewrite_header(folder / "model.safetensors", change)
+def test_a_header_entry_that_cannot_be_right_is_refused(directory, change, reason):
+    rewrite_header(directory / "model.safetensors", change)
     with pytest.raises(CheckpointError, match=reason) as caught:
-        CheckpointIndex.open(folder)
+        CheckpointIndex.open(directory)
     assert "tensor `b`" in str(caught.value)
 
 
@@ -133,10 +133,10 @@ def test_a_header_entry_that_cannot_be_right_is_refused(folder, change, reason):
     ("dtype", "told"),
     [("F4", "F4, a quantised form"), ("F6_E2M3", "a quantised form"), ("Q8", "Q8, which is not known")],
 )
-def test_a_dtype_that_is_not_read_is_no_damage(folder, dtype, told):
-    rewrite_header(folder / "model.safetensors", lambda header: header["b"].update(dtype=dtype))
+def test_a_dtype_that_is_not_read_is_no_damage(directory, dtype, told):
+    rewrite_header(directory / "model.safetensors", lambda header: header["b"].update(dtype=dtype))
     with pytest.raises(CheckpointError, match=told) as caught:
-        CheckpointIndex.open(folder)
+        CheckpointIndex.open(directory)
     assert "`b`" in str(caught.value)
     assert "download" not in str(caught.value)
 

@@ -14,13 +14,13 @@ LAYER = "model.layers.0."
 PROJECTION = LAYER + "self_attn.q_proj."
 
 
-def matched(model, folder, *extra, shape=(1,)):
+def matched(model, directory, *extra, shape=(1,)):
     """Match a checkpoint of all of a model's tensors and some more."""
     tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for name in extra:
         tensors[name] = torch.ones(shape)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return match_names(model, CheckpointReader(CheckpointIndex.open(folder)))
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    return match_names(model, CheckpointReader(CheckpointIndex.open(directory)))
 
 
 @pytest.mark.parametrize(

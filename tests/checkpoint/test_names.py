@@ -13,10 +13,10 @@ from ditto.errors import CheckpointError
 from tests.support.models import TRANSFORMERS_5, llama, llava
 
 
-def reader_of(folder: Path, names: list[str]) -> CheckpointReader:
+def reader_of(directory: Path, names: list[str]) -> CheckpointReader:
     """A checkpoint of tensors with these names."""
-    save_file({name: torch.zeros(1) for name in names}, folder / "model.safetensors", metadata={"format": "pt"})
-    return CheckpointReader(CheckpointIndex.open(folder))
+    save_file({name: torch.zeros(1) for name in names}, directory / "model.safetensors", metadata={"format": "pt"})
+    return CheckpointReader(CheckpointIndex.open(directory))
 
 
 @pytest.mark.parametrize("make", [llama, llava, lambda: llama(tie_word_embeddings=True)])
@@ -75,12 +75,12 @@ def test_old_names_of_llava_are_renamed(tmp_path):
     assert len(names) == len(old)
 
 
-def edited(folder: Path, change) -> CheckpointReader:
+def edited(directory: Path, change) -> CheckpointReader:
     """A saved checkpoint after `change` to its tensors."""
-    tensors = load_file(folder / "model.safetensors")
+    tensors = load_file(directory / "model.safetensors")
     change(tensors)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return CheckpointReader(CheckpointIndex.open(folder))
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    return CheckpointReader(CheckpointIndex.open(directory))
 
 
 @pytest.mark.parametrize("makes", ["llama", "llava"])

@@ -65,7 +65,7 @@ def test_the_page_holds_everything_and_loads_nothing(llava_tree, tmp_path, capsy
     assert page.links == []
     assert not re.search(r"https?://|@import|url\(", file.read_text(encoding="utf-8"))
     for name in ("vision", "llm"):
-        for node in json.loads((llava_tree.folder(name) / "network.json").read_text())["nodes"]:
+        for node in json.loads((llava_tree.directory(name) / "network.json").read_text())["nodes"]:
             assert node["module"] in text
     for name in llava_tree.manifest.files:
         assert name in text

@@ -70,8 +70,8 @@ def test_auto_says_which_target_it_takes(tmp_path, capsys):
     assert "target tensorrt-rtx: the first whose library is installed" in capsys.readouterr().err
 
 
-def test_run_prints_an_answer_per_prompt(tree, pictures, capsys):
-    images = [part for path in pictures[2:4] for part in ("--image", str(path))]
+def test_run_prints_an_answer_per_prompt(tree, images, capsys):
+    images = [part for path in images[2:4] for part in ("--image", str(path))]
     assert main(["run", str(tree), *images, "--prompt", DESCRIBE, DESCRIBE]) == 0
     shown = capsys.readouterr()
     assert shown.out.splitlines() == [
@@ -81,8 +81,8 @@ def test_run_prints_an_answer_per_prompt(tree, pictures, capsys):
     assert len([line for line in shown.err.splitlines() if "reference session" in line]) == 1
 
 
-def test_run_prints_one_json_object(tree, pictures, capsys):
-    assert main(["-q", "run", str(tree), "--image", str(pictures[3]), "--prompt", DESCRIBE, "--json"]) == 0
+def test_run_prints_one_json_object(tree, images, capsys):
+    assert main(["-q", "run", str(tree), "--image", str(images[3]), "--prompt", DESCRIBE, "--json"]) == 0
     reply = json.loads(capsys.readouterr().out)
     assert set(reply) == {"answers", "tokens", "session", "seconds"}
     assert reply["answers"] == ["A large green cross at the top."]
@@ -90,8 +90,8 @@ def test_run_prints_one_json_object(tree, pictures, capsys):
     assert reply["tokens"][0][-1] == 2
 
 
-def test_run_streams_answers(tree, pictures, capsys):
-    images = [part for path in pictures[2:4] for part in ("--image", str(path))]
+def test_run_streams_answers(tree, images, capsys):
+    images = [part for path in images[2:4] for part in ("--image", str(path))]
     arguments = ["-q", "run", str(tree), *images, "--prompt", DESCRIBE, DESCRIBE, "--stream", "--stop", " and"]
     assert main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -101,8 +101,8 @@ def test_run_streams_answers(tree, pictures, capsys):
     assert "".join(piece["piece"] for piece in told if piece["number"] == 1).strip() == reply["answers"][1]
 
 
-def test_run_samples_with_a_seed(tree, pictures, capsys):
-    arguments = ["-q", "run", str(tree), "--image", str(pictures[0]), "--prompt", DESCRIBE, "--max-new-tokens", "8"]
+def test_run_samples_with_a_seed(tree, images, capsys):
+    arguments = ["-q", "run", str(tree), "--image", str(images[0]), "--prompt", DESCRIBE, "--max-new-tokens", "8"]
     made = set()
     for seed in ("1", "1", "2"):
         assert main([*arguments, "--temperature", "8", "--top-k", "50", "--top-p", "0.99", "--seed", seed]) == 0
@@ -151,7 +151,7 @@ BAD_INPUT = {
     "a prompt table too small for the batch": (
         ["build", "{model}", "-o", "{out}", "--target", "trtllm", "--batch", "4", "--prompt-table", "64"],
         2,
-        "a prompt table of 64 rows gives each of 4 requests 16; a picture needs 64",
+        "a prompt table of 64 rows gives each of 4 requests 16; an image needs 64",
     ),
     "GPUs of two kinds": (
         ["build", "{model}", "-o", "{out}", "--target", "trtllm", "--compute-capability", "8.9", "9.0"],
@@ -159,8 +159,8 @@ BAD_INPUT = {
         "for one kind of GPU",
     ),
     "compiling what is no tree": (["compile", "{empty}"], 2, "no engine tree here"),
-    "a missing checkpoint folder": (["build", "./nowhere", "-o", "{out}"], 2, "no such checkpoint folder"),
-    "a folder without weights": (["build", "{empty}", "-o", "{out}"], 2, "no config.json"),
+    "a missing checkpoint directory": (["build", "./nowhere", "-o", "{out}"], 2, "no such checkpoint directory"),
+    "a directory without weights": (["build", "{empty}", "-o", "{out}"], 2, "no config.json"),
     "an unsupported model type": (["build", "{vit}", "-o", "{out}"], 2, "'vit' is not supported"),
     "an unsupported dtype": (["build", "{model}", "-o", "{out}", "--dtype", "int4"], 2, "dtype int4 is not supported"),
     "an unsupported compute capability": (
@@ -172,18 +172,18 @@ BAD_INPUT = {
     "an output that is a file": (["build", "{model}", "-o", "{file}"], 2, "the output is a file"),
     "an output below a file": (["build", "{model}", "-o", "{file}/tree"], 2, "cannot be written"),
     "an output with something else in it": (["build", "{model}", "-o", "{full}"], 2, "is not an engine tree"),
-    "a tree that is not there": (["run", "{out}", "--prompt", "x"], 2, "there is no such folder"),
-    "a folder that is no tree": (["run", "{empty}", "--prompt", "x"], 2, "no engine tree here"),
-    "a picture that is none": (["run", "{tree}", "--image", "{file}", "--prompt", DESCRIBE], 2, "is not an image"),
-    "a missing picture": (["run", "{tree}", "--image", "{out}", "--prompt", DESCRIBE], 2, "no such image"),
-    "a prompt without a place": (["run", "{tree}", "--image", "{picture}", "--prompt", "x"], 2, "no <image> token"),
+    "a tree that is not there": (["run", "{out}", "--prompt", "x"], 2, "there is no such directory"),
+    "a directory that is no tree": (["run", "{empty}", "--prompt", "x"], 2, "no engine tree here"),
+    "an image that is none": (["run", "{tree}", "--image", "{file}", "--prompt", DESCRIBE], 2, "is not an image"),
+    "a missing image": (["run", "{tree}", "--image", "{out}", "--prompt", DESCRIBE], 2, "no such image"),
+    "a prompt without a place": (["run", "{tree}", "--image", "{image}", "--prompt", "x"], 2, "no <image> token"),
     "too long a prompt": (
-        ["run", "{tree}", "--image", "{picture}", "--prompt", DESCRIBE + " long" * 300],
+        ["run", "{tree}", "--image", "{image}", "--prompt", DESCRIBE + " long" * 300],
         2,
-        "the engine takes 256",
+        "the engine accepts 256",
     ),
     "too large a batch": (
-        ["run", "{tree}", "--image", "{picture}", "--prompt", *[DESCRIBE] * 3],
+        ["run", "{tree}", "--image", "{image}", "--prompt", *[DESCRIBE] * 3],
         2,
         "more than the engine's batch of 2",
     ),
@@ -196,7 +196,7 @@ BAD_INPUT = {
 
 
 @pytest.mark.parametrize("name", BAD_INPUT)
-def test_bad_input_gets_one_clear_message_and_writes_nothing(name, tree, tmp_path, shapes_checkpoint, pictures, capsys):
+def test_bad_input_gets_one_clear_message_and_writes_nothing(name, tree, tmp_path, shapes_checkpoint, images, capsys):
     from tests.support.models import llama
 
     places = {key: tmp_path / key for key in ("out", "empty", "full", "file", "vit", "llama")}
@@ -209,7 +209,7 @@ def test_bad_input_gets_one_clear_message_and_writes_nothing(name, tree, tmp_pat
         llama().save_pretrained(places["llama"])
     capsys.readouterr()
     before = sorted(tmp_path.rglob("*"))
-    places |= {"tree": tree, "model": shapes_checkpoint, "picture": pictures[0]}
+    places |= {"tree": tree, "model": shapes_checkpoint, "image": images[0]}
     arguments, code, message = BAD_INPUT[name]
     assert main(["-q", *(argument.format(**places) for argument in arguments)]) == code
     shown = capsys.readouterr()
@@ -230,8 +230,8 @@ def test_a_read_only_output_is_refused(shapes_checkpoint, tmp_path, capsys):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_gpu_session_without_a_gpu_is_refused(tree, pictures, capsys):
-    assert main(["-q", "run", str(tree), "--session", "tensorrt", "--image", str(pictures[0]), "--prompt", "x"]) == 2
+def test_a_gpu_session_without_a_gpu_is_refused(tree, images, capsys):
+    assert main(["-q", "run", str(tree), "--session", "tensorrt", "--image", str(images[0]), "--prompt", "x"]) == 2
     first, hint = capsys.readouterr().err.splitlines()
     assert first.startswith(("error: torch", "error: there is no GPU"))
     assert "run with --session reference" in hint
@@ -280,7 +280,7 @@ def test_the_programs_exit_code_is_that_of_the_command(tmp_path):
     command = [sys.executable, "-m", "ditto", "plan", str(tmp_path / "none")]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     assert made.returncode == 2
-    assert "there is no such checkpoint folder" in made.stderr
+    assert "there is no such checkpoint directory" in made.stderr
 
 
 def test_the_program_seldom_searches_for_garbage(monkeypatch):
@@ -363,7 +363,7 @@ def test_what_is_next_can_be_pasted(engines, llava_tree, tmp_path):
 @pytest.mark.parametrize("option", ["--json", "--plot"])
 def test_figures_that_cannot_be_written_are_refused_before_anything_is_measured(tree, tmp_path, option, capsys):
     assert main(["-q", "bench", str(tree), option, str(tmp_path / "nowhere" / "file")]) == 2
-    assert "there is no such folder to write to" in capsys.readouterr().err
+    assert "there is no such directory to write to" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -371,15 +371,15 @@ def test_figures_that_cannot_be_written_are_refused_before_anything_is_measured(
     [
         (["bench", "--repeats", "0"], "0 repeats of 128 new tokens are nothing to measure"),
         (["bench", "--new-tokens", "0"], "5 repeats of 0 new tokens are nothing to measure"),
-        (["verify", "--prompt", "Who is it?"], "--prompt is asked about pictures, and there is none"),
+        (["verify", "--prompt", "Who is it?"], "--prompt is asked about images, and there is none"),
         (["verify", "--max-new-tokens", "100000"], "that is more than the engine's"),
-        (["verify", "--image", "{picture}", "--prompt", "hi"], "prompt 1 has no <image> token"),
-        (["verify", "--image", "{picture}", "--prompt", "<image><image>"], "places for images in the prompts: 2"),
+        (["verify", "--image", "{image}", "--prompt", "hi"], "prompt 1 has no <image> token"),
+        (["verify", "--image", "{image}", "--prompt", "<image><image>"], "places for images in the prompts: 2"),
         (["run", "--prompt", "hi", "--temperature", "inf"], "temperature inf is out of range"),
     ],
 )
-def test_what_makes_no_sense_is_refused(tree, pictures, arguments, message, capsys):
-    command, *options = (part.format(picture=pictures[0]) for part in arguments)
+def test_what_makes_no_sense_is_refused(tree, images, arguments, message, capsys):
+    command, *options = (part.format(image=images[0]) for part in arguments)
     assert main(["-q", command, str(tree), *options]) == 2
     assert message in capsys.readouterr().err
 

@@ -44,6 +44,6 @@ def test_build_says_first_what_it_is_about_to_do(tmp_path, capsys):
     assert first < next(index for index, line in enumerate(lines) if line.startswith("compile"))
 
 
-def test_a_missing_folder_is_an_error(capsys):
+def test_a_missing_directory_is_an_error(capsys):
     assert main(["plan", "./nowhere"]) == 2
-    assert "no such checkpoint folder" in capsys.readouterr().err
+    assert "no such checkpoint directory" in capsys.readouterr().err

@@ -90,7 +90,7 @@ def test_modules_are_compiled_once_even_if_nothing_is_to_be_written_beside_them(
 
 @pytest.fixture
 def settings(monkeypatch, tmp_path):
-    """Python's settings, put back afterwards; torch in a folder, without bytecode."""
+    """Python's settings, put back afterwards; torch in a directory, without bytecode."""
     (tmp_path / "torch").mkdir()
     origin = tmp_path / "torch" / "__init__.py"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: SimpleNamespace(origin=str(origin)))

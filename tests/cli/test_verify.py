@@ -18,8 +18,8 @@ def tree(shapes_checkpoint, tmp_path_factory):
     return out
 
 
-def test_a_sound_tree_passes(tree, pictures, capsys):
-    assert main(["-q", "verify", str(tree), "--image", str(pictures[0]), "--max-new-tokens", "4"]) == 0
+def test_a_sound_tree_passes(tree, images, capsys):
+    assert main(["-q", "verify", str(tree), "--image", str(images[0]), "--max-new-tokens", "4"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "passed"
     assert main(["-q", "verify", str(tree), "--max-new-tokens", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["passed"] is True

@@ -16,10 +16,10 @@ STEPS = ("open", "os.", "shutil.", "ctypes.", "fcntl.")
 
 
 def build(out, content):
-    with staged(out) as folder:
-        (folder / "llm").mkdir()
-        (folder / "llm" / "rank0.engine").write_text(content)
-        (folder / "llm" / "config.json").write_text("{}")
+    with staged(out) as directory:
+        (directory / "llm").mkdir()
+        (directory / "llm" / "rank0.engine").write_text(content)
+        (directory / "llm" / "config.json").write_text("{}")
         manifest = Manifest(
             ditto="1",
             target="trtllm",
@@ -33,9 +33,9 @@ def build(out, content):
             tokens=None,
             generation={},
             components={},
-            files=record_files(folder),
+            files=record_files(directory),
         )
-        write_manifest(manifest, folder)
+        write_manifest(manifest, directory)
 
 
 def killed_at(step, out, content):
@@ -67,15 +67,15 @@ def content(out):
     return made
 
 
-def others(folder, out):
-    return [entry.name for entry in folder.iterdir() if entry != out]
+def others(directory, out):
+    return [entry.name for entry in directory.iterdir() if entry != out]
 
 
-def every_kill(folder, prepare, check):
+def every_kill(directory, prepare, check):
     """Kill at each step in turn, from the same beginning; returns how many there were."""
     step = 1
     while True:
-        out = folder / str(step) / "tree"
+        out = directory / str(step) / "tree"
         out.parent.mkdir()
         prepare(out)
         died = killed_at(step, out, "new")

@@ -79,14 +79,14 @@ def test_a_failing_builder_lets_go(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["pipe", "link", "folder", "text"])
+@pytest.mark.parametrize("kind", ["pipe", "link", "directory", "text"])
 def test_what_lies_in_the_lock_files_place_is_neither_waited_for_nor_emptied(kind, tmp_path):
     path = tmp_path / "lock"
     (tmp_path / "thesis.tex").write_text("years")
     {
         "pipe": lambda: os.mkfifo(path),
         "link": lambda: path.symlink_to("thesis.tex"),
-        "folder": path.mkdir,
+        "directory": path.mkdir,
         "text": lambda: path.write_text("mine"),
     }[kind]()
     with pytest.raises(OutputError, match="is not a lock file"), locked(path, tmp_path / "tree"):

@@ -15,7 +15,7 @@ def test_a_manifest_reads_back_as_it_was_written(llava_tree, tmp_path):
     assert read_manifest(tmp_path) == llava_tree.manifest
 
 
-def test_a_folder_without_manifest_is_no_tree(tmp_path):
+def test_a_directory_without_manifest_is_no_tree(tmp_path):
     with pytest.raises(TreeError, match="no engine tree here"):
         read_manifest(tmp_path)
 

@@ -64,8 +64,8 @@ def test_links_may_lead_anywhere_inside(tmp_path):
 
 def test_a_file_must_be_one(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "folder").mkdir()
-    for name, message in {"pipe": "not a regular", "folder": "not a regular", "none": "none is missing"}.items():
+    (tmp_path / "directory").mkdir()
+    for name, message in {"pipe": "not a regular", "directory": "not a regular", "none": "none is missing"}.items():
         with pytest.raises(TreeError, match=message):
             file_bytes(tmp_path, name)
     with pytest.raises(TreeError, match="cannot read n+: File name too long"):

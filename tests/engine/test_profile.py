@@ -13,12 +13,12 @@ from ditto.errors import ConfigError
 from ditto.strict import strict_converter
 
 PROFILE = Profile(
-    Phase.DECODE, {"batch": DynamicDimension("batch", 4, 4, 4), "live": DynamicDimension("live", 1, 2, 9)}
+    Phase.DECODE, {"batch": DynamicDimension("batch", 4, 4, 4), "kv_length": DynamicDimension("kv_length", 1, 2, 9)}
 )
 
 
 def test_a_size_is_known_where_there_is_only_one():
-    assert [PROFILE.size(name) for name in ("batch", "live", "sequence")] == [4, None, None]
+    assert [PROFILE.size(name) for name in ("batch", "kv_length", "sequence")] == [4, None, None]
 
 
 def test_a_label_has_the_phase_and_the_fixed_sizes():
@@ -34,7 +34,7 @@ def converter():
 
 def test_a_profile_is_written_as_ranges_and_read_again(converter):
     data = converter.unstructure(PROFILE)
-    assert data == {"phase": "decode", "ranges": {"batch": [4, 4, 4], "live": [1, 2, 9]}}
+    assert data == {"phase": "decode", "ranges": {"batch": [4, 4, 4], "kv_length": [1, 2, 9]}}
     assert converter.structure(data, Profile) == PROFILE
 
 

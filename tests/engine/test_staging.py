@@ -11,14 +11,14 @@ from ditto.errors import OutputError
 
 
 def build(out, content="new"):
-    with staged(out) as folder:
-        (folder / "llm").mkdir()
-        (folder / "llm" / "rank0.engine").write_text(content)
-        (folder / "ditto.json").write_text("{}")
+    with staged(out) as directory:
+        (directory / "llm").mkdir()
+        (directory / "llm" / "rank0.engine").write_text(content)
+        (directory / "ditto.json").write_text("{}")
 
 
-def leftovers(folder):
-    return [entry.name for entry in folder.iterdir() if entry.name.endswith(".partial")]
+def leftovers(directory):
+    return [entry.name for entry in directory.iterdir() if entry.name.endswith(".partial")]
 
 
 def test_the_tree_appears_whole(tmp_path):
@@ -29,16 +29,16 @@ def test_the_tree_appears_whole(tmp_path):
 
 
 def test_nothing_appears_when_the_build_fails(tmp_path):
-    with pytest.raises(ZeroDivisionError), staged(tmp_path / "tree") as folder:
-        (folder / "ditto.json").write_text("{}")
+    with pytest.raises(ZeroDivisionError), staged(tmp_path / "tree") as directory:
+        (directory / "ditto.json").write_text("{}")
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_build_leaves_the_old_tree(tmp_path):
     build(tmp_path / "tree", "old")
-    with pytest.raises(KeyboardInterrupt), staged(tmp_path / "tree") as folder:
-        (folder / "ditto.json").write_text("{}")
+    with pytest.raises(KeyboardInterrupt), staged(tmp_path / "tree") as directory:
+        (directory / "ditto.json").write_text("{}")
         raise KeyboardInterrupt
     assert (tmp_path / "tree" / "llm" / "rank0.engine").read_text() == "old"
     assert leftovers(tmp_path) == []
@@ -56,7 +56,7 @@ def test_a_new_tree_replaces_the_old_one_and_keeps_the_users_files(tmp_path):
     assert leftovers(tmp_path) == []
 
 
-def test_an_empty_folder_may_become_a_tree(tmp_path):
+def test_an_empty_directory_may_become_a_tree(tmp_path):
     (tmp_path / "tree").mkdir()
     build(tmp_path / "tree")
     assert (tmp_path / "tree" / "ditto.json").exists()
@@ -70,7 +70,7 @@ def test_a_link_to_a_tree_stays_a_link(tmp_path):
     assert (tmp_path / "real" / "llm" / "rank0.engine").read_text() == "new"
 
 
-def test_a_folder_of_something_else_is_refused_and_untouched(tmp_path):
+def test_a_directory_of_something_else_is_refused_and_untouched(tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("years")
     with pytest.raises(OutputError, match="holds something that is not an engine tree"):
@@ -92,9 +92,9 @@ def test_a_path_below_a_file_is_refused(tmp_path):
 
 
 def test_files_are_readable_as_the_umask_says(tmp_path):
-    with staged(tmp_path / "tree") as folder:
-        (folder / "ditto.json").write_text("{}")
-        (folder / "ditto.json").chmod(0o600)
+    with staged(tmp_path / "tree") as directory:
+        (directory / "ditto.json").write_text("{}")
+        (directory / "ditto.json").chmod(0o600)
     mask = os.umask(0)
     os.umask(mask)
     assert (tmp_path / "tree" / "ditto.json").stat().st_mode & 0o777 == 0o666 & ~mask

@@ -22,12 +22,12 @@ def copy(llava_tree, tmp_path):
 def test_a_tree_has_the_layout_that_tensorrt_llm_expects(llava_tree):
     for name in ("vision/config.json", "vision/model.engine", "llm/config.json", "llm/rank0.engine", "ditto.json"):
         assert (llava_tree.root / name).is_file()
-    assert llava_tree.folder("vision") == llava_tree.root / "vision"
+    assert llava_tree.directory("vision") == llava_tree.root / "vision"
 
 
 def test_a_single_engine_lies_at_the_top(llama_tree):
     assert (llama_tree.root / "rank0.engine").is_file()
-    assert llama_tree.folder("llm") == llama_tree.root
+    assert llama_tree.directory("llm") == llama_tree.root
 
 
 def test_every_file_is_recorded(copy):
@@ -63,7 +63,7 @@ def test_engines_built_one_at_a_time_open_as_one_tree(copy, llama_tree, tmp_path
     (tmp_path / "joined").mkdir()
     shutil.copytree(llama_tree.root, tmp_path / "joined" / "llm")
     tree = EngineTree.open(tmp_path / "joined")
-    assert tree.folder("llm") == tmp_path / "joined" / "llm"
+    assert tree.directory("llm") == tmp_path / "joined" / "llm"
     assert "llm/rank0.engine" in tree.manifest.files
 
 
@@ -71,7 +71,7 @@ def test_engines_built_one_at_a_time_open_as_one_tree(copy, llama_tree, tmp_path
     ("changes", "message"),
     [
         (
-            {"checkpoint": Checkpoint(folder="elsewhere", identity="0" * 64)},
+            {"checkpoint": Checkpoint(directory="elsewhere", identity="0" * 64)},
             "of vision and llm were built from different checkpoints: 000000000000 and 111111111111",
         ),
         ({"target": "trtllm"}, "of vision and llm were built for different targets: trtllm and tensorrt-rtx"),
@@ -79,7 +79,7 @@ def test_engines_built_one_at_a_time_open_as_one_tree(copy, llama_tree, tmp_path
     ],
 )
 def test_engines_that_do_not_belong_together_are_refused(llava_tree, tmp_path, changes, message):
-    manifest = evolve(llava_tree.manifest, checkpoint=Checkpoint(folder="here", identity="1" * 64))
+    manifest = evolve(llava_tree.manifest, checkpoint=Checkpoint(directory="here", identity="1" * 64))
     for name in ("vision", "llm"):
         shutil.copytree(llava_tree.root, tmp_path / name)
         write_manifest(manifest, tmp_path / name)
@@ -107,17 +107,17 @@ def test_a_component_that_is_not_there_is_named(llama_tree):
         llama_tree.component("vision")
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(TreeError, match="there is no such folder"):
+def test_a_directory_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(TreeError, match="there is no such directory"):
         EngineTree.open(tmp_path / "nowhere")
 
 
-def test_a_folder_that_cannot_be_read_is_named(llava_tree, monkeypatch):
+def test_a_directory_that_cannot_be_read_is_named(llava_tree, monkeypatch):
     def refused(self):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("pathlib.Path.iterdir", refused)
-    with pytest.raises(TreeError, match="cannot read the folder: Permission denied"):
+    with pytest.raises(TreeError, match="cannot read the directory: Permission denied"):
         EngineTree.open(llava_tree.root)
 
 

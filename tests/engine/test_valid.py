@@ -48,7 +48,7 @@ CHANGES = {
         "there is no component 'audio'",
     ),
     "a dtype": (of_llm(dtype="int4"), "dtype 'int4' is not one of"),
-    "a folder outside": (of_llm(folder=".."), "not a path inside the tree"),
+    "a directory outside": (of_llm(directory=".."), "not a path inside the tree"),
     "an engine twice": (of_llm(engines=["rank0.engine"] * 2), "is named twice"),
     "an engine that is not listed": (of_llm(engines=["more"]), "'more' is not among the files"),
     "weights that are not listed": (of_llm(weights="more"), "'more' is not among the files"),
@@ -77,7 +77,7 @@ CHANGES = {
     "a name of another form": (of_files("llm//a"), "is not a file of a tree"),
     "the manifest itself": (of_files("ditto.json"), "is not a file of a tree"),
     "a checkpoint": (
-        lambda manifest: evolve(manifest, checkpoint=Checkpoint(folder="x", identity="new")),
+        lambda manifest: evolve(manifest, checkpoint=Checkpoint(directory="x", identity="new")),
         DIGEST,
     ),
     "a vocabulary": (lambda manifest: evolve(manifest, tokens=evolve(manifest.tokens, vocab_size=0)), "vocab_size"),

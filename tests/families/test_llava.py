@@ -118,9 +118,9 @@ def test_feature_layers_that_the_tower_does_not_have_are_refused(layer):
         LlavaModel.from_model(model)
 
 
-def test_pictures_without_features_are_refused():
+def test_images_without_features_are_refused():
     one_patch = SiglipVisionConfig(**{**VISION, "patch_size": 28})
-    with pytest.raises(CheckpointError, match="a picture becomes no features"):
+    with pytest.raises(CheckpointError, match="an image becomes no features"):
         LlavaModel.from_model(llava(one_patch))
     LlavaModel.from_model(llava(one_patch, vision_feature_select_strategy="full"))
 
@@ -131,7 +131,7 @@ def test_a_checkpoint_and_the_same_model_in_memory_give_the_same_configs(tmp_pat
     trees = [
         made.with_batch(2).with_target("tensorrt-rtx").build_all(tmp_path / name)
         for name, made in {
-            "folder": LlavaModel.from_pretrained(str(tmp_path / "model")),
+            "directory": LlavaModel.from_pretrained(str(tmp_path / "model")),
             "memory": LlavaModel.from_model(model),
         }.items()
     ]

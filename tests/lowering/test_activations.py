@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ditto.errors import ShapeError, UnsupportedFact
+from ditto.errors import ShapeError, UnsupportedFeature
 from tests.lowering.test_lower import Row, check_rows, lowered, rows
 from tests.test_program import FLOATS
 
@@ -45,7 +45,7 @@ def test_gelu_keeps_its_approximation():
 def test_gelu_with_an_unknown_approximation_is_refused():
     from ditto.lowering.activations import gelu
 
-    with pytest.raises(UnsupportedFact, match="^GELU with approximation 'sigmoid'$"):
+    with pytest.raises(UnsupportedFeature, match="^GELU with approximation 'sigmoid'$"):
         gelu(None, None, "sigmoid")
 
 

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 import torch
 
-from ditto.errors import ShapeError, UnsupportedFact, UnsupportedOperator
+from ditto.errors import ShapeError, UnsupportedFeature, UnsupportedOperator
 from tests.lowering.test_lower import Row, Tensors, check_dynamic, check_meaning, check_rows, lowered, rows
 from tests.support.layers import emitted
 from tests.test_program import FLOATS, Says
@@ -155,11 +155,11 @@ def test_numbers_and_sizes_stand_on_either_side(function, dtype):
 
 
 REFUSED = [
-    (lambda x: torch.div(x, 2, rounding_mode="trunc"), X, UnsupportedFact, "floating division with rounding mode"),
+    (lambda x: torch.div(x, 2, rounding_mode="trunc"), X, UnsupportedFeature, "floating division with rounding mode"),
     (lambda x: x & 1, INTEGERS, UnsupportedOperator, "aten.__and__.Scalar"),
-    (lambda x: torch.bitwise_and(x, x + 1), INTEGERS, UnsupportedFact, "a bitwise operator on torch.int64"),
-    (lambda x: torch.logical_or(x, x > 0), INTEGERS, UnsupportedFact, "a bitwise operator on torch.int64"),
-    (lambda x: torch.logical_not(x), INTEGERS, UnsupportedFact, "a logical operator on torch.int64"),
+    (lambda x: torch.bitwise_and(x, x + 1), INTEGERS, UnsupportedFeature, "a bitwise operator on torch.int64"),
+    (lambda x: torch.logical_or(x, x > 0), INTEGERS, UnsupportedFeature, "a bitwise operator on torch.int64"),
+    (lambda x: torch.logical_not(x), INTEGERS, UnsupportedFeature, "a logical operator on torch.int64"),
     (lambda x: x > (x & x), BOOLS, ShapeError, "GREATER of bool tensors"),
 ]
 

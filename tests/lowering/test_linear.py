@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ditto.errors import UnsupportedFact
+from ditto.errors import UnsupportedFeature
 from ditto.network.layers import Convolution, MatrixMultiply
 from tests.lowering.test_lower import Row, check_dynamic, check_rows, lowered, rows
 from tests.test_program import FLOATS
@@ -19,7 +19,7 @@ def _randn(*shape, seed=0):
 
 
 X, WEIGHT, BIAS = _randn(3, 2, 4), _randn(5, 4, seed=1), _randn(5, seed=2)
-PICTURE, KERNEL = _randn(3, 4, 6, 8), _randn(5, 4, 2, 2, seed=1)
+IMAGE, KERNEL = _randn(3, 4, 6, 8), _randn(5, 4, 2, 2, seed=1)
 
 ROWS = {
     aten.linear.default: [
@@ -36,16 +36,16 @@ ROWS = {
     ],
     aten.bmm.default: [Row(X, _randn(3, 4, 5)), Row(X.half(), _randn(3, 4, 1).half())],
     aten.conv2d.default: [
-        *(Row(*(x.to(dtype) for x in (PICTURE, KERNEL, BIAS)), [2, 2]) for dtype in FLOATS),
-        Row(PICTURE, KERNEL),
-        Row(PICTURE, _randn(5, 4, 3, 2), BIAS, [3, 2]),
-        Row(PICTURE, KERNEL, BIAS, [1, 2], [0, 1], [2, 1]),
-        Row(PICTURE, _randn(6, 2, 3, 3), None, [1, 1], [1, 1], [1, 1], 2),
-        Row(PICTURE, KERNEL, None, [2], [1]),
+        *(Row(*(x.to(dtype) for x in (IMAGE, KERNEL, BIAS)), [2, 2]) for dtype in FLOATS),
+        Row(IMAGE, KERNEL),
+        Row(IMAGE, _randn(5, 4, 3, 2), BIAS, [3, 2]),
+        Row(IMAGE, KERNEL, BIAS, [1, 2], [0, 1], [2, 1]),
+        Row(IMAGE, _randn(6, 2, 3, 3), None, [1, 1], [1, 1], [1, 1], 2),
+        Row(IMAGE, KERNEL, None, [2], [1]),
     ],
     aten.conv2d.padding: [
-        *(Row(*(x.to(dtype) for x in (PICTURE, KERNEL, BIAS)), [2, 2], "valid") for dtype in FLOATS),
-        Row(PICTURE, KERNEL, None, [1], "valid", [2]),
+        *(Row(*(x.to(dtype) for x in (IMAGE, KERNEL, BIAS)), [2, 2], "valid") for dtype in FLOATS),
+        Row(IMAGE, KERNEL, None, [1], "valid", [2]),
     ],
 }
 
@@ -82,13 +82,13 @@ def test_a_linear_layer_multiplies_by_the_weight_as_it_is_stored():
         (nn.Conv2d(4, 6, 2, stride=1), Convolution),
         (nn.Conv2d(4, 6, 2, stride=2, padding=1), Convolution),
         (nn.Conv2d(4, 4, 2, stride=2, groups=2), Convolution),
-        (nn.Conv2d(4, 6, 4, stride=4), Convolution),  # patches would not cover the picture
+        (nn.Conv2d(4, 6, 4, stride=4), Convolution),  # patches would not cover the image
     ],
     ids=str,
 )
 def test_a_convolution_of_patches_that_do_not_overlap_is_a_product(convolution, wanted):
-    check_dynamic(convolution, {"x": PICTURE})
-    kinds = {type(node.layer) for node in lowered(convolution, {"x": PICTURE}).nodes}
+    check_dynamic(convolution, {"x": IMAGE})
+    kinds = {type(node.layer) for node in lowered(convolution, {"x": IMAGE}).nodes}
     assert {MatrixMultiply, Convolution} & kinds == {wanted}
 
 
@@ -104,6 +104,6 @@ REFUSED = [
 
 @pytest.mark.parametrize(("function", "said"), REFUSED)
 def test_what_has_no_layer_is_refused(function, said):
-    with pytest.raises(UnsupportedFact) as raised:
+    with pytest.raises(UnsupportedFeature) as raised:
         lowered(function, {"x": X, "y": WEIGHT})
     assert raised.value.cause == said

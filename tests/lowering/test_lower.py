@@ -82,7 +82,7 @@ class Row:
         return [(), *([i] for i in every if len(every) > 1), every]
 
 
-class Calls(nn.Module):
+class OperatorCalls(nn.Module):
     """Calls of an operator as a module: a result for each row in each of its forms. Every tensor is both an input and
     a parameter (a buffer if it is not floating); a form says which of the two a call takes."""
 
@@ -141,13 +141,13 @@ def rows(table):
 
 def check_rows(operator, rows):
     """Lower rows in every form, and with dynamic first axes."""
-    calls = Calls(operator, rows, in_every_form=True)
+    calls = OperatorCalls(operator, rows, in_every_form=True)
     network = lowered(calls, calls.inputs, outputs=tuple(calls.calls))
     check_meaning(network, calls, calls.inputs)
     emitted(network, Tensors(calls))
     dynamic = [row for row in rows if not row.static]
     if dynamic:
-        calls = Calls(operator, dynamic, in_every_form=False)
+        calls = OperatorCalls(operator, dynamic, in_every_form=False)
         check_dynamic(calls, calls.inputs, tuple(calls.calls))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ditto.errors import ShapeError, UnsupportedFact
+from ditto.errors import ShapeError, UnsupportedFeature
 from ditto.network import symbol
 from ditto.network.layers import Shuffle
 from ditto.passes import SIMPLIFY, run_passes
@@ -137,9 +137,9 @@ def _floating_range(x):
 
 
 REFUSED = [
-    (_from_the_end, UnsupportedFact, "a slice whose start depends on sizes"),
-    (lambda x: x[-1], UnsupportedFact, "a selected index that depends on sizes"),
-    (_from_a_size, UnsupportedFact, "a range that starts at a size"),
+    (_from_the_end, UnsupportedFeature, "a slice whose start depends on sizes"),
+    (lambda x: x[-1], UnsupportedFeature, "a selected index that depends on sizes"),
+    (_from_a_size, UnsupportedFeature, "a range that starts at a size"),
     (_floating_range, ShapeError, "needs an integer dtype, got float32[batch + 1]"),
 ]
 

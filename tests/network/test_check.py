@@ -77,7 +77,7 @@ ACT = "\nat: model.act (model.py:5)"
         (rename_an_output, "output y is z, which nothing makes"),
         (share_with_another_shape, "output y cannot use the memory of w"),
         (share_with_nothing, "output y cannot use the memory of w"),
-        (share_without_an_output, "z would share memory, but is no output"),
+        (share_without_an_output, "z would share memory, but is not an output"),
     ],
 )
 def test_a_planted_fault_is_found(plant, message):

@@ -96,7 +96,7 @@ def test_sums_of_products_are_read_in_any_order(text, wanted):
 def test_other_texts_are_no_sizes(text):
     with pytest.raises(ShapeError) as error:
         parse(text)
-    assert error.value.cause == f"{text!r} is no dimension"
+    assert error.value.cause == f"{text!r} is not a dimension"
 
 
 def test_a_size_knows_the_names_it_depends_on():

@@ -28,8 +28,8 @@ def files(tmp_path):
 @pytest.fixture(scope="module")
 def whole_saved(tmp_path_factory):
     """The content of a whole network's two files."""
-    folder = tmp_path_factory.mktemp("saved")
-    paths = folder / "network.json", folder / "network.safetensors"
+    directory = tmp_path_factory.mktemp("saved")
+    paths = directory / "network.json", directory / "network.safetensors"
     save(whole()[0], *paths)
     return [path.read_bytes() for path in paths]
 
@@ -145,16 +145,16 @@ DAMAGES = {
     ),
     "an unknown foldable": (
         lambda data: node(data, "Constant")["layer"]["weight"].update(folded="sparkle"),
-        "the network file is damaged: 'sparkle' is no foldable operator @ $.nodes[#].layer.weight",
+        "the network file is damaged: 'sparkle' is not a foldable operator @ $.nodes[#].layer.weight",
     ),
     "an unknown dtype": (
         lambda data: node(data, "Cast")["layer"].update(dtype="float7"),
-        "the network file is damaged: 'float7' is no dtype @ $.nodes[#].layer.dtype",
+        "the network file is damaged: 'float7' is not a dtype @ $.nodes[#].layer.dtype",
     ),
     "two faults": (
         lambda data: data["inputs"].update(hidden="float7[2]", cache="float32[2 2]"),
-        "the network file is damaged: 'float7' is no dtype @ $.inputs['hidden']; "
-        "'2 2' is no dimension @ $.inputs['cache']",
+        "the network file is damaged: 'float7' is not a dtype @ $.inputs['hidden']; "
+        "'2 2' is not a dimension @ $.inputs['cache']",
     ),
     "an input too few": (
         lambda data: node(data, "Convolution")["inputs"].clear(),

@@ -70,7 +70,7 @@ def network_of(module, outputs=("result",), x=X):
 def runs(network, least_bytes=1):
     """How many nodes each part has that is no constant, and how often it is called."""
     parts = in_shared_blocks(network, least_bytes)
-    times = Counter(call.part for call in parts.calls.calls)
+    times = Counter(call.part for call in parts.schedule.calls)
     return [
         (sum(not isinstance(node.layer, Constant) for node in part.nodes), times[number])
         for number, part in enumerate(parts.networks)
@@ -160,8 +160,8 @@ class Normed(Block):
 def test_a_cut_is_before_a_product_so_that_a_sum_and_the_norm_behind_it_are_in_one_part(divide):
     network = network_of(Chain(*(Normed(width=WIDTH + 1) for _ in range(4))))
     parts = divide(network)
-    assert len(parts.calls.calls) == 1 + 3 + 1
-    for part in (parts.networks[call.part] for call in parts.calls.calls[1:-1]):
+    assert len(parts.schedule.calls) == 1 + 3 + 1
+    for part in (parts.networks[call.part] for call in parts.schedule.calls[1:-1]):
         kinds = [type(node.layer) for node in part.nodes if not isinstance(node.layer, Constant)]
         assert kinds[0] == MatrixMultiply and kinds[-1] == Normalization
 
@@ -169,14 +169,14 @@ def test_a_cut_is_before_a_product_so_that_a_sum_and_the_norm_behind_it_are_in_o
 def test_each_call_takes_its_own_blocks_weights_and_hands_on_one_value():
     parts = in_shared_blocks(network_of(Chain(*blocks(2.0, 2.0, 2.0))), 1)
     handed = None
-    for number, call in enumerate(parts.calls.calls[1:-1]):
+    for number, call in enumerate(parts.schedule.calls[1:-1]):
         taken = {call.tensors[name] for name in parts.networks[1].inputs}
         own = {f"blocks.{number}.linear.weight", f"blocks.{number}.scale"}
         assert taken & set(parts.external) == own
         assert handed is None or handed in taken
         (handed,) = (call.tensors[name] for name in parts.networks[1].outputs)
-        assert handed in parts.calls.between
-    assert handed in parts.calls.calls[-1].tensors.values()
+        assert handed in parts.schedule.between
+    assert handed in parts.schedule.calls[-1].tensors.values()
 
 
 def test_the_network_is_left_as_it_is():
@@ -214,7 +214,7 @@ def test_weights_that_blocks_have_in_common_are_inside_if_they_are_small():
     assert len(parts.networks) == 3
     assert "matrix.weight" in parts.external and "vector" not in parts.external
     assert {str(constant.weight) for constant in parts.networks[1].constants()} >= {"reshape(vector, [1, 5])"}
-    taken = [call.tensors["matrix.weight"] for call in parts.calls.calls if call.part == 1]
+    taken = [call.tensors["matrix.weight"] for call in parts.schedule.calls if call.part == 1]
     assert taken == ["matrix.weight"] * 3
 
 
@@ -321,9 +321,9 @@ def test_values_inside_blocks_and_constants_that_are_outputs_come_out_right():
     network = check_parts(Open(*blocks(2.0, 2.0, 2.0, 2.0)), outputs)
     assert runs(network)[1][1] == 4
     parts = in_shared_blocks(network, 1)
-    made = [call.tensors[name] for call in parts.calls.calls for name in parts.networks[call.part].outputs]
+    made = [call.tensors[name] for call in parts.schedule.calls for name in parts.networks[call.part].outputs]
     assert set(made) >= set(outputs)
-    assert not set(outputs) & set(parts.calls.between)
+    assert not set(outputs) & set(parts.schedule.between)
     assert "last.weight" not in parts.external
 
 
@@ -389,8 +389,8 @@ def test_every_kind_of_layer_is_in_a_part():
 def test_a_network_with_its_weights_inside_is_one_part_with_its_own_names():
     network = network_of(Chain(*blocks(2.0, 2.0)))
     parts = as_a_whole(network)
-    assert parts.networks == (network,) and parts.external == {} and parts.calls.between == {}
-    (call,) = parts.calls.calls
+    assert parts.networks == (network,) and parts.external == {} and parts.schedule.between == {}
+    (call,) = parts.schedule.calls
     assert (call.part, call.tensors) == (0, {"x": "x", "result": "result"})
     check(network)
 
@@ -407,8 +407,8 @@ def test_with_weights_inside_each_block_is_a_part_of_its_own():
     network = network_of(Chain(*blocks(2.0, 2.0, 2.0, 2.0)))
     parts, cut = in_embedded_blocks(network), in_shared_blocks(network, 1)
     assert not parts.external
-    assert [call.part for call in parts.calls.calls] == list(range(1 + 4 + 1))
-    assert parts.calls.between == cut.calls.between
+    assert [call.part for call in parts.schedule.calls] == list(range(1 + 4 + 1))
+    assert parts.schedule.between == cut.schedule.between
     held = Counter(name for part in parts.networks for name in _stored(part))
     assert set(held.values()) == {1} and held.keys() == _stored(network)
 
@@ -428,4 +428,4 @@ def test_with_weights_inside_blocks_that_share_a_weight_have_it_each():
 def test_what_repeats_nothing_is_one_part_with_weights_inside():
     network = check_parts(Chain(*blocks(2.0)))
     parts = in_embedded_blocks(network)
-    assert len(parts.networks) == len(parts.calls.calls) == 1
+    assert len(parts.networks) == len(parts.schedule.calls) == 1

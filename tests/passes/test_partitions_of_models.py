@@ -57,8 +57,8 @@ def text(request):
 def block_of(network, least_bytes=1):
     """The parts of a network, and the one of them that is called for the blocks."""
     parts = in_shared_blocks(network, least_bytes)
-    beside = {call.part for call in parts.calls.calls if call.beside}
-    order = [call.part for call in parts.calls.calls if not call.beside]
+    beside = {call.part for call in parts.schedule.calls if call.concurrent}
+    order = [call.part for call in parts.schedule.calls if not call.concurrent]
     assert order == [0, *[1] * (len(order) - 2), order[-1]]
     assert {0, 1, order[-1]} | beside == set(range(len(parts.networks)))
     return parts, parts.networks[1]
@@ -84,7 +84,7 @@ def test_a_block_is_called_for_every_layer_or_as_many_as_make_a_turn(text):
     for name, (network, _) in networks.items():
         parts, block = block_of(network)
         count, layers = wanted[name]
-        assert sum(not call.beside for call in parts.calls.calls) == 1 + count + 1
+        assert sum(not call.concurrent for call in parts.schedule.calls) == 1 + count + 1
         kinds = Counter(type(node.layer) for part in parts.networks for node in part.nodes)
         writer = parts.networks[2] if name == "llm" else block
         assert Counter(type(node.layer) for node in writer.nodes)[KVCacheUpdate] == 2 * layers
@@ -98,7 +98,7 @@ def test_each_layer_writes_the_cache_that_it_reads(text):
         parts = in_shared_blocks(network, 1)
         shared = {
             call.tensors[present]: call.tensors[past]
-            for call in parts.calls.calls
+            for call in parts.schedule.calls
             for present, past in parts.networks[call.part].shared.items()
         }
         assert shared == network.shared
@@ -115,32 +115,32 @@ def test_masks_and_rotations_are_made_once_before_the_blocks(text):
         masks = [taken for taken, spec in block.inputs.items() if spec.dtype == torch.bool]
         assert masks or (name == "llm" and model.config.model_type == "llama")
         for mask in masks:
-            of_blocks = [call for call in parts.calls.calls if call.part == 1]
+            of_blocks = [call for call in parts.schedule.calls if call.part == 1]
             assert {call.tensors[mask] for call in of_blocks} <= set(parts.networks[0].outputs)
 
 
 def test_prompts_write_their_caches_beside_the_blocks_and_a_step_reads_what_it_writes(text):
     _, networks, _ = text
     parts, block = block_of(networks["llm"][0])
-    calls = parts.calls.calls
-    assert [call.beside for call in calls] == [False, *[False, True] * (len(calls) // 2)]
+    calls = parts.schedule.calls
+    assert [call.concurrent for call in calls] == [False, *[False, True] * (len(calls) // 2)]
     assert not any(isinstance(node.layer, KVCacheUpdate) for node in block.nodes)
     for before, call in pairwise(calls):
-        if call.beside:  # what it reads of the block is what products and rotations have made
+        if call.concurrent:  # what it reads of the block is what products and rotations have made
             part = parts.networks[call.part]
-            read = {call.tensors[name] for name in part.inputs} & parts.calls.between.keys()
+            read = {call.tensors[name] for name in part.inputs} & parts.schedule.between.keys()
             assert len(read) == len(part.outputs) and read <= {*before.tensors.values()}
             makers = {name: node.layer for node in networks["llm"][0].nodes for name in node.outputs}
             assert not any(isinstance(makers[name], Shuffle | Slice) for name in read)
             assert set(part.outputs) == set(part.shared)
-    assert not any(call.beside for call in in_shared_blocks(networks["decode"][0], 1).calls.calls)
+    assert not any(call.concurrent for call in in_shared_blocks(networks["decode"][0], 1).schedule.calls)
 
 
 def test_weights_of_a_block_are_outside_and_each_call_has_its_layers_and_the_norm_behind(text):
     _, networks, wanted = text
     for name, (network, _) in networks.items():
         parts, block = block_of(network, 1 << 30)
-        calls = [call for call in parts.calls.calls if call.part == 1]
+        calls = [call for call in parts.schedule.calls if call.part == 1]
         layers = wanted[name][1]
         for number, call in enumerate(calls):
             names = [call.tensors[taken] for taken in block.inputs if call.tensors[taken] in parts.external]
@@ -159,7 +159,7 @@ def test_an_embedding_that_is_the_heads_weight_too_is_bound_once():
     networks = described_apart(LlmBuilder.from_model(llama(num_hidden_layers=3, tie_word_embeddings=True)))
     parts, _ = block_of(networks["decode"][0])
     forms = [name for name in parts.external if name.startswith("model.embed_tokens.weight")]
-    used = [name for call in (parts.calls.calls[0], parts.calls.calls[-1]) for name in call.tensors.values()]
+    used = [name for call in (parts.schedule.calls[0], parts.schedule.calls[-1]) for name in call.tensors.values()]
     assert set(forms) == {name for name in used if name.startswith("model.embed_tokens.weight")}
     assert not any(name.startswith("lm_head") for name in parts.external)
 
@@ -201,8 +201,8 @@ def test_a_tower_computes_what_hugging_face_computes(tower, weights):
 def test_a_towers_block_is_called_for_every_layer_that_a_norm_follows(tower):
     _, network, _, deepest = tower
     parts, _ = block_of(network)
-    assert len(parts.calls.calls) == 1 + deepest - 1 + 1
-    taken = [[name for name in call.tensors.values() if name in parts.external] for call in parts.calls.calls]
+    assert len(parts.schedule.calls) == 1 + deepest - 1 + 1
+    taken = [[name for name in call.tensors.values() if name in parts.external] for call in parts.schedule.calls]
     assert any("patch_embedding" in name for name in taken[0])
     assert any("multi_modal_projector" in name for name in taken[-1])
     for number, names in enumerate(taken[1:-1]):
@@ -215,7 +215,7 @@ def test_a_towers_block_is_called_for_every_layer_that_a_norm_follows(tower):
 def test_every_kind_of_decoder_has_a_block(name):
     network, _ = described_apart(LlmBuilder.from_model(TEXT_MODELS[name]()))["decode"]
     parts, block = block_of(network)
-    assert len(parts.calls.calls) == 1 + 2 + 1
+    assert len(parts.schedule.calls) == 1 + 2 + 1
     assert sum(isinstance(node.layer, KVCacheUpdate) for node in block.nodes) == 2
     for part in parts.networks[::2]:
         assert not any(isinstance(node.layer, KVCacheUpdate) for node in part.nodes)
@@ -232,4 +232,4 @@ def test_sizes_are_read_where_they_are_used():
         for part in in_shared_blocks(network).networks:
             for node in part.nodes:
                 assert not isinstance(node.layer, Shape) or node.inputs[0] in part.inputs
-        assert not any(spec.dtype == torch.int64 for spec in in_shared_blocks(network).calls.between.values())
+        assert not any(spec.dtype == torch.int64 for spec in in_shared_blocks(network).schedule.between.values())

@@ -95,14 +95,14 @@ def test_a_named_dimension_is_any_size_that_all_inputs_agree_on():
 @pytest.mark.parametrize(
     ("x", "y", "shapes", "message"),
     [
-        ("float32[2]", "float32[2]", {"x": (2,)}, "the network takes x, y; missing or unknown: y"),
-        ("float32[2]", "float32[2]", {"x": (2,), "z": (2,)}, "the network takes x, y; missing or unknown: y, z"),
-        ("int32[2]", "int32[2]", {"x": (2,), "y": (2,)}, "input x is float32[2], the network takes int32[2]"),
+        ("float32[2]", "float32[2]", {"x": (2,)}, "the network expects x, y; missing or unknown: y"),
+        ("float32[2]", "float32[2]", {"x": (2,), "z": (2,)}, "the network expects x, y; missing or unknown: y, z"),
+        ("int32[2]", "int32[2]", {"x": (2,), "y": (2,)}, "input x is float32[2], the network expects int32[2]"),
         (
             "float32[2]",
             "float32[2]",
             {"x": (2, 1), "y": (2,)},
-            "input x is float32[2, 1], the network takes float32[2]",
+            "input x is float32[2, 1], the network expects float32[2]",
         ),
         ("float32[2]", "float32[2]", {"x": (2,), "y": (3,)}, "input y is float32[3], the others make it float32[2]"),
         ("float32[n]", "float32[n]", {"x": (2,), "y": (3,)}, "input y is float32[3], the others make it float32[2]"),

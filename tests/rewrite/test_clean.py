@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import dropout
 
-from ditto.errors import UnsupportedFact
+from ditto.errors import UnsupportedFeature
 from ditto.network.spec import Spec
 from ditto.rewrite.clean import clean, refuse_writes
 from tests.test_program import WRITES, Says, captured, operators, result_of
@@ -139,7 +139,7 @@ def test_copies_whose_memory_is_written_stay(function):
 def test_writes_that_an_output_needs_are_refused(function):
     program = captured(function, {"x": X[0]})
     clean(program)
-    with pytest.raises(UnsupportedFact, match=r"^`aten\.\w+_\.\w+` writes into its argument") as raised:
+    with pytest.raises(UnsupportedFeature, match=r"^`aten\.\w+_\.\w+` writes into its argument") as raised:
         refuse_writes(program)
     assert raised.value.remedy == "write the model without in-place operators there"
     assert str(raised.value.where).startswith("test_")

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from ditto import ops
-from ditto.errors import UnsupportedFact
+from ditto.errors import UnsupportedFeature
 from ditto.ops.attention import visible
 from ditto.rewrite.attention import recognise_sdpa
 from ditto.rewrite.clean import clean
-from ditto.rewrite.masks import state_masks
+from ditto.rewrite.masks import classify_masks
 from tests.rewrite.test_rule import check_applies, check_misses
 from tests.test_program import Says, captured
 
@@ -20,7 +20,7 @@ LENGTH = 12
 X = torch.randn(2, 3, LENGTH, 4, generator=torch.Generator().manual_seed(0))
 SIZES = {"batch": 2, "sequence": LENGTH}
 NAMES = {"x": "batch . sequence", "ids": "batch sequence"}
-masks = partial(state_masks, sizes=SIZES)
+masks = partial(classify_masks, sizes=SIZES)
 
 
 def _attention(x, mask, causal=False):
@@ -179,7 +179,7 @@ def test_masks_that_no_engine_honours_are_refused(mask, said):
     else:
         program = captured(lambda x: _attention(x, mask(x)), {"x": X}, NAMES)
     clean(program)
-    with pytest.raises(UnsupportedFact) as raised:
+    with pytest.raises(UnsupportedFeature) as raised:
         masks(program)
     assert (raised.value.cause, raised.value.remedy) == (said, REMEDIES[said])
     assert str(raised.value.where).startswith("test_program.py:")
@@ -187,7 +187,7 @@ def test_masks_that_no_engine_honours_are_refused(mask, said):
 
 def test_a_mask_of_weights_is_refused():
     module = Says(lambda self, x: _attention(x, (_distance(x) >= 0) & (self.w > 0)), {"w": torch.ones(1)})
-    with pytest.raises(UnsupportedFact, match="^the attention mask depends on the weight `w`"):
+    with pytest.raises(UnsupportedFeature, match="^the attention mask depends on the weight `w`"):
         masks(captured(module, {"x": X}, NAMES))
 
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from ditto import ops
-from ditto.errors import UnsupportedFact
+from ditto.errors import UnsupportedFeature
 from ditto.ops.traits import TRAITS, Trait
 from ditto.rewrite.clean import clean
 from ditto.rewrite.token_rules import rule_of
@@ -186,14 +186,14 @@ def test_what_keeps_tokens_apart_is_accepted(function):
 @pytest.mark.parametrize(("function", "words"), WORDS.values(), ids=WORDS)
 def test_what_mixes_tokens_is_refused(function, words):
     assert not _is_one_by_one(function)
-    with pytest.raises(UnsupportedFact, match=f"follow from other tokens of its sequence: `aten.*({words})"):
+    with pytest.raises(UnsupportedFeature, match=f"follow from other tokens of its sequence: `aten.*({words})"):
         refuse_other_state(_program(function))
 
 
 @pytest.mark.parametrize("function", COUNTED.values(), ids=COUNTED)
 def test_what_counts_tokens_is_refused(function):
     assert not _is_one_by_one(function)
-    with pytest.raises(UnsupportedFact, match="follow from how many tokens are given: `.*` counts them"):
+    with pytest.raises(UnsupportedFeature, match="follow from how many tokens are given: `.*` counts them"):
         refuse_other_state(_program(function))
 
 
@@ -217,7 +217,7 @@ def test_attention_is_what_tokens_may_reach_each_other_by():
 @pytest.mark.parametrize(("function", "words"), ELSEWHERE.values(), ids=ELSEWHERE)
 def test_attention_to_anything_else_is_refused(function, words):
     program = captured(function, {"x": HEADS}, {"x": "batch . sequence"})
-    with pytest.raises(UnsupportedFact, match=words):
+    with pytest.raises(UnsupportedFeature, match=words):
         refuse_other_state(program)
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from ditto.builders.llm import LlmBuilder
 from ditto.builders.pipeline import describe
 from ditto.capture import export
-from ditto.errors import UnsupportedFact
+from ditto.errors import UnsupportedFeature
 from ditto.program import Program
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error
 from ditto.rewrite import rewrite
@@ -121,14 +121,14 @@ def _job(model, target):
 
 @pytest.mark.parametrize("name", OTHER_STATE)
 def test_decoders_of_other_state_are_refused(name):
-    with pytest.raises(UnsupportedFact, match=TOLD) as refused:
+    with pytest.raises(UnsupportedFeature, match=TOLD) as refused:
         describe(_job(OTHER_STATE[name](), "tensorrt-rtx"))
     assert getattr(refused.value.where, "module", "the whole model"), "the module is named"
 
 
 @pytest.mark.parametrize("name", ["bart", "mvp"])
 def test_they_are_refused_for_packed_tokens_too(name):
-    with pytest.raises(UnsupportedFact, match=TOLD):
+    with pytest.raises(UnsupportedFeature, match=TOLD):
         describe(_job(OTHER_STATE[name](), "trtllm"))
 
 
@@ -186,7 +186,7 @@ PLANTED = {
 def test_planted_state_is_refused_where_it_is(target, function, words):
     model = llama(max_position_embeddings=64)
     model.model.layers[1].mlp = _Planted(model.model.layers[1].mlp, function)
-    with pytest.raises(UnsupportedFact, match=words) as refused:
+    with pytest.raises(UnsupportedFeature, match=words) as refused:
         describe(_job(model, target))
     assert getattr(refused.value.where, "module", "").startswith("model.layers.1.mlp")
 
@@ -208,7 +208,7 @@ def test_a_layer_without_a_cache_is_refused():
     model = llama()
     model.model.layers[1].self_attn = _NoAttention()
     with pytest.raises(
-        UnsupportedFact, match="has 2 layers that attend, and 1 attentions have a KV cache: layers 1 have"
+        UnsupportedFeature, match="has 2 layers that attend, and 1 attentions have a KV cache: layers 1 have"
     ):
         describe(_job(model, "tensorrt-rtx"))
 
@@ -232,12 +232,12 @@ def test_what_is_counted_may_not_come_out():
     program = captured(
         lambda x: x.new_zeros(1) + torch.arange(x.shape[1]), {"x": torch.randn(2, 5)}, {"x": "batch sequence"}
     )
-    with pytest.raises(UnsupportedFact, match="arange.*counts them"):
+    with pytest.raises(UnsupportedFeature, match="arange.*counts them"):
         refuse_other_state(program)
 
 
 def test_a_program_without_attention_has_no_layers():
     program = captured(lambda x: x * 2, {"x": torch.randn(2, 5)}, {"x": "batch sequence"})
     assert refuse_other_layers(program, 0) == 0
-    with pytest.raises(UnsupportedFact, match="has 1 layers that attend, and 0 attentions have a KV cache"):
+    with pytest.raises(UnsupportedFeature, match="has 1 layers that attend, and 0 attentions have a KV cache"):
         refuse_other_layers(program, 1)

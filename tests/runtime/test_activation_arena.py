@@ -10,7 +10,7 @@ import torch
 from attrs import evolve
 
 from ditto.network import Spec, symbol
-from ditto.network.calls import Call, Calls
+from ditto.network.schedule import Call, Schedule
 from ditto.runtime.activation_arena import ALIGNMENT, ActivationArena, aligned
 
 BATCH, LENGTH = symbol("batch"), symbol("length")
@@ -25,9 +25,9 @@ def test_sizes_are_rounded_up_to_whole_multiples(size, wanted):
 
 
 def calls_of(*tensors, between):
-    """Calls of tensors, each of which is what it takes and gives."""
+    """Schedule of tensors, each of which is what it takes and gives."""
     made = (Call(0, {str(index): name for index, name in enumerate(names)}) for names in tensors)
-    return Calls(tuple(made), between)
+    return Schedule(tuple(made), between)
 
 
 def chain(blocks):
@@ -62,7 +62,7 @@ def test_what_nobody_reads_gives_its_place_back_at_once():
 
 
 def drawn(seed):
-    """Calls that read any values made before, and network inputs; some of what they make is an output."""
+    """Schedule that read any values made before, and network inputs; some of what they make is an output."""
     rng = random.Random(seed)
     made, between, tensors = ["x"], {}, []
     for number in range(rng.randint(1, 12)):
@@ -104,8 +104,8 @@ def test_nothing_is_handed_on_by_a_single_call():
 
 def beside(calls, numbers):
     """The same calls, of which some run beside those that follow."""
-    return Calls(
-        tuple(evolve(call, beside=number in numbers) for number, call in enumerate(calls.calls)), calls.between
+    return Schedule(
+        tuple(evolve(call, concurrent=number in numbers) for number, call in enumerate(calls.calls)), calls.between
     )
 
 

@@ -51,7 +51,7 @@ class Loaded:
     module: nn.Module
     network: Network
     parts: Parts
-    calls: object
+    schedule: object
     weights: dict[str, torch.Tensor]
     log: list[CpuContext]
 
@@ -76,8 +76,8 @@ def loaded(module, divide=lambda network: in_shared_blocks(network, 1), scratch=
         for part, bytes_ in zip(made.networks, itertools.cycle(scratch), strict=False)
     ]
     weights = {name: constants[stored[value]].clone() for name, value in made.external.items()}
-    parts = Parts(engines, made.calls, network.inputs, PROFILES, RuntimeCache(None))
-    return Loaded(module, network, parts, made.calls, weights, log)
+    parts = Parts(engines, made.schedule, network.inputs, PROFILES, RuntimeCache(None))
+    return Loaded(module, network, parts, made.schedule, weights, log)
 
 
 @pytest.fixture
@@ -131,8 +131,8 @@ def test_a_new_batch_is_laid_out_anew(chain):
 def test_calls_run_in_order_with_the_shapes_of_the_batch(chain):
     run(chain.execution(), torch.randn(3, WIDTH))
     assert [list(chain.parts._engines).index(done.engine) for done in chain.log] == [0, 1, 1, 1, 1, 2]
-    for call, done in zip(chain.calls.calls, chain.log, strict=True):
-        state = [name for name, known in call.tensors.items() if known in {"x", *chain.calls.between}]
+    for call, done in zip(chain.schedule.calls, chain.log, strict=True):
+        state = [name for name, known in call.tensors.items() if known in {"x", *chain.schedule.between}]
         assert {done.shapes[name] for name in state if name in done.shapes} <= {(3, WIDTH), (3, WIDTH + 1)}
         assert any(name in done.shapes for name in state)
 
@@ -150,8 +150,8 @@ def test_what_is_handed_on_lies_behind_what_engines_work_in(chain):
     scratch = chain.memory()
     run(chain.execution(0, scratch), torch.randn(3, WIDTH))
     start, stop = scratch.data_ptr() + aligned(WORK), scratch.data_ptr() + scratch.numel()
-    for call, done in zip(chain.calls.calls, chain.log, strict=True):
-        handed = [done.addresses[name] for name, whole in call.tensors.items() if whole in chain.calls.between]
+    for call, done in zip(chain.schedule.calls, chain.log, strict=True):
+        handed = [done.addresses[name] for name, whole in call.tensors.items() if whole in chain.schedule.between]
         assert handed
         assert all(start <= place < stop and (place - start) % ALIGNMENT == 0 for place in handed)
         assert (done.scratch.data_ptr(), done.scratch.numel()) == (scratch.data_ptr(), aligned(WORK))
@@ -254,7 +254,7 @@ def test_every_part_is_loaded_with_the_same_kernels(outside_tree, opened, tmp_pa
     names, kernels = zip(*opened, strict=True)
     assert names == ("decode.engine", "decode.1.engine", "decode.2.engine")
     assert len({id(each) for each in kernels}) == 1
-    assert [call.part for call in parts._calls.calls] == [0, 1, 1, 1, 2]
+    assert [call.part for call in parts._schedule.calls] == [0, 1, 1, 1, 2]
     kernels[0].give(COMPILED)
     kernels[0].meets("a shape")
     parts.keep_kernels()
@@ -278,7 +278,7 @@ def test_with_weights_inside_every_block_is_loaded_and_called_once(opened, tmp_p
     parts = Parts.of(tree, "llm", SimpleNamespace(), torch.device("cpu"))
     names = [name for name, _ in opened]
     assert names == ["rank0.engine", *(f"rank0.{number}.engine" for number in range(1, 5))]
-    assert [call.part for call in parts._calls.calls] == list(range(5))
+    assert [call.part for call in parts._schedule.calls] == list(range(5))
 
 
 @pytest.fixture
@@ -291,20 +291,20 @@ def copied(outside_tree, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.unlink(), "decode/calls.json is missing"),
-        (lambda path: path.write_text("{}"), r"decode/calls.json is not \d+ bytes long"),
-        (lambda path: path.write_text(path.read_text()[::-1]), "decode/calls.json has changed since it was built"),
+        (lambda path: path.unlink(), "decode/schedule.json is missing"),
+        (lambda path: path.write_text("{}"), r"decode/schedule.json is not \d+ bytes long"),
+        (lambda path: path.write_text(path.read_text()[::-1]), "decode/schedule.json has changed since it was built"),
     ],
     ids=["missing", "cut", "changed"],
 )
 def test_a_tree_whose_calls_are_not_those_that_were_built_is_refused(copied, damage, message):
-    damage(copied.root / "decode" / "calls.json")
+    damage(copied.root / "decode" / "schedule.json")
     with pytest.raises(TreeError, match=message):
         EngineTree.open(copied.root)
 
 
 def test_calls_that_are_none_are_named(copied, opened):
-    (copied.root / "decode" / "calls.json").write_text('{"format": 2, "between": {}, "calls": [{"part": 0}]}')
+    (copied.root / "decode" / "schedule.json").write_text('{"format": 2, "between": {}, "calls": [{"part": 0}]}')
     write_manifest(evolve(copied.manifest, files=record_files(copied.root)), copied.root)
     with pytest.raises(TreeError, match=r"the file of calls is damaged: required field missing @ \$\.calls\[0\]"):
         Parts.of(EngineTree.open(copied.root), "decode", SimpleNamespace(), torch.device("cpu"))

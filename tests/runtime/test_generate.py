@@ -1,4 +1,4 @@
-"""Generation is Hugging Face's greedy search, for rows of different lengths and pictures."""
+"""Generation is Hugging Face's greedy search, for rows of different lengths and images."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def test_a_row_ends_at_its_end_token_while_others_go_on(tmp_path):
     assert len(answers[0].ids) <= 4
 
 
-def test_rows_with_different_numbers_of_pictures_share_one_table(tmp_path):
+def test_rows_with_different_numbers_of_images_share_one_table(tmp_path):
     model = llava(text={"max_position_embeddings": 128})
     tree = llava_tree(tmp_path / "tree", batch=3, text={"max_position_embeddings": 128})
     session = open_session(tree, "reference")
     torch.manual_seed(1)
     features = torch.randn(3, 16, 64)
     rows = [[9, *range(128, 144), 7], [5, *range(128, 144), 8, *range(144, 160)], [11, 12, 13]]
-    pictures = [features[0], torch.cat([features[1], features[2]]), None]
-    requests = [Request(tuple(ids), rows_of) for ids, rows_of in zip(rows, pictures, strict=True)]
+    images = [features[0], torch.cat([features[1], features[2]]), None]
+    requests = [Request(tuple(ids), rows_of) for ids, rows_of in zip(rows, images, strict=True)]
     answers = generate(session, requests, 8)
-    for ids, rows_of, answer in zip(rows, pictures, answers, strict=True):
+    for ids, rows_of, answer in zip(rows, images, answers, strict=True):
         assert answer.ids == greedy_with_features(model, ids, rows_of, 8)
 
 
@@ -74,7 +74,7 @@ def test_requests_join_and_leave_between_steps(tmp_path):
 
 def test_a_request_that_is_too_long_does_not_join(llama_tree):
     batch = Batch(open_session(llama_tree, "reference"), rows=2)
-    with pytest.raises(PromptError, match="the engine takes"):
+    with pytest.raises(PromptError, match="the engine accepts"):
         batch.join(Request(tuple(range(60))), 4)
     assert not batch.busy
 

@@ -14,12 +14,12 @@ from tests.support.models import TEXT_MODELS, llama
 @pytest.mark.parametrize("name", ["vision", "llm"])
 def test_every_layer_but_constants_is_a_row_with_its_place(llava_tree, name):
     engine = inspect(llava_tree).engines[name]
-    data = json.loads((llava_tree.folder(name) / "network.json").read_text())
+    data = json.loads((llava_tree.directory(name) / "network.json").read_text())
     nodes = [node for node in data["nodes"] if node["layer"]["kind"] != "Constant"]
     assert [row.name for row in engine.layers] == [node["outputs"][0] for node in nodes]
     assert [row.layer.partition("(")[0] for row in engine.layers] == [node["layer"]["kind"] for node in nodes]
     assert [row.module for row in engine.layers] == [node["module"] for node in nodes]
-    files = [llava_tree.folder(name) / file for file in llava_tree.component(name).engines]
+    files = [llava_tree.directory(name) / file for file in llava_tree.component(name).engines]
     assert engine.engine_bytes == sum(file.stat().st_size for file in files)
     assert engine.constant_bytes > 0
 
@@ -50,4 +50,4 @@ def test_engines_beside_one_another_are_reported_each(tmp_path):
     for name, engine in report.engines.items():
         files = tree.component(name).engines
         assert len(files) == {"llm": 5, "decode": 3}[name]  # prompts write their caches beside
-        assert engine.engine_bytes == sum((tree.folder(name) / file).stat().st_size for file in files)
+        assert engine.engine_bytes == sum((tree.directory(name) / file).stat().st_size for file in files)

@@ -33,7 +33,7 @@ def test_an_unknown_session_is_refused(llama_tree):
 
 def test_running_a_tree_loads_nothing_that_building_needs():
     code = (
-        "import sys, ditto.families.answering, ditto.bench.first, ditto.runtime.tensorrt\n"
+        "import sys, ditto.text.pipeline, ditto.bench.first, ditto.runtime.tensorrt\n"
         "print(sorted({'ditto.builders', 'ditto.capture', 'ditto.rewrite', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -50,13 +50,13 @@ def test_a_tree_of_packed_engines_opens_as_such(tmp_path):
 
 @pytest.fixture(scope="module")
 def seeing(tmp_path_factory):
-    """A tiny LLaVA of 16 rows per picture, and its session: 2 pictures for each of 3 requests."""
+    """A tiny LLaVA of 16 rows per image, and its session: 2 images for each of 3 requests."""
     model = llava(text={"max_position_embeddings": 128})
     builder = LlavaModel.from_model(model).with_batch(3).with_target("trtllm").with_prompt_table(100)
     return model, open_session(builder.build_all(tmp_path_factory.mktemp("packed") / "tree"), "reference")
 
 
-def test_each_request_keeps_its_own_pictures_while_its_place_in_the_batch_changes(seeing):
+def test_each_request_keeps_its_own_images_while_its_place_in_the_batch_changes(seeing):
     model, session = seeing
     torch.manual_seed(1)
     features = torch.randn(4, 16, 64)
@@ -66,10 +66,10 @@ def test_each_request_keeps_its_own_pictures_while_its_place_in_the_batch_change
         [11, 12, 13],
         [*range(128, 144), 3, 4],
     ]
-    pictures = [features[0], torch.cat([features[1], features[2]]), None, features[3]]
-    requests = [Request(tuple(ids), part) for ids, part in zip(rows, pictures, strict=True)]
+    images = [features[0], torch.cat([features[1], features[2]]), None, features[3]]
+    requests = [Request(tuple(ids), part) for ids, part in zip(rows, images, strict=True)]
     found, steps = joined_one_by_one(session, requests, [4, 9, 7, 5], rows=3)
-    wanted = zip(rows, pictures, [4, 9, 7, 5], strict=True)
+    wanted = zip(rows, images, [4, 9, 7, 5], strict=True)
     assert found == [greedy_with_features(model, ids, part, count) for ids, part, count in wanted]
     assert [0, 1, 2] in steps and [1, 2, 3] in steps  # the place of 1 changes when 0 leaves
 
@@ -78,7 +78,7 @@ def test_a_request_has_its_share_of_the_prompt_table_and_no_more(seeing):
     _, session = seeing
     assert session.limits.prompt_rows_per_request == 33
     ids = tuple(range(128, 162))
-    with pytest.raises(PromptError, match="pictures of prompt 1 need 34 rows .* are 33 for each") as caught:
+    with pytest.raises(PromptError, match="images of prompt 1 need 34 rows .* are 33 for each") as caught:
         generate(session, [Request(ids, torch.zeros(34, 64))], 1)
     assert "--prompt-table of at least 102" in str(caught.value)
     assert generate(session, [Request(ids[:33], torch.zeros(33, 64))], 1)
@@ -100,7 +100,7 @@ def test_prompts_wait_for_a_step_with_room_for_their_tokens(tmp_path):
     assert [tuple(sequence.made) for sequence in sequences] == [
         greedy(model, prompt, count) for prompt, count in zip(prompts, counts, strict=True)
     ]
-    with pytest.raises(PromptError, match="prompt 1 has 20 tokens, the engine takes 16"):
+    with pytest.raises(PromptError, match="prompt 1 has 20 tokens, the engine accepts 16"):
         generate(session, [Request(tuple(PROMPTS[3]))], 1)
 
 

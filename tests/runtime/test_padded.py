@@ -76,9 +76,9 @@ def test_each_row_has_its_own_part_of_the_prompt_table(runner):
     assert torch.equal(table, torch.cat([first, second]))
 
 
-def test_prompts_whose_pictures_do_not_fit_the_table_together_wait(runner):
-    pictures = torch.ones(runner._limits.max_prompt_embedding_table_size - 1, 64)
-    scheduled = [scheduled_at(0, [128], features=pictures), scheduled_at(1, [128, 129], features=pictures[:2])]
+def test_prompts_whose_images_do_not_fit_the_table_together_wait(runner):
+    images = torch.ones(runner._limits.max_prompt_embedding_table_size - 1, 64)
+    scheduled = [scheduled_at(0, [128], features=images), scheduled_at(1, [128, 129], features=images[:2])]
     assert runner.takes(scheduled[:1])
     assert not runner.takes(scheduled)
-    assert runner.takes([scheduled_at(0, past=1, features=pictures), scheduled[1]])
+    assert runner.takes([scheduled_at(0, past=1, features=images), scheduled[1]])

@@ -25,7 +25,7 @@ def profile(phase: Phase, **ranges: tuple[int, int, int]) -> Profile:
 
 def component(*profiles: Profile, kv_length_step: int | None = None) -> Component:
     return Component(
-        folder=".",
+        directory=".",
         engines=["an.engine"],
         dtype="float16",
         inputs={},
@@ -101,9 +101,9 @@ def test_a_packed_engine_runs_both(llama_tree):
 def test_decode_over_as_many_slots_as_a_profile_is_for_takes_that(llama_tree, rows, kv_length, wanted):
     profiles = []
     for batch in (1, 2, 4):
-        profiles.append(profile(Phase.DECODE, batch=(batch,) * 3, live=(1, 512, 1024)))
+        profiles.append(profile(Phase.DECODE, batch=(batch,) * 3, kv_length=(1, 512, 1024)))
         if batch < 4:
-            profiles.append(profile(Phase.DECODE, batch=(batch,) * 3, live=(512,) * 3))
+            profiles.append(profile(Phase.DECODE, batch=(batch,) * 3, kv_length=(512,) * 3))
     assert decode_profile(tree_of(llama_tree, decode=component(*profiles)), rows, kv_length) == wanted
 
 

@@ -48,6 +48,6 @@ def test_a_changed_checkpoint_is_refused(built):
         answer(tree)
 
 
-def test_pictures_of_another_size_are_refused(llava_tree):
-    with pytest.raises(PromptError, match=r"pictures come as \[3, 14, 14\], the vision engine takes \[3, 28, 28\]"):
+def test_images_of_another_size_are_refused(llava_tree):
+    with pytest.raises(PromptError, match=r"images come as \[3, 14, 14\], the vision engine expects \[3, 28, 28\]"):
         open_session(llava_tree, "reference").features(torch.zeros(1, 3, 14, 14))

@@ -25,7 +25,7 @@ def test_a_batch_within_the_limits_is_accepted():
         ([], 1, "there is no prompt"),
         ([Request((1,))] * 3, 1, "3 prompts are more than the engine's batch of 2"),
         ([Request((1,)), Request(())], 1, "prompt 2 is empty"),
-        ([Request(tuple(range(9)))], 1, "prompt 1 has 9 tokens, the engine takes 8"),
+        ([Request(tuple(range(9)))], 1, "prompt 1 has 9 tokens, the engine accepts 8"),
         ([Request(tuple(range(8)))], 5, "prompt 1 has 8 tokens; with 5 new ones that is more than the engine's 12"),
         ([Request((1,), torch.zeros(3, 2)), Request((1,), torch.zeros(2, 2))], 1, "need 5 rows of the prompt table"),
         ([Request((1, 10))], 1, "prompt 1 holds token 10; the model's tokens go from 0 to 9\n"),

@@ -1,4 +1,4 @@
-"""Calls on memory that stays."""
+"""Schedule on memory that stays."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from ditto.runtime.tensorrt import KVCache, TensorRTRunner, TensorRTSession, _Vi
 from tests.support.engines import CpuEngines, Late
 from tests.support.models import image_features, llava
 
-USUAL, PICTURE = 27, 16
-DECODE = "decode batch=2 live=64"  # for as many slots as the cache has
+USUAL, IMAGE = 27, 16
+DECODE = "decode batch=2 kv_length=64"  # for as many slots as the cache has
 NOTHING = torch.zeros(2, dtype=torch.int64)
 
 
@@ -62,11 +62,11 @@ def runners(tree, session):
 
 
 def prompt(row, length, seed=0):
-    """A prompt with a picture near its beginning."""
+    """A prompt with an image near its beginning."""
     generator = torch.Generator().manual_seed(seed + row)
     ids = torch.randint(5, 90, (length,), generator=generator).tolist()
-    ids[2 : 2 + PICTURE] = range(128, 128 + PICTURE)
-    return ScheduledRow(row, Request(tuple(ids), torch.randn(PICTURE, 64, generator=generator)), 0)
+    ids[2 : 2 + IMAGE] = range(128, 128 + IMAGE)
+    return ScheduledRow(row, Request(tuple(ids), torch.randn(IMAGE, 64, generator=generator)), 0)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_prompts_of_any_length_are_padded_to_few_lengths(runners, engines):
     assert USUAL + 1 < longest <= 64
     for length in (9, USUAL - 5, USUAL + 1):
         runners[0].step(
-            [prompt(0, length)] if length > PICTURE + 2 else [ScheduledRow(0, Request((5,) * length), 0)], NOTHING
+            [prompt(0, length)] if length > IMAGE + 2 else [ScheduledRow(0, Request((5,) * length), 0)], NOTHING
         )
     ran = {
         done.shapes["input_ids"] for done in engines._parts["llm"]._engines[0].log if done.profile.label() == "prefill"
@@ -128,7 +128,7 @@ def test_a_cache_that_is_too_small_is_freed_before_a_larger_one_is_made(tree, se
     assert [tensor() for tensor in tensors] == [None] * len(tensors)
 
 
-def test_pictures_are_counted_by_whatever_name_their_number_has(tmp_path, monkeypatch):
+def test_images_are_counted_by_whatever_name_their_number_has(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "is_cuda", True, raising=False)
     monkeypatch.setattr("ditto.runtime.graphs.capture", pytest.fail)
     model = llava()

@@ -38,7 +38,7 @@ def copied(built, tmp_path):
     shutil.copytree(model, tmp_path / "model")
     shutil.copytree(tree.root, tmp_path / "tree")
     tree = EngineTree.open(tmp_path / "tree")
-    checkpoint = evolve(tree.manifest.checkpoint, folder=str(tmp_path / "model"))
+    checkpoint = evolve(tree.manifest.checkpoint, directory=str(tmp_path / "model"))
     return tmp_path / "model", EngineTree(tree.root, evolve(tree.manifest, checkpoint=checkpoint))
 
 
@@ -122,7 +122,7 @@ def test_a_changed_checkpoint_is_refused(copied):
 
 def test_an_input_that_the_network_does_not_know_is_named(copied):
     _, tree = copied
-    component = evolve(tree.component("llm"), outside={"some.weight": "nothing.0"})
+    component = evolve(tree.component("llm"), external_weights={"some.weight": "nothing.0"})
     changed = EngineTree(tree.root, evolve(tree.manifest, components={"llm": component}))
     with pytest.raises(TreeError, match=r"takes some\.weight as an input, which its network does not have"):
         list(bound_weights(changed, "llm"))

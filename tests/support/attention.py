@@ -27,7 +27,7 @@ def operands(groups: int, dtype: torch.dtype) -> dict[str, Tensor]:
     return tensors
 
 
-def attention_network(lowering: Any, tensors: dict[str, Tensor], dynamic: bool, *facts: Any) -> Network:
+def attention_network(lowering: Any, tensors: dict[str, Tensor], dynamic: bool, *decoder_config: Any) -> Network:
     """A network of one attention; its batch and sequence may be dynamic."""
     net = Lowering(Network("test"), None, None)
 
@@ -38,7 +38,9 @@ def attention_network(lowering: Any, tensors: dict[str, Tensor], dynamic: bool, 
         return Spec((batch, x.shape[1], sequence, sequence if name == "mask" else WIDTH), x.dtype)
 
     values = {name: net.input(name, spec(name, x)) for name, x in tensors.items()}
-    net.network.output("result", lowering(net, values["q"], values["k"], values["v"], *facts, values.get("mask")))
+    net.network.output(
+        "result", lowering(net, values["q"], values["k"], values["v"], *decoder_config, values.get("mask"))
+    )
     return net.network
 
 
@@ -53,13 +55,13 @@ def check(network: Network, tensors: dict[str, Tensor], wanted: Tensor) -> None:
     assert_close(result_of(network, tensors), wanted, **TOLERANCE[wanted.dtype])
 
 
-def check_that_unseen_keys_count_for_nothing(lowering: Any, *facts: Any) -> None:
+def check_that_unseen_keys_count_for_nothing(lowering: Any, *decoder_config: Any) -> None:
     """Whatever the keys and values hold that no query sees."""
     tensors = operands(2, torch.float32)
     tensors["mask"] = torch.ones(BATCH, 1, LENGTH, LENGTH, dtype=torch.bool).tril()
     changed = {**tensors, "k": tensors["k"].clone(), "v": tensors["v"].clone()}
     changed["k"][:, :, -1], changed["v"][:, :, -1] = 1e4, -1e4
-    network = attention_network(lowering, tensors, False, *facts)
+    network = attention_network(lowering, tensors, False, *decoder_config)
     first, second = (result_of(network, given) for given in (tensors, changed))
     assert torch.equal(first[:, :, :-1], second[:, :, :-1])
     assert not torch.equal(first[:, :, -1], second[:, :, -1])

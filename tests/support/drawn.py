@@ -247,7 +247,7 @@ def texts(draw: st.DrawFn, positions: int, families: tuple[str, ...] = tuple(FAM
 
 @st.composite
 def llavas(draw: st.DrawFn) -> Llava:
-    """A LLaVA; at most 17 rows of features for a picture."""
+    """A LLaVA; at most 17 rows of features for an image."""
     tower = draw(st.sampled_from(["clip", "clip", "siglip", "siglip", "vit", "dinov2"]))
     heads, layers = draw(st.integers(1, 4)), draw(st.sampled_from([1, 1, 2, 3]))
     patch, grid = draw(st.integers(1, 9)), draw(st.integers(1, 4))

@@ -12,8 +12,8 @@ from torch import Tensor
 from ditto.engine import EngineTree, Profile
 from ditto.errors import DeviceError
 from ditto.network import Network, Spec
-from ditto.network.calls import load_calls
 from ditto.network.dims import evaluate
+from ditto.network.schedule import load_schedule
 from ditto.reference import Constants, run
 from ditto.runtime.execution import Execution, Parts
 from ditto.runtime.runtime_cache import RuntimeCache
@@ -145,7 +145,7 @@ class CpuEngines:
             assert len(networks) == len(component.engines)
             engines = [CpuEngine(part, constants, component.profiles) for part in networks]
             inputs = {key: Spec.parse(text) for key, text in component.inputs.items()}
-            calls = load_calls(self.tree.checked(name, "calls.json"))
+            calls = load_schedule(self.tree.checked(name, "schedule.json"))
             self._parts[name] = Parts(engines, calls, inputs, component.profiles, RuntimeCache(None))  # type: ignore[arg-type]
         return self._parts[name]
 

@@ -31,16 +31,16 @@ def planted(
         node: changes a node of network.json, given all of them.
         literal: gives the digest of a literal to scale by 1.1, from the nodes.
     """
-    folder = tree.folder(component)
-    path = folder / "network.json"
+    directory = tree.directory(component)
+    path = directory / "network.json"
     data = json.loads(path.read_text())
     if tensor is not None:
-        _scale(folder / tree.component(component).weights, tensor)
+        _scale(directory / tree.component(component).weights, tensor)
     if node is not None:
         node(data["nodes"])
         path.write_text(json.dumps(data))
     if literal is not None:
-        _scale(folder / "network.safetensors", literal(data["nodes"]))
+        _scale(directory / "network.safetensors", literal(data["nodes"]))
     write_manifest(evolve(tree.manifest, files=record_files(tree.root)), tree.root)
     return EngineTree.open(tree.root)
 

@@ -35,9 +35,9 @@ def check_computes(case, name, wanted):
         torch.testing.assert_close(found, wanted(case, drawn), rtol=close["rtol"], atol=close["atol"])
 
 
-def check_compiles(case, name, folder):
+def check_compiles(case, name, directory):
     """TensorRT-RTX takes a form."""
-    path, source = folder / "form.engine", Held(case.draw(2, CPU))
+    path, source = directory / "form.engine", Held(case.draw(2, CPU))
     size = compiled(case.forms[name].network, source, case.profile(2), load_native("tensorrt_rtx"), path)
     assert size == path.stat().st_size > 0
 

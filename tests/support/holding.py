@@ -47,12 +47,12 @@ NEW_TOKENS = 4
 WORDS = 12
 
 
-def hold_all(drawn: SearchStrategy[Drawn], count: int, record: Callable[[str, object], None], folder: Path) -> None:
+def hold_all(drawn: SearchStrategy[Drawn], count: int, record: Callable[[str, object], None], directory: Path) -> None:
     """Hold to the property `count` configurations that transformers can run, drawn with the seed of this run.
 
     Args:
         record: pytest's `record_property`: what became of them is told at the end of the run.
-        folder: for checkpoints and trees.
+        directory: for checkpoints and trees.
     Raises:
         AssertionError: one does not hold; hypothesis has made it as small as it could.
     """
@@ -62,7 +62,7 @@ def hold_all(drawn: SearchStrategy[Drawn], count: int, record: Callable[[str, ob
     @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(drawn)
     def holds(configuration: Drawn) -> None:
-        with TemporaryDirectory(dir=folder) as place:
+        with TemporaryDirectory(dir=directory) as place:
             outcome = hold(configuration, Path(place))
         outcomes[outcome] += 1
         if outcome.by_hugging_face:
@@ -94,7 +94,7 @@ class Outcome:
 BUILT = Outcome("built")
 
 
-def hold(drawn: Drawn, folder: Path) -> Outcome:
+def hold(drawn: Drawn, directory: Path) -> Outcome:
     """Hold one configuration to the property.
 
     Raises:
@@ -106,7 +106,7 @@ def hold(drawn: Drawn, folder: Path) -> Outcome:
         return Outcome("not made by transformers", by_hugging_face=True)
     stored = in_dtype(model, drawn.build.stored)
     try:
-        tree = built(drawn, stored, folder)
+        tree = built(drawn, stored, directory)
     except DittoError as error:
         return Outcome(f"refused for {the_reason(drawn, error).name}", by_hugging_face=not runs(drawn, stored))
     exact = eager(in_dtype(stored, torch.float32))
@@ -141,7 +141,7 @@ def nudged(model: Any, dtype: torch.dtype, seed: int) -> Any:
     return twin
 
 
-def built(drawn: Drawn, model: Any, folder: Path) -> EngineTree:
+def built(drawn: Drawn, model: Any, directory: Path) -> EngineTree:
     """Its tree, by way of the public builders; of engines that are not to be compiled, the library has taken every
     layer."""
     asked = drawn.build
@@ -150,8 +150,8 @@ def built(drawn: Drawn, model: Any, folder: Path) -> EngineTree:
     if asked.in_memory:
         builder = builders.from_model(model)
     else:
-        model.save_pretrained(folder / "checkpoint")
-        builder = builders.from_pretrained(str(folder / "checkpoint"))
+        model.save_pretrained(directory / "checkpoint")
+        builder = builders.from_pretrained(str(directory / "checkpoint"))
     builder = builder.with_target(asked.target).with_batch(asked.batch).with_weights(asked.weights)
     builder = builder.with_dtype("auto" if asked.dtype == asked.stored else asked.dtype)
     if asked.max_seq_len is not None:
@@ -160,9 +160,9 @@ def built(drawn: Drawn, model: Any, folder: Path) -> EngineTree:
         builder = builder.with_max_input_len(asked.max_input_len)
     build = builder.build_all if isinstance(builder, LlavaModel) else builder.build
     if asked.compiled:
-        return build(folder / "tree")
+        return build(directory / "tree")
     with patch.object(NativeTarget, "cannot_compile", "it takes longer than all else"):
-        tree = build(folder / "tree")
+        tree = build(directory / "tree")
     if asked.target == "tensorrt-rtx":
         for name in tree.manifest.components:
             network = network_of(tree, name)
@@ -193,11 +193,11 @@ def compare(drawn: Drawn, tree: EngineTree, exact: Any, own: Sequence[Any]) -> N
         made = list(answer.ids)
         ends = [index for index, token in enumerate(made) if token in drawn.text.ends]
         assert ends == [len(made) - 1] or (not ends and len(made) == NEW_TOKENS), f"{made} ends wrongly"
-        if session.tokens.image in made:  # Hugging Face would look for a picture of it
+        if session.tokens.image in made:  # Hugging Face would look for an image of it
             made = made[: made.index(session.tokens.image) + 1]
         ids = torch.cat([prompt.ids, torch.tensor([made[:-1]], dtype=torch.int64)], dim=1)
         faces = [
-            model(input_ids=ids, use_cache=False, **pictures(prompt, model)).logits[0, -len(made) :]
+            model(input_ids=ids, use_cache=False, **images(prompt, model)).logits[0, -len(made) :]
             for model in (exact, *own)
         ]
         rows.add(torch.stack(logits[id(request)][: len(made)]), *faces)
@@ -207,9 +207,9 @@ def compare(drawn: Drawn, tree: EngineTree, exact: Any, own: Sequence[Any]) -> N
     for token, row in zip(tokens, torch.cat(rows.exact), strict=True):
         gap, each = float(row.max() - row[token]), allowed * float(row.norm()) / len(row) ** 0.5
         assert gap <= 6 * each, f"token {token} lies {gap:.2g} below Hugging Face's choice"
-    decoder, facts = exact.get_decoder(), tree.config("llm")["pretrained_config"]
-    assert facts["rotary_embedding_dim"] == 2 * len(decoder.rotary_emb.inv_freq)
-    assert facts["head_size"] == decoder.layers[0].self_attn.head_dim
+    decoder, decoder_config = exact.get_decoder(), tree.config("llm")["pretrained_config"]
+    assert decoder_config["rotary_embedding_dim"] == 2 * len(decoder.rotary_emb.inv_freq)
+    assert decoder_config["head_size"] == decoder.layers[0].self_attn.head_dim
 
 
 @define
@@ -246,11 +246,11 @@ class Trios:
 
 
 def prompts(drawn: Drawn, tree: EngineTree) -> Iterator[Prompts]:
-    """As many as the engines take at once, of different lengths; a LLaVA's with no, one or more pictures."""
+    """As many as the engines take at once, of different lengths; a LLaVA's with no, one or more images."""
     rng, generator = random.Random(drawn.seed), torch.Generator().manual_seed(drawn.seed)
     limits = tree.config("llm")["build_config"]
     longest = min(limits["max_input_len"], limits["max_seq_len"] - NEW_TOKENS)
-    left = limits["max_batch_size"]  # pictures
+    left = limits["max_batch_size"]  # images
     for _ in range(limits["max_batch_size"]):
         ids = [rng.randrange(drawn.text.settings["vocab_size"]) for _ in range(rng.randint(1, min(WORDS, longest)))]
         if not isinstance(drawn.model, Llava):
@@ -269,8 +269,8 @@ def prompts(drawn: Drawn, tree: EngineTree) -> Iterator[Prompts]:
         yield Prompts(torch.tensor([ids]), pixels if count else None)
 
 
-def pictures(prompt: Prompts, model: Any) -> dict[str, Tensor]:
-    """A prompt's pictures as Hugging Face takes them."""
+def images(prompt: Prompts, model: Any) -> dict[str, Tensor]:
+    """A prompt's images as Hugging Face takes them."""
     return {} if prompt.pixels is None else {"pixel_values": prompt.pixels.to(model.dtype)}
 
 

@@ -73,16 +73,16 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
-def special(folder: Path) -> dict[str, tuple[str, str]]:
+def special(directory: Path) -> dict[str, tuple[str, str]]:
     """Paths that are not files, and what is said of each."""
-    os.mkfifo(folder / "pipe")
-    (folder / "gone").symlink_to(folder / "nowhere")
+    os.mkfifo(directory / "pipe")
+    (directory / "gone").symlink_to(directory / "nowhere")
     return {
-        "a pipe": (str(folder / "pipe"), "the image is a pipe or a device"),
+        "a pipe": (str(directory / "pipe"), "the image is a pipe or a device"),
         "a device": ("/dev/zero", "the image is a pipe or a device"),
-        "a folder": (str(folder), "the image is a folder"),
-        "no file": (str(folder / "no.png"), "there is no such image"),
-        "a link that leads nowhere": (str(folder / "gone"), "there is no such image"),
+        "a directory": (str(directory), "the image is a directory"),
+        "no file": (str(directory / "no.png"), "there is no such image"),
+        "a link that leads nowhere": (str(directory / "gone"), "there is no such image"),
         "an empty name": ("", "there is no such image"),
         "an address": ("https://example.org/a.png", "there is no such image"),
         "a long name": ("a" * 5000, "the image cannot be read"),
@@ -91,10 +91,10 @@ def special(folder: Path) -> dict[str, tuple[str, str]]:
 
 
 def change(name: str, **entries: Any) -> Callable[[Path], object]:
-    """Change entries of a JSON file in a folder; None takes one out."""
+    """Change entries of a JSON file in a directory; None takes one out."""
 
-    def work(folder: Path) -> None:
-        path = folder / name
+    def work(directory: Path) -> None:
+        path = directory / name
         data = {**json.loads(path.read_text()), **entries}
         path.write_text(json.dumps({key: value for key, value in data.items() if value is not None}))
 
@@ -103,10 +103,10 @@ def change(name: str, **entries: Any) -> Callable[[Path], object]:
 
 def write(name: str, text: bytes) -> Callable[[Path], object]:
     """Put something else in a file's place."""
-    return lambda folder: (folder / name).write_bytes(text)
+    return lambda directory: (directory / name).write_bytes(text)
 
 
-# What is wrong with a processor's folder, and what is said: by whoever meets it first.
+# What is wrong with a processor's directory, and what is said: by whoever meets it first.
 PROCESSORS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a patch size of 0": (change("processor_config.json", patch_size=0), "the processor cannot take prompt 1"),
     "a patch size in words": (
@@ -126,10 +126,12 @@ PROCESSORS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a deviation in words": (change("preprocessor_config.json", image_std="wide"), "the processor cannot"),
     "images of another size": (
         change("preprocessor_config.json", crop_size={"height": 28, "width": 28}, size={"shortest_edge": 28}),
-        "the vision engine takes",
+        "the vision engine expects",
     ),
     "a tokenizer that is half there": (
-        lambda folder: (folder / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes()[:1000]),
+        lambda directory: (directory / "tokenizer.json").write_bytes(
+            (directory / "tokenizer.json").read_bytes()[:1000]
+        ),
         "transformers cannot load the",
     ),
     "a tokenizer nested without end": (write("tokenizer.json", b'{"model":' * 100_000), "transformers cannot load the"),
@@ -142,5 +144,5 @@ PROCESSORS: dict[str, tuple[Callable[[Path], object], str]] = {
         change("preprocessor_config.json", image_processor_type="Nothing", processor_class=None),
         "transformers cannot load the",
     ),
-    "nothing": (lambda folder: [path.unlink() for path in folder.iterdir()], "transformers cannot load the"),
+    "nothing": (lambda directory: [path.unlink() for path in directory.iterdir()], "transformers cannot load the"),
 }

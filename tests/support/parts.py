@@ -52,15 +52,15 @@ def by_calls(parts: Partition, given: Mapping[str, Tensor], run_part: RunPart) -
         run_part: from the inputs of a part to its outputs.
     """
     tensors = dict(given)
-    for call in parts.calls.calls:
+    for call in parts.schedule.calls:
         part = parts.networks[call.part]
         assert set(call.tensors) == {*part.inputs, *part.outputs}
         made = run_part(call.part, {name: tensors[call.tensors[name]] for name in part.inputs})
         for name, tensor in made.items():
             whole = call.tensors[name]
             assert whole not in tensors, f"{whole} is made twice"
-            if whole in parts.calls.between:
-                assert _fits(tensor, parts.calls.between[whole])
+            if whole in parts.schedule.between:
+                assert _fits(tensor, parts.schedule.between[whole])
             tensors[whole] = tensor
     return tensors
 
@@ -84,5 +84,5 @@ def run_in_parts(
         check(part)
     weights = {name: constants[stored[value]] for name, value in parts.external.items()}
     made = by_calls(parts, {**inputs, **weights}, lambda part, given: run(parts.networks[part], given, constants))
-    assert made.keys() - network.outputs.keys() == {*inputs, *weights, *parts.calls.between}
+    assert made.keys() - network.outputs.keys() == {*inputs, *weights, *parts.schedule.between}
     return {name: made[name] for name in network.outputs}

@@ -19,7 +19,7 @@ from ditto.network.weight import Stored, leaves
 from ditto.passes import NetworkPass, PassResult
 from ditto.reference import Constants, run
 
-SIZES = {"batch": 2, "sequence": 3, "live": 5}
+SIZES = {"batch": 2, "sequence": 3, "kv_length": 5}
 
 
 def network_from(text: str) -> Network:

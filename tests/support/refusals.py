@@ -73,7 +73,11 @@ def _no_answer(drawn: Drawn) -> str | None:
 
 def _heads(drawn: Drawn) -> str | None:
     heads, kv_heads = (drawn.text.settings[f"num_{kind}_heads"] for kind in ("attention", "key_value"))
-    return f"num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}" if heads % kv_heads else None
+    if not heads % kv_heads:
+        return None
+    return f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"
+        f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}" if heads % kv_heads else None
+    )
 
 
 def _odd(drawn: Drawn) -> str | None:
@@ -94,7 +98,7 @@ def _no_features(drawn: Drawn) -> str | None:
         return None
     none = drawn.model.tower == "siglip" and drawn.model.settings["vision_feature_select_strategy"] == "default"
     one = drawn.model.vision["image_size"] < 2 * drawn.model.vision["patch_size"]
-    return "a picture becomes no features.*'default' drops" if none and one else None
+    return "an image becomes no features.*'default' drops" if none and one else None
 
 
 def _weights(drawn: Drawn) -> str | None:
@@ -117,9 +121,9 @@ REFUSALS = (
     Refusal("sequences longer than where longrope changes", _long_rope),
     Refusal("sequences longer than the model's positions", _positions),
     Refusal("prompts that leave no room for an answer", _no_answer),
-    Refusal("pictures without features", _no_features),
+    Refusal("images without features", _no_features),
     Refusal("external weights for TensorRT-LLM", _weights),
-    Refusal("heads of half precision whose width is no multiple of 8, by TensorRT-RTX", _library),
+    Refusal("heads of half precision whose width is not a multiple of 8, by TensorRT-RTX", _library),
     Refusal("KV heads that do not divide the heads", _heads),
     Refusal("heads of odd width", _odd),
     Refusal("a feature layer that is not there", _feature_layer),

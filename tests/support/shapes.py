@@ -1,4 +1,4 @@
-"""The bundled LLaVA's world for tests: pictures, prompts, and what Hugging Face answers."""
+"""The bundled LLaVA's world for tests: images, prompts, and what Hugging Face answers."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from examples.shapes_llava import scenes
 
 @frozen
 class Question:
-    """A prompt about a picture, and the answer that the picture itself gives."""
+    """A prompt about an image, and the answer that the image itself gives."""
 
-    picture: int
+    image: int
     kind: str
     prompt: str
     truth: str
 
 
-def world(folder: Path, count: int = 32, seed: int = 5) -> tuple[list[Path], list[Question]]:
-    """`count` picture files and a question of every kind about each, prompts in all of the training's forms."""
+def world(directory: Path, count: int = 32, seed: int = 5) -> tuple[list[Path], list[Question]]:
+    """`count` image files and a question of every kind about each, prompts in all of the training's forms."""
     rng = random.Random(seed)
     torch.manual_seed(seed)
     drawn = [scenes.sample_scene(rng) for _ in range(count)]
     paths: list[Path] = []
-    for index, picture in enumerate(scenes.render(drawn, generator=rng)):
-        paths.append(folder / f"{index}.png")
-        Image.fromarray(picture.permute(1, 2, 0).byte().numpy()).save(paths[-1])
+    for index, image in enumerate(scenes.render(drawn, generator=rng)):
+        paths.append(directory / f"{index}.png")
+        Image.fromarray(image.permute(1, 2, 0).byte().numpy()).save(paths[-1])
     asked = [
         Question(index, kind, rng.choice(scenes.PROMPTS).format(q=question), answer)
         for index, scene in enumerate(drawn)
@@ -50,15 +50,15 @@ class HuggingFace:
         self.processor: Any = AutoProcessor.from_pretrained(checkpoint)
         self.dtype = dtype
 
-    def inputs(self, picture: Path, prompt: str) -> dict[str, Any]:
-        """What the processor makes of a prompt and its picture."""
-        with Image.open(picture) as image:
+    def inputs(self, image: Path, prompt: str) -> dict[str, Any]:
+        """What the processor makes of a prompt and its image."""
+        with Image.open(image) as image:
             made = self.processor(text=[prompt], images=[image.convert("RGB")], return_tensors="pt")
         return {**made, "pixel_values": made["pixel_values"].to(self.dtype)}
 
-    def tokens(self, picture: Path, prompt: str, count: int = 64) -> tuple[int, ...]:
+    def tokens(self, image: Path, prompt: str, count: int = 64) -> tuple[int, ...]:
         """Greedy new tokens, the end token included."""
-        given = self.inputs(picture, prompt)
+        given = self.inputs(image, prompt)
         with torch.no_grad():
             made = self.model.generate(**given, max_new_tokens=count, do_sample=False)
         new = made[0, given["input_ids"].shape[1] :].tolist()

@@ -30,13 +30,13 @@ class Pair:
 
 @pytest.fixture(scope="session")
 def llavas(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("verify")
-    llava().save_pretrained(folder / "checkpoint")
-    return Pair(folder / "checkpoint", build_llava(folder / "tree"))
+    directory = tmp_path_factory.mktemp("verify")
+    llava().save_pretrained(directory / "checkpoint")
+    return Pair(directory / "checkpoint", build_llava(directory / "tree"))
 
 
 @pytest.fixture(scope="session")
 def llamas(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("verify")
-    llama().save_pretrained(folder / "checkpoint")
-    return Pair(folder / "checkpoint", build_llama(folder / "tree"))
+    directory = tmp_path_factory.mktemp("verify")
+    llama().save_pretrained(directory / "checkpoint")
+    return Pair(directory / "checkpoint", build_llama(directory / "tree"))

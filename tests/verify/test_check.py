@@ -29,7 +29,7 @@ def test_a_sound_tree_passes(kind, request):
     assert [item.name for item in result.measures] == (["features", "logits"] if kind == "llavas" else ["logits"])
     assert all(item.relative_error < 1e-5 for item in result.measures)
     assert result.tokens > 8
-    assert result.differences == result.departures == ()
+    assert result.differences == result.divergences == ()
     assert result.compared == 0
 
 
@@ -87,9 +87,9 @@ def test_a_planted_fault_is_found_and_its_layer_named(name, request, tmp_path):
     result = checked(pair, tree)
     assert not result.passed
     components = [fault["component"]] if fault["component"] == "vision" else ["llm", "decode"]
-    assert [item.component for item in result.departures] == components
-    found = result.departures[0]
-    assert {item.module for item in result.departures} == {found.module}
+    assert [item.component for item in result.divergences] == components
+    found = result.divergences[0]
+    assert {item.module for item in result.divergences} == {found.module}
     assert found.module.endswith(module), found
     assert found.relative_error > 100 * found.allowed
     assert f"first departing layer of {fault['component']}" in result.text()
@@ -100,7 +100,7 @@ def test_a_fault_of_the_network_that_decodes_is_found_there(tmp_path, llamas):
     built = builder.build(tmp_path / "tree")
     assert verify(built, mixed(built, 3), None, "reference", 3).passed
     tree = planted(built, "decode", node=tanh)
-    (found,) = verify(tree, mixed(tree, 3), None, "reference", 3).departures
+    (found,) = verify(tree, mixed(tree, 3), None, "reference", 3).divergences
     assert found.component == "decode"
     assert found.module.endswith("layers.1.mlp.act_fn")
 
@@ -119,7 +119,7 @@ def test_a_fault_of_what_runs_the_networks_is_told_apart(llamas, monkeypatch):
     result = checked(llamas, llamas.sound)
     assert calls
     assert not result.passed
-    assert result.differences == result.departures == ()
+    assert result.differences == result.divergences == ()
     assert result.compared > 20
     assert "the networks are the model's, what runs them is not" in result.text()
 
@@ -130,15 +130,15 @@ def test_the_layer_is_looked_for_with_a_prompt_that_shows_the_fault(llavas, tmp_
     assert given[0].pixels is None
     assert given[-1].pixels is not None
     result = verify(tree, given, str(llavas.checkpoint), "reference", 3)
-    assert [item.component for item in result.departures] == ["vision"]
+    assert [item.component for item in result.divergences] == ["vision"]
 
 
-def test_a_prompt_that_ends_with_a_picture_is_looked_at(llavas, tmp_path):
+def test_a_prompt_that_ends_with_a_image_is_looked_at(llavas, tmp_path):
     tree = llavas.broken(tmp_path / "tree", component="llm", tensor="layers.0.mlp.up_proj.weight")
     whole = next(prompt for prompt in mixed(tree, 3) if prompt.pixels is not None)
     last = (whole.ids[0] == tree.manifest.tokens.image).nonzero().max()
     result = verify(tree, [evolve(whole, ids=whole.ids[:, : last + 1])], str(llavas.checkpoint), "reference", 3)
-    assert [item.component for item in result.departures] == ["llm"]
+    assert [item.component for item in result.divergences] == ["llm"]
 
 
 def test_a_wrong_token_is_shown_with_its_gap(llamas, monkeypatch):
@@ -177,7 +177,7 @@ def test_the_decoder_answers_for_itself(llavas, tmp_path):
     """A fault of the tower does not show in the decoder's layers."""
     tree = llavas.broken(tmp_path / "tree", component="vision", tensor="layers.0.mlp.fc1.bias")
     result = checked(llavas, tree)
-    assert [item.component for item in result.departures] == ["vision"]
+    assert [item.component for item in result.divergences] == ["vision"]
     assert torch.tensor([item.relative_error for item in result.measures]).min() > 1e-5
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ditto.verify.compare import Trio, difference, measure, worst_prompt
+from ditto.verify.reference_outputs import ReferenceOutputs
 from ditto.verify.report import Difference
-from ditto.verify.yardstick import Yardstick
 
 
 def test_errors_over_all_and_of_the_worst():
@@ -34,39 +34,39 @@ def test_errors_over_all_and_of_the_worst():
 
 def test_a_dtypes_tolerance_is_always_allowed():
     exact = torch.ones(2, 4)
-    assert measure("features", [Trio(1, "picture", exact * 1.0019, exact, exact)], torch.float16).passed
-    assert not measure("features", [Trio(1, "picture", exact * 1.0019, exact, exact)], torch.float32).passed
+    assert measure("features", [Trio(1, "image", exact * 1.0019, exact, exact)], torch.float16).passed
+    assert not measure("features", [Trio(1, "image", exact * 1.0019, exact, exact)], torch.float32).passed
 
 
-def yardstick(*tokens):
+def reference_outputs(*tokens):
     logits = torch.zeros(len(tokens), 8)
     for row, token in enumerate(tokens):
         logits[row, token] = 1.0
     logits[:, 7] = 0.99
-    return Yardstick(None, logits, tokens)
+    return ReferenceOutputs(None, logits, tokens)
 
 
 def test_the_same_tokens_do_not_differ():
-    assert difference(1, yardstick(3, 4), [3, 4], 1e-5) is None
+    assert difference(1, reference_outputs(3, 4), [3, 4], 1e-5) is None
 
 
 def test_the_first_wrong_token_counts():
-    found = difference(2, yardstick(3, 4, 5), [3, 1, 1], 1e-3)
+    found = difference(2, reference_outputs(3, 4, 5), [3, 1, 1], 1e-3)
     assert (found.prompt, found.position, found.wanted, found.found) == (2, 2, 4, 1)
     assert found.gap == pytest.approx(1.0)
     assert not found.tie
 
 
 def test_a_tie_is_within_what_is_allowed():
-    assert difference(1, yardstick(3), [7], 1e-2).tie
-    assert not difference(1, yardstick(3), [7], 1e-3).tie
+    assert difference(1, reference_outputs(3), [7], 1e-2).tie
+    assert not difference(1, reference_outputs(3), [7], 1e-3).tie
 
 
 def test_a_token_that_hugging_face_does_not_prefer_is_no_tie():
     """What was wanted is less likely, by its own logits, than what was found: the numbers do not say why."""
     logits = torch.zeros(1, 8)
     logits[0, 6] = 1.0
-    found = difference(1, Yardstick(None, logits, (3,)), [6], 1e-2)
+    found = difference(1, ReferenceOutputs(None, logits, (3,)), [6], 1e-2)
     assert found.gap == pytest.approx(-1.0)
     assert not found.tie
 
@@ -82,7 +82,7 @@ def test_what_is_no_number_is_the_worst():
 @pytest.mark.parametrize(("factors", "worst"), [([1.0, 1.5, 1.1], 2), ([1.5, 1.0, float("nan")], 3)])
 def test_the_prompt_that_is_farthest_off_is_looked_at(factors, worst):
     exact = torch.ones(1, 4)
-    right = [Trio(number, "picture", exact, exact, exact) for number in (1, 2, 3)]
+    right = [Trio(number, "image", exact, exact, exact) for number in (1, 2, 3)]
     trios = [Trio(number, "token", exact * factor, exact, exact) for number, factor in enumerate(factors, 1)]
     measured = [(measure(name, each, torch.float32), each) for name, each in (("f", right), ("l", trios))]
     assert worst_prompt(measured, []) == worst
@@ -97,7 +97,7 @@ def test_with_numbers_as_they_should_be_the_first_wrong_token_is_looked_at():
 
 @pytest.mark.parametrize("tokens", [[3], [3, 4, 5]])
 def test_an_answer_of_another_length_differs(tokens):
-    found = difference(1, yardstick(3, 4), tokens, 1.0)
+    found = difference(1, reference_outputs(3, 4), tokens, 1.0)
     assert found.position == min(len(tokens), 2) + 1
     assert found.gap is None
     assert not found.tie

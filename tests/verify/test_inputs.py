@@ -10,7 +10,7 @@ from transformers import AutoProcessor
 from ditto import LlavaModel
 from ditto.errors import PromptError, TreeError
 from ditto.runtime.session import RequestLimits
-from ditto.verify.inputs import Prompts, about_pictures, check, mixed, pictures, prompts, rows_per_picture
+from ditto.verify.inputs import Prompts, about_images, check, images, mixed, prompts, rows_per_image
 from tests.support.models import llava
 
 
@@ -23,15 +23,15 @@ def test_prompts_have_no_special_token(llava_tree):
     assert made.ids.max() < tokens.vocab_size
 
 
-def test_each_prompt_has_a_picture_and_its_places(llava_tree):
-    rows = rows_per_picture(llava_tree)
-    made = prompts(llava_tree, 2, rows + 6, with_pictures=True)
+def test_each_prompt_has_a_image_and_its_places(llava_tree):
+    rows = rows_per_image(llava_tree)
+    made = prompts(llava_tree, 2, rows + 6, with_images=True)
     assert (made.ids == llava_tree.manifest.tokens.image).sum(1).tolist() == [rows, rows]
     assert made.pixels.shape == (2, 3, 28, 28)
-    assert torch.equal(made.pixels, pictures(llava_tree, 2))
+    assert torch.equal(made.pixels, images(llava_tree, 2))
 
 
-def test_mixed_prompts_differ_in_length_and_in_pictures(llava_tree, llama_tree):
+def test_mixed_prompts_differ_in_length_and_in_images(llava_tree, llama_tree):
     limits = RequestLimits.of(llava_tree)
     made = mixed(llava_tree, 6)
     assert [prompt.pixels is None for prompt in made] == [False, False, False, True]
@@ -40,43 +40,41 @@ def test_mixed_prompts_differ_in_length_and_in_pictures(llava_tree, llama_tree):
     assert all(prompt.pixels is None for prompt in mixed(llama_tree, 6))
 
 
-def test_a_persons_pictures_go_through_the_processor(shapes_checkpoint, pictures, tmp_path, llama_tree, llava_tree):
+def test_a_persons_images_go_through_the_processor(shapes_checkpoint, images, tmp_path, llama_tree, llava_tree):
     tree = LlavaModel.from_pretrained(str(shapes_checkpoint)).with_target("tensorrt-rtx").build_all(tmp_path / "tree")
     prompt = "USER: <image>\nWhat? ASSISTANT:"
-    first, second = about_pictures(tree, [str(path) for path in pictures[:2]], [prompt])
+    first, second = about_images(tree, [str(path) for path in images[:2]], [prompt])
     processor = AutoProcessor.from_pretrained(shapes_checkpoint)
-    with Image.open(pictures[1]) as picture:
-        wanted = processor(
-            text=["USER: <image>\nWhat? ASSISTANT:"], images=[picture.convert("RGB")], return_tensors="pt"
-        )
+    with Image.open(images[1]) as image:
+        wanted = processor(text=["USER: <image>\nWhat? ASSISTANT:"], images=[image.convert("RGB")], return_tensors="pt")
     assert torch.equal(second.ids, wanted["input_ids"])
     assert torch.equal(second.pixels, wanted["pixel_values"])
     assert not torch.equal(first.pixels, second.pixels)
     with pytest.raises(PromptError, match="no vision engine"):
-        about_pictures(llama_tree, ["x"], ["y"])
+        about_images(llama_tree, ["x"], ["y"])
     with pytest.raises(TreeError, match="no processor"):
-        about_pictures(llava_tree, ["x"], ["y"])
+        about_images(llava_tree, ["x"], ["y"])
 
 
-def test_a_tree_whose_prompts_have_no_room_for_a_picture_is_asked_without(tmp_path):
+def test_a_tree_whose_prompts_have_no_room_for_a_image_is_asked_without(tmp_path):
     model = LlavaModel.from_model(llava()).with_target("tensorrt-rtx").with_max_input_len(10)
     tree = model.build_all(tmp_path / "tree")
     made = mixed(tree, 4)
-    assert rows_per_picture(tree) > 10
+    assert rows_per_image(tree) > 10
     assert [prompt.pixels for prompt in made] == [None] * 4
     check(tree, made, 4)
 
 
 def test_what_a_tree_does_not_take_is_told_before_anything_runs(llava_tree):
     limits, image = RequestLimits.of(llava_tree), llava_tree.manifest.tokens.image
-    rows, pixels = rows_per_picture(llava_tree), pictures(llava_tree, 1)
+    rows, pixels = rows_per_image(llava_tree), images(llava_tree, 1)
     text, whole = torch.tensor([[5, 6, 7]]), torch.tensor([[5, *[image] * rows, 7]])
     check(llava_tree, [Prompts(text), Prompts(whole, pixels)], 4)
     for given, count, message in (
-        ([Prompts(text), Prompts(text, pixels)], 4, f"prompt 2 has 0 image tokens, its pictures become {rows} rows"),
+        ([Prompts(text), Prompts(text, pixels)], 4, f"prompt 2 has 0 image tokens, its images become {rows} rows"),
         ([Prompts(whole[:, :-2], pixels)], 4, f"prompt 1 has {rows - 1} image tokens"),
         ([Prompts(text)], limits.max_seq_len, "that is more than the engine's"),
-        ([Prompts(torch.full((1, limits.max_input_len + 1), 5))], 1, "the engine takes"),
+        ([Prompts(torch.full((1, limits.max_input_len + 1), 5))], 1, "the engine accepts"),
     ):
         with pytest.raises(PromptError, match=message):
             check(llava_tree, given, count)

@@ -42,7 +42,7 @@ def test_a_model_that_cannot_be_compared_is_named_before_it_is_loaded(llava_tree
     }.items():
         model.config.save_pretrained(tmp_path / name)
     for name, message in (
-        ("text", "'llama' takes no images that Ditto knows"),
+        ("text", "'llama' accepts no images that Ditto knows"),
         ("words", "its vocabulary has 100 tokens, the tree's 128"),
         ("image", r"its images are \[3, 14, 14\], the tree's \[3, 28, 28\]"),
     ):

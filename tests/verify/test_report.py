@@ -7,7 +7,7 @@ import json
 import pytest
 from attrs import evolve
 
-from ditto.verify.departure import Departure
+from ditto.verify.divergence import Divergence
 from ditto.verify.report import Difference, Measure, Verification
 
 LOGITS = Measure("logits", 1e-6, 2e-6, "prompt 1, token 2", 0.1, 0.0, 1e-5)
@@ -42,10 +42,10 @@ def test_a_tie_is_shown_and_no_failure():
 
 
 def test_a_departure_is_shown():
-    layer = Departure(
+    layer = Divergence(
         "llm", "model.norm.5", "ElementWise", "model.norm", "llama.py:60", "what `model.norm` gives", 1, 0
     )
-    text = evolve(GOOD, departures=(layer,), compared=5).text()
+    text = evolve(GOOD, divergences=(layer,), compared=5).text()
     assert "first departing layer of llm: ElementWise %model.norm.5" in text
     assert "in model.norm (llama.py:60): what `model.norm` gives" in text
 

@@ -50,7 +50,7 @@ def test_more_requests_than_a_batch(llama_tree):
     assert together == [answers(session, [request], 3)[0] for request in requests]
 
 
-def test_pictures_share_the_table(llava_tree):
+def test_images_share_the_table(llava_tree):
     session = open_session(llava_tree, "reference")
     rows = session.limits.max_prompt_embedding_table_size
     first = session.tokens.vocab_size

@@ -107,8 +107,8 @@ def test_prefill_and_decode_apart_compute_what_hugging_face_computes(monkeypatch
 def test_a_deep_decoder_calls_one_block_for_each_layer():
     model, rows = llama(num_hidden_layers=5), _rows(3, 128)
     networks = described_apart(LlmBuilder.from_model(model))
-    calls = {name: in_shared_blocks(network, 1).calls.calls for name, (network, _) in networks.items()}
-    times = {name: sum(not call.beside for call in made) for name, made in calls.items()}
+    calls = {name: in_shared_blocks(network, 1).schedule.calls for name, (network, _) in networks.items()}
+    times = {name: sum(not call.concurrent for call in made) for name, made in calls.items()}
     assert times == {"llm": 1 + 4 + 1, "decode": 1 + 5 + 1}  # of a prompt's last layer only the last tokens are wanted
     made = {name: replayed_in_parts(*network) for name, network in networks.items()}
     errors = step_errors(ApartDecoder(made["llm"], made["decode"]), rows, logits(eager(model), rows))
@@ -119,7 +119,7 @@ def test_a_deep_tower_calls_one_block_for_each_layer():
     model = llava(CLIPVisionConfig(**{**VISION, "num_hidden_layers": 6}), vision_feature_layer=[-6, -3, -1])
     pixels = _pixels(model)
     network, source = described(LlavaModel.from_model(model).with_weights("external").vision)
-    assert len(in_shared_blocks(network, 1).calls.calls) == 1 + 5 + 1  # behind the sixth there is no norm
+    assert len(in_shared_blocks(network, 1).schedule.calls) == 1 + 5 + 1  # behind the sixth there is no norm
     found = replayed_in_parts(network, source).run({"input": pixels})["encoder_output"]
     assert relative_error(found, image_features(eager(model), pixels)) <= RELATIVE_ERROR[FLOAT]
 
@@ -150,11 +150,11 @@ def bundled(shapes_checkpoint: Path) -> Any:
 
 
 @pytest.mark.parametrize("dtype", [FLOAT, HALF])
-def test_the_bundled_model_answers_about_pictures_as_in_hugging_face(bundled, shapes_checkpoint, pictures, dtype):
+def test_the_bundled_model_answers_about_images_as_in_hugging_face(bundled, shapes_checkpoint, images, dtype):
     family = LlavaModel.from_pretrained(str(shapes_checkpoint)).with_dtype(dtype)
     vision, llm = definition_of(family.vision), definition_of(family.llm, capacity=128)
     tokenizer = AutoTokenizer.from_pretrained(shapes_checkpoint)
-    loaded = [Image.open(path) for path in pictures[:2]]
+    loaded = [Image.open(path) for path in images[:2]]
     pixels = CLIPImageProcessor.from_pretrained(shapes_checkpoint)(loaded, return_tensors="pt")["pixel_values"]
     features = replay(vision.definition, {"input": pixels.to(dtype)})["encoder_output"]
     assert relative_error(features, image_features(bundled, pixels)) <= RELATIVE_ERROR[dtype]

@@ -237,8 +237,8 @@ def test_a_shape_that_tensorrt_cannot_infer_is_refused():
 
 
 def test_the_witness_is_independent():
-    folder = Path(__file__).parent.parent / "support" / "witness"
-    trees = [ast.parse(file.read_text()) for file in folder.glob("*.py")]
+    directory = Path(__file__).parent.parent / "support" / "witness"
+    trees = [ast.parse(file.read_text()) for file in directory.glob("*.py")]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     names += [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]

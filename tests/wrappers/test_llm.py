@@ -1,4 +1,4 @@
-"""The language model's wrapper gives the model's own logits, with pictures by way of the prompt table."""
+"""The language model's wrapper gives the model's own logits, with images by way of the prompt table."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def _llava_story():
     return SimpleNamespace(model=model, job=job, program=program)
 
 
-def _pictures_in_the_prompt(model):
-    """Ids with a picture each, as Hugging Face and as an engine wants them, and the features of the pictures."""
+def _images_in_the_prompt(model):
+    """Ids with an image each, as Hugging Face and as an engine wants them, and the features of the images."""
     pixels = torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(1))
     features = image_features(model, pixels)
     rows = features.shape[1]
@@ -104,9 +104,9 @@ def _pictures_in_the_prompt(model):
     return given, wanted
 
 
-def test_pictures_by_way_of_the_table_give_hugging_faces_logits_at_every_wall():
+def test_images_by_way_of_the_table_give_hugging_faces_logits_at_every_wall():
     told = _llava_story()
-    given, wanted = _pictures_in_the_prompt(told.model)
+    given, wanted = _images_in_the_prompt(told.model)
     parameter = dict(told.job.wrapper.named_parameters(remove_duplicate=False)).__getitem__
     with torch.no_grad():
         found = {"wrapper": told.job.wrapper(**given)}

@@ -37,12 +37,12 @@ class Attention(Layer):
         same_dtype(query.floating().of_rank(4), key.of_rank(4), value.of_rank(4))
         heads, kv_heads = query.shape[1], key.shape[1]
         if not (isinstance(heads, int) and isinstance(kv_heads, int) and heads % kv_heads == 0):
-            raise ShapeError(f"{query} has not a multiple of the heads of {key}")
+            raise ShapeError(f"{query} does not have a multiple of the heads of {key}")
         if key.shape != value.shape or query.shape[0] != key.shape[0] or query.shape[3] != key.shape[3]:
             raise ShapeError(f"query {query}, key {key} and value {value} do not fit")
         if mask is not None:
             if self.causal:
-                raise ShapeError("causal attention takes no mask")
+                raise ShapeError("causal attention accepts no mask")
             if mask != Spec((query.shape[0], 1, query.shape[2], key.shape[2]), torch.bool):
                 raise ShapeError(f"mask {mask} does not fit query {query} and key {key}")
         return query

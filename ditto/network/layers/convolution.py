@@ -38,7 +38,7 @@ class Convolution(Layer):
     def infer(self, x: Spec, kernel: Spec, bias: Spec | None = None) -> Spec:
         dtype = same_dtype(x.floating().of_rank(4), kernel.of_rank(4), *([bias.of_rank(1)] if bias else []))
         if x.shape[1] != kernel.shape[1] * self.groups:  # type: ignore[operator]
-            raise ShapeError(f"{x} has not the channels of kernel {kernel} in {self.groups} groups")
+            raise ShapeError(f"{x} does not have the channels of kernel {kernel} in {self.groups} groups")
         if divide(kernel.shape[0], self.groups) is None:
             raise ShapeError(f"kernel {kernel} has no {self.groups} groups of equal size")
         if bias is not None and bias.shape != kernel.shape[:1]:

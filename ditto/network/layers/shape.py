@@ -19,7 +19,7 @@ def _permuted(shape: tuple[Dim, ...], axes: tuple[int, ...] | None) -> tuple[Dim
     if axes is None:
         return shape
     if sorted(axes) != list(range(len(shape))):
-        raise ShapeError(f"{axes} is no permutation of {len(shape)} axes")
+        raise ShapeError(f"{axes} is not a permutation of {len(shape)} axes")
     return tuple(shape[axis] for axis in axes)
 
 

@@ -26,7 +26,7 @@ from ditto.ops.attention import AttentionArguments
 from ditto.targets.tensorrt.attention import fused_attention
 from ditto.targets.tensorrt.lowering import BATCH, SEQUENCE, Decoder, sees
 
-LIVE = "live"
+KV_LENGTH = "kv_length"
 """Name of the dimension of KV cache slots that decode reads."""
 
 
@@ -83,7 +83,7 @@ class Decode(ApartDecoder):
     @property
     def cache_slots(self) -> Value:
         if self._cache_slots is None:
-            self._cache_slots = self.net.input("cache_slots", Spec((symbol(LIVE),), torch.int32))
+            self._cache_slots = self.net.input("cache_slots", Spec((symbol(KV_LENGTH),), torch.int32))
         return self._cache_slots
 
     @override
@@ -96,7 +96,7 @@ class Decode(ApartDecoder):
     def _mask(self, net: Lowering, window: int) -> Value:
         """Mask of slots for each row: bool [B, 1, 1, L, 1]; shared by all layers with the same window."""
         if window not in self._masks:
-            slots = net.reshape(self.cache_slots, (1, 1, 1, symbol(LIVE), 1))
+            slots = net.reshape(self.cache_slots, (1, 1, 1, symbol(KV_LENGTH), 1))
             self._masks[window] = sees(net, net.reshape(self.write_indices, (BATCH, 1, 1, 1, 1)), slots, window)
         return self._masks[window]
 
@@ -120,18 +120,18 @@ def decode_attention(
     """
     (_, heads, _, width), (_, kv_heads, capacity, _) = query.spec.shape, keys.spec.shape
     assert isinstance(heads, int) and isinstance(kv_heads, int)
-    group, live = heads // kv_heads, symbol(LIVE)
-    keys = net.box(keys, (0, 0, 0, 0), (BATCH, kv_heads, live, width), (1, 1, 1, 1))
+    group, kv_length = heads // kv_heads, symbol(KV_LENGTH)
+    keys = net.box(keys, (0, 0, 0, 0), (BATCH, kv_heads, kv_length, width), (1, 1, 1, 1))
     values = net.reshape(values, (BATCH, kv_heads, width, capacity))
-    values = net.box(values, (0, 0, 0, 0), (BATCH, kv_heads, width, live), (1, 1, 1, 1))
+    values = net.box(values, (0, 0, 0, 0), (BATCH, kv_heads, width, kv_length), (1, 1, 1, 1))
     rows = net.reshape(query, (BATCH, kv_heads, group, 1, width))
-    scores = _dot(net, rows, net.reshape(keys, (BATCH, kv_heads, 1, live, width)))
+    scores = _dot(net, rows, net.reshape(keys, (BATCH, kv_heads, 1, kv_length, width)))
     scores = net.add(ElementWise("PROD"), scores, _number(net, scale / softcap if softcap else scale))
     if softcap:
         scores = net.add(ElementWise("PROD"), net.add(Activation("TANH"), scores), _number(net, softcap))
     scores = net.add(Select(), seen, scores, _number(net, MASKED_SCORE))
-    weights = net.reshape(net.add(Softmax(axis=3), scores), (BATCH, kv_heads, group, 1, live))
-    output = _dot(net, weights, net.reshape(values, (BATCH, kv_heads, 1, width, live)))
+    weights = net.reshape(net.add(Softmax(axis=3), scores), (BATCH, kv_heads, group, 1, kv_length))
+    output = _dot(net, weights, net.reshape(values, (BATCH, kv_heads, 1, width, kv_length)))
     return net.reshape(net.cast(output, query.spec.dtype), query.spec.shape)
 
 

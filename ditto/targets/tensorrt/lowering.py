@@ -12,7 +12,7 @@ import torch
 from attrs import define, evolve, field
 from torch._ops import OpOverload
 
-from ditto.errors import UnsupportedFact
+from ditto.errors import UnsupportedFeature
 from ditto.lowering import Lowering, Operand, Table, table
 from ditto.lowering.attention import attention_mask, by_name, decomposed_attention, refuse_sinks
 from ditto.lowering.registry import LoweringFunction
@@ -49,11 +49,11 @@ def refuse_all_but_causal(mask: Operand | None, sinks: Operand | None, causal: b
     """Check that a decoder's attention works with a KV cache.
 
     Raises:
-        UnsupportedFact: the attention has sinks, or is not causal.
+        UnsupportedFeature: the attention has sinks, or is not causal.
     """
     refuse_sinks(sinks)
     if not causal or mask is not None:
-        raise UnsupportedFact(
+        raise UnsupportedFeature(
             "the decoder's attention is not causal",
             remedy="a KV cache needs every token to see only those before it",
         )
@@ -124,7 +124,7 @@ class Decoder:
     def _cached(self, net: Lowering, kind: str, layer: int, new: Value) -> Value:
         past = f"past_{kind}_{layer}"
         if past in net.network.inputs:
-            raise UnsupportedFact(f"two attentions say that they are layer {layer}")
+            raise UnsupportedFeature(f"two attentions say that they are layer {layer}")
         heads, width = new.spec.shape[1], new.spec.shape[3]
         cache = net.input(past, Spec((BATCH, heads, self.capacity, width), new.spec.dtype))
         updated = net.add(KVCacheUpdate(), cache, new, self.write_indices)

@@ -21,8 +21,8 @@ from ditto.network.weight import TensorSource
 from ditto.passes import NetworkPass
 from ditto.program import Program
 from ditto.targets.compile import check_settings, compile_networks
-from ditto.targets.target import LlmEngine, LlmFacts, Target, WeightOf
-from ditto.targets.tensorrt.apart import LIVE, Decode, Prefill
+from ditto.targets.target import DecoderConfig, LlmEngine, Target, WeightOf
+from ditto.targets.tensorrt.apart import KV_LENGTH, Decode, Prefill
 from ditto.targets.tensorrt.lowering import Decoder, attention
 from ditto.targets.tensorrt.tuning import TUNINGS, Tuning
 
@@ -66,11 +66,11 @@ def _kv_lengths(limits: Limits, step: int) -> Iterator[DynamicDimension]:
 
     Static lengths are 2 to 4 % faster on H200, see "A block at a time, on an H200" in benchmarks/NOTES.md.
     """
-    yield DynamicDimension.up_to(LIVE, limits.max_seq_len)
+    yield DynamicDimension.up_to(KV_LENGTH, limits.max_seq_len)
     if limits.opt_input_len:
         first = limits.opt_input_len // step + 1
         for slots in dict.fromkeys(min(step * steps, limits.max_seq_len) for steps in (first, first + 1)):
-            yield _fixed(LIVE, slots)
+            yield _fixed(KV_LENGTH, slots)
 
 
 def _fixed(name: str, size: int) -> DynamicDimension:
@@ -125,8 +125,10 @@ class NativeTarget(Target):
         return inputs
 
     @override
-    def lower_llm(self, program: Program, weight_of: WeightOf, facts: LlmFacts, limits: Limits) -> Network:
-        del facts
+    def lower_llm(
+        self, program: Program, weight_of: WeightOf, decoder_config: DecoderConfig, limits: Limits
+    ) -> Network:
+        del decoder_config
         net = Lowering(Network("llm"), program, weight_of)
         decoder = Decoder(net, limits.max_seq_len)
         return lower(program, decoder.table(), weight_of, "llm", net)
@@ -175,9 +177,9 @@ class NativeTarget(Target):
 
         common = _common(limits)
         steps = (
-            Profile(Phase.DECODE, {**common, LIVE: live, "batch": _fixed("batch", rows)})
+            Profile(Phase.DECODE, {**common, KV_LENGTH: kv_length, "batch": _fixed("batch", rows)})
             for rows in buckets(limits.max_batch_size)
-            for live in _kv_lengths(limits, self.tuning.kv_length_step)
+            for kv_length in _kv_lengths(limits, self.tuning.kv_length_step)
         )
         prompts = (_any_prompts(limits), *_typical_prompts(limits))
         return (
@@ -193,12 +195,12 @@ class NativeTarget(Target):
         return tuple(Profile(Phase.ENCODE, {batch.name: _fixed(batch.name, count)}) for count in buckets(batch.max))
 
     @override
-    def llm_config(self, network: Network, facts: LlmFacts, limits: Limits, dtype: str) -> LlmConfig:
+    def llm_config(self, network: Network, decoder_config: DecoderConfig, limits: Limits, dtype: str) -> LlmConfig:
         del network
         opt_batch = (limits.max_batch_size + 1) // 2
         return LlmConfig(
             version=_CONFIG_FORM,
-            pretrained_config=PretrainedConfig(**asdict(facts), dtype=dtype),
+            pretrained_config=PretrainedConfig(**asdict(decoder_config), dtype=dtype),
             build_config=BuildConfig(
                 max_input_len=limits.max_input_len,
                 max_seq_len=limits.max_seq_len,

@@ -12,7 +12,7 @@ from attrs import asdict
 from ditto.configs import Limits, TrtllmConfig
 from ditto.engine.config import BuildConfig, LlmConfig, PluginConfig, PretrainedConfig, VisionConfig
 from ditto.network.graph import Network
-from ditto.targets.target import LlmFacts
+from ditto.targets.target import DecoderConfig
 from ditto.targets.trtllm import inferred
 from ditto.targets.trtllm.contract import MAX_BEAM_WIDTH, SEQUENCES, TOKENS, ranges
 from ditto.targets.trtllm.plugins import GPTAttention
@@ -20,7 +20,7 @@ from ditto.targets.trtllm.versions import Version
 
 
 def llm_config(
-    network: Network, facts: LlmFacts, limits: Limits, options: TrtllmConfig, version: Version, dtype: str
+    network: Network, decoder_config: DecoderConfig, limits: Limits, options: TrtllmConfig, version: Version, dtype: str
 ) -> LlmConfig:
     """Content of llm/config.json.
 
@@ -32,7 +32,7 @@ def llm_config(
     return LlmConfig(
         version=version.name,
         pretrained_config=PretrainedConfig(
-            **asdict(facts), dtype=dtype, runtime_defaults=runtime_defaults(network, limits)
+            **asdict(decoder_config), dtype=dtype, runtime_defaults=runtime_defaults(network, limits)
         ),
         build_config=BuildConfig(
             max_input_len=limits.max_input_len,

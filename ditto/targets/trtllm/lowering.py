@@ -17,7 +17,7 @@ from attrs import define, field
 from torch._ops import OpOverload
 
 from ditto.configs import Limits, TrtllmConfig
-from ditto.errors import UnsupportedFact
+from ditto.errors import UnsupportedFeature
 from ditto.lowering import Lowering, Operand, Table, table
 from ditto.lowering.arithmetic import binary
 from ditto.lowering.attention import attention_mask, by_name, decomposed_attention
@@ -28,7 +28,7 @@ from ditto.network.graph import Value
 from ditto.network.layers import Concatenation, ElementWise, Gather, Select
 from ditto.network.weight import Weight, fold, resolve
 from ditto.ops.attention import AttentionArguments
-from ditto.targets.target import LlmFacts
+from ditto.targets.target import DecoderConfig
 from ditto.targets.trtllm import inferred
 from ditto.targets.trtllm.contract import TOKENS, attention_specs
 from ditto.targets.trtllm.plugins import Gemm, GPTAttention, attention_inputs
@@ -46,12 +46,12 @@ class PackedDecoder:
 
     Args:
         net: the lowering in progress.
-        facts: configuration of the decoder.
+        decoder_config: configuration of the decoder.
         limits, options: limits and settings of the engine.
     """
 
     net: Lowering
-    facts: LlmFacts
+    decoder_config: DecoderConfig
     limits: Limits
     options: TrtllmConfig
     _layers: set[int] = field(factory=set)
@@ -89,7 +89,7 @@ class PackedDecoder:
         """
         value = net.value(qkv)
         if value.rank != 2:
-            raise UnsupportedFact(
+            raise UnsupportedFeature(
                 f"attention is given {value.spec}, not packed tokens",
                 remedy="let the model keep its tokens in [batch, sequence, width] around attention",
             )
@@ -98,7 +98,7 @@ class PackedDecoder:
         if cos is not None and sin is not None and rope is None:
             value = self._rotated(net, value, cos, sin, heads, kv_heads, width, interleaved)
         if layer in self._layers:
-            raise UnsupportedFact(f"two attentions say that they are layer {layer}")
+            raise UnsupportedFeature(f"two attentions say that they are layer {layer}")
         self._layers.add(layer)
         rotated = 2 * len(rope.inv_freq) if rope is not None else 0
         fused = str(value.spec.dtype).removeprefix("torch.") in inferred.FUSED_CONTEXT_DTYPES  # as in config.json
@@ -117,7 +117,7 @@ class PackedDecoder:
             rotary_embedding_base=rope.base if rope else 10000.0,
             rotary_embedding_scale_type=rope.scale_type if rope else 0,
             rotary_embedding_scale=rope.scale if rope else 1.0,
-            rotary_embedding_max_positions=max(self.facts.max_position_embeddings, self.limits.max_seq_len),
+            rotary_embedding_max_positions=max(self.decoder_config.max_position_embeddings, self.limits.max_seq_len),
             tokens_per_block=self.options.tokens_per_block,
             max_context_length=self.limits.max_input_len,
             context_fmha_type=int(fused),
@@ -135,11 +135,11 @@ class PackedDecoder:
         The runtime allocates one per layer.
 
         Raises:
-            UnsupportedFact: a layer has no attention with a KV cache, or layers are not numbered from 0.
+            UnsupportedFeature: a layer has no attention with a KV cache, or layers are not numbered from 0.
         """
-        layers = self.facts.num_hidden_layers
+        layers = self.decoder_config.num_hidden_layers
         if self._layers != set(range(layers)):
-            raise UnsupportedFact(
+            raise UnsupportedFeature(
                 f"attentions of layers {sorted(self._layers)} have a KV cache, and TensorRT-LLM makes one for each of "
                 f"the model's {layers} layers",
                 remedy="models whose layers do not all attend to the tokens before are for targets without plugins",
@@ -147,19 +147,21 @@ class PackedDecoder:
 
     def _attention_inputs(self, net: Lowering) -> Mapping[str, Value]:
         if not self._inputs:
-            for name, spec in attention_specs(self.facts.num_hidden_layers, version(self.options.version)).items():
+            for name, spec in attention_specs(
+                self.decoder_config.num_hidden_layers, version(self.options.version)
+            ).items():
                 self._inputs[name] = net.input(name, spec)
         return self._inputs
 
     def _plugin_rope(self, net: Lowering, cos: Operand | None, sin: Operand | None) -> PluginRope | None:
-        base = self.facts.extra.get("rotary_base")
+        base = self.decoder_config.extra.get("rotary_base")
         if not isinstance(cos, Weight) or not isinstance(sin, Weight) or base is None:
             return None
         tables = [resolve(operand, _NoTensors(), net.network.literals) for operand in (cos, sin)]
         width = 2 * tables[0].shape[1]
-        positions = max(self.facts.max_position_embeddings, tables[0].shape[0])
+        positions = max(self.decoder_config.max_position_embeddings, tables[0].shape[0])
         # Scaling may affect long sequences only, which the tables do not cover; then try the tables without scaling.
-        for scaling in (self.facts.extra.get("rotary_scaling"), None):
+        for scaling in (self.decoder_config.extra.get("rotary_scaling"), None):
             rope = plugin_rope(float(base), scaling, width, positions)
             if rope is not None and is_same(rope, *tables):
                 return rope
@@ -265,7 +267,7 @@ def _rotate(net: Lowering, x: Value, c: Value, s: Value, interleaved: bool) -> V
 def vision_attention(net: Lowering, given: AttentionArguments[Operand]) -> Value:
     """Attention of a vision tower, decomposed into layers of TensorRT 10.9."""
     if given.causal:
-        raise UnsupportedFact("causal attention in a vision tower")
+        raise UnsupportedFeature("causal attention in a vision tower")
     mask = attention_mask(net, given)
     q, k, v = (net.value(operand) for operand in (given.query, given.key, given.value))
     return decomposed_attention(net, q, k, v, given.scale, given.softcap, mask)

@@ -15,7 +15,7 @@ import torch
 from attrs import frozen
 from torch import SymInt, Tensor, fx
 
-from ditto.errors import UnsupportedFact, at
+from ditto.errors import UnsupportedFeature, at
 from ditto.ops.traits import Trait, traits_of
 from ditto.program import Program
 from ditto.rewrite.rule import arguments, as_call
@@ -45,7 +45,7 @@ def pack_attention(program: Program, positions: str) -> int:
     Args:
         positions: name of the input of token positions; rope at these positions becomes part of the operator.
     Raises:
-        UnsupportedFact: attention is not causal, has its own mask, or has sinks.
+        UnsupportedFeature: attention is not causal, has its own mask, or has sinks.
     """
     count = 0
     for node in list(program.graph.nodes):
@@ -60,9 +60,9 @@ def pack_attention(program: Program, positions: str) -> int:
 def _pack(program: Program, node: fx.Node, positions: str) -> None:
     given = arguments(node)
     if given["sinks"] is not None:
-        raise UnsupportedFact("attention has learned sinks", remedy="the attention plugin of this target has none")
+        raise UnsupportedFeature("attention has learned sinks", remedy="the attention plugin of this target has none")
     if given["mask"] is not None or not given["causal"]:
-        raise UnsupportedFact(
+        raise UnsupportedFeature(
             "the decoder's attention is not causal", remedy="a KV cache needs every token to see only those before it"
         )
     graph = program.graph

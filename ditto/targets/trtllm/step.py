@@ -149,12 +149,12 @@ class StepMaker:
 
     def _check(self, parts: Sequence[Part]) -> None:
         if not 0 < len(parts) <= self.max_batch_size:
-            raise ShapeError(f"{len(parts)} sequences in a step, the engine takes {self.max_batch_size}")
+            raise ShapeError(f"{len(parts)} sequences in a step, the engine accepts {self.max_batch_size}")
         for part in parts:
             rows = 0 if part.features is None else len(part.features)
             if rows > self.prompt_rows_per_sequence:
                 raise ShapeError(f"{rows} rows for the prompt table, each request has {self.prompt_rows_per_sequence}")
             if max(part.ids, default=0) >= self.vocab_size + rows:
-                raise ShapeError(f"token {max(part.ids)} is none of {self.vocab_size} and {rows} rows of pictures")
+                raise ShapeError(f"token {max(part.ids)} is none of {self.vocab_size} and {rows} rows of images")
             if not part.is_context and len(part.ids) != 1:
                 raise ShapeError(f"{len(part.ids)} new tokens after a prompt, not one")

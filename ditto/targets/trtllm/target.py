@@ -21,7 +21,7 @@ from ditto.network.graph import Network
 from ditto.network.weight import TensorSource
 from ditto.program import Program
 from ditto.targets.compile import compile_networks
-from ditto.targets.target import LlmFacts, Target, WeightOf
+from ditto.targets.target import DecoderConfig, Target, WeightOf
 from ditto.targets.trtllm import config as files
 from ditto.targets.trtllm import inferred
 from ditto.targets.trtllm.contract import LAST_TOKENS, PROMPT_ROWS, TOKENS, adjusted, pool_ranges, ranges
@@ -96,7 +96,7 @@ class TrtllmTarget(Target):
         """
         rows, batch = limits.max_prompt_embedding_table_size, limits.max_batch_size
         if rows and rows // batch < max(prompt_rows, 1):
-            needed = f"a picture needs {prompt_rows}" if prompt_rows else "that is none"
+            needed = f"an image needs {prompt_rows}" if prompt_rows else "that is none"
             raise ConfigError(
                 f"a prompt table of {rows} rows gives each of {batch} requests {rows // batch}; {needed}",
                 remedy=f"give at least {max(prompt_rows, 1) * batch}, or leave the table's size to Ditto",
@@ -141,11 +141,13 @@ class TrtllmTarget(Target):
         return {TOKENS: limits.max_seq_len, "sequence": limits.max_seq_len, LAST_TOKENS: 1, PROMPT_ROWS: 1}
 
     @override
-    def lower_llm(self, program: Program, weight_of: WeightOf, facts: LlmFacts, limits: Limits) -> Network:
+    def lower_llm(
+        self, program: Program, weight_of: WeightOf, decoder_config: DecoderConfig, limits: Limits
+    ) -> Network:
         pack_attention(program, "position_ids")
         drop_batch(program)
         net = Lowering(Network("llm"), program, weight_of)
-        decoder = PackedDecoder(net, facts, limits, self.options)
+        decoder = PackedDecoder(net, decoder_config, limits, self.options)
         network = lower(program, decoder.table(), weight_of, "llm", net)
         decoder.check_layers()
         return network
@@ -164,8 +166,8 @@ class TrtllmTarget(Target):
         return (Profile(Phase.MIXED, {**ranges(limits, self.options), **pool_ranges(layers, self.version)}),)
 
     @override
-    def llm_config(self, network: Network, facts: LlmFacts, limits: Limits, dtype: str) -> LlmConfig:
-        return files.llm_config(network, facts, limits, self.options, self.version, dtype)
+    def llm_config(self, network: Network, decoder_config: DecoderConfig, limits: Limits, dtype: str) -> LlmConfig:
+        return files.llm_config(network, decoder_config, limits, self.options, self.version, dtype)
 
     @override
     def vision_config(self, model_type: str, max_batch_size: int, output_shape: list[int], dtype: str) -> VisionConfig:

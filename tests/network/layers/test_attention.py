@@ -71,7 +71,7 @@ def test_batch_queries_and_keys_may_be_named(masked):
         (["float32[2, 3, 8]"] * 3, "needs rank 4, got float32[2, 3, 8]"),
         (
             ["float32[2, 4, 3, 8]", *["float32[2, 3, 5, 8]"] * 2],
-            "float32[2, 4, 3, 8] has not a multiple of the heads of float32[2, 3, 5, 8]",
+            "float32[2, 4, 3, 8] does not have a multiple of the heads of float32[2, 3, 5, 8]",
         ),
         (
             ["float32[2, 4, 3, 8]", "float32[2, 2, 5, 8]", "float32[2, 2, 6, 8]"],
@@ -97,7 +97,7 @@ def test_attention_refuses_what_does_not_fit(specs, message):
 
 def test_causal_attention_takes_no_mask():
     specs = [*["float32[2, 4, 3, 8]"] * 3, "bool[2, 1, 3, 3]"]
-    assert refusal(Attention(causal=True), *specs) == "causal attention takes no mask"
+    assert refusal(Attention(causal=True), *specs) == "causal attention accepts no mask"
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

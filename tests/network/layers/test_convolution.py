@@ -56,7 +56,7 @@ def test_convolution_is_windows_times_kernels(stride, padding, dilation, groups,
         (
             ["float32[1, 4, 8, 8]", "float32[6, 3, 2, 2]"],
             1,
-            "float32[1, 4, 8, 8] has not the channels of kernel float32[6, 3, 2, 2] in 1 groups",
+            "float32[1, 4, 8, 8] does not have the channels of kernel float32[6, 3, 2, 2] in 1 groups",
         ),
         (["float32[1, 4, 8, 8]", "float32[5, 2, 2, 2]"], 2, "kernel float32[5, 2, 2, 2] has no 2 groups of equal size"),
         (

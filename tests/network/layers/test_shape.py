@@ -151,8 +151,8 @@ SIZES_NAMED = "slicing float32[2, 3] to named sizes needs them as an input, and 
 @pytest.mark.parametrize(
     ("layer", "specs", "message"),
     [
-        (Shuffle(first=(0, 0)), ["float32[2, 3]"], "(0, 0) is no permutation of 2 axes"),
-        (Shuffle(reshape=(3, 2), second=(0, 1, 2)), ["float32[2, 3]"], "(0, 1, 2) is no permutation of 2 axes"),
+        (Shuffle(first=(0, 0)), ["float32[2, 3]"], "(0, 0) is not a permutation of 2 axes"),
+        (Shuffle(reshape=(3, 2), second=(0, 1, 2)), ["float32[2, 3]"], "(0, 1, 2) is not a permutation of 2 axes"),
         (Shuffle(reshape=(2, 2)), ["float32[2, 3]"], "cannot reshape float32[2, 3] to (2, 2)"),
         (Shuffle(reshape=(4, -1)), ["float32[2, 3]"], "cannot reshape float32[2, 3] to (4, -1)"),
         (Shuffle(reshape=(2, -1)), ["float32[batch, 3]"], "cannot reshape float32[batch, 3] to (2, -1)"),

@@ -38,11 +38,11 @@ def _look_up(data: Any, path: str) -> Any:
 
 def _others(data: Any, path: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Keys beside those that have a row of their own."""
-    folder = path.removesuffix("*").removesuffix(".")
-    holder = _look_up(data, folder) if folder else data
+    directory = path.removesuffix("*").removesuffix(".")
+    holder = _look_up(data, directory) if directory else data
     known = {row["path"] for row in rows}
     for name in holder if isinstance(holder, dict) else ():
-        if (key := f"{folder}.{name}".lstrip(".")) not in known:
+        if (key := f"{directory}.{name}".lstrip(".")) not in known:
             yield key
 
 

@@ -209,8 +209,8 @@ def llm_network(is_old: bool = False) -> Network:
     virtual = net.add(ElementWise("GREATER"), ids, number(VOCAB - 1, 1))
     words = net.add(Gather(0), weight("embedding", VOCAB, HIDDEN), net.add(Select(), virtual, number(0, 1), ids))
     first = net.add(ElementWise("PROD"), given["tasks"], given["prompt_vocab_size"])
-    pictures = net.add(Gather(0), given["prompt_embedding_table"], first)
-    x = net.add(Select(), net.add(Shuffle(reshape=(-1, 1)), virtual), pictures, words)
+    images = net.add(Gather(0), given["prompt_embedding_table"], first)
+    x = net.add(Select(), net.add(Shuffle(reshape=(-1, 1)), virtual), images, words)
     for layer in range(LAYERS):
         width = (HEADS + 2 * KV_HEADS) * HEAD
         qkv = net.add(gemm("num_tokens", width), x, weight(f"qkv{layer}", width, HIDDEN))
@@ -222,7 +222,7 @@ def llm_network(is_old: bool = False) -> Network:
 
 
 def vision_network(output: str = "encoder_output") -> Network:
-    """A tower of one convolution: pixels [batch, 3, 6, 6] to 6 rows for each picture."""
+    """A tower of one convolution: pixels [batch, 3, 6, 6] to 6 rows for each image."""
     net = Network("vision")
     pixels = net.input("input", Spec((symbol("batch"), 3, 6, 6), HALF))
     kernel = net.add(Constant(Stored("kernel", (HIDDEN, 3, 3, 2), HALF)))

@@ -10,8 +10,8 @@ from typing import Any
 
 from attrs import frozen
 
-FOLDER = Path(__file__).parents[2] / "targets" / "trtllm" / "tables"
-VERSIONS = tuple(sorted(path.stem for path in FOLDER.glob("*.json")))
+DIRECTORY = Path(__file__).parents[2] / "targets" / "trtllm" / "tables"
+VERSIONS = tuple(sorted(path.stem for path in DIRECTORY.glob("*.json")))
 
 # What a row is known by, in the order of preference.
 _KEYS = ("path", "name", "creator", "key")
@@ -70,7 +70,7 @@ def _edit(data: dict[str, Any], edit: dict[str, Any]) -> None:
 @lru_cache
 def load_tables(version: str) -> Tables:
     """The tables of a version."""
-    own = json.loads((FOLDER / f"{version}.json").read_text(encoding="utf-8"))
+    own = json.loads((DIRECTORY / f"{version}.json").read_text(encoding="utf-8"))
     if "from" not in own:
         return Tables(version, own)
     data = copy.deepcopy(load_tables(own["from"]).data)

@@ -35,31 +35,31 @@ class Part:
 
 @define
 class Tree:
-    """What is checked: parts by name, and the folder if there is one."""
+    """What is checked: parts by name, and the directory if there is one."""
 
     parts: dict[str, Part] = field(factory=dict)
-    folder: Path | None = None
+    directory: Path | None = None
 
     @staticmethod
-    def open(folder: Path) -> Tree:
+    def open(directory: Path) -> Tree:
         """A tree, or a single language model's engine."""
         parts: dict[str, Part] = {}
         for name in ("llm", "vision"):
-            place = folder / name
+            place = directory / name
             if name == "llm" and not place.is_dir():
-                place = folder
+                place = directory
             if (place / "network.json").is_file():
                 network = load(place / "network.json", place / "network.safetensors")
-                parts[name] = Part(_json(place / "config.json"), network, _profiles(folder, name))
-        return Tree(parts, folder if (folder / "llm").is_dir() or "vision" in parts else None)
+                parts[name] = Part(_json(place / "config.json"), network, _profiles(directory, name))
+        return Tree(parts, directory if (directory / "llm").is_dir() or "vision" in parts else None)
 
 
 def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _profiles(folder: Path, name: str) -> Profiles:
-    profiles = _json(folder / "ditto.json")["components"][name]["profiles"]
+def _profiles(directory: Path, name: str) -> Profiles:
+    profiles = _json(directory / "ditto.json")["components"][name]["profiles"]
     return {profile["phase"]: profile["ranges"] for profile in profiles}
 
 
@@ -114,14 +114,16 @@ def _checks(tree: Tree, tables: Tables, scope: Scope) -> Iterator[Violation]:
 
 
 def _files(tree: Tree, tables: Tables) -> Iterator[Violation]:
-    """Folders and files of a tree. Engines are there all or none: a tree may still have to be compiled."""
-    if tree.folder is None:
+    """Directories and files of a tree. Engines are there all or none: a tree may still have to be compiled."""
+    if tree.directory is None:
         return
     rows = [row for row in tables.data["files"] if set(row["needs"]) <= tree.parts.keys()]
-    compiled = any((tree.folder / row["path"]).is_file() for row in rows if row["kind"] == "engine")
+    compiled = any((tree.directory / row["path"]).is_file() for row in rows if row["kind"] == "engine")
     for row in rows:
-        path = tree.folder / row["path"]
+        path = tree.directory / row["path"]
         if not (
-            path.is_dir() if row["kind"] == "folder" else path.is_file() or (row["kind"] == "engine" and not compiled)
+            path.is_dir()
+            if row["kind"] == "directory"
+            else path.is_file() or (row["kind"] == "engine" and not compiled)
         ):
             yield violation(f"{row['path']}", f"is no {row['kind']}", row)

@@ -70,7 +70,7 @@ def _permuted(shape: Shape, axes: Shape | None) -> Shape:
     if axes is None:
         return shape
     if sorted(axes) != list(range(len(shape))):
-        raise ValueError(f"{axes} is no permutation of {shape}")
+        raise ValueError(f"{axes} is not a permutation of {shape}")
     return tuple(shape[axis] for axis in axes)
 
 

@@ -13,7 +13,7 @@ def _permuted(layer: Reading, x: Tensor, name: str) -> Tensor:
     """trt.Permutation always has eight entries, of which the first `rank` count."""
     order = tuple(layer.get(name))[: x.dim()]
     if sorted(order) != list(range(x.dim())):
-        layer.fail(f"{name} {order} is no permutation of {list(x.shape)}")
+        layer.fail(f"{name} {order} is not a permutation of {list(x.shape)}")
     return x.permute(order)
 
 

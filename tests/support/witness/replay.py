@@ -98,7 +98,7 @@ def _in_order(definition: Any, given: set[str]) -> list[Any]:
 def _checked_inputs(definition: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     handles = {handle.name: handle for handle in (definition.get_input(i) for i in range(definition.num_inputs))}
     if set(handles) != set(inputs) or len(handles) != definition.num_inputs:
-        raise WitnessError(f"the network takes {', '.join(sorted(handles))}, given are {', '.join(sorted(inputs))}")
+        raise WitnessError(f"the network expects {', '.join(sorted(handles))}, given are {', '.join(sorted(inputs))}")
     sizes: dict[str, int] = {}
     for name, handle in handles.items():
         _check(handle, inputs[name])

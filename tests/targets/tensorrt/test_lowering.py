@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from ditto import ops
 from ditto.builders.llm import LlmBuilder
 from ditto.builders.pipeline import describe
-from ditto.errors import UnsupportedFact
+from ditto.errors import UnsupportedFeature
 from ditto.lowering import Lowering, lower, table
 from ditto.network import Network, Spec, check, symbol
 from ditto.network.layers import KVCacheUpdate, RotaryEmbedding
@@ -94,7 +94,7 @@ REFUSED = {
 @pytest.mark.parametrize(("function", "buffers", "said"), REFUSED.values(), ids=REFUSED)
 def test_what_a_tower_cannot_honour_is_refused(function, buffers, said):
     inputs = {"x": X, "m": torch.zeros(5, 5)} if function.__code__.co_varnames[:2] == ("x", "m") else {"x": X}
-    with pytest.raises(UnsupportedFact, match=f"^{said}"):
+    with pytest.raises(UnsupportedFeature, match=f"^{said}"):
         _vision(function, inputs, buffers=buffers)
 
 
@@ -120,7 +120,7 @@ REFUSED_BY_DECODERS = {
 
 @pytest.mark.parametrize(("function", "said"), REFUSED_BY_DECODERS.values(), ids=REFUSED_BY_DECODERS)
 def test_what_a_decoder_cannot_honour_is_refused(function, said):
-    with pytest.raises(UnsupportedFact, match=f"^{said}") as raised:
+    with pytest.raises(UnsupportedFeature, match=f"^{said}") as raised:
         _decoder(function, {"x": X}, None if said == NOT_CAUSAL else NAMES)
     assert str(raised.value.where).startswith("test_program.py:")
 

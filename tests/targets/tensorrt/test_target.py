@@ -75,8 +75,8 @@ def test_decode_has_static_shapes_for_the_slots_behind_a_usual_prompt(usual, lon
     limits = evolve(LIMITS, max_batch_size=2, max_input_len=usual, opt_input_len=usual, max_seq_len=longest)
     _, decode = RTX.apart(limits)
     wanted = [(rows, count) for rows in (1, 2) for count in (None, *slots)]
-    assert [(profile.size("batch"), profile.size("live")) for profile in decode.profiles] == wanted
-    anything = decode.profiles[0].ranges["live"]
+    assert [(profile.size("batch"), profile.size("kv_length")) for profile in decode.profiles] == wanted
+    anything = decode.profiles[0].ranges["kv_length"]
     assert (anything.min, anything.max) == (1, longest)
     assert min(-(-(usual + 1) // decode.kv_length_step) * decode.kv_length_step, longest) == slots[0]
 

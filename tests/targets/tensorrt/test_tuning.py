@@ -71,5 +71,5 @@ def test_decode_reads_as_many_slots_as_the_tuning_says(monkeypatch):
     monkeypatch.setitem(TUNINGS, "9.0", evolve(H200, kv_length_step=100))
     limits = Limits(max_batch_size=1, max_input_len=700, max_seq_len=2048, max_num_tokens=2048, opt_input_len=640)
     _, decode = target("tensorrt-rtx").apart(limits)
-    assert [profile.size("live") for profile in decode.profiles] == [None, 700, 800]
+    assert [profile.size("kv_length") for profile in decode.profiles] == [None, 700, 800]
     assert decode.kv_length_step == 100

@@ -8,14 +8,14 @@ from attrs import evolve
 
 from ditto.configs import Limits, TrtllmConfig
 from ditto.network import Network, Node, Spec
-from ditto.targets.target import LlmFacts
+from ditto.targets.target import DecoderConfig
 from ditto.targets.trtllm.config import llm_config, plugin_config, runtime_defaults, vision_config
 from ditto.targets.trtllm.plugins import GPTAttention
 from ditto.targets.trtllm.versions import version
 from tests.targets.trtllm.test_lowering import built
 
-# LLaVA-1.5-7B's language model for eight requests with a picture each: the contract's own example.
-FACTS = LlmFacts(
+# LLaVA-1.5-7B's language model for eight requests with an image each: the contract's own example.
+FACTS = DecoderConfig(
     architecture="LlamaForCausalLM",
     vocab_size=32064,
     hidden_size=4096,

@@ -228,7 +228,7 @@ def precision(tree: Tree, name: str) -> None:
 
 planted(
     "a prompt table too small for the batch",
-    "max_prompt_embedding_table_size // max_batch_size is less than one picture's rows",
+    "max_prompt_embedding_table_size // max_batch_size is less than one image's rows",
     lambda tree: rows_of_table(tree, ROWS),
 )
 
@@ -248,8 +248,8 @@ planted(
     vision("precision", "float32"),
 )
 planted(
-    "pictures that fill the whole prompt",
-    ("max_context_length, is 48",) * LAYERS + ("max_input_len has no room for a picture and a word",),
+    "images that fill the whole prompt",
+    ("max_context_length, is 48",) * LAYERS + ("max_input_len has no room for an image and a word",),
     lambda tree: limits(tree, max_input_len=ROWS),
 )
 planted(
@@ -265,9 +265,9 @@ planted(
 )
 
 
-def test_a_folder_that_lacks_an_engine_or_has_a_file_for_one(tmp_path):
+def test_a_directory_that_lacks_an_engine_or_has_a_file_for_one(tmp_path):
     tree = good_tree(VERSION)
-    tree.folder = tmp_path
+    tree.directory = tmp_path
     for name in ("llm", "vision"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").touch()

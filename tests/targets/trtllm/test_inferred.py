@@ -7,8 +7,8 @@ from ditto.targets.trtllm.versions import NAMES
 
 
 def test_every_deduction_says_where_it_stands_and_where_to_look():
-    facts = [deduction.fact for deduction in inferred.DEDUCTIONS]
-    assert len(set(facts)) == len(facts)
+    decoder_config = [deduction.fact for deduction in inferred.DEDUCTIONS]
+    assert len(set(decoder_config)) == len(decoder_config)
     for deduction in inferred.DEDUCTIONS:
         assert deduction.section.split()[0] in ("LLM", "multimodal") and deduction.check
 

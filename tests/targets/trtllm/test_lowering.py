@@ -14,7 +14,7 @@ from transformers import OPTConfig, OPTForCausalLM, Phi3Config, Phi3ForCausalLM
 from ditto.builders.llm import LlmBuilder
 from ditto.builders.pipeline import describe
 from ditto.configs import TrtllmConfig
-from ditto.errors import UnsupportedFact
+from ditto.errors import UnsupportedFeature
 from ditto.network.layers import Constant
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error
 from ditto.targets.trtllm.plugins import GPTAttention
@@ -104,7 +104,7 @@ def test_a_layer_that_is_not_run_has_no_cache():
     model.config.cross_attention_layers = [1]
     model.model.layers[1].self_attn = _NoAttention()
     told = r"attentions of layers \[0\] have a KV cache, and TensorRT-LLM makes one for each of the model's 2 layers"
-    with pytest.raises(UnsupportedFact, match=told):
+    with pytest.raises(UnsupportedFeature, match=told):
         packed(model)
 
 
@@ -228,7 +228,7 @@ def test_rows_of_the_table_are_counted_from_each_requests_own_part():
 def test_a_layer_that_comes_twice_is_refused():
     model = llama()
     model.model.layers[1].self_attn.layer_idx = 0
-    with pytest.raises(UnsupportedFact, match="two attentions say that they are layer 0"):
+    with pytest.raises(UnsupportedFeature, match="two attentions say that they are layer 0"):
         packed(model)
 
 

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from ditto import ops
 from ditto.builders.llm import LlmBuilder
 from ditto.capture import export
-from ditto.errors import UnsupportedFact
+from ditto.errors import UnsupportedFeature
 from ditto.program import evaluate
 from ditto.reference import TOLERANCE
 from ditto.rewrite import rewrite
@@ -89,7 +89,7 @@ X = {"x": torch.randn(TOKENS, HEADS * WIDTH, generator=torch.Generator().manual_
 )
 def test_attention_that_the_plugin_cannot_express_is_refused(says, message):
     program = captured(_Attention(**says), X)
-    with pytest.raises(UnsupportedFact, match=message):
+    with pytest.raises(UnsupportedFeature, match=message):
         pack_attention(program, "position_ids")
 
 

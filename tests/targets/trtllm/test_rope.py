@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ditto.builders.facts import llm_facts
+from ditto.builders.decoder_config import read_decoder_config
 from ditto.targets.trtllm.rope import is_same, plugin_rope
 from tests.support.models import LLAMA3_ROPE, TRANSFORMERS_5, llama, rope
 
@@ -19,7 +19,7 @@ POSITIONS = 64
 
 
 def _facts(model):
-    return llm_facts(model.config, 128).extra
+    return read_decoder_config(model.config, 128).extra
 
 
 def _tables(model):
@@ -30,8 +30,8 @@ def _tables(model):
 
 
 def _rope(model, width=16, positions=POSITIONS):
-    facts = _facts(model)
-    return plugin_rope(facts["rotary_base"], facts["rotary_scaling"], width, positions)
+    decoder_config = _facts(model)
+    return plugin_rope(decoder_config["rotary_base"], decoder_config["rotary_scaling"], width, positions)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -20,11 +20,11 @@ MAKER = StepMaker(
     dtype=torch.float16,
 )
 LAYOUT = CacheLayout((1, 1), (0, 0), 16, 8, torch.float16)
-PICTURES = [torch.full((2, 3), 7.0), torch.full((1, 3), 8.0)]
+IMAGES = [torch.full((2, 3), 7.0), torch.full((1, 3), 8.0)]
 PARTS = [
-    Part(2, (9, 100, 101, 4), past=0, prompt=4, features=PICTURES[0]),
+    Part(2, (9, 100, 101, 4), past=0, prompt=4, features=IMAGES[0]),
     Part(0, (5, 6), past=3, prompt=8, features=None),
-    Part(1, (55,), past=6, prompt=5, features=PICTURES[1]),
+    Part(1, (55,), past=6, prompt=5, features=IMAGES[1]),
 ]
 
 
@@ -65,7 +65,7 @@ def test_each_sequence_has_its_own_rows_of_the_table(inputs):
     # The row that the embedding computes: tasks * prompt_vocab_size + id - vocab_size (contract, LLM 2.2).
     ids, tasks = inputs["input_ids"], inputs["tasks"]
     rows = (tasks * inputs["prompt_vocab_size"] + ids - 100)[ids >= 100]
-    assert torch.equal(table[rows.long()], PICTURES[0].half())
+    assert torch.equal(table[rows.long()], IMAGES[0].half())
 
 
 def test_the_cache_of_each_sequence(inputs):
@@ -87,10 +87,10 @@ def test_a_text_engine_has_no_table():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ([], "0 sequences in a step, the engine takes 4"),
-        (PARTS[:1] * 5, "5 sequences in a step, the engine takes 4"),
+        ([], "0 sequences in a step, the engine accepts 4"),
+        (PARTS[:1] * 5, "5 sequences in a step, the engine accepts 4"),
         ([Part(0, (1,), 0, 1, torch.zeros(3, 3))], "3 rows for the prompt table, each request has 2"),
-        ([Part(0, (102,), 0, 1, PICTURES[0])], "token 102 is none of 100 and 2 rows of pictures"),
+        ([Part(0, (102,), 0, 1, IMAGES[0])], "token 102 is none of 100 and 2 rows of images"),
         ([Part(0, (1, 2), 3, 3, None)], "2 new tokens after a prompt, not one"),
     ],
 )

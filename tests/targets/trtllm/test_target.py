@@ -47,7 +47,7 @@ def test_a_weakly_typed_wish_is_stated_as_a_dtype(flag):
 def test_each_request_has_an_equal_part_of_the_table():
     TARGET.check_limits(_limits(24), 6)
     TARGET.check_limits(_limits(0), 0)
-    with pytest.raises(ConfigError, match="23 rows gives each of 4 requests 5; a picture needs 6") as caught:
+    with pytest.raises(ConfigError, match="23 rows gives each of 4 requests 5; an image needs 6") as caught:
         TARGET.check_limits(_limits(23), 6)
     assert "give at least 24" in str(caught.value)
     with pytest.raises(ConfigError, match="3 rows gives each of 4 requests 0"):
@@ -56,7 +56,7 @@ def test_each_request_has_an_equal_part_of_the_table():
 
 def test_a_table_too_small_for_the_batch_stops_a_build(tmp_path):
     model = LlavaModel.from_model(llava()).with_batch(4).with_prompt_table(16).with_target("trtllm")
-    with pytest.raises(ConfigError, match="a prompt table of 16 rows gives each of 4 requests 4; a picture needs 16"):
+    with pytest.raises(ConfigError, match="a prompt table of 16 rows gives each of 4 requests 4; an image needs 16"):
         model.build_all(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -41,8 +41,8 @@ PLUGIN = GPTAttention(
 )
 
 
-class Calls:
-    """Calls of one attention layer: sequences with blocks of their own in a pool."""
+class Schedule:
+    """Schedule of one attention layer: sequences with blocks of their own in a pool."""
 
     def __init__(self, plugin, window=LONGEST):
         self.plugin, self.window = plugin, window
@@ -99,7 +99,7 @@ def _wanted(qkv, rotated=True, window=LONGEST):
 @pytest.mark.parametrize("rotated", [True, False])
 def test_prompts_chunks_and_generation_are_one_attention(dtype, rotated):
     plugin = evolve(PLUGIN, dtype=dtype, position_embedding_type=2 if rotated else 0)
-    calls, long, short = Calls(plugin), _rows(14, 0, dtype), _rows(9, 1, dtype)
+    calls, long, short = Schedule(plugin), _rows(14, 0, dtype), _rows(9, 1, dtype)
     first = calls(torch.cat((long[:5], short[:7])), [0, 0], [5, 7], [5, 7], [5, 7])
     second = calls(torch.cat((long[5:13], short[7:8])), [0, 1], [8, 1], [13, 8], [8, 7])
     third = calls(torch.cat((long[13:], short[8:])), [1, 1], [1, 1], [14, 9], [13, 7])
@@ -111,7 +111,7 @@ def test_prompts_chunks_and_generation_are_one_attention(dtype, rotated):
 
 
 def test_the_window_is_the_runtimes():
-    calls, rows = Calls(PLUGIN, window=3), _rows(8, 2)
+    calls, rows = Schedule(PLUGIN, window=3), _rows(8, 2)
     first = calls(rows[:7], [0], [7], [7], [7])
     last = calls(rows[7:], [1], [1], [8], [7])
     assert_close(torch.cat((first, last)), _wanted(rows, window=3), **TOLERANCE[torch.float32])
@@ -120,7 +120,7 @@ def test_the_window_is_the_runtimes():
 def test_a_soft_cap_bounds_scores():
     rows = _rows(5, 3) * 4
     loose, tight = (
-        Calls(evolve(PLUGIN, attn_logit_softcapping_scale=cap))(rows, [0], [5], [5], [5]) for cap in (1e6, 0.5)
+        Schedule(evolve(PLUGIN, attn_logit_softcapping_scale=cap))(rows, [0], [5], [5], [5]) for cap in (1e6, 0.5)
     )
     assert_close(loose, _wanted(rows), rtol=1e-3, atol=1e-3)
     assert (tight - loose).abs().max() > 0.05
@@ -131,13 +131,13 @@ def test_pairs_may_lie_side_by_side():
     rows = _rows(6, 4)
     turned = rows.reshape(6, -1, WIDTH).clone()
     turned[:, : HEADS + KV_HEADS] = turned[:, : HEADS + KV_HEADS][..., order]
-    found = Calls(evolve(PLUGIN, position_embedding_type=1))(turned.reshape(6, -1), [0], [6], [6], [6])
+    found = Schedule(evolve(PLUGIN, position_embedding_type=1))(turned.reshape(6, -1), [0], [6], [6], [6])
     assert_close(found, _wanted(rows), **TOLERANCE[torch.float32])
 
 
 def test_lengths_that_do_not_add_up_are_refused():
     with pytest.raises(ShapeError, match="the lengths add up to 4 tokens, there are 5"):
-        Calls(PLUGIN)(_rows(5, 0), [0], [5], [4], [4])
+        Schedule(PLUGIN)(_rows(5, 0), [0], [5], [4], [4])
 
 
 def test_the_fields_of_each_version():

@@ -12,11 +12,11 @@ from attrs import evolve, frozen
 from torch import Tensor
 
 from ditto.errors import PromptError
-from ditto.families.defaults import GenerationDefaults
-from ditto.families.images import ImageInput, load_images
-from ditto.families.processing import Processor
-from ditto.families.wording import Wording
 from ditto.runtime import Batch, Request, Sampling, Session
+from ditto.text.defaults import GenerationDefaults
+from ditto.text.detokenizer import IncrementalDetokenizer
+from ditto.text.images import ImageInput, load_images
+from ditto.text.processing import Processor
 
 Tell = Callable[[int, str], None]
 
@@ -26,7 +26,7 @@ def _ignore_text(number: int, piece: str) -> None:
 
 
 @frozen
-class Reply:
+class GenerationResult:
     """Answers to a batch of prompts.
 
     Args:
@@ -42,7 +42,7 @@ class Reply:
     seconds: dict[str, float]
 
 
-class Answerer:
+class GenerationPipeline:
     """Pipeline that answers prompts about images with a tree.
 
     Args:
@@ -71,7 +71,7 @@ class Answerer:
         sampling: Sampling | None = None,
         stops: Sequence[str] = (),
         tell: Tell = _ignore_text,
-    ) -> Reply:
+    ) -> GenerationResult:
         """Generate one answer per prompt, as one batch.
 
         Args:
@@ -103,7 +103,7 @@ class Answerer:
         requests, sampling = self._processing(encoded, requests, counts, sampling)
         answers = self._generate(requests, counts, sampling, (*stops, *self.defaults.stops), tell)
         done = time.perf_counter()
-        return Reply(
+        return GenerationResult(
             answers=tuple(text.strip() for text, _ in answers),
             tokens=tuple(tokens for _, tokens in answers),
             session=self._session.name,
@@ -153,20 +153,20 @@ class Answerer:
         stops: Sequence[str],
         tell: Tell,
     ) -> list[tuple[str, tuple[int, ...]]]:
-        wordings = [Wording(self.tokenizer, stops) for _ in requests]
+        wordings = [IncrementalDetokenizer(self.tokenizer, stops) for _ in requests]
         with Batch(self._session, len(requests), sampling) as batch:
             flights = [batch.join(request, count) for request, count in zip(requests, counts, strict=True)]
             while batch.busy:
                 for flight in batch.step():
-                    wording = wordings[flight.number]
-                    pieces = [wording.add(flight.made[-1])]
-                    if wording.stopped:
+                    detokenizer = wordings[flight.number]
+                    pieces = [detokenizer.add(flight.made[-1])]
+                    if detokenizer.stopped:
                         batch.leave(flight)
                     elif flight.done:
-                        pieces.append(wording.end())
+                        pieces.append(detokenizer.end())
                     for piece in filter(None, pieces):
                         tell(flight.number, piece)
-        return [(wording.text, tuple(flight.made)) for wording, flight in zip(wordings, flights, strict=True)]
+        return [(detokenizer.text, tuple(flight.made)) for detokenizer, flight in zip(wordings, flights, strict=True)]
 
     def _requests(self, encoded: Sequence[tuple[list[int], Tensor | None]]) -> list[Request]:
         """Requests of all prompts; the vision engine runs once for all their images."""

@@ -12,7 +12,7 @@ from transformers import AutoProcessor
 
 from ditto.engine import EngineTree, Tokens
 from ditto.errors import PromptError, TreeError
-from ditto.families.processing import Processor, assign, check_prompts, foreign, load_processor
+from ditto.text.processing import Processor, assign, check_prompts, foreign, load_processor
 from tests.support.hostile import change
 
 DESCRIBE = "USER: <image>\nDescribe this image. ASSISTANT:"
@@ -20,7 +20,7 @@ TOKENS = Tokens(vocab_size=512, end=[2], pad=0, image=4)
 
 
 @pytest.fixture
-def folder(shapes_checkpoint, tmp_path):
+def directory(shapes_checkpoint, tmp_path):
     """The bundled LLaVA's files, weights left out."""
     return shutil.copytree(shapes_checkpoint, tmp_path / "hf", ignore=shutil.ignore_patterns("*.safetensors"))
 
@@ -30,18 +30,18 @@ def image():
     return Image.new("RGB", (80, 50), "red")
 
 
-def processor(folder, sees=True, **tokens):
-    inner = load_processor(folder, sees)
+def processor(directory, sees=True, **tokens):
+    inner = load_processor(directory, sees)
     token = inner.tokenizer.convert_tokens_to_ids("<image>") if sees else None
-    return Processor(inner, evolve(TOKENS, image=token, **tokens), str(folder), sees)
+    return Processor(inner, evolve(TOKENS, image=token, **tokens), str(directory), sees)
 
 
-def test_prompts_become_what_hugging_face_makes_of_them(folder, image):
-    wanted = AutoProcessor.from_pretrained(folder)(text=[DESCRIBE], images=[image], return_tensors="pt")
-    ((ids, pixels), _) = processor(folder).encode([DESCRIBE] * 2, [image])
+def test_prompts_become_what_hugging_face_makes_of_them(directory, image):
+    wanted = AutoProcessor.from_pretrained(directory)(text=[DESCRIBE], images=[image], return_tensors="pt")
+    ((ids, pixels), _) = processor(directory).encode([DESCRIBE] * 2, [image])
     assert ids == wanted["input_ids"][0].tolist()
     assert pixels.equal(wanted["pixel_values"])
-    assert processor(folder).encode(["Hello"], [])[0][1] is None
+    assert processor(directory).encode(["Hello"], [])[0][1] is None
 
 
 @pytest.mark.parametrize(
@@ -55,42 +55,42 @@ def test_prompts_become_what_hugging_face_makes_of_them(folder, image):
     ids="+".join,
 )
 @pytest.mark.parametrize("strategy", ["default", "full"])
-def test_what_older_processors_leave_out_is_the_models_own(missing, strategy, folder, image):
+def test_what_older_processors_leave_out_is_the_models_own(missing, strategy, directory, image):
     for name in ("config.json", "processor_config.json"):
-        change(name, vision_feature_select_strategy=strategy)(folder)
-    wanted = processor(folder).encode([DESCRIBE], [image])[0][0]
-    change("processor_config.json", **dict.fromkeys(missing))(folder)
-    assert processor(folder).encode([DESCRIBE], [image])[0][0] == wanted
+        change(name, vision_feature_select_strategy=strategy)(directory)
+    wanted = processor(directory).encode([DESCRIBE], [image])[0][0]
+    change("processor_config.json", **dict.fromkeys(missing))(directory)
+    assert processor(directory).encode([DESCRIBE], [image])[0][0] == wanted
 
 
-def test_what_no_file_states_is_named(folder):
-    change("processor_config.json", patch_size=None)(folder)
-    (folder / "config.json").unlink()
+def test_what_no_file_states_is_named(directory):
+    change("processor_config.json", patch_size=None)(directory)
+    (directory / "config.json").unlink()
     with pytest.raises(TreeError, match="it does not state patch_size, and neither does a config.json") as caught:
-        load_processor(folder, has_vision=True)
-    assert caught.value.where == str(folder)
+        load_processor(directory, has_vision=True)
+    assert caught.value.where == str(directory)
 
 
-def test_patches_that_are_not_square_are_refused(folder):
-    change("processor_config.json", patch_size=None)(folder)
-    config = json.loads((folder / "config.json").read_text())
+def test_patches_that_are_not_square_are_refused(directory):
+    change("processor_config.json", patch_size=None)(directory)
+    config = json.loads((directory / "config.json").read_text())
     config["vision_config"]["patch_size"] = [14, 14]
-    (folder / "config.json").write_text(json.dumps(config))
-    assert load_processor(folder, has_vision=True).patch_size == 14
+    (directory / "config.json").write_text(json.dumps(config))
+    assert load_processor(directory, has_vision=True).patch_size == 14
     config["vision_config"]["patch_size"] = [14, 28]
-    (folder / "config.json").write_text(json.dumps(config))
+    (directory / "config.json").write_text(json.dumps(config))
     with pytest.raises(TreeError, match=r"config.json states \[14, 28\], which is not square"):
-        load_processor(folder, has_vision=True)
+        load_processor(directory, has_vision=True)
 
 
 @pytest.mark.parametrize("sees", [True, False])
-def test_a_token_without_an_embedding_is_named_by_its_text(sees, folder, image):
-    path = folder / "tokenizer.json"
-    data, size = json.loads(path.read_text()), len(load_processor(folder, has_vision=False))
+def test_a_token_without_an_embedding_is_named_by_its_text(sees, directory, image):
+    path = directory / "tokenizer.json"
+    data, size = json.loads(path.read_text()), len(load_processor(directory, has_vision=False))
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     data["added_tokens"].append({"id": size, "content": "<|im_start|>", "special": True, **flags})
     path.write_text(json.dumps(data))
-    given = processor(folder, sees, vocab_size=size)
+    given = processor(directory, sees, vocab_size=size)
     images = [image] if sees else []
     given.encode([DESCRIBE], images)
     with pytest.raises(PromptError, match=rf"prompt 2 holds '<\|im_start\|>', token {size}; .* has {size}") as caught:
@@ -99,14 +99,14 @@ def test_a_token_without_an_embedding_is_named_by_its_text(sees, folder, image):
     evolve(given, tokens=evolve(given.tokens, vocab_size=size + 1)).encode(["<|im_start|>" + DESCRIBE], images)
 
 
-def test_the_image_token_may_be_outside_of_the_vocabulary_where_images_are(folder, image):
+def test_the_image_token_may_be_outside_of_the_vocabulary_where_images_are(directory, image):
     """As in LLaVA 1.5: images replace it, and a text model has no use for it."""
-    token = processor(folder).tokens.image
-    beside = [other for other in processor(folder).encode(["<image>"], [image])[0][0] if other != token]
+    token = processor(directory).tokens.image
+    beside = [other for other in processor(directory).encode(["<image>"], [image])[0][0] if other != token]
     assert max(beside) < token
-    assert token in processor(folder, vocab_size=token).encode(["<image>"], [image])[0][0]
+    assert token in processor(directory, vocab_size=token).encode(["<image>"], [image])[0][0]
     with pytest.raises(PromptError, match=f"prompt 1 holds '<image>', token {token}"):
-        processor(folder, sees=False, vocab_size=token).encode(["<image>"], [])
+        processor(directory, sees=False, vocab_size=token).encode(["<image>"], [])
 
 
 @pytest.mark.parametrize(
@@ -168,21 +168,21 @@ def test_what_is_not_a_librarys_passes(raised):
 class TestAnotherTokenizer:
     """`--hf-model` must mean by an id what the tree means."""
 
-    def renamed(self, folder):
-        path = folder / "tokenizer.json"
+    def renamed(self, directory):
+        path = directory / "tokenizer.json"
         data = json.loads(path.read_text())
         vocabulary = data["model"]["vocab"]
         first, second = list(vocabulary)[-2:]
         vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
         path.write_text(json.dumps(data))
 
-    def test_the_trees_own_is_accepted_and_one_with_other_ids_is_not(self, shapes_checkpoint, folder):
+    def test_the_trees_own_is_accepted_and_one_with_other_ids_is_not(self, shapes_checkpoint, directory):
         given = processor(shapes_checkpoint)
         given.check_tokens(given.tokenizer)
-        self.renamed(folder)
+        self.renamed(directory)
         with pytest.raises(TreeError, match="not of the model that the tree was built from: '.*' is token") as caught:
-            processor(folder).check_tokens(given.tokenizer)
-        assert caught.value.where == str(folder)
+            processor(directory).check_tokens(given.tokenizer)
+        assert caught.value.where == str(directory)
 
     def test_a_tree_without_one_knows_its_size_and_its_image_token(self, shapes_checkpoint):
         given = processor(shapes_checkpoint)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ditto.errors import CheckpointError, UnsupportedFact
-from ditto.targets import LlmFacts
+from ditto.errors import CheckpointError, UnsupportedFeature
+from ditto.targets import DecoderConfig
 
 # Default that a native build writes for Qwen configurations without `seq_length` (contract, LLM engine 9).
 _QWEN_SEQ_LENGTH = 8192
 
 
-def llm_facts(config: Any, vocab_size: int) -> LlmFacts:
+def read_decoder_config(config: Any, vocab_size: int) -> DecoderConfig:
     """The decoder configuration of a text model.
 
     Args:
@@ -22,7 +22,7 @@ def llm_facts(config: Any, vocab_size: int) -> LlmFacts:
         vocab_size: number of rows of the embedding.
     Raises:
         CheckpointError: it lacks a size that every decoder has, or its attention head counts are invalid.
-        UnsupportedFact: its layers differ in size.
+        UnsupportedFeature: its layers differ in size.
     """
 
     def known(*names: str, otherwise: Any = None) -> Any:
@@ -39,7 +39,7 @@ def llm_facts(config: Any, vocab_size: int) -> LlmFacts:
     kv_heads = known("num_key_value_heads", otherwise=heads)
     if heads % kv_heads:
         raise CheckpointError(
-            f"num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}",
+            f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}",
             remedy="check config.json: every KV head serves the same number of query heads",
         )
     rope = rope_parameters(config)
@@ -49,7 +49,7 @@ def llm_facts(config: Any, vocab_size: int) -> LlmFacts:
             f"heads are {head_size} wide, and rotary embedding turns pairs of columns",
             remedy="check head_dim, hidden_size and num_attention_heads in config.json",
         )
-    return LlmFacts(
+    return DecoderConfig(
         architecture=_architecture(config),
         vocab_size=vocab_size,
         hidden_size=hidden,
@@ -74,7 +74,7 @@ def same_in_all_layers(config: Any, name: str) -> Any:
     The common value of a list with one value per layer; None if missing.
 
     Raises:
-        UnsupportedFact: layers have different values.
+        UnsupportedFeature: layers have different values.
     """
     try:
         value = getattr(config, name, None)
@@ -87,8 +87,8 @@ def same_in_all_layers(config: Any, name: str) -> Any:
     return value[0] if value else None
 
 
-def _different(config: Any, name: str) -> UnsupportedFact:
-    return UnsupportedFact(
+def _different(config: Any, name: str) -> UnsupportedFeature:
+    return UnsupportedFeature(
         f"the layers of {config.model_type} differ in `{name}`",
         remedy="models whose layers have different sizes are not supported",
     )
@@ -114,12 +114,12 @@ def attention_layers(config: Any, layers: int) -> int:
     Cross-attention layers, which attend to an image only, do not run without one and are not counted.
 
     Raises:
-        UnsupportedFact: some layers keep state other than keys and values.
+        UnsupportedFeature: some layers keep state other than keys and values.
     """
     for name in ("layer_types", "layers_block_type", "block_types"):
         for index, kind in enumerate(getattr(config, name, None) or ()):
             if kind in _OTHER_STATE:
-                raise UnsupportedFact(
+                raise UnsupportedFeature(
                     f"layer {index} of {config.model_type} is of the kind `{kind}`: it keeps {_OTHER_STATE[kind]}",
                     remedy="decoders whose layers keep keys and values alone are supported",
                 )

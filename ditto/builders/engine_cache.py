@@ -20,7 +20,7 @@ from ditto.progress import stage
 
 
 @frozen
-class Reuse:
+class EngineCache:
     """Engine cache of a build.
 
     Args:
@@ -33,19 +33,19 @@ class Reuse:
     checkpoint: str | None
 
     @staticmethod
-    def from_tree(out: Path, checkpoint: str | None, force: bool) -> Reuse:
+    def from_tree(out: Path, checkpoint: str | None, force: bool) -> EngineCache:
         """Engine cache of the tree at `out`.
 
         Empty if there is no tree, it is damaged, or `force` is set.
         """
         if force:
-            return Reuse(None, checkpoint)
+            return EngineCache(None, checkpoint)
         try:
-            return Reuse(EngineTree.open(out), checkpoint)
+            return EngineCache(EngineTree.open(out), checkpoint)
         except TreeError:
-            return Reuse(None, checkpoint)
+            return EngineCache(None, checkpoint)
 
-    def made_from(self, network: Path, settings: object) -> dict[str, str]:
+    def cache_key(self, network: Path, settings: object) -> dict[str, str]:
         """Cache key of an engine for the manifest: everything that its bytes depend on.
 
         Args:
@@ -63,7 +63,7 @@ class Reuse:
             **_library_versions(),
         }
 
-    def take(self, name: str, made_from: dict[str, str], paths: Sequence[Path]) -> str | None:
+    def take(self, name: str, cache_key: dict[str, str], paths: Sequence[Path]) -> str | None:
         """Check a component's old engine and place its files at `paths`.
 
         Returns the library that compiled it; None if the engine cannot be reused.
@@ -73,10 +73,10 @@ class Reuse:
         component = self.old.component(name)
         if not component.engines:
             return None
-        known = component.made_from
-        changed = [key for key in {**known, **made_from} if known.get(key) != made_from.get(key)]
-        if changed or not made_from:
-            reason = f"{', '.join(changed)} changed" if made_from else "a model in memory has no identity"
+        known = component.cache_key
+        changed = [key for key in {**known, **cache_key} if known.get(key) != cache_key.get(key)]
+        if changed or not cache_key:
+            reason = f"{', '.join(changed)} changed" if cache_key else "a model in memory has no identity"
             logger.info("the {} engine is built anew: {}", name, reason)
             return None
         try:

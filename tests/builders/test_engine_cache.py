@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ditto import EngineTree, LlmBuilder
-from ditto.builders import reuse
+from ditto.builders import engine_cache
 from ditto.progress import recording
 from tests.support.models import llama
 
@@ -50,7 +50,7 @@ def test_an_unchanged_engine_in_parts_is_taken_over_whole(model, tmp_path):
     out = tmp_path / "tree"
     assert stages(model, out, change=outside).count("compile") == 2
     first = EngineTree.open(out).manifest
-    files = [out / component.folder / name for component in first.components.values() for name in component.engines]
+    files = [out / component.directory / name for component in first.components.values() for name in component.engines]
     assert [file.name for file in files] == [
         *("rank0.engine", *(f"rank0.{number}.engine" for number in range(1, 5))),
         *("decode.engine", "decode.1.engine", "decode.2.engine"),
@@ -64,7 +64,7 @@ def test_an_unchanged_engine_in_parts_is_taken_over_whole(model, tmp_path):
     assert (second.manifest.files, second.manifest.components) == (first.files, first.components)
 
 
-@pytest.mark.parametrize("name", ["decode/decode.2.engine", "calls.json"])
+@pytest.mark.parametrize("name", ["decode/decode.2.engine", "schedule.json"])
 def test_of_a_tree_with_a_damaged_part_nothing_is_taken_over(model, tmp_path, name):
     out = tmp_path / "tree"
     stages(model, out, change=outside)
@@ -117,7 +117,7 @@ def test_what_changed_is_built_anew_and_said(model, tmp_path, name):
 @pytest.mark.parametrize("what", ["_source_digest", "_library_versions"])
 def test_another_version_builds_anew(model, tmp_path, monkeypatch, what):
     stages(model, tmp_path / "tree")
-    monkeypatch.setattr(reuse, what, lambda: {"tensorrt_rtx": "0"} if what == "_library_versions" else "other")
+    monkeypatch.setattr(engine_cache, what, lambda: {"tensorrt_rtx": "0"} if what == "_library_versions" else "other")
     assert "compile" in stages(model, tmp_path / "tree")
 
 

@@ -1,4 +1,4 @@
-"""The order in which the parts of a network run, and its file `calls.json` next to the engines."""
+"""The order in which the parts of a network run, and its file `schedule.json` next to the engines."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class Call:
     Args:
         part: index of the part.
         tensors: for each input and output of the part, the tensor of the whole network that is bound to it.
-        beside: no call reads the part's outputs, so it may run concurrently with the following calls, up to the next
-            call with this flag.
+        concurrent: no call reads the part's outputs, so it may run concurrently with the following calls, up to the
+            next call with this flag.
     """
 
     part: int
     tensors: Mapping[str, str]
-    beside: bool = False
+    concurrent: bool = False
 
 
 @frozen
-class Calls:
+class Schedule:
     """The calls of a network's parts, in order; some may run concurrently with others.
 
     The tensors of the whole network are its inputs, outputs and weights, and the intermediate tensors between calls.
@@ -50,9 +50,9 @@ class Calls:
     between: Mapping[str, Spec]
 
     @staticmethod
-    def once(names: Iterable[str]) -> Calls:
+    def once(names: Iterable[str]) -> Schedule:
         """A single call of a single part, with these tensors."""
-        return Calls((Call(0, {name: name for name in names}),), {})
+        return Schedule((Call(0, {name: name for name in names}),), {})
 
 
 @frozen
@@ -70,14 +70,14 @@ def _converter() -> Converter:
     return converter
 
 
-def save_calls(calls: Calls, path: Path) -> None:
-    """Write `calls.json`."""
+def save_schedule(calls: Schedule, path: Path) -> None:
+    """Write `schedule.json`."""
     data = _converter().unstructure(_CallsFile(FORMAT, dict(calls.between), calls.calls))
     path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def load_calls(path: Path, parts: int | None = None) -> Calls:
-    """Read `calls.json`.
+def load_schedule(path: Path, parts: int | None = None) -> Schedule:
+    """Read `schedule.json`.
 
     Args:
         parts: the number of parts, None if it is not known.
@@ -99,4 +99,4 @@ def load_calls(path: Path, parts: int | None = None) -> Calls:
     unknown = [call.part for call in content.calls if call.part < 0 or (parts is not None and call.part >= parts)]
     if unknown:
         raise TreeError(f"the file of calls is damaged: there is no part {unknown[0]}", where=str(path), remedy=remedy)
-    return Calls(content.calls, content.between)
+    return Schedule(content.calls, content.between)

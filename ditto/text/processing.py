@@ -16,7 +16,7 @@ from ditto.errors import DittoError, PromptError, TreeError
 if TYPE_CHECKING:
     from torch import Tensor
 
-_NAME_A_MODEL = "name the model's folder or hub id with --hf-model"
+_NAME_A_MODEL = "name the model's directory or hub id with --hf-model"
 
 
 @frozen(eq=False)
@@ -26,30 +26,30 @@ class Processor:
     Args:
         inner: Hugging Face's processor or tokenizer.
         tokens: token ids of the tree.
-        folder: directory or hub id that it was loaded from.
+        directory: directory or hub id that it was loaded from.
         sees: whether it accepts images.
     """
 
     inner: Any
     tokens: Tokens
-    folder: str
+    directory: str
     sees: bool
 
     @staticmethod
-    def of(tree: EngineTree, folder: str | Path | None = None) -> Processor:
+    def of(tree: EngineTree, directory: str | Path | None = None) -> Processor:
         """The tree's own processor, or that of another directory or hub id.
 
         Raises:
             TreeError: it is missing, transformers cannot load it, or its tokens differ from the tree's.
         """
-        own, sees, tokens = tree.processor_folder, "vision" in tree.manifest.components, tree.manifest.tokens
-        chosen = own if folder is None else folder
+        own, sees, tokens = tree.processor_directory, "vision" in tree.manifest.components, tree.manifest.tokens
+        chosen = own if directory is None else directory
         if chosen is None:
             raise TreeError("the tree has no tokenizer files", where=str(tree.root), remedy=_NAME_A_MODEL)
         if tokens is None:
             raise TreeError("the tree has no language model", where=str(tree.root), remedy="run a whole tree")
         processor = Processor(load_processor(chosen, sees), tokens, str(chosen), sees)
-        if folder is not None:
+        if directory is not None:
             processor.check_tokens(None if own is None else load_processor(own, has_vision=False))
         return processor
 
@@ -86,7 +86,7 @@ class Processor:
         if reason is not None:
             raise TreeError(
                 f"the tokenizer is not of the model that the tree was built from: {reason}",
-                where=self.folder,
+                where=self.directory,
                 remedy="name that model with --hf-model",
             )
 
@@ -123,7 +123,7 @@ class Processor:
         if not finite:
             raise PromptError(
                 f"the processor makes pixels of prompt {number} that are not finite numbers",
-                where=self.folder,
+                where=self.directory,
                 remedy="check image_mean and image_std in preprocessor_config.json",
             )
         image = self.tokenizer.convert_tokens_to_ids(self.image_token) if images else None
@@ -143,7 +143,7 @@ class Processor:
     @contextmanager
     def _foreign(self, name: str, number: int) -> Generator[None]:
         cause = f"the {name} cannot take prompt {number}"
-        with foreign(PromptError, cause, self.folder, "check its files"), warnings.catch_warnings():
+        with foreign(PromptError, cause, self.directory, "check its files"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the results are checked below
             yield
 
@@ -211,7 +211,7 @@ def assign(prompts: Sequence[str], images: Sequence[Any], token: str) -> list[li
     return [[next(left) for _ in range(count)] for count in places]
 
 
-def load_processor(folder: str | Path, has_vision: bool) -> Any:
+def load_processor(directory: str | Path, has_vision: bool) -> Any:
     """Hugging Face's processor, or the tokenizer of a text model.
 
     Raises:
@@ -220,16 +220,16 @@ def load_processor(folder: str | Path, has_vision: bool) -> Any:
     from transformers import AutoProcessor, AutoTokenizer
 
     name = "processor" if has_vision else "tokenizer"
-    with foreign(TreeError, f"transformers cannot load the {name}", str(folder), _NAME_A_MODEL):
+    with foreign(TreeError, f"transformers cannot load the {name}", str(directory), _NAME_A_MODEL):
         processor: Any = (AutoProcessor if has_vision else AutoTokenizer).from_pretrained(
-            folder, trust_remote_code=False
+            directory, trust_remote_code=False
         )
         if hasattr(processor, "patch_size"):
-            _complete(processor, folder)
+            _complete(processor, directory)
     return processor
 
 
-def _complete(processor: Any, folder: str | Path) -> None:
+def _complete(processor: Any, directory: str | Path) -> None:
     """Set attributes that a processor needs to count image tokens from config.json.
 
     Older files lack them.
@@ -238,7 +238,7 @@ def _complete(processor: Any, folder: str | Path) -> None:
         Exception: config.json lacks them too.
     """
     names = ("patch_size", "vision_feature_select_strategy")
-    stated, _ = type(processor).get_processor_dict(folder)
+    stated, _ = type(processor).get_processor_dict(directory)
     missing = [name for name in (*names, "num_additional_image_tokens") if stated.get(name) is None]
     if not missing:
         return
@@ -247,7 +247,7 @@ def _complete(processor: Any, folder: str | Path) -> None:
     from ditto.families.registry import FAMILIES
 
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
         family = FAMILIES[config.model_type]
     except Exception as error:
         raise ValueError(f"it does not state {missing[0]}, and neither does a config.json beside it") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from ditto.errors import RoomError
+from ditto.errors import InsufficientResourcesError
 from ditto.units import size_text
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -25,30 +25,30 @@ def available_memory() -> int:
     return machine if limit == "max" else min(machine, int(limit) - int(used))
 
 
-def free_disk(folder: Path) -> int:
+def free_disk(directory: Path) -> int:
     """Free bytes on the file system of a directory, which may not exist yet."""
-    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    existing = next(parent for parent in (directory.absolute(), *directory.absolute().parents) if parent.exists())
     return shutil.disk_usage(existing).free
 
 
-def check_room(out: Path, disk: int, memory: int) -> None:
+def check_resources(out: Path, disk: int, memory: int) -> None:
     """Refuse a build that exceeds this machine's resources.
 
     Args:
         disk, memory: bytes that the build needs.
     Raises:
-        RoomError: fewer bytes are available; the error states both figures.
+        InsufficientResourcesError: fewer bytes are available; the error states both figures.
     """
     free = free_disk(out)
     if disk > free:
-        raise RoomError(
+        raise InsufficientResourcesError(
             f"the build needs {size_text(disk)} of disk, {size_text(free)} are free",
             where=str(out),
             remedy="free some, use another disk, or keep the weights in the checkpoint: --weights external",
         )
     available = available_memory()
     if memory > available:
-        raise RoomError(
+        raise InsufficientResourcesError(
             f"the build needs {size_text(memory)} of memory, {size_text(available)} are available",
             remedy="keep the weights in the checkpoint (--weights external), or build on a machine with more",
         )

@@ -1,4 +1,4 @@
-"""Prompts and pictures go in as Hugging Face's processor has them; what does not fit is said in one message."""
+"""Prompts and images go in as Hugging Face's processor has them; what does not fit is said in one message."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from transformers import GenerationConfig
 
 from ditto import EngineTree, LlavaModel, LlmBuilder
 from ditto.errors import PromptError, TreeError
-from ditto.families.answering import Answerer
 from ditto.runtime import GREEDY, Request, Sampling, generate, open_session
+from ditto.text.pipeline import GenerationPipeline
 from ditto.verify.inputs import Prompts
 from ditto.verify.tree import requests_of
 from tests.support.models import llama
@@ -28,12 +28,12 @@ def tree(shapes_checkpoint, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def answerer(tree):
-    return Answerer(open_session(tree, "reference"))
+def pipeline(tree):
+    return GenerationPipeline(open_session(tree, "reference"))
 
 
-def test_one_picture_serves_several_prompts(answerer, pictures):
-    reply = answerer.answer([DESCRIBE, "<image>\nHow many shapes are there?"], [pictures[0]])
+def test_one_image_serves_several_prompts(pipeline, images):
+    reply = pipeline.answer([DESCRIBE, "<image>\nHow many shapes are there?"], [images[0]])
     assert reply.answers == (
         "A small yellow cross at the bottom and a small blue ring at the bottom right.",
         "There are two shapes.",
@@ -42,27 +42,27 @@ def test_one_picture_serves_several_prompts(answerer, pictures):
     assert set(reply.seconds) == {"preprocess", "vision", "generate"}
 
 
-def test_each_prompt_gets_its_own_picture_in_order(answerer, pictures):
-    reply = answerer.answer([DESCRIBE] * 2, [pictures[3], pictures[2]])
+def test_each_prompt_gets_its_own_image_in_order(pipeline, images):
+    reply = pipeline.answer([DESCRIBE] * 2, [images[3], images[2]])
     assert reply.answers == (
         "A large green cross at the top.",
         "A large purple diamond at the top and a large purple circle at the bottom.",
     )
 
 
-def test_answers_end_at_the_limit(answerer, pictures):
-    assert len(answerer.answer([DESCRIBE], [pictures[0]], max_new_tokens=3).tokens[0]) == 3
+def test_answers_end_at_the_limit(pipeline, images):
+    assert len(pipeline.answer([DESCRIBE], [images[0]], max_new_tokens=3).tokens[0]) == 3
 
 
-def test_a_text_prompt_needs_no_picture(answerer):
-    assert answerer.answer(["USER: How many shapes are there? ASSISTANT:"], max_new_tokens=4).tokens[0]
+def test_a_text_prompt_needs_no_image(pipeline):
+    assert pipeline.answer(["USER: How many shapes are there? ASSISTANT:"], max_new_tokens=4).tokens[0]
 
 
-def test_prompts_with_and_without_images_are_answered_in_one_batch(tree, hugging_face, pictures):
+def test_prompts_with_and_without_images_are_answered_in_one_batch(tree, hugging_face, images):
     """A session's requests; the answers are Hugging Face's for each alone."""
     session = open_session(tree, "reference")
     with_image, (text,) = (
-        hugging_face.inputs(pictures[2], DESCRIBE),
+        hugging_face.inputs(images[2], DESCRIBE),
         hugging_face.processor.tokenizer(["USER: How many shapes are there? ASSISTANT:"], return_tensors="pt")[
             "input_ids"
         ].tolist(),
@@ -75,34 +75,34 @@ def test_prompts_with_and_without_images_are_answered_in_one_batch(tree, hugging
     wanted = hugging_face.model.generate(torch.tensor([text]), max_new_tokens=8, do_sample=False)[0, len(text) :]
     for batch in ([request, Request(tuple(text))], [Request(tuple(text)), request]):
         found = [answer.ids for answer in generate(session, batch, 8)]
-        assert found[batch.index(request)] == hugging_face.tokens(pictures[2], DESCRIBE, 8)
+        assert found[batch.index(request)] == hugging_face.tokens(images[2], DESCRIBE, 8)
         assert found[1 - batch.index(request)] == tuple(wanted.tolist())
 
 
 @pytest.mark.parametrize("given", ["a.png", b"...", None])
-def test_one_image_for_a_list_is_refused(answerer, given):
+def test_one_image_for_a_list_is_refused(pipeline, given):
     with pytest.raises(PromptError, match="not a list of images"):
-        answerer.answer([DESCRIBE], given)
+        pipeline.answer([DESCRIBE], given)
 
 
-def test_one_prompt_or_one_stop_string_for_a_list_is_refused(answerer, pictures):
+def test_one_prompt_or_one_stop_string_for_a_list_is_refused(pipeline, images):
     """Their characters would be taken for prompts and for stop strings."""
     with pytest.raises(PromptError, match="the prompts are a str, not a list"):
-        answerer.answer(DESCRIBE, [pictures[0]])
+        pipeline.answer(DESCRIBE, [images[0]])
     with pytest.raises(PromptError, match="the stop strings are a str, not a list"):
-        answerer.answer([DESCRIBE], [pictures[0]], stops="cross")
+        pipeline.answer([DESCRIBE], [images[0]], stops="cross")
 
 
 @pytest.mark.parametrize("stop", [5, None, b"cross", ""])
-def test_a_stop_is_text(stop, answerer, pictures):
+def test_a_stop_is_text(stop, pipeline, images):
     with pytest.raises(PromptError, match="a stop string is "):
-        answerer.answer([DESCRIBE], [pictures[0]], stops=["cross", stop])
+        pipeline.answer([DESCRIBE], [images[0]], stops=["cross", stop])
 
 
-def test_images_come_as_files_as_bytes_and_as_pil_images(answerer, pictures):
-    with Image.open(pictures[3]) as image:
-        given = [pictures[3], str(pictures[3]), pictures[3].read_bytes(), image]
-        found = {answerer.answer([DESCRIBE], [one]).answers for one in given}
+def test_images_come_as_files_as_bytes_and_as_pil_images(pipeline, images):
+    with Image.open(images[3]) as image:
+        given = [images[3], str(images[3]), images[3].read_bytes(), image]
+        found = {pipeline.answer([DESCRIBE], [one]).answers for one in given}
     assert found == {("A large green cross at the top.",)}
 
 
@@ -114,47 +114,47 @@ def test_images_come_as_files_as_bytes_and_as_pil_images(answerer, pictures):
         ([DESCRIBE], 0, "places for images in the prompts: 1; images given: 0"),
         ([DESCRIBE], 2, "places for images in the prompts: 1; images given: 2"),
         ([DESCRIBE] * 3, 1, "3 prompts are more than the engine's batch of 2"),
-        ([DESCRIBE + " x" * 60], 1, r"prompt 1 has \d+ tokens, the engine takes 100"),
-        (["<image><image>"], 2, r"prompt 1 has \d+ tokens, the engine takes 100"),
+        ([DESCRIBE + " x" * 60], 1, r"prompt 1 has \d+ tokens, the engine accepts 100"),
+        (["<image><image>"], 2, r"prompt 1 has \d+ tokens, the engine accepts 100"),
         ([], 0, "there is no prompt"),
     ],
 )
-def test_prompts_that_do_not_fit_are_refused(answerer, pictures, prompts, count, message):
+def test_prompts_that_do_not_fit_are_refused(pipeline, images, prompts, count, message):
     with pytest.raises(PromptError, match=message) as caught:
-        answerer.answer(prompts, pictures[:count])
+        pipeline.answer(prompts, images[:count])
     assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize(("count", "message"), [(0, "0 new tokens were asked for"), (500, "with 500 new ones")])
-def test_new_tokens_that_do_not_fit_are_refused(answerer, pictures, count, message):
+def test_new_tokens_that_do_not_fit_are_refused(pipeline, images, count, message):
     with pytest.raises(PromptError, match=message):
-        answerer.answer([DESCRIBE], [pictures[0]], max_new_tokens=count)
+        pipeline.answer([DESCRIBE], [images[0]], max_new_tokens=count)
 
 
 def test_a_tree_without_tokenizer_asks_for_one(llava_tree):
     with pytest.raises(TreeError, match="the tree has no tokenizer files") as caught:
-        Answerer(open_session(llava_tree, "reference"))
+        GenerationPipeline(open_session(llava_tree, "reference"))
     assert "--hf-model" in str(caught.value)
 
 
 def test_a_processor_that_cannot_be_loaded_is_named(llava_tree, tmp_path):
     with pytest.raises(TreeError, match="transformers cannot load the processor"):
-        Answerer(open_session(llava_tree, "reference"), tmp_path)
+        GenerationPipeline(open_session(llava_tree, "reference"), tmp_path)
 
 
-def test_a_text_model_takes_no_pictures(shapes_checkpoint, tmp_path, pictures):
+def test_a_text_model_takes_no_images(shapes_checkpoint, tmp_path, images):
     model = llama(vocab_size=512)
     tree = LlmBuilder.from_model(model).with_target("tensorrt-rtx").build(tmp_path / "tree")
-    answerer = Answerer(open_session(EngineTree.open(tree.root), "reference"), shapes_checkpoint)
-    assert len(answerer.answer(["Hello"], max_new_tokens=5).tokens[0]) <= 5
+    pipeline = GenerationPipeline(open_session(EngineTree.open(tree.root), "reference"), shapes_checkpoint)
+    assert len(pipeline.answer(["Hello"], max_new_tokens=5).tokens[0]) <= 5
     with pytest.raises(PromptError, match="the tree has no vision engine"):
-        answerer.answer(["<image>"], [pictures[0]])
+        pipeline.answer(["<image>"], [images[0]])
 
 
-def test_pieces_are_told_as_they_come_and_make_up_the_answer(answerer, pictures):
+def test_pieces_are_told_as_they_come_and_make_up_the_answer(pipeline, images):
     told: list[tuple[int, str]] = []
-    reply = answerer.answer(
-        [DESCRIBE] * 2, [pictures[3], pictures[2]], tell=lambda number, piece: told.append((number, piece))
+    reply = pipeline.answer(
+        [DESCRIBE] * 2, [images[3], images[2]], tell=lambda number, piece: told.append((number, piece))
     )
     for number, answer in enumerate(reply.answers):
         pieces = [piece for of, piece in told if of == number]
@@ -163,11 +163,11 @@ def test_pieces_are_told_as_they_come_and_make_up_the_answer(answerer, pictures)
     assert [number for number, _ in told[:4]] == [0, 1, 0, 1]
 
 
-def test_an_answer_ends_before_a_stop_string(answerer, pictures):
+def test_an_answer_ends_before_a_stop_string(pipeline, images):
     told: list[str] = []
-    reply = answerer.answer(
+    reply = pipeline.answer(
         [DESCRIBE, "<image>\nHow many shapes are there?"],
-        [pictures[0]],
+        [images[0]],
         stops=["cross at", "ring"],
         tell=lambda number, piece: told.append(piece) if number == 0 else None,
     )
@@ -192,37 +192,39 @@ def hugging_face(shapes_checkpoint):
     ],
     ids=str,
 )
-def test_the_models_generation_defaults_are_honoured(settings, tree, hugging_face, pictures):
+def test_the_models_generation_defaults_are_honoured(settings, tree, hugging_face, images):
     model, tokenizer = hugging_face.model, hugging_face.processor.tokenizer
     prompts = [DESCRIBE, "<image>\nHow many shapes are there?"]
     model.generation_config = GenerationConfig(eos_token_id=2, pad_token_id=3, **{"max_length": 140, **settings})
     wanted: list[tuple[int, ...]] = []
     for prompt in prompts:
-        given = hugging_face.inputs(pictures[0], prompt)
+        given = hugging_face.inputs(images[0], prompt)
         made = model.generate(**given, tokenizer=tokenizer)[0, given["input_ids"].shape[1] :]
         wanted.append(tuple(made.tolist()))
     changed = EngineTree(tree.root, evolve(tree.manifest, generation=settings))
     session = open_session(changed, "reference")
-    assert list(Answerer(session).answer(prompts, [pictures[0]]).tokens) == wanted
-    plain = Answerer(session, with_defaults=False).answer(prompts, [pictures[0]])
+    assert list(GenerationPipeline(session).answer(prompts, [images[0]]).tokens) == wanted
+    plain = GenerationPipeline(session, with_defaults=False).answer(prompts, [images[0]])
     assert list(plain.tokens) != wanted
     assert plain.answers[1] == "There are two shapes."
 
 
-def test_a_model_that_samples_does_so_by_seed(tree, pictures):
+def test_a_model_that_samples_does_so_by_seed(tree, images):
     generation = {"do_sample": True, "temperature": 8.0, "max_new_tokens": 6}
-    answerer = Answerer(open_session(EngineTree(tree.root, evolve(tree.manifest, generation=generation)), "reference"))
-    own = answerer.answer([DESCRIBE], [pictures[0]]).tokens
-    assert own == answerer.answer([DESCRIBE], [pictures[0]]).tokens
-    assert own == answerer.answer([DESCRIBE], [pictures[0]], sampling=Sampling(temperature=8.0, top_k=50)).tokens
-    greedy = answerer.answer([DESCRIBE], [pictures[0]], sampling=GREEDY)
+    pipeline = GenerationPipeline(
+        open_session(EngineTree(tree.root, evolve(tree.manifest, generation=generation)), "reference")
+    )
+    own = pipeline.answer([DESCRIBE], [images[0]]).tokens
+    assert own == pipeline.answer([DESCRIBE], [images[0]]).tokens
+    assert own == pipeline.answer([DESCRIBE], [images[0]], sampling=Sampling(temperature=8.0, top_k=50)).tokens
+    greedy = pipeline.answer([DESCRIBE], [images[0]], sampling=GREEDY)
     assert greedy.tokens != own
     assert greedy.answers == ("A small yellow cross at the",)
 
 
-def test_sampling_repeats_by_seed(answerer, pictures):
+def test_sampling_repeats_by_seed(pipeline, images):
     def answers(seed):
         sampling = Sampling(temperature=8.0, top_k=50, seed=seed)
-        return answerer.answer([DESCRIBE], [pictures[0]], 8, sampling).tokens
+        return pipeline.answer([DESCRIBE], [images[0]], 8, sampling).tokens
 
     assert answers(3) == answers(3) != answers(4)

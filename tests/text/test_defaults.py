@@ -14,10 +14,10 @@ from transformers import GenerationConfig
 from ditto import EngineTree, LlmBuilder
 from ditto.builders.generation import module_defaults
 from ditto.errors import ConfigError, PromptError
-from ditto.families.defaults import GenerationDefaults
 from ditto.runtime import GREEDY, Request, Sampling, generate, open_session
 from ditto.runtime.sampling import candidates
 from ditto.runtime.session import LlmRunner
+from ditto.text.defaults import GenerationDefaults
 from tests.support.models import TRANSFORMERS_5, llama, llava
 
 PROMPTS = [[5, 9, 17, 33, 8, 100, 41], [77], [64] * 13]
@@ -206,7 +206,7 @@ def test_what_is_not_supported_is_refused_by_name(settings):
 
 def test_every_setting_of_transformers_is_known_to_be_honoured_refused_or_without_effect():
     """A setting that a later transformers brings has to be put into one of these."""
-    from ditto.families import defaults
+    from ditto.text import defaults
 
     honoured = {*defaults._PROCESSORS, *defaults._WARPERS, "do_sample", "temperature", "top_k", "top_p"}
     honoured |= {"max_length", "max_new_tokens", "stop_strings"}
@@ -236,7 +236,7 @@ def test_every_setting_of_transformers_is_known_to_be_honoured_refused_or_withou
     ids=str,
 )
 def test_settings_that_hugging_face_refuses_are_refused(settings, monkeypatch):
-    monkeypatch.setattr("ditto.families.defaults._PROCESSORS", tuple(settings))
+    monkeypatch.setattr("ditto.text.defaults._PROCESSORS", tuple(settings))
     defaults = GenerationDefaults(settings, 128, (END,))
     with pytest.raises(ConfigError, match="defaults cannot be honoured: ") as caught:
         process, _ = defaults.processed([5, 6], 4, GREEDY)

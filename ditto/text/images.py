@@ -83,7 +83,7 @@ def _source(image: Any) -> Any:
         remedy = "download it and give the file" if "://" in name else "check the path"
         raise PromptError("there is no such image", where=name, remedy=remedy) from None
     if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        kind = "a directory" if stat.S_ISDIR(mode) else "a pipe or a device"
         raise PromptError(f"the image is {kind}, not a regular file", where=name, remedy="give a PNG or JPEG file")
     return image
 

@@ -11,7 +11,7 @@ from PIL import Image
 from transformers.image_utils import load_image as hugging_face
 
 from ditto.errors import PromptError
-from ditto.families.images import load_image, load_images
+from ditto.text.images import load_image, load_images
 from tests.support.hostile import FILES, GREY, content, special
 
 WIDE = GREY.astype(np.uint16)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ditto.builders import Pretrained
-from ditto.builders.outline import Outline
+from ditto.builders.config_only import ConfigOnlySource
 from ditto.errors import CheckpointError
 from tests.support.models import llama
 
@@ -18,7 +18,7 @@ def outline(tmp_path):
     model = llama()
     model.config.architectures = ["LlamaForCausalLM"]
     model.config.save_pretrained(tmp_path)
-    return model, Outline(Pretrained(str(tmp_path), "AutoModelForCausalLM"))
+    return model, ConfigOnlySource(Pretrained(str(tmp_path), "AutoModelForCausalLM"))
 
 
 def test_parameters_have_the_models_names_and_shapes(outline):

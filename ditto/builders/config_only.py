@@ -17,7 +17,7 @@ from ditto.network.weight import Stored
 
 
 @frozen(slots=False, eq=False)
-class Outline(ModelSource):
+class ConfigOnlySource(ModelSource):
     """Source whose weights can be described but not read.
 
     The weights are named after the model's parameters.
@@ -61,7 +61,7 @@ class Outline(ModelSource):
         return Loaded(model, dtype, weights, _NoTensors(self.of.name))
 
     @override
-    def copy_processor(self, folder: Path) -> None:
+    def copy_processor(self, directory: Path) -> None:
         """Do nothing: no engine is built from this source."""
 
 

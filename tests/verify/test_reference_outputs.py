@@ -1,4 +1,4 @@
-"""The yardstick is Hugging Face's own word."""
+"""The reference_outputs is Hugging Face's own word."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ditto.verify.inputs import Prompts
-from ditto.verify.yardstick import greedy, look, modules
+from ditto.verify.reference_outputs import greedy, look, modules
 from tests.support.models import image_features, llama, llava
 
 TEXT = Prompts(torch.tensor([[5, 9, 31, 7]]))

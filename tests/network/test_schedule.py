@@ -1,4 +1,4 @@
-"""Calls go to a file and come back; a file that is not one of calls is named with its faults."""
+"""Schedule go to a file and come back; a file that is not one of calls is named with its faults."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 
 from ditto.errors import TreeError
 from ditto.network import Spec, symbol
-from ditto.network.calls import Call, Calls, load_calls, save_calls
+from ditto.network.schedule import Call, Schedule, load_schedule, save_schedule
 
 BATCH = symbol("batch")
-CALLS = Calls(
+CALLS = Schedule(
     (
         Call(0, {"input_ids": "input_ids", "embedding.0": "embedding.0"}),
         Call(1, {"embedding.0": "embedding.0", "layers.{q,k}.weight": "layers.0.{q,k}.weight", "h": "layers.0.1"}),
@@ -25,12 +25,12 @@ CALLS = Calls(
 @pytest.fixture
 def path(tmp_path):
     """A file of calls."""
-    save_calls(CALLS, tmp_path / "calls.json")
-    return tmp_path / "calls.json"
+    save_schedule(CALLS, tmp_path / "schedule.json")
+    return tmp_path / "schedule.json"
 
 
 def test_calls_come_back_in_their_order(path):
-    assert load_calls(path) == CALLS
+    assert load_schedule(path) == CALLS
 
 
 def test_the_file_is_for_people_too(path):
@@ -55,7 +55,7 @@ def test_a_file_that_is_missing_or_something_else_is_named(path, content, messag
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(TreeError) as caught:
-        load_calls(path)
+        load_schedule(path)
     assert caught.value.cause.startswith(message)
     assert (caught.value.where, caught.value.remedy) == (str(path), "build the tree again")
 
@@ -95,7 +95,7 @@ def test_a_damaged_file_is_refused_with_the_fault(path, damage, place):
     damage(data)
     path.write_text(json.dumps(data))
     with pytest.raises(TreeError) as caught:
-        load_calls(path)
+        load_schedule(path)
     assert caught.value.cause.startswith("the file of calls is damaged: ")
     assert place in caught.value.cause
     assert caught.value.where == str(path)

@@ -16,14 +16,14 @@ from ditto.network import Network
 from ditto.network.graph import Node
 from ditto.network.layers import Constant
 from ditto.reference import relative_error, severity
-from ditto.verify.yardstick import Seen
+from ditto.verify.reference_outputs import Seen
 
 # A single module's rounding varies more than that of a whole model.
 _TIMES_OWN_ERROR = 3.0
 
 
 @frozen
-class Departure:
+class Divergence:
     """The first value of a network that diverges from the model.
 
     Args:
@@ -59,7 +59,7 @@ class _Port:
         return min(self.errors, key=lambda name: severity(self.errors[name]))
 
 
-class Departures:
+class Divergences:
     """Comparison of a network's values with a model's modules, as computed.
 
     A value that enters a module's layers from outside is a candidate for the module's input; one that its layers
@@ -67,7 +67,7 @@ class Departures:
     because rewrites move and fuse layers. Inputs and outputs without a candidate are not compared.
 
     Args:
-        component: as in `Departure`.
+        component: as in `Divergence`.
         network: the network whose values are compared.
         exact, own: inputs and outputs of the model's modules in float32, and in the network's dtype.
         least: relative error that is always allowed.
@@ -99,7 +99,7 @@ class Departures:
                 port.errors.setdefault(name, relative_error(found, wanted))
 
     @property
-    def first(self) -> Departure | None:
+    def first(self) -> Divergence | None:
         """The first diverging value in the network's order; None if there is none."""
         errors = [(port, severity(port.errors[port.best])) for port in self._ports if port.errors]
         found = [port for port, error in errors if error > self._allowed(port)]
@@ -107,7 +107,7 @@ class Departures:
             return None
         port = min(found, key=lambda port: self._order[port.best])
         node = self._network.nodes[self._order[port.best]]
-        return Departure(
+        return Divergence(
             component=self._component,
             value=port.best,
             layer=type(node.layer).__name__,

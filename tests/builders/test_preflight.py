@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ditto.builders import room
-from ditto.builders.room import available_memory, check_room, free_disk
-from ditto.errors import RoomError
+from ditto.builders import preflight
+from ditto.builders.preflight import available_memory, check_resources, free_disk
+from ditto.errors import InsufficientResourcesError
 from ditto.units import size_text
 
 
@@ -30,17 +30,17 @@ def test_what_is_available_is_less_than_the_machine_has():
 def test_a_control_groups_limit_counts(tmp_path, monkeypatch, limit, wanted):
     (tmp_path / "memory.max").write_text(f"{limit}\n")
     (tmp_path / "memory.current").write_text("1000000\n")
-    monkeypatch.setattr(room, "_CGROUP", tmp_path)
+    monkeypatch.setattr(preflight, "_CGROUP", tmp_path)
     found = available_memory()
     assert found == wanted if wanted else found > 100_000_000
 
 
-def test_free_disk_is_that_of_the_folder_to_be(tmp_path):
+def test_free_disk_is_that_of_the_directory_to_be(tmp_path):
     assert free_disk(tmp_path / "not" / "yet" / "there") == pytest.approx(free_disk(tmp_path), rel=0.2)
 
 
 def test_what_fits_is_let_through(tmp_path):
-    check_room(tmp_path, 1000, 1000)
+    check_resources(tmp_path, 1000, 1000)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,6 @@ def test_what_fits_is_let_through(tmp_path):
     ],
 )
 def test_what_does_not_fit_is_refused_with_figures(tmp_path, disk, memory, message):
-    with pytest.raises(RoomError, match=message) as caught:
-        check_room(tmp_path, disk, memory)
+    with pytest.raises(InsufficientResourcesError, match=message) as caught:
+        check_resources(tmp_path, disk, memory)
     assert "--weights external" in str(caught.value)

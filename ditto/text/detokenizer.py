@@ -9,7 +9,7 @@ from typing import Any
 _PARTIAL = "\ufffd"
 
 
-class Wording:
+class IncrementalDetokenizer:
     """Incremental detokenizer of one answer.
 
     Each new token causes only a few tokens to be decoded again. Text that may still become a stop string is held back.

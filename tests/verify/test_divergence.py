@@ -7,10 +7,10 @@ import torch
 from ditto.reference import watching
 from ditto.runtime import Request, open_session
 from ditto.runtime.weights import network_of
-from ditto.verify.departure import Departures
+from ditto.verify.divergence import Divergences
 from ditto.verify.inputs import Prompts
+from ditto.verify.reference_outputs import modules
 from ditto.verify.tree import logits
-from ditto.verify.yardstick import modules
 from tests.support.decoding import eager
 from tests.support.models import llama
 
@@ -19,7 +19,7 @@ IDS = (5, 9, 31, 7, 4)
 
 def watched(tree, model, own=None):
     seen = modules(eager(model), Prompts(torch.tensor([IDS])))
-    made = Departures("llm", network_of(tree, "llm"), seen, own or seen, 1e-5)
+    made = Divergences("llm", network_of(tree, "llm"), seen, own or seen, 1e-5)
     with watching(made.watch):
         logits(open_session(tree, "reference"), Request(IDS), (1,))
     return made

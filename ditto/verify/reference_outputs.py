@@ -13,13 +13,13 @@ import torch
 from attrs import define, frozen
 from torch import Tensor, nn
 
-from ditto.builders.facts import image_token_id
+from ditto.builders.decoder_config import image_token_id
 from ditto.verify.inputs import Prompts
 from ditto.verify.model import image_features
 
 
 @frozen(eq=False)
-class Yardstick:
+class ReferenceOutputs:
     """Reference outputs for one prompt, on the CPU.
 
     Args:
@@ -64,12 +64,12 @@ def plain_settings(model: Any) -> Generator[None]:
 
 
 @torch.no_grad()
-def look(model: Any, prompt: Prompts, tokens: Sequence[int]) -> Yardstick:
+def look(model: Any, prompt: Prompts, tokens: Sequence[int]) -> ReferenceOutputs:
     """The model's reference outputs for one prompt followed by `tokens`."""
     features = None if prompt.pixels is None else image_features(model, prompt.pixels)
     logits = model(**_continued(model, prompt, features, tokens[:-1]), use_cache=False, logits_to_keep=len(tokens))
     features = None if features is None else features.float().cpu()
-    return Yardstick(features, logits.logits[0].float().cpu(), tuple(tokens))
+    return ReferenceOutputs(features, logits.logits[0].float().cpu(), tuple(tokens))
 
 
 def _continued(model: Any, prompt: Prompts, features: Tensor | None, answer: Sequence[int]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""config.json's facts are those of Hugging Face's configuration."""
+"""config.json's decoder_config are those of Hugging Face's configuration."""
 
 from __future__ import annotations
 
@@ -9,23 +9,31 @@ import torch
 from transformers import Gemma2Config, LlamaConfig, Phi3Config, Qwen2Config, Qwen3Config
 
 from ditto import LlmBuilder
-from ditto.builders.facts import attention_layers, image_token_id, llm_facts, rope_parameters
-from ditto.errors import CheckpointError, UnsupportedFact
+from ditto.builders.decoder_config import attention_layers, image_token_id, read_decoder_config, rope_parameters
+from ditto.errors import CheckpointError, UnsupportedFeature
 from ditto.targets import target
 from tests.support.models import GEMMA2, LLAMA3_ROPE, TEXT, llama, llava, rope
 
 
 def test_a_llama_is_described_by_its_configuration():
-    facts = llm_facts(LlamaConfig(**TEXT, **rope(), rms_norm_eps=3e-6, hidden_act="gelu"), 128)
-    assert (facts.architecture, facts.hidden_size, facts.head_size) == ("LlamaForCausalLM", 64, 16)
-    assert (facts.num_attention_heads, facts.num_key_value_heads) == (4, 2)
-    assert (facts.hidden_act, facts.norm_epsilon, facts.rotary_embedding_dim) == ("gelu", 3e-6, 16)
-    assert facts.extra == {"rotary_base": 10000.0, "rotary_scaling": None}
+    decoder_config = read_decoder_config(LlamaConfig(**TEXT, **rope(), rms_norm_eps=3e-6, hidden_act="gelu"), 128)
+    assert (decoder_config.architecture, decoder_config.hidden_size, decoder_config.head_size) == (
+        "LlamaForCausalLM",
+        64,
+        16,
+    )
+    assert (decoder_config.num_attention_heads, decoder_config.num_key_value_heads) == (4, 2)
+    assert (decoder_config.hidden_act, decoder_config.norm_epsilon, decoder_config.rotary_embedding_dim) == (
+        "gelu",
+        3e-6,
+        16,
+    )
+    assert decoder_config.extra == {"rotary_base": 10000.0, "rotary_scaling": None}
 
 
 def test_rope_scaling_is_stated_with_its_kind():
-    facts = llm_facts(LlamaConfig(**TEXT, **LLAMA3_ROPE), 128)
-    assert facts.extra["rotary_scaling"] == {
+    decoder_config = read_decoder_config(LlamaConfig(**TEXT, **LLAMA3_ROPE), 128)
+    assert decoder_config.extra["rotary_scaling"] == {
         "type": "llama3",
         "factor": 4.0,
         "low_freq_factor": 1.0,
@@ -37,12 +45,12 @@ def test_rope_scaling_is_stated_with_its_kind():
 def test_partial_rotary_embedding_is_stated():
     partial = {"partial_rotary_factor": 0.5}
     config = Phi3Config(**TEXT, **rope(), **partial)
-    assert llm_facts(config, 128).rotary_embedding_dim == 8
+    assert read_decoder_config(config, 128).rotary_embedding_dim == 8
 
 
 def test_norms_of_queries_and_keys_are_stated():
-    assert llm_facts(Qwen3Config(**TEXT, head_dim=32, **rope()), 128).qk_layernorm
-    assert llm_facts(Qwen3Config(**TEXT, head_dim=32, **rope()), 128).head_size == 32
+    assert read_decoder_config(Qwen3Config(**TEXT, head_dim=32, **rope()), 128).qk_layernorm
+    assert read_decoder_config(Qwen3Config(**TEXT, head_dim=32, **rope()), 128).head_size == 32
 
 
 def test_rope_is_known_under_either_transformers_names():
@@ -54,7 +62,7 @@ def test_heads_that_cannot_share_are_refused(name):
     model = llama(num_key_value_heads=3)
     with pytest.raises(RuntimeError):  # nor can Hugging Face
         model(torch.tensor([[5, 6]]))
-    told = "num_attention_heads 4 is no multiple of num_key_value_heads 3"
+    told = "num_attention_heads 4 is not a multiple of num_key_value_heads 3"
     with pytest.raises(CheckpointError, match=told) as caught:
         LlmBuilder.from_model(model).described(target(name))
     assert caught.value.where == "LlamaForCausalLM"
@@ -64,18 +72,18 @@ def test_heads_of_odd_width_are_refused():
     config = LlamaConfig(**TEXT, **rope())
     config.head_dim = 7  # transformers 5 refuses it itself
     with pytest.raises(CheckpointError, match="heads are 7 wide, and rotary embedding turns pairs of columns"):
-        llm_facts(config, 128)
+        read_decoder_config(config, 128)
 
 
 def test_keys_that_some_architectures_demand():
-    qwen = llm_facts(Qwen2Config(**TEXT, **rope()), 128)
-    gemma = llm_facts(Gemma2Config(**TEXT, **GEMMA2, **rope()), 128)
+    qwen = read_decoder_config(Qwen2Config(**TEXT, **rope()), 128)
+    gemma = read_decoder_config(Gemma2Config(**TEXT, **GEMMA2, **rope()), 128)
     assert (qwen.extra["qwen_type"], gemma.extra["query_pre_attn_scalar"]) == ("qwen2", 24)
     assert qwen.extra["seq_length"] == 8192
-    assert llm_facts(Qwen2Config(**TEXT, **rope(), seq_length=99), 128).extra["seq_length"] == 99
+    assert read_decoder_config(Qwen2Config(**TEXT, **rope(), seq_length=99), 128).extra["seq_length"] == 99
     caps = ("attn_logit_softcapping", "final_logit_softcapping")
     assert {name: gemma.extra[name] for name in caps} == {name: GEMMA2[name] for name in caps}
-    uncapped = llm_facts(Gemma2Config(**TEXT, **{**GEMMA2, **dict.fromkeys(caps)}, **rope()), 128)
+    uncapped = read_decoder_config(Gemma2Config(**TEXT, **{**GEMMA2, **dict.fromkeys(caps)}, **rope()), 128)
     assert {name: uncapped.extra[name] for name in caps} == dict.fromkeys(caps)
 
 
@@ -96,26 +104,26 @@ class _Varied(SimpleNamespace):
 
 def test_layers_that_differ_are_refused():
     sizes = {**TEXT, "model_type": "varied"}
-    with pytest.raises(UnsupportedFact, match="the layers of varied differ in `head_dim`"):
-        llm_facts(_Varied(**sizes), 128)
+    with pytest.raises(UnsupportedFeature, match="the layers of varied differ in `head_dim`"):
+        read_decoder_config(_Varied(**sizes), 128)
     for name in ("intermediate_size", "num_key_value_heads"):
-        with pytest.raises(UnsupportedFact, match=f"the layers of varied differ in `{name}`"):
-            llm_facts(SimpleNamespace(**{**sizes, name: [2, 4]}), 128)
+        with pytest.raises(UnsupportedFeature, match=f"the layers of varied differ in `{name}`"):
+            read_decoder_config(SimpleNamespace(**{**sizes, name: [2, 4]}), 128)
 
 
 def test_a_value_for_each_layer_that_is_the_same_is_one_value():
     config = LlamaConfig(**TEXT, **rope())
     object.__setattr__(config, "intermediate_size", [96, 96])
-    assert llm_facts(config, 128).intermediate_size == 96
+    assert read_decoder_config(config, 128).intermediate_size == 96
     object.__setattr__(config, "intermediate_size", None)
-    assert llm_facts(config, 128).intermediate_size == 4 * 64
+    assert read_decoder_config(config, 128).intermediate_size == 4 * 64
 
 
 @pytest.mark.parametrize("name", ["layer_types", "layers_block_type", "block_types"])
 @pytest.mark.parametrize("kind", ["conv", "mamba", "linear_attention", "hybrid", "recurrent"])
 def test_layers_that_keep_more_than_keys_and_values_are_refused(name, kind):
     config = SimpleNamespace(model_type="odd", **{name: ["full_attention", kind]})
-    with pytest.raises(UnsupportedFact, match=f"layer 1 of odd is of the kind `{kind}`: it keeps the "):
+    with pytest.raises(UnsupportedFeature, match=f"layer 1 of odd is of the kind `{kind}`: it keeps the "):
         attention_layers(config, 2)
 
 

@@ -1,0 +1,1 @@
+"""From a prompt and images to text: processors, generation defaults, the incremental detokenizer, the pipeline."""
