@@ -1,4 +1,4 @@
-# make demo: build the bundled LLaVA's engines and let them describe pictures.
+# make demo: build the bundled LLaVA's engines and let them describe images.
 # make test: linters, types, import layers, tests. make docs: the documentation site. All set up their own environment;
 # nothing but Python and pip is needed.
 

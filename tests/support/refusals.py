@@ -76,8 +76,6 @@ def _heads(drawn: Drawn) -> str | None:
     if not heads % kv_heads:
         return None
     return f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"
-        f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}" if heads % kv_heads else None
-    )
 
 
 def _odd(drawn: Drawn) -> str | None:
