@@ -161,3 +161,22 @@ def test_nothing_depends_on_a_machine():
             and name != "tests/test_house.py"
         ):
             assert not re.search(r"/work/|/tmp/|\.\./shared", path.read_text(errors="ignore")), name
+
+
+def _imported(path):
+    """The names that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ("." * node.level + f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("room", ["tests", "benchmarks"])
+def test_no_file_imports_a_test_file(room):
+    """What tests share is in tests/support, so that each test file can be moved, split or run alone."""
+    files = list((ROOT / room).rglob("*.py"))
+    assert files
+    for path in files:
+        wrong = [name for name in _imported(path) if re.match(r"tests\.(?!support\.)|\.", f"{name}.")]
+        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"

@@ -21,7 +21,7 @@ from benchmarks.pieces import cut, kinds
 from ditto.bindings import load_native
 from ditto.reference import Constants, run
 from ditto.runtime.weights import network_of
-from tests.benchmarks.test_pieces import sized
+from tests.support.forms import with_input_sizes
 from tests.support.trees import LlavaModel, llava
 
 CONTEXT = 12
@@ -70,7 +70,7 @@ def test_every_piece_runs_on_what_is_drawn_for_it(tree, name):
     network = network_of(tree, task.component)
     for piece, _ in kinds(cut(network)):
         given = operands(piece, task, torch.device("cpu"))
-        made = run(sized(piece.network, task.sizes), given, Constants(piece.network, Drawn(piece.network)))
+        made = run(with_input_sizes(piece.network, task.sizes), given, Constants(piece.network, Drawn(piece.network)))
         for output, value in piece.network.outputs.items():
             spec = piece.network.value(value).spec
             assert made[output].dtype == spec.dtype
@@ -85,7 +85,7 @@ def test_pytorch_computes_the_same_products_and_attention(tree, name):
             torch.manual_seed(0)
             given = operands(piece, task, torch.device("cpu"))
             (made,) = run(
-                sized(piece.network, task.sizes), given, Constants(piece.network, Drawn(piece.network))
+                with_input_sizes(piece.network, task.sizes), given, Constants(piece.network, Drawn(piece.network))
             ).values()
             torch.testing.assert_close(in_torch(piece, given)(), made)
 

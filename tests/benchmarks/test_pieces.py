@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from copy import copy
 
 import pytest
 import torch
@@ -17,9 +16,9 @@ from ditto.network.dims import evaluate
 from ditto.network.layers import Activation, Attention, Constant, ElementWise, KVCacheUpdate, MatrixMultiply, Shuffle
 from ditto.network.weight import Stored, leaves
 from ditto.reference import Constants, run
-from tests.support.forms import as_if_large
+from tests.support.forms import as_if_large, with_input_sizes
 from tests.support.models import TEXT_MODELS, llama, llava
-from tests.witness.comparison import described_apart
+from tests.support.witness.comparison import described_disaggregated
 
 CAPACITY = 40
 SIZES = {"batch": 2, "sequence": 5, "kv_length": 9, "prompt_rows": 3}
@@ -35,7 +34,7 @@ def networks_of(name):
     """Networks and who has their weights, by kind."""
     if name == "vision":
         return {"vision": vision_of(llava())}
-    return described_apart(LlmBuilder.from_model(TEXT_MODELS[name]()), CAPACITY)
+    return described_disaggregated(LlmBuilder.from_model(TEXT_MODELS[name]()), CAPACITY)
 
 
 def inputs_of(network):
@@ -63,22 +62,14 @@ def weights_in(network, constants):
     return {node.outputs[0]: constants[node.layer.weight] for node in network.nodes if isinstance(node.layer, Constant)}
 
 
-def sized(network, sizes):
-    """A network whose inputs have these sizes: where one says `batch*sequence` alone, no other says what these are."""
-    made = copy(network)
-    made.inputs = {
-        name: spec.with_shape(tuple(evaluate(dim, sizes) for dim in spec.shape))
-        for name, spec in network.inputs.items()
-    }
-    return made
-
-
 def run_in_pieces(network, inputs, constants):
     """All values that pieces hand on, and the network's outputs by their names."""
     values, outputs = {**inputs, **weights_in(network, constants)}, {}
     for piece in cut(network):
         check(piece.network)
-        made = run(sized(piece.network, SIZES), {name: values[name] for name in piece.network.inputs}, constants)
+        made = run(
+            with_input_sizes(piece.network, SIZES), {name: values[name] for name in piece.network.inputs}, constants
+        )
         for name, value in piece.network.outputs.items():
             assert value not in values, f"{value} is made twice"
             values[value] = made[name]
@@ -164,7 +155,7 @@ def counts_of(layers):
     """For each network of a model with so many layers, how many pieces there are of each kind."""
     torch.manual_seed(0)
     deep = {"num_hidden_layers": layers}
-    networks = described_apart(LlmBuilder.from_model(llama(**deep)), CAPACITY)
+    networks = described_disaggregated(LlmBuilder.from_model(llama(**deep)), CAPACITY)
     model = llava()
     config = model.config.vision_config.to_dict()
     vision = type(model.config.vision_config)(**{**config, **deep})
@@ -184,7 +175,7 @@ def test_like_pieces_are_counted_together():
 
 def test_a_residual_stream_does_not_join_blocks_and_masks_are_made_once():
     torch.manual_seed(0)
-    network, _ = described_apart(LlmBuilder.from_model(llama(num_hidden_layers=5)), CAPACITY)["decode"]
+    network, _ = described_disaggregated(LlmBuilder.from_model(llama(num_hidden_layers=5)), CAPACITY)["decode"]
     first, *pieces = cut(network)
     assert not first.fixed
     assert set(first.network.inputs) == {"cache_slots", "position_ids", "write_indices"}

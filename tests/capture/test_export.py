@@ -15,7 +15,7 @@ from ditto.errors import ModelError, UnsupportedFeature
 from ditto.network import Spec, symbol
 from ditto.program import evaluate
 from tests.support.models import TEXT_MODELS, TRANSFORMERS_5, llama
-from tests.test_program import Says, captured, operators, result_of
+from tests.support.programs import FunctionModule, captured, operators, run_program
 
 aten = torch.ops.aten
 
@@ -85,10 +85,10 @@ def test_two_captures_in_one_process_have_their_own_limits():
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 1, 2), (2, 3, 4), (5, 5, 5)])
 def test_a_dimension_may_have_any_limits(sizes):
     hint = TensorTypeHint((DynamicDimension("batch", *sizes), 3), torch.float32)
-    program = export(Says(lambda x: x.sum(0) + x), {"x": hint}, ("result",))
+    program = export(FunctionModule(lambda x: x.sum(0) + x), {"x": hint}, ("result",))
     assert program.spec(program.outputs[0]) == Spec((symbol("batch"), 3), torch.float32)
     x = torch.randn(sizes[0], 3)
-    assert torch.equal(result_of(program, {"x": x}), x.sum(0) + x)
+    assert torch.equal(run_program(program, {"x": x}), x.sum(0) + x)
 
 
 def test_dimensions_of_one_name_are_equal_everywhere():
@@ -101,13 +101,13 @@ def test_dimensions_of_one_name_are_equal_everywhere():
 
 
 def test_dimensions_of_other_names_that_must_be_equal_are_refused():
-    with pytest.raises(ModelError, match="cannot capture Says: Constraints violated"):
+    with pytest.raises(ModelError, match="cannot capture FunctionModule: Constraints violated"):
         captured(torch.add, {"x": torch.randn(2, 3), "y": torch.randn(2, 3)}, {"x": "batch", "y": "rows"})
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float16, torch.bfloat16])
 def test_parameters_take_the_wanted_dtype_and_buffers_keep_theirs(dtype):
-    module = Says(lambda self, x: (x @ self.w) * self.b, {"w": torch.randn(3, 3)}, {"b": torch.rand(3)})
+    module = FunctionModule(lambda self, x: (x @ self.w) * self.b, {"w": torch.randn(3, 3)}, {"b": torch.rand(3)})
     hints = {"x": TensorTypeHint((2, 3), dtype or torch.float32)}
     program = export(module, hints, ("result",), dtype=dtype)
     dtypes = {str(node.target): node.meta["val"].dtype for node in program.graph.nodes if node.op == "get_attr"}
@@ -130,7 +130,7 @@ def _without_gradients(x):
 def test_blocks_without_gradients_or_autocast_are_part_of_the_graph():
     x = torch.randn(4)
     program = captured(_without_gradients, {"x": x})
-    assert torch.equal(result_of(program, {"x": x}), _without_gradients(x))
+    assert torch.equal(run_program(program, {"x": x}), _without_gradients(x))
     others = [target for target in operators(program) if not isinstance(target, torch._ops.OpOverload)]
     assert set(others) <= {operator.getitem}
 
@@ -148,12 +148,12 @@ def test_computing_under_autocast_is_refused():
 
 def test_several_outputs_have_their_names():
     hints = {"x": TensorTypeHint((2,), torch.float32)}
-    program = export(Says(lambda x: (x + 1, x, x + 1)), hints, ("more", "same", "again"))
+    program = export(FunctionModule(lambda x: (x + 1, x, x + 1)), hints, ("more", "same", "again"))
     assert program.output_names == ("more", "same", "again")
     x = torch.zeros(2)
     assert [value.tolist() for value in evaluate(program, {"x": x}, {}.get)] == [[1, 1], [0, 0], [1, 1]]
     with pytest.raises(ModelError, match="^the module returns 3 tensors, 2 names were given"):
-        export(Says(lambda x: (x + 1, x, x + 1)), hints, ("more", "same"))
+        export(FunctionModule(lambda x: (x + 1, x, x + 1)), hints, ("more", "same"))
 
 
 def test_unused_inputs_stay():
@@ -167,7 +167,7 @@ def test_control_flow_on_data_is_refused_with_the_cause():
 
     with pytest.raises(ModelError) as raised:
         captured(branches, {"x": torch.zeros(2)})
-    assert raised.value.cause.startswith("torch.export cannot capture Says: ")
+    assert raised.value.cause.startswith("torch.export cannot capture FunctionModule: ")
     assert raised.value.remedy == (
         "see the error this one was raised from; control flow that depends on data is the usual cause"
     )

@@ -20,7 +20,7 @@ from ditto.capture.export_patches import TESTED, export_patches
 from ditto.program import Program
 from ditto.targets.registry import target
 from tests.support.models import LLAVA_MODELS, TEXT_MODELS
-from tests.test_program import Says
+from tests.support.programs import FunctionModule
 
 CAPTURE = importlib.import_module("ditto.capture.export")
 DYNAMIC = ({0: Dim("batch", min=1, max=8), 1: Dim("sequence", min=2, max=16)},)
@@ -56,7 +56,7 @@ LINEAR = {
 
 @pytest.mark.parametrize("case", LINEAR)
 def test_linear_layers_have_the_results_that_torch_finds(case):
-    module, x = Says(LINEAR[case], parameters=PARAMETERS), torch.randn(3, 4, 6)
+    module, x = FunctionModule(LINEAR[case], parameters=PARAMETERS), torch.randn(3, 4, 6)
     assert _exported(module, x, export_patches) == _exported(module, x, nullcontext)
 
 
@@ -74,7 +74,7 @@ def test_what_torch_refuses_it_refuses_in_the_same_words(function):
     messages = []
     for ways in (export_patches, nullcontext):
         with pytest.raises(Exception) as caught:
-            _exported(Says(function, parameters=PARAMETERS), torch.randn(3, 4, 6), ways)
+            _exported(FunctionModule(function, parameters=PARAMETERS), torch.randn(3, 4, 6), ways)
         messages.append((type(caught.value), str(caught.value).splitlines()[0]))
     assert messages[0] == messages[1]
 

@@ -9,7 +9,7 @@ import torch
 
 from ditto.capture.patches import freeze_rope_scaling, state_windows
 from ditto.errors import UnsupportedFeature
-from tests.support.models import TEXT_MODELS, TRANSFORMERS_5, llama, rope
+from tests.support.models import LONGROPE, TEXT_MODELS, TRANSFORMERS_5, llama, rope
 
 
 @pytest.mark.skipif(TRANSFORMERS_5, reason="transformers from 4.53 on makes masks through a registry")
@@ -38,13 +38,6 @@ def test_new_transformers_needs_no_patch():
     assert not any("_update_causal_mask" in vars(part) for part in model.modules())
 
 
-LONGROPE = {
-    "rope_type": "longrope",
-    "short_factor": [1.0 + 0.1 * i for i in range(8)],
-    "long_factor": [2.0 + 0.1 * i for i in range(8)],
-    "factor": 2.0,
-    "original_max_position_embeddings": 32,
-}
 # A kind of scaling, and the length up to which its frequencies stay.
 KINDS = {"dynamic": (rope(rope_type="dynamic", factor=2.0), 64), "longrope": (rope(**LONGROPE), 32)}
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ditto.errors import ShapeError, UnsupportedFeature
-from tests.lowering.test_lower import Row, check_rows, lowered, rows
-from tests.test_program import FLOATS
+from tests.support.layers import FLOATS
+from tests.support.lowering import Row, check_every_lowering_has_rows, check_rows, lowered, rows
 
 aten = torch.ops.aten
 
@@ -27,6 +27,10 @@ ROWS = {
         Row(torch.arange(15).reshape(3, 5), 1, torch.float32),
     ],
 }
+
+
+def test_every_lowering_of_the_module_has_rows():
+    check_every_lowering_has_rows(ROWS, "activations")
 
 
 @pytest.mark.parametrize(("operator", "calls"), rows(ROWS))

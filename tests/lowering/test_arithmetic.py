@@ -8,9 +8,18 @@ import pytest
 import torch
 
 from ditto.errors import ShapeError, UnsupportedFeature, UnsupportedOperator
-from tests.lowering.test_lower import Row, Tensors, check_dynamic, check_meaning, check_rows, lowered, rows
-from tests.support.layers import emitted
-from tests.test_program import FLOATS, Says
+from tests.support.layers import FLOATS, emitted
+from tests.support.lowering import (
+    ModuleTensors,
+    Row,
+    check_dynamic,
+    check_every_lowering_has_rows,
+    check_meaning,
+    check_rows,
+    lowered,
+    rows,
+)
+from tests.support.programs import FunctionModule
 
 aten = torch.ops.aten
 
@@ -130,6 +139,10 @@ ROWS = {
 }
 
 
+def test_every_lowering_of_the_module_has_rows():
+    check_every_lowering_has_rows(ROWS, "arithmetic")
+
+
 @pytest.mark.parametrize(("operator", "calls"), rows(ROWS))
 def test_arithmetic_computes_what_torch_computes(operator, calls):
     check_rows(operator, calls)
@@ -151,7 +164,7 @@ EXPRESSIONS = {
 @pytest.mark.parametrize("function", EXPRESSIONS.values(), ids=EXPRESSIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int64])
 def test_numbers_and_sizes_stand_on_either_side(function, dtype):
-    check_dynamic(Says(function), {"x": X.to(dtype)})
+    check_dynamic(FunctionModule(function), {"x": X.to(dtype)})
 
 
 REFUSED = [
@@ -173,8 +186,8 @@ def test_what_has_no_layer_is_refused(function, x, error, said):
 @pytest.mark.parametrize("alpha", [2, 0.5])
 @pytest.mark.parametrize("operator", [aten.add.Tensor, aten.sub.Tensor])
 def test_a_factor_is_kept_when_weights_are_folded(operator, alpha):
-    module = Says(lambda self, x: operator(self.a, self.b, alpha=alpha), {"a": X, "b": LINE})
+    module = FunctionModule(lambda self, x: operator(self.a, self.b, alpha=alpha), {"a": X, "b": LINE})
     network = lowered(module, {"x": X})
     assert [type(node.layer).__name__ for node in network.nodes] == ["Constant"]
     check_meaning(network, module, {"x": X})
-    emitted(network, Tensors(module))
+    emitted(network, ModuleTensors(module))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.lowering.test_lower import BATCH, Row, check_rows, rows
-from tests.test_program import FLOATS
+from tests.support.layers import FLOATS
+from tests.support.lowering import BATCH, Row, check_every_lowering_has_rows, check_rows, rows
 
 aten = torch.ops.aten
 
@@ -27,6 +27,10 @@ ROWS = {
         Row(TABLE, 0, IDS[:, 0]),
     ],
 }
+
+
+def test_every_lowering_of_the_module_has_rows():
+    check_every_lowering_has_rows(ROWS, "indexing")
 
 
 @pytest.mark.parametrize(("operator", "calls"), rows(ROWS))

@@ -8,8 +8,8 @@ from torch import nn
 
 from ditto.errors import UnsupportedFeature
 from ditto.network.layers import Convolution, MatrixMultiply
-from tests.lowering.test_lower import Row, check_dynamic, check_rows, lowered, rows
-from tests.test_program import FLOATS
+from tests.support.layers import FLOATS
+from tests.support.lowering import Row, check_dynamic, check_every_lowering_has_rows, check_rows, lowered, rows
 
 aten = torch.ops.aten
 
@@ -48,6 +48,10 @@ ROWS = {
         Row(IMAGE, KERNEL, None, [1], "valid", [2]),
     ],
 }
+
+
+def test_every_lowering_of_the_module_has_rows():
+    check_every_lowering_has_rows(ROWS, "linear")
 
 
 @pytest.mark.parametrize(("operator", "calls"), rows(ROWS))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.lowering.test_lower import Row, check_rows, rows
-from tests.test_program import FLOATS
+from tests.support.layers import FLOATS
+from tests.support.lowering import Row, check_every_lowering_has_rows, check_rows, rows
 
 aten = torch.ops.aten
 
@@ -29,6 +29,10 @@ ROWS = {
         Row(X[:, 0], WEIGHT, 1e-6),
     ],
 }
+
+
+def test_every_lowering_of_the_module_has_rows():
+    check_every_lowering_has_rows(ROWS, "norms")
 
 
 @pytest.mark.parametrize(("operator", "calls"), rows(ROWS))

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ditto.errors import ShapeError
-from tests.lowering.test_lower import Row, check_rows, lowered, rows
-from tests.test_program import FLOATS
+from tests.support.layers import FLOATS
+from tests.support.lowering import Row, check_every_lowering_has_rows, check_rows, lowered, rows
 
 aten = torch.ops.aten
 
@@ -29,6 +29,10 @@ ROWS = {
     aten.amax.default: _EXTREMES,
     aten.amin.default: _EXTREMES,
 }
+
+
+def test_every_lowering_of_the_module_has_rows():
+    check_every_lowering_has_rows(ROWS, "reductions")
 
 
 @pytest.mark.parametrize(("operator", "calls"), rows(ROWS))

@@ -9,8 +9,8 @@ from ditto.errors import ShapeError, UnsupportedFeature
 from ditto.network import symbol
 from ditto.network.layers import Shuffle
 from ditto.passes import SIMPLIFY, run_passes
-from tests.lowering.test_lower import Row, check_dynamic, check_rows, lowered, rows
-from tests.test_program import Says
+from tests.support.lowering import Row, check_dynamic, check_every_lowering_has_rows, check_rows, lowered, rows
+from tests.support.programs import FunctionModule
 
 aten = torch.ops.aten
 
@@ -83,6 +83,10 @@ ROWS = {
 }
 
 
+def test_every_lowering_of_the_module_has_rows():
+    check_every_lowering_has_rows(ROWS, "shapes")
+
+
 @pytest.mark.parametrize(("operator", "calls"), rows(ROWS))
 def test_shapes_are_made_as_torch_makes_them(operator, calls):
     check_rows(operator, calls)
@@ -115,7 +119,7 @@ DYNAMIC = {
 
 @pytest.mark.parametrize("function", DYNAMIC.values(), ids=DYNAMIC)
 def test_sizes_follow_the_inputs(function):
-    check_dynamic(Says(function), {"x": X})
+    check_dynamic(FunctionModule(function), {"x": X})
 
 
 def test_shuffles_of_shuffles_are_one():

@@ -9,7 +9,7 @@ from ditto.errors import Place, ShapeError
 from ditto.network import Network, check
 from ditto.network.layers import Softmax, Unary
 from ditto.network.weight import leaves
-from tests.network.samples import spec, whole
+from tests.support.networks import every_layer_network, spec
 
 
 def small():
@@ -23,7 +23,7 @@ def small():
 
 def test_sound_networks_pass():
     check(small())
-    check(whole()[0])
+    check(every_layer_network()[0])
 
 
 def swap_nodes(network):
@@ -89,7 +89,7 @@ def test_a_planted_fault_is_found(plant, message):
 
 
 def test_every_literal_that_a_constant_is_made_of_is_carried():
-    network, _, _ = whole()
+    network, _, _ = every_layer_network()
     rows = next(constant.weight for constant in network.constants() if str(constant.weight).startswith("rows("))
     _, inside = leaves(rows)
     del network.literals.tensors[inside.digest]

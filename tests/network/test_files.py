@@ -16,7 +16,7 @@ from ditto.network.files import FORMAT
 from ditto.network.spec import Spec
 from ditto.network.weight import Folded, Literal, Stored, leaves
 from ditto.reference import Constants, run
-from tests.network.samples import whole
+from tests.support.networks import every_layer_network
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def whole_saved(tmp_path_factory):
     """The content of a whole network's two files."""
     directory = tmp_path_factory.mktemp("saved")
     paths = directory / "network.json", directory / "network.safetensors"
-    save(whole()[0], *paths)
+    save(every_layer_network()[0], *paths)
     return [path.read_bytes() for path in paths]
 
 
@@ -43,7 +43,7 @@ def saved(files, whole_saved):
 
 
 def test_a_network_comes_back_as_it_was(files):
-    network, inputs, source = whole()
+    network, inputs, source = every_layer_network()
     weights = [constant.weight for constant in network.constants()]
     assert {type(weight) for weight in weights} == {Stored, Literal, Folded}
     assert any(isinstance(weight.operands[0], Folded) for weight in weights if isinstance(weight, Folded))
@@ -74,7 +74,7 @@ def test_a_loaded_network_can_be_added_to(saved):
 
 
 def test_layers_defined_after_a_file_was_written_are_known(files):
-    save(whole()[0], *files)
+    save(every_layer_network()[0], *files)
 
     @frozen
     class Later(layers.Identity):
@@ -87,7 +87,7 @@ def test_layers_defined_after_a_file_was_written_are_known(files):
 
 
 def test_only_literals_in_use_are_written(files):
-    network, _, _ = whole()
+    network, _, _ = every_layer_network()
     network.literals.keep(torch.zeros(100))
     save(network, *files)
     used = {
@@ -97,7 +97,7 @@ def test_only_literals_in_use_are_written(files):
 
 
 def test_weights_are_not_in_the_files(files):
-    network, _, source = whole()
+    network, _, source = every_layer_network()
     source.asked.clear()
     save(network, *files)
     load(*files)
@@ -108,7 +108,7 @@ def test_weights_are_not_in_the_files(files):
 
 def test_a_network_without_literals_is_a_network(files):
     network = Network("plain")
-    network.output("y", network.add(layers.Unary("EXP"), network.input("x", whole()[0].inputs["hidden"])))
+    network.output("y", network.add(layers.Unary("EXP"), network.input("x", every_layer_network()[0].inputs["hidden"])))
     save(network, *files)
     assert network_text(load(*files)) == network_text(network)
 

@@ -8,8 +8,8 @@ import attrs
 import pytest
 
 from ditto.network import Layer, layers
-from tests.network.samples import whole
 from tests.support.layers import emitted
+from tests.support.networks import every_layer_network
 
 KINDS = [getattr(layers, name) for name in layers.__all__]
 
@@ -36,7 +36,7 @@ def test_a_layer_cannot_be_changed_and_equals_its_like():
 
 
 def test_tensorrt_takes_a_network_of_every_kind():
-    network, _, source = whole()
+    network, _, source = every_layer_network()
     assert {type(node.layer) for node in network.nodes} == set(KINDS)
     definition = emitted(network, source).definition
     assert [definition.get_output(i).name for i in range(definition.num_outputs)] == list(network.outputs)

@@ -9,7 +9,7 @@ from ditto.errors import ShapeError
 from ditto.network import Spec
 from ditto.network.dims import multiply
 from ditto.network.spec import broadcast, same_dtype
-from tests.network.samples import BATCH, SEQUENCE, spec
+from tests.support.networks import BATCH, SEQUENCE, spec
 
 
 def test_the_spec_of_a_tensor_is_its_shape_and_dtype():

@@ -9,16 +9,16 @@ from ditto.network import network_text
 from ditto.network.dims import multiply
 from ditto.network.layers import Attention, Cast, Gather, MatrixMultiply, Reduce, Shuffle
 from ditto.network.text import layer_text
-from tests.network.samples import BATCH, whole
+from tests.support.networks import BATCH, every_layer_network
 
 
 def test_a_network_of_every_kind_of_layer(golden):
-    network, _, _ = whole()
+    network, _, _ = every_layer_network()
     assert network_text(network) == golden(name="whole")
 
 
 def test_the_text_is_the_same_for_networks_made_alike():
-    assert network_text(whole()[0]) == network_text(whole()[0])
+    assert network_text(every_layer_network()[0]) == network_text(every_layer_network()[0])
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ from torch.testing import assert_close
 from ditto.errors import ShapeError
 from ditto.network import Literals, Spec, resolve
 from ditto.network.weight import FOLDABLE, Stored, fold, leaves, spec_of, stored_names
-from tests.network.samples import Tensors
+from tests.support.networks import InMemoryTensors
 
 torch.manual_seed(0)
 X, Y = torch.rand(2, 3, 4) + 0.5, torch.rand(2, 3, 4) + 0.5
 HALF = torch.rand(3, 1).half()
 ROWS = torch.tensor([2, 0, 2])
-SOURCE = Tensors(x=X, y=Y, half=HALF, rows=ROWS)
+SOURCE = InMemoryTensors(x=X, y=Y, half=HALF, rows=ROWS)
 
 
 def stored(name: str) -> Stored:
@@ -67,7 +67,7 @@ def test_folds_nest_and_mix_with_literals():
 
 
 def test_folding_reads_no_tensor():
-    source = Tensors(x=X)
+    source = InMemoryTensors(x=X)
     weight = fold("exponential", fold("cast", x, torch.float16))
     assert (source.asked, str(weight)) == ([], "exponential(cast(x, float16))")
     resolve(weight, source, Literals())

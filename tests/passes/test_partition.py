@@ -14,10 +14,10 @@ from torch.testing import assert_close
 from ditto.network import check
 from ditto.network.layers import Constant, Convolution, MatrixMultiply, Normalization, Shape
 from ditto.network.weight import stored_names
-from ditto.passes import SIMPLIFY, run_passes
 from ditto.reference import Constants
-from tests.lowering.test_lower import Tensors, lowered
-from tests.network import samples
+from tests.support.blocks import WIDTH, Block, Chain, Towered, X, blocks, check_parts, network_of, runs
+from tests.support.lowering import ModuleTensors
+from tests.support.networks import every_layer_network
 from tests.support.parts import (
     DIVISIONS,
     as_a_whole,
@@ -26,68 +26,6 @@ from tests.support.parts import (
     run_in_parts,
     weights_by_value,
 )
-
-WIDTH = 4
-X = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(1))
-
-
-class Block(nn.Module):
-    """What a transformer's block looks like from afar: a product, a vector of its own, a number, a residual."""
-
-    def __init__(self, factor=2.0, width=WIDTH):
-        super().__init__()
-        self.linear = nn.Linear(width, width, bias=False)
-        self.scale = nn.Parameter(torch.rand(width) + 0.5)
-        self.factor = factor
-
-    def forward(self, x):
-        return x + torch.tanh(self.linear(x) * self.scale) * self.factor
-
-
-class Chain(nn.Module):
-    """Blocks between two layers of other widths."""
-
-    def __init__(self, *blocks):
-        super().__init__()
-        self.first, self.last = nn.Linear(WIDTH, WIDTH + 1), nn.Linear(WIDTH + 1, 2)
-        self.blocks = nn.ModuleList(blocks)
-
-    def forward(self, x):
-        x = self.first(x)
-        for block in self.blocks:
-            x = block(x)
-        return self.last(x)
-
-
-def blocks(*factors):
-    return [Block(factor, WIDTH + 1) for factor in factors]
-
-
-def network_of(module, outputs=("result",), x=X):
-    return run_passes(lowered(module, {"x": x}, outputs=outputs), SIMPLIFY)
-
-
-def runs(network, least_bytes=1):
-    """How many nodes each part has that is no constant, and how often it is called."""
-    parts = in_shared_blocks(network, least_bytes)
-    times = Counter(call.part for call in parts.schedule.calls)
-    return [
-        (sum(not isinstance(node.layer, Constant) for node in part.nodes), times[number])
-        for number, part in enumerate(parts.networks)
-    ]
-
-
-def check_parts(module, outputs=("result",), least_bytes=1, x=X):
-    """Hold the parts of a module against the module; returns its network."""
-    network = network_of(module, outputs, x)
-    with torch.no_grad():
-        wanted = module(x)
-    wanted = wanted if isinstance(wanted, tuple) else (wanted,)
-    for divide in (partial(in_shared_blocks, least_bytes=least_bytes), in_embedded_blocks):
-        found = run_in_parts(network, {"x": x}, Constants(network, Tensors(module)), divide)
-        for name, tensor in zip(outputs, wanted, strict=True):
-            assert_close(found[name], tensor, msg=lambda text, name=name: f"{name}: {text}")
-    return network
 
 
 def test_a_block_is_one_part_and_called_for_each():
@@ -282,20 +220,6 @@ def test_blocks_that_read_one_value_in_two_places_are_not_those_that_read_two():
     check_parts(Wired(1, 2, 1, 2, 2))
 
 
-class Towered(Chain):
-    """A tower whose features are those of several of its blocks."""
-
-    def __init__(self, chosen, *blocks):
-        super().__init__(*blocks)
-        self.chosen = chosen
-
-    def forward(self, x):
-        states = [self.first(x)]
-        for block in self.blocks:
-            states.append(block(states[-1]))
-        return self.last(torch.cat([states[index] for index in self.chosen]))
-
-
 @pytest.mark.parametrize("chosen", [(-1,), (-2,), (0, -1), (1, 3), (3, 2, 1), (0, 1, 2, 3, 4, 5)], ids=str)
 def test_values_of_blocks_that_are_read_later_come_out_right(chosen):
     network = check_parts(Towered(chosen, *blocks(*[2.0] * 5)))
@@ -378,7 +302,7 @@ def test_what_is_a_weight_in_one_block_may_be_computed_in_another(is_weight):
 
 
 def test_every_kind_of_layer_is_in_a_part():
-    network, inputs, source = samples.whole()
+    network, inputs, source = every_layer_network()
     before = run_in_parts(network, inputs, Constants(network, source), as_a_whole)
     for divide in DIVISIONS.values():
         assert_close(run_in_parts(network, inputs, Constants(network, source), divide), before)
@@ -399,7 +323,7 @@ def test_a_size_that_is_an_output_is_made():
     module = Chain(*blocks(2.0, 2.0, 2.0))
     network = network_of(module)
     network.output("sizes", network.add(Shape(), network.value("x")))
-    found = run_in_parts(network, {"x": X}, Constants(network, Tensors(module)))
+    found = run_in_parts(network, {"x": X}, Constants(network, ModuleTensors(module)))
     assert found["sizes"].tolist() == list(X.shape)
 
 

@@ -17,7 +17,14 @@ from ditto.network.layers import Fill, Gather, KVCacheUpdate, Shape, Shuffle, Sl
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error
 from tests.support.models import GEMMA2, TEXT, TEXT_MODELS, VISION, image_features, llama, llava, made, rope
 from tests.support.parts import DIVISIONS, in_shared_blocks, run_in_parts
-from tests.witness.comparison import ApartDecoder, Computed, described_apart, eager, logits, step_errors
+from tests.support.witness.comparison import (
+    DecoderFunction,
+    DisaggregatedDecoder,
+    described_disaggregated,
+    eager,
+    logits,
+    step_errors,
+)
 
 LAYERS = 5
 
@@ -51,7 +58,7 @@ MODELS = {
 def text(request):
     """A model, its networks for prompts and for steps, and for each of them how many blocks of how many layers."""
     model, wanted = MODELS[request.param][0](), MODELS[request.param][1]
-    return model, described_apart(LlmBuilder.from_model(model), capacity=40), wanted
+    return model, described_disaggregated(LlmBuilder.from_model(model), capacity=40), wanted
 
 
 def block_of(network, least_bytes=1):
@@ -69,13 +76,13 @@ def test_a_prompt_and_a_step_compute_what_hugging_face_computes(text, weights):
     model, networks, _ = text
     rows = [torch.randint(3, 128, (length,), generator=torch.Generator().manual_seed(6)) for length in (12, 8)]
     computed = {
-        name: Computed(
+        name: DecoderFunction(
             partial(run_in_parts, network, constants=Constants(network, source), divide=DIVISIONS[weights]),
             {past: network.inputs[past] for past in network.shared.values()},
         )
         for name, (network, source) in networks.items()
     }
-    errors = step_errors(ApartDecoder(computed["llm"], computed["decode"]), rows, logits(eager(model), rows))
+    errors = step_errors(DisaggregatedDecoder(computed["llm"], computed["decode"]), rows, logits(eager(model), rows))
     assert max(errors) <= RELATIVE_ERROR[torch.float32]
 
 
@@ -156,7 +163,7 @@ def test_weights_of_a_block_are_outside_and_each_call_has_its_layers_and_the_nor
 
 
 def test_an_embedding_that_is_the_heads_weight_too_is_bound_once():
-    networks = described_apart(LlmBuilder.from_model(llama(num_hidden_layers=3, tie_word_embeddings=True)))
+    networks = described_disaggregated(LlmBuilder.from_model(llama(num_hidden_layers=3, tie_word_embeddings=True)))
     parts, _ = block_of(networks["decode"][0])
     forms = [name for name in parts.external if name.startswith("model.embed_tokens.weight")]
     used = [name for call in (parts.schedule.calls[0], parts.schedule.calls[-1]) for name in call.tensors.values()]
@@ -213,7 +220,7 @@ def test_a_towers_block_is_called_for_every_layer_that_a_norm_follows(tower):
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_every_kind_of_decoder_has_a_block(name):
-    network, _ = described_apart(LlmBuilder.from_model(TEXT_MODELS[name]()))["decode"]
+    network, _ = described_disaggregated(LlmBuilder.from_model(TEXT_MODELS[name]()))["decode"]
     parts, block = block_of(network)
     assert len(parts.schedule.calls) == 1 + 2 + 1
     assert sum(isinstance(node.layer, KVCacheUpdate) for node in block.nodes) == 2
@@ -222,12 +229,12 @@ def test_every_kind_of_decoder_has_a_block(name):
 
 
 def test_two_layers_of_which_the_last_is_another_are_one_part():
-    network, _ = described_apart(LlmBuilder.from_model(llama(num_hidden_layers=2)))["llm"]
+    network, _ = described_disaggregated(LlmBuilder.from_model(llama(num_hidden_layers=2)))["llm"]
     assert len(in_shared_blocks(network, 1).networks) == 1
 
 
 def test_sizes_are_read_where_they_are_used():
-    networks = described_apart(LlmBuilder.from_model(llama(num_hidden_layers=3)))
+    networks = described_disaggregated(LlmBuilder.from_model(llama(num_hidden_layers=3)))
     for network, _ in networks.values():
         for part in in_shared_blocks(network).networks:
             for node in part.nodes:

@@ -12,7 +12,7 @@ from ditto.passes import SIMPLIFY, NetworkPass, PassResult, run_passes
 from ditto.passes.dead_layers import DeadLayers
 from ditto.reference import Constants, run
 from ditto.refusals import Refusal
-from tests.network.samples import whole
+from tests.support.networks import every_layer_network
 from tests.support.passes import check_same, network_from
 
 TEXT = """
@@ -56,7 +56,7 @@ output y = %b.3
 
 
 def test_every_kind_of_layer_comes_through():
-    network, inputs, source = whole()
+    network, inputs, source = every_layer_network()
     after = run_passes(network, SIMPLIFY)
     wanted = run(network, inputs, Constants(network, source))
     found = run(after, inputs, Constants(after, source))

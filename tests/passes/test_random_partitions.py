@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.passes.test_partition import WIDTH, check_parts, network_of, runs
+from tests.support.blocks import WIDTH, check_parts, network_of, runs
 
 
 class Drawn(nn.Module):

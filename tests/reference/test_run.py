@@ -13,8 +13,8 @@ from ditto.network.dims import evaluate
 from ditto.network.layers import Concatenation, Constant, ElementWise, Softmax, Unary
 from ditto.network.weight import Stored
 from ditto.reference import Constants, run, watching
-from tests.network.samples import spec, whole
 from tests.support.layers import NoTensors
+from tests.support.networks import every_layer_network, spec
 
 
 def start(network, inputs):
@@ -40,7 +40,7 @@ def test_outputs_come_by_name():
 
 
 def test_every_layer_is_watched_once_in_order_and_is_of_its_spec():
-    network, inputs, source = whole()
+    network, inputs, source = every_layer_network()
     seen = []
     with watching(lambda name, tensor: seen.append((name, Spec.of(tensor)))):
         run(network, inputs, Constants(network, source))
@@ -78,7 +78,7 @@ def test_no_gradients_are_recorded():
 
 
 def test_inputs_are_not_written_to():
-    network, inputs, source = whole()
+    network, inputs, source = every_layer_network()
     before = {name: tensor.clone() for name, tensor in inputs.items()}
     run(network, inputs, Constants(network, source))
     assert all(torch.equal(inputs[name], tensor) for name, tensor in before.items())

@@ -10,8 +10,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from ditto.errors import ModelError
 from ditto.ops.attention import visible
 from ditto.rewrite.attention import recognise_sdpa
-from tests.rewrite.test_rule import check_applies, check_misses
-from tests.test_program import FLOATS, captured, operators
+from tests.support.layers import FLOATS
+from tests.support.programs import captured, operators
+from tests.support.rewriting import check_applies, check_misses
 
 _attention = torch.ops.ditto.attention.default
 
@@ -53,7 +54,7 @@ def test_attention_that_drops_weights_is_refused():
     with pytest.raises(ModelError) as raised:
         recognise_sdpa(program)
     assert (raised.value.cause, raised.value.remedy) == ("attention drops weights", "call `model.eval()` first")
-    assert str(raised.value.where).startswith("test_program.py:")
+    assert str(raised.value.where).startswith("programs.py:")
 
 
 def test_attention_of_another_rank_stays():

@@ -9,7 +9,7 @@ from torch.nn.functional import dropout
 from ditto.errors import UnsupportedFeature
 from ditto.network.spec import Spec
 from ditto.rewrite.clean import clean, refuse_writes
-from tests.test_program import WRITES, Says, captured, operators, result_of
+from tests.support.programs import IN_PLACE_WRITES, FunctionModule, captured, operators, run_program
 
 aten = torch.ops.aten
 
@@ -42,10 +42,10 @@ NOTHING = {
 @pytest.mark.parametrize("names", [None, {"x": "batch"}], ids=["static", "dynamic"])
 def test_what_changes_nothing_goes(function, names):
     program = captured(lambda x: function(torch.relu(x)), {"x": X}, names)
-    before = result_of(program, {"x": X})
+    before = run_program(program, {"x": X})
     assert clean(program) > 0
     assert operators(program) == [aten.relu.default]
-    assert torch.equal(result_of(program, {"x": X}), before)
+    assert torch.equal(run_program(program, {"x": X}), before)
     assert clean(program) == 0
 
 
@@ -56,7 +56,7 @@ def test_layout_is_nothing():
     program = captured(merged, {"x": X})
     clean(program)
     assert operators(program) == [aten.transpose.int, aten.reshape.default]
-    assert torch.equal(result_of(program, {"x": X}), merged(X))
+    assert torch.equal(run_program(program, {"x": X}), merged(X))
 
 
 SOMETHING = {
@@ -80,7 +80,7 @@ def test_what_changes_something_stays(function):
     before = operators(program)
     clean(program)
     assert operators(program) == [aten.reshape.default if op == aten.view.default else op for op in before]
-    assert torch.equal(result_of(program, {"x": X}), function(torch.relu(X)))
+    assert torch.equal(run_program(program, {"x": X}), function(torch.relu(X)))
 
 
 CASTS = {
@@ -102,7 +102,7 @@ def test_casts_have_one_spelling(function):
     assert (result.target, result.args) == (aten.to.dtype, (program.inputs[0], torch.float16))
     assert operators(program) == [aten.to.dtype]
     assert program.spec(result) == Spec((2, 3, 4), torch.float16)
-    assert torch.equal(result_of(program, {"x": X}), X.half())
+    assert torch.equal(run_program(program, {"x": X}), X.half())
 
 
 def _clone_written_through_a_view(x):
@@ -124,7 +124,12 @@ def _source_of_a_copy_written_later(x):
     return kept + y
 
 
-KEPT = [*WRITES, _clone_written_through_a_view, _cast_to_its_own_dtype_and_written, _source_of_a_copy_written_later]
+KEPT = [
+    *IN_PLACE_WRITES,
+    _clone_written_through_a_view,
+    _cast_to_its_own_dtype_and_written,
+    _source_of_a_copy_written_later,
+]
 
 
 @pytest.mark.parametrize("function", KEPT)
@@ -132,7 +137,7 @@ def test_copies_whose_memory_is_written_stay(function):
     x = X[0]
     program = captured(function, {"x": x})
     clean(program)
-    assert torch.equal(result_of(program, {"x": x}), function(x.clone()))
+    assert torch.equal(run_program(program, {"x": x}), function(x.clone()))
 
 
 @pytest.mark.parametrize("function", KEPT)
@@ -146,5 +151,5 @@ def test_writes_that_an_output_needs_are_refused(function):
 
 
 def test_programs_without_writes_are_not_refused():
-    module = Says(lambda self, x: torch.relu(x + self.w).detach_(), {"w": torch.randn(4)})
+    module = FunctionModule(lambda self, x: torch.relu(x + self.w).detach_(), {"w": torch.randn(4)})
     assert refuse_writes(captured(module, {"x": X})) == 0

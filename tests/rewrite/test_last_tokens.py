@@ -8,8 +8,9 @@ from torch import nn
 
 from ditto import ops
 from ditto.rewrite.last_tokens import choose_last_tokens_early
-from tests.rewrite.test_rule import check_applies, check_misses
-from tests.test_program import FLOATS, Says, captured, operators
+from tests.support.layers import FLOATS
+from tests.support.programs import FunctionModule, captured, operators
+from tests.support.rewriting import check_applies, check_misses
 
 aten = torch.ops.aten
 _last = torch.ops.ditto.last_tokens.default
@@ -44,7 +45,7 @@ MOVES = {
 }
 
 
-class _Chain(Says):
+class _Chain(FunctionModule):
     def mlp(self, x):
         return x + nn.functional.linear(torch.relu(x), self.s)
 
@@ -61,7 +62,7 @@ def test_the_choice_moves_up(function, times, names):
     assert operators(program).count(_last) == 1, "the input's last tokens are chosen once"
 
 
-class _Packed(Says):
+class _Packed(FunctionModule):
     def forward(self, ends, x):
         return ops.packed_last_tokens(x + nn.functional.linear(torch.relu(x), self.s), ends)
 

@@ -13,8 +13,8 @@ from ditto.ops.attention import visible
 from ditto.rewrite.attention import recognise_sdpa
 from ditto.rewrite.clean import clean
 from ditto.rewrite.masks import classify_masks
-from tests.rewrite.test_rule import check_applies, check_misses
-from tests.test_program import Says, captured
+from tests.support.programs import FunctionModule, captured
+from tests.support.rewriting import check_applies, check_misses
 
 LENGTH = 12
 X = torch.randn(2, 3, LENGTH, 4, generator=torch.Generator().manual_seed(0))
@@ -76,7 +76,7 @@ FACTS = {
 
 @pytest.mark.parametrize(("mask", "facts"), FACTS.values(), ids=FACTS)
 def test_masks_become_facts(mask, facts):
-    program = check_applies(masks, Says(lambda x: _attention(x, mask(x))), {"x": X}, names=NAMES)
+    program = check_applies(masks, FunctionModule(lambda x: _attention(x, mask(x))), {"x": X}, names=NAMES)
     (node,) = program.outputs
     assert (node.args[3], (node.args[6], node.args[7])) == (None, facts)
     assert len(program.graph.nodes) == 3, "nothing is left of the mask"
@@ -107,7 +107,7 @@ PREFIX = PREFIX | (torch.arange(LENGTH) < 3)
 @pytest.mark.parametrize("kind", ["bool", "added", "per row"])
 def test_a_static_mask_of_another_form_stays_a_tensor(kind):
     tensor = {"bool": PREFIX, "added": _added(PREFIX), "per row": torch.stack((PREFIX, PREFIX.T))[:, None]}[kind]
-    module = Says(lambda self, x: _attention(x, self.m), buffers={"m": tensor})
+    module = FunctionModule(lambda self, x: _attention(x, self.m), buffers={"m": tensor})
     program = check_applies(masks, module, {"x": X})
     (node,) = program.outputs
     kept = program.constants[node.args[3].target]
@@ -182,11 +182,11 @@ def test_masks_that_no_engine_honours_are_refused(mask, said):
     with pytest.raises(UnsupportedFeature) as raised:
         masks(program)
     assert (raised.value.cause, raised.value.remedy) == (said, REMEDIES[said])
-    assert str(raised.value.where).startswith("test_program.py:")
+    assert str(raised.value.where).startswith("programs.py:")
 
 
 def test_a_mask_of_weights_is_refused():
-    module = Says(lambda self, x: _attention(x, (_distance(x) >= 0) & (self.w > 0)), {"w": torch.ones(1)})
+    module = FunctionModule(lambda self, x: _attention(x, (_distance(x) >= 0) & (self.w > 0)), {"w": torch.ones(1)})
     with pytest.raises(UnsupportedFeature, match="^the attention mask depends on the weight `w`"):
         masks(captured(module, {"x": X}, NAMES))
 

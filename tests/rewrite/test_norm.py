@@ -11,9 +11,10 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
 
 from ditto.rewrite.norm import GEMMA_NORM, LLAMA_NORM, OLMO_NORM
-from tests.rewrite.test_rule import check_applies, check_misses
+from tests.support.layers import FLOATS
 from tests.support.models import TRANSFORMERS_5
-from tests.test_program import FLOATS, Says, captured, operators
+from tests.support.programs import FunctionModule, captured, operators
+from tests.support.rewriting import check_applies, check_misses
 
 aten = torch.ops.aten
 
@@ -65,7 +66,7 @@ SWAPPED = {"llama": _swapped_llama, "gemma": _swapped_gemma, "olmo": _swapped_ol
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("forms", [FORMS, SWAPPED], ids=["as written", "operands swapped"])
 def test_norms_are_found(name, forms, dtype):
-    module = Says(forms[name], _weight(dtype))
+    module = FunctionModule(forms[name], _weight(dtype))
     program = check_applies(RULES[name], module, {"x": _x(dtype)}, names={"x": "batch"})
     left = operators(program)
     assert left.count(torch.ops.ditto.rms_norm.default) == 1
@@ -120,7 +121,7 @@ NEAR_MISSES = {
 @pytest.mark.parametrize("function", NEAR_MISSES.values(), ids=NEAR_MISSES)
 def test_what_is_one_detail_away_stays(function, rule):
     parameters = {**_weight(torch.float32), "rows": torch.randn(3, 1), "one": torch.randn(1)}
-    check_misses(rule, Says(function, parameters), {"x": _x()})
+    check_misses(rule, FunctionModule(function, parameters), {"x": _x()})
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
@@ -137,20 +138,20 @@ def test_a_weight_that_is_computed_or_given_is_no_norms_weight(name, rule):
 
 
 def test_gemmas_form_with_another_number_than_one_stays():
-    module = Says(lambda self, x: (_normal(x) * (2.0 + self.w.float())).to(x.dtype), _weight(torch.float16))
+    module = FunctionModule(lambda self, x: (_normal(x) * (2.0 + self.w.float())).to(x.dtype), _weight(torch.float16))
     check_misses(GEMMA_NORM, module, {"x": _x(torch.float16)})
 
 
 def test_a_norm_rounded_on_the_other_side_is_not_taken_for_another():
     half = torch.float16
     for name, other in permutations(FORMS, 2):
-        check_misses(RULES[other], Says(FORMS[name], _weight(half)), {"x": _x(half)})
+        check_misses(RULES[other], FunctionModule(FORMS[name], _weight(half)), {"x": _x(half)})
 
 
 def test_a_norm_that_ends_in_another_dtype_stays():
-    wide_weight = Says(FORMS["llama"], _weight(torch.float32))
+    wide_weight = FunctionModule(FORMS["llama"], _weight(torch.float32))
     check_misses(LLAMA_NORM, wide_weight, {"x": _x(torch.float16)})
-    rounded_twice = Says(lambda self, x: self.w * _normal(x).bfloat16(), _weight(torch.bfloat16))
+    rounded_twice = FunctionModule(lambda self, x: self.w * _normal(x).bfloat16(), _weight(torch.bfloat16))
     check_misses(LLAMA_NORM, rounded_twice, {"x": _x(torch.float16)})
 
 
@@ -159,6 +160,6 @@ def test_a_norm_in_the_middle_of_a_model_is_found_beside_its_neighbours():
         y = x + 1
         return y + torch.relu(FORMS["llama"](self, y)) * FORMS["llama"](self, x)
 
-    module = Says(block, _weight(torch.float32))
+    module = FunctionModule(block, _weight(torch.float32))
     check_applies(LLAMA_NORM, module, {"x": _x()}, times=2)
     assert len(operators(captured(module, {"x": _x()}))) > 10

@@ -2,90 +2,33 @@
 
 from __future__ import annotations
 
-from functools import cache
-from types import SimpleNamespace
-
 import pytest
 import torch
 from loguru import logger
 from torch.nn.functional import embedding
 
-from ditto.builders.llm import LlmBuilder
-from ditto.capture import export
 from ditto.dumps import dumping
 from ditto.network import check
-from ditto.network.dims import evaluate as size_of
-from ditto.passes import run_passes
 from ditto.program import evaluate, program_text
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
 from ditto.rewrite import rewrite
-from ditto.targets.registry import target
 from tests.support.layers import emitted
 from tests.support.models import TEXT_MODELS, TRANSFORMERS_5
-from tests.test_program import Says, captured, operators
+from tests.support.programs import FunctionModule, captured, operators
+from tests.support.stages import PROMPT_SHAPES, empty_caches, last_token_logits, prompt_inputs, staged
 
 aten = torch.ops.aten
-
-SEQUENCE = 24
-SIZES = ((3, 11), (1, 1), (4, 16))  # batch and length
-
-
-def story(name: str, dtype: torch.dtype = torch.float32) -> SimpleNamespace:
-    """The story of a model, told once."""
-    return _story(name, dtype)
-
-
-@cache
-def _story(name, dtype):
-    """A model on its way to a network. What it gives as it was captured is kept: the program is rewritten in place."""
-    model = TEXT_MODELS[name]().to(dtype)
-    model.config._attn_implementation = "eager"  # honours soft-caps and windows in every version
-    builder = LlmBuilder.from_model(model).with_batch(4).with_max_seq_len(SEQUENCE).with_max_input_len(16)
-    job = builder.job(target("tensorrt-rtx"))
-    parameter = dict(job.wrapper.named_parameters(remove_duplicate=False)).__getitem__
-    program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype)
-    captured = [evaluate(program, inputs(*size), parameter)[0] for size in SIZES]
-    counts = {name: report.applied for name, report in rewrite(program, job.sizes, job.positions).items()}
-    network = run_passes(job.lower(program), job.passes)
-    return SimpleNamespace(
-        model=model, job=job, parameter=parameter, captured=captured, rewritten=program, counts=counts, network=network
-    )
-
-
-def inputs(batch, length, seed=0):
-    """Token ids, positions, and the index of each row's last token; rows differ in length."""
-    ids = torch.randint(3, 126, (batch, length), generator=torch.Generator().manual_seed(seed), dtype=torch.int32)
-    positions = torch.arange(length, dtype=torch.int32).repeat(batch, 1)
-    last = torch.tensor([length - 1 - row % length for row in range(batch)], dtype=torch.int32)
-    return {"input_ids": ids, "position_ids": positions, "last_token_ids": last}
-
-
-def fresh_cache(network, batch):
-    """Inputs of a decoder that has seen nothing yet."""
-    caches = {
-        name: torch.zeros([size_of(dim, {"batch": batch}) for dim in spec.shape], dtype=spec.dtype)
-        for name, spec in network.inputs.items()
-        if name.startswith("past_")
-    }
-    return {**caches, "write_indices": torch.zeros(batch, dtype=torch.int32)}
-
-
-def hugging_face(model, given):
-    """The logits of each row's last token, from the model as its users call it."""
-    with torch.no_grad():
-        logits = model(input_ids=given["input_ids"].long(), position_ids=given["position_ids"].long()).logits
-    return logits[torch.arange(len(logits)), given["last_token_ids"].long()].float()
 
 
 def check_walls(name, dtype):
     """Compare the captured program, the rewritten program and the network with Hugging Face."""
-    told = story(name, dtype)
+    told = staged(name, dtype)
     constants = Constants(told.network, told.job.tensors)
-    for size, captured_result in zip(SIZES, told.captured):
-        given = inputs(*size)
-        wanted = hugging_face(told.model, given)
+    for size, captured_result in zip(PROMPT_SHAPES, told.captured):
+        given = prompt_inputs(*size)
+        wanted = last_token_logits(told.model, given)
         (rewritten,) = evaluate(told.rewritten, given, told.parameter)
-        network = run(told.network, {**given, **fresh_cache(told.network, size[0])}, constants)["logits"]
+        network = run(told.network, {**given, **empty_caches(told.network, size[0])}, constants)["logits"]
         for wall, found in {"captured": captured_result, "rewritten": rewritten, "network": network}.items():
             assert found.dtype == torch.float32 and found.shape == wanted.shape
             assert relative_error(found, wanted) < RELATIVE_ERROR[dtype], (wall, size)
@@ -131,14 +74,14 @@ UNUSUAL = {
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_every_rewrite_applies_as_often_as_the_model_has_its_form(name):
-    counts = dict(story(name).counts)
+    counts = dict(staged(name).counts)
     assert counts.pop("clean") > 0
     assert counts == {**USUAL, **UNUSUAL.get(name, {})}
 
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_what_is_left_is_what_a_decoder_is(name):
-    told = story(name)
+    told = staged(name)
     left = operators(told.rewritten)
     count = {op: left.count(getattr(torch.ops.ditto, op).default) for op in ("attention", "rope", "last_tokens")}
     assert count["attention"] == 2 and count["rope"] == 4 and count["last_tokens"] in (2, 3)
@@ -156,7 +99,7 @@ WINDOWS = {
 
 @pytest.mark.parametrize("name", WINDOWS)
 def test_windows_and_softcaps_are_stated(name):
-    nodes = [n for n in story(name).rewritten.graph.nodes if n.target == torch.ops.ditto.attention.default]
+    nodes = [n for n in staged(name).rewritten.graph.nodes if n.target == torch.ops.ditto.attention.default]
     facts = [node.args[3:10] for node in nodes]
     softcap, scale = (3.0, 24**-0.5) if "gemma2" in name else (0.0, 0.25)
     wanted = [(None, None, scale, True, window, softcap, layer) for layer, window in enumerate(WINDOWS[name])]
@@ -165,7 +108,7 @@ def test_windows_and_softcaps_are_stated(name):
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_tensorrt_agrees_with_every_shape_and_dtype(name):
-    told = story(name)
+    told = staged(name)
     emitted(told.network, told.job.tensors)
 
 
@@ -191,7 +134,7 @@ def test_refusals_are_logged_and_dumped(tmp_path):
         return x * c + torch.cat((-x[..., 4:], x[..., :4]), dim=-1) * s
 
     inputs = {"x": torch.randn(2, 3, 5, 8), "ids": torch.zeros(2, 5, dtype=torch.int64)}
-    program = captured(Says(rotated, buffers={"cos": cos, "sin": sin}), inputs)
+    program = captured(FunctionModule(rotated, buffers={"cos": cos, "sin": sin}), inputs)
     lines = []
     handler = logger.add(lambda line: lines.append(line), level="DEBUG", format="{message}")
     logger.enable("ditto")

@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn.functional import linear
 
 from ditto.rewrite.projections import fuse_projections
-from tests.rewrite.test_rule import check_applies, check_misses
-from tests.test_program import FLOATS, Says, operators
+from tests.support.layers import FLOATS
+from tests.support.programs import FunctionModule, operators
+from tests.support.rewriting import check_applies, check_misses
 
 aten = torch.ops.aten
 
@@ -51,13 +52,13 @@ def test_layers_of_different_inputs_are_joined_per_input():
         y = torch.relu(x)
         return linear(x, self.a) + linear(y, self.a) * linear(x, self.b) - linear(y, self.b)
 
-    module = Says(two, {"a": torch.randn(5, 4), "b": torch.randn(5, 4)})
+    module = FunctionModule(two, {"a": torch.randn(5, 4), "b": torch.randn(5, 4)})
     program = check_applies(fuse_projections, module, {"x": X}, times=4)
     assert operators(program).count(aten.linear.default) == 2
 
 
 def test_a_layer_used_twice_is_joined_with_itself():
-    module = Says(lambda self, x: linear(x, self.a) + linear(x + 0.0, self.a), {"a": torch.randn(5, 4)})
+    module = FunctionModule(lambda self, x: linear(x, self.a) + linear(x + 0.0, self.a), {"a": torch.randn(5, 4)})
     check_applies(fuse_projections, module, {"x": X}, times=2)
 
 
@@ -74,7 +75,7 @@ NEAR_MISSES = {
 @pytest.mark.parametrize("function", NEAR_MISSES.values(), ids=NEAR_MISSES)
 def test_what_is_one_detail_away_stays(function):
     shapes = {"a": (5, 4), "b": (5, 4), "c": (5,), "d": (5, 5)}
-    module = Says(function, {name: torch.randn(shape) for name, shape in shapes.items()})
+    module = FunctionModule(function, {name: torch.randn(shape) for name, shape in shapes.items()})
     check_misses(fuse_projections, module, {"x": X})
 
 

@@ -7,8 +7,9 @@ import torch
 from torch.nn.functional import embedding
 
 from ditto.rewrite.rope import ROPE_OF_HALVES
-from tests.rewrite.test_rule import check_applies, check_misses
-from tests.test_program import FLOATS, Says, operators
+from tests.support.layers import FLOATS
+from tests.support.programs import FunctionModule, operators
+from tests.support.rewriting import check_applies, check_misses
 
 HALF, POSITIONS = 4, 9
 X = torch.randn(2, 3, 5, 2 * HALF, generator=torch.Generator().manual_seed(0))
@@ -52,7 +53,7 @@ FORMS = [_as_written, _swapped, _axes_from_the_end]
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("rows", [1, 2])
 def test_rope_is_found(form, dtype, rows):
-    module = Says(form, buffers=_tables(dtype))
+    module = FunctionModule(form, buffers=_tables(dtype))
     names = {"x": "batch . sequence", "ids": "batch sequence" if rows == 2 else ". sequence"}
     program = check_applies(ROPE_OF_HALVES, module, {"x": X.to(dtype), "ids": IDS[:rows]}, names=names)
     assert operators(program)[-1] == torch.ops.ditto.rope.default
@@ -63,7 +64,7 @@ def test_queries_and_keys_share_their_rows():
     def both(self, x, ids):
         return _as_written(self, x, ids) * _swapped(self, x[:, :1] + 1, ids)
 
-    check_applies(ROPE_OF_HALVES, Says(both, buffers=_tables()), {"x": X, "ids": IDS}, times=2)
+    check_applies(ROPE_OF_HALVES, FunctionModule(both, buffers=_tables()), {"x": X, "ids": IDS}, times=2)
 
 
 def test_a_part_of_a_head_is_turned_alone():
@@ -71,7 +72,7 @@ def test_a_part_of_a_head_is_turned_alone():
         return torch.cat((_as_written(self, x[..., : 2 * HALF], ids), x[..., 2 * HALF :]), -1)
 
     wide = torch.cat((X, X[..., :3]), -1)
-    check_applies(ROPE_OF_HALVES, Says(partial, buffers=_tables()), {"x": wide, "ids": IDS})
+    check_applies(ROPE_OF_HALVES, FunctionModule(partial, buffers=_tables()), {"x": wide, "ids": IDS})
 
 
 def _interleaved(self, x, ids):
@@ -128,30 +129,30 @@ NEAR_MISSES = [
 
 @pytest.mark.parametrize("function", NEAR_MISSES)
 def test_what_is_one_detail_away_stays(function):
-    check_misses(ROPE_OF_HALVES, Says(function, buffers=_tables()), {"x": X, "ids": IDS})
+    check_misses(ROPE_OF_HALVES, FunctionModule(function, buffers=_tables()), {"x": X, "ids": IDS})
 
 
 @pytest.mark.parametrize("table", ["cos", "sin"])
 def test_tables_whose_halves_differ_stay(table):
     tables = {**_tables(), table: _tables(repeat=False)[table]}
-    check_misses(ROPE_OF_HALVES, Says(_as_written, buffers=tables), {"x": X, "ids": IDS})
+    check_misses(ROPE_OF_HALVES, FunctionModule(_as_written, buffers=tables), {"x": X, "ids": IDS})
 
 
 def test_tables_that_are_parameters_or_computed_stay():
-    check_misses(ROPE_OF_HALVES, Says(_as_written, _tables()), {"x": X, "ids": IDS})
+    check_misses(ROPE_OF_HALVES, FunctionModule(_as_written, _tables()), {"x": X, "ids": IDS})
 
     def computed(self, x, ids):
         c, s = (embedding(ids, table * 1.5).unsqueeze(1) for table in (self.cos, self.sin))
         return x * c + _halves_turned(x) * s
 
-    check_misses(ROPE_OF_HALVES, Says(computed, buffers=_tables()), {"x": X, "ids": IDS})
+    check_misses(ROPE_OF_HALVES, FunctionModule(computed, buffers=_tables()), {"x": X, "ids": IDS})
 
 
 def test_tables_of_another_dtype_stay():
-    module = Says(_as_written, buffers=_tables(torch.float32))
+    module = FunctionModule(_as_written, buffers=_tables(torch.float32))
     check_misses(ROPE_OF_HALVES, module, {"x": X.half(), "ids": IDS})
 
 
 def test_rows_that_repeat_a_single_head_stay():
-    module = Says(_as_written, buffers=_tables())
+    module = FunctionModule(_as_written, buffers=_tables())
     check_misses(ROPE_OF_HALVES, module, {"x": X[:1], "ids": IDS})

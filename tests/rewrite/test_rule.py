@@ -13,46 +13,16 @@ from torch.testing import assert_close
 import ditto.rewrite
 from ditto.reference import TOLERANCE
 from ditto.refusals import Refusal
-from ditto.rewrite.clean import clean
 from ditto.rewrite.norm import GEMMA_NORM, LLAMA_NORM, OLMO_NORM
 from ditto.rewrite.rope import ROPE_OF_HALVES
 from ditto.rewrite.rule import Rewrite, RewriteReport, arguments
-from tests.test_program import FLOATS, Says, captured, operators, result_of
+from tests.support.layers import FLOATS
+from tests.support.programs import FunctionModule, captured, operators
+from tests.support.rewriting import check_misses
 
 aten = torch.ops.aten
 
 RULES = [ROPE_OF_HALVES, LLAMA_NORM, GEMMA_NORM, OLMO_NORM]
-
-
-def check_applies(rule, module, inputs, times=1, names=None):
-    """Apply a rule or a step to a captured module: it applies so often, and the result is what it was. Returns the
-    program."""
-    program = captured(module, inputs, names)
-    before = result_of(program, inputs, program_owner(module))
-    clean(program)
-    assert applied(rule(program)) == times
-    program.graph.lint()
-    assert_close(result_of(program, inputs, program_owner(module)), before, **TOLERANCE[before.dtype])
-    return program
-
-
-def check_misses(rule, module, inputs, names=None):
-    """Apply a rule or a step that has nothing to do there: the program stays as it is."""
-    program = captured(module, inputs, names)
-    clean(program)
-    before = str(program.graph)
-    assert applied(rule(program)) == 0
-    assert str(program.graph) == before
-
-
-def applied(result):
-    """How often a rule or a step applied."""
-    return result.applied if isinstance(result, RewriteReport) else result
-
-
-def program_owner(module):
-    """The module whose parameters a program names, None for a function."""
-    return module if isinstance(module, torch.nn.Module) else None
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -215,6 +185,6 @@ def test_arguments_have_names_defaults_and_axes_from_the_front():
 
 
 def test_numbers_of_a_sample_stand_for_any_number_of_their_type():
-    module = Says(lambda x: torch.relu(x * -0.0) + x)
+    module = FunctionModule(lambda x: torch.relu(x * -0.0) + x)
     check = captured(module, {"x": torch.randn(2, 3)})
     assert EXAMPLE(check).applied == 1

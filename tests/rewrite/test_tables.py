@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from ditto.rewrite.tables import tabulate
-from tests.rewrite.test_rule import check_applies, check_misses
-from tests.test_program import FLOATS, Says, captured, operators, result_of
+from tests.support.layers import FLOATS
+from tests.support.programs import FunctionModule, captured, operators, run_program
+from tests.support.rewriting import check_applies, check_misses
 
 aten = torch.ops.aten
 
@@ -49,7 +50,7 @@ FORMS = [(_hugging_face, 1), (_scaled, 2), (_rounded, 1)]
 @pytest.mark.parametrize("integer", [torch.int32, torch.int64])
 @pytest.mark.parametrize(("function", "times"), FORMS)
 def test_functions_of_a_position_become_rows_of_a_table(function, times, integer):
-    module, inputs = Says(function, buffers=FREQUENCIES), {"positions": BATCHED.to(integer)}
+    module, inputs = FunctionModule(function, buffers=FREQUENCIES), {"positions": BATCHED.to(integer)}
     program = check_applies(tables, module, inputs, times, names={"positions": "batch sequence"})
     assert operators(program) == [aten.embedding.default]
     (rows,) = program.outputs
@@ -59,7 +60,7 @@ def test_functions_of_a_position_become_rows_of_a_table(function, times, integer
 
 @pytest.mark.parametrize(("function", "times"), [(_scaled, 2), (_of_a_batch_axis_added, 1)])
 def test_positions_may_be_one_row(function, times):
-    module = Says(function, buffers=FREQUENCIES)
+    module = FunctionModule(function, buffers=FREQUENCIES)
     program = check_applies(tables, module, {"positions": BATCHED[0]}, times, names={"positions": "tokens"})
     assert aten.embedding.default in operators(program)
     assert aten.cos.default not in operators(program) and aten.sin.default not in operators(program)
@@ -71,7 +72,7 @@ def test_each_result_of_a_chain_has_its_table_in_its_own_dtype(dtype):
         angles = _angles(self, positions)
         return angles.cos().to(x.dtype) * x + angles.sin().to(x.dtype)
 
-    module = Says(both, buffers=FREQUENCIES)
+    module = FunctionModule(both, buffers=FREQUENCIES)
     inputs = {"positions": BATCHED, "x": torch.randn(3, 4, 4).to(dtype)}
     program = check_applies(tables, module, inputs, times=2, names={"positions": "batch", "x": "batch"})
     assert [table.dtype for table in program.constants.values() if len(table) == COUNT] == [dtype, dtype]
@@ -79,11 +80,11 @@ def test_each_result_of_a_chain_has_its_table_in_its_own_dtype(dtype):
 
 
 def test_every_position_up_to_the_last_has_its_row():
-    program = captured(Says(_scaled, buffers=FREQUENCIES), {"positions": BATCHED})
+    program = captured(FunctionModule(_scaled, buffers=FREQUENCIES), {"positions": BATCHED})
     tables(program)
     everywhere = torch.arange(12).reshape(3, 4) + 4
-    module = Says(_scaled, buffers=FREQUENCIES)
-    assert torch.equal(result_of(program, {"positions": everywhere}), module(everywhere))
+    module = FunctionModule(_scaled, buffers=FREQUENCIES)
+    assert torch.equal(run_program(program, {"positions": everywhere}), module(everywhere))
 
 
 MIXING = {
@@ -107,12 +108,12 @@ MIXING = {
 
 @pytest.mark.parametrize("function", MIXING.values(), ids=MIXING)
 def test_functions_that_mix_positions_are_computed_at_run_time(function):
-    module = Says(function, buffers=FREQUENCIES)
+    module = FunctionModule(function, buffers=FREQUENCIES)
     names = {"positions": "batch sequence"}
     program = captured(module, {"positions": BATCHED}, names)
     tables(program)
     for positions in (BATCHED, torch.arange(3)[None], torch.tensor([[13, 15]])):
-        assert torch.equal(result_of(program, {"positions": positions}), module(positions))
+        assert torch.equal(run_program(program, {"positions": positions}), module(positions))
 
 
 OTHERS = {
@@ -128,14 +129,14 @@ def test_other_functions_are_computed_at_run_time(function):
     inputs = {"positions": BATCHED}
     if function.__code__.co_argcount == 3:
         inputs["x"] = torch.rand(3, 4)
-    check_misses(tables, Says(function, buffers=FREQUENCIES), inputs)
+    check_misses(tables, FunctionModule(function, buffers=FREQUENCIES), inputs)
 
 
 def test_functions_of_weights_are_computed_at_run_time():
-    module = Says(lambda self, positions: (positions.unsqueeze(-1) * self.f).cos(), FREQUENCIES)
+    module = FunctionModule(lambda self, positions: (positions.unsqueeze(-1) * self.f).cos(), FREQUENCIES)
     check_misses(tables, module, {"positions": BATCHED})
 
 
 def test_a_model_without_that_input_stays():
-    module = Says(_scaled, buffers=FREQUENCIES)
+    module = FunctionModule(_scaled, buffers=FREQUENCIES)
     check_misses(partial(tabulate, positions="position_ids", count=COUNT), module, {"positions": BATCHED})

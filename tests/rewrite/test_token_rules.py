@@ -16,7 +16,7 @@ from ditto.ops.traits import TRAITS, Trait
 from ditto.rewrite.clean import clean
 from ditto.rewrite.token_rules import rule_of
 from ditto.rewrite.tokens import refuse_other_state
-from tests.test_program import captured
+from tests.support.programs import captured
 
 aten = torch.ops.aten
 BATCH, LENGTH, WIDTH = 3, 5, 8

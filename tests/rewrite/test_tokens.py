@@ -18,7 +18,7 @@ from ditto.rewrite import rewrite
 from ditto.rewrite.tokens import refuse_other_layers, refuse_other_state
 from tests.support.decoding import continued
 from tests.support.models import TRANSFORMERS_5, llama, made
-from tests.test_program import captured
+from tests.support.programs import captured
 
 TARGETS = ("tensorrt-rtx", "trtllm")
 _COMMON = {"vocab_size": 128, "max_position_embeddings": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}

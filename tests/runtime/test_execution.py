@@ -26,9 +26,9 @@ from ditto.runtime import execution
 from ditto.runtime.activation_arena import ALIGNMENT, aligned
 from ditto.runtime.execution import Parts
 from ditto.runtime.runtime_cache import RuntimeCache
-from tests.lowering.test_lower import Tensors, lowered
-from tests.passes.test_partition import WIDTH, Block, Chain, Towered, blocks
+from tests.support.blocks import WIDTH, Block, Chain, Towered, blocks
 from tests.support.engines import CpuContext, CpuEngine
+from tests.support.lowering import ModuleTensors, lowered
 from tests.support.models import llama
 from tests.support.parts import as_a_whole, in_embedded_blocks, in_shared_blocks, weights_by_value
 
@@ -69,7 +69,7 @@ class Loaded:
 def loaded(module, divide=lambda network: in_shared_blocks(network, 1), scratch=(WORK, 10, 500)):
     """A module of x [batch, WIDTH]."""
     network = run_passes(lowered(module, {"x": torch.randn(3, WIDTH)}, {"x": "batch"}), SIMPLIFY)
-    made, stored, constants = divide(network), weights_by_value(network), Constants(network, Tensors(module))
+    made, stored, constants = divide(network), weights_by_value(network), Constants(network, ModuleTensors(module))
     log: list[CpuContext] = []
     engines = [
         CpuEngine(part, constants, PROFILES, bytes_, log)

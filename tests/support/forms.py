@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 from attrs import evolve
 
@@ -75,3 +77,13 @@ def kernels(network, sizes):
         for node in network.nodes
         if isinstance(node.layer, (MatrixMultiply, Attention))
     ]
+
+
+def with_input_sizes(network, sizes):
+    """A network whose inputs have these sizes: where one says `batch*sequence` alone, no other says what these are."""
+    result = copy(network)
+    result.inputs = {
+        name: spec.with_shape(tuple(evaluate(dim, sizes) for dim in spec.shape))
+        for name, spec in network.inputs.items()
+    }
+    return result

@@ -87,6 +87,13 @@ LLAMA3_ROPE = rope(
     high_freq_factor=4.0,
     original_max_position_embeddings=32,
 )
+LONGROPE = {
+    "rope_type": "longrope",
+    "short_factor": [1.0 + 0.1 * i for i in range(8)],
+    "long_factor": [2.0 + 0.1 * i for i in range(8)],
+    "factor": 2.0,
+    "original_max_position_embeddings": 32,
+}
 GEMMA2 = {
     "head_dim": 32,
     "sliding_window": 5,

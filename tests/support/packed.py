@@ -4,13 +4,21 @@ executor writes them (contract, LLM 4.2 and 4.5). No scheduling; a test says whi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
+from ditto.builders.llm import LlmBuilder
+from ditto.builders.pipeline import describe
+from ditto.configs import TrtllmConfig
 from ditto.network import Network
 from ditto.reference import Constants, run
 from ditto.targets.trtllm.plugins import GPTAttention
+from tests.support.models import TEXT_MODELS
+
+MAX_SEQ_LEN = 24
 
 
 class PackedCalls:
@@ -86,3 +94,20 @@ class PackedCalls:
                 for kind in (0, 1):
                     offsets[0, row, kind, column] = block * len(self.layers) * 2 + kind
         return offsets
+
+
+def packed_network(model, rows=0, **options):
+    """A model with its network for the packed target; `rows` are those of the prompt table."""
+    model.config._attn_implementation = "eager"
+    builder = LlmBuilder.from_model(model).with_batch(4).with_max_seq_len(MAX_SEQ_LEN).with_max_input_len(16)
+    builder = builder.with_prompt_table(rows)
+    builder = builder.with_target("trtllm").with_trtllm(TrtllmConfig(**{"tokens_per_block": 4, **options}))
+    job = builder.job(builder.resolved_target())
+    network = describe(job)
+    return SimpleNamespace(model=model, job=job, network=network, constants=Constants(network, job.tensors))
+
+
+@cache
+def packed_text_model(name, dtype=torch.float32, **options):
+    """A tiny text model with its network for the packed target, built once."""
+    return packed_network(TEXT_MODELS[name]().to(dtype), **options)

@@ -17,14 +17,14 @@ from tests.support.forms import as_if_large
 from tests.support.models import LLAVA_MODELS, TEXT_MODELS, VISION, image_features, llama, llava
 from tests.support.parts import in_shared_blocks
 from tests.support.witness import replay
-from tests.witness.comparison import (
-    ApartDecoder,
+from tests.support.witness.comparison import (
     Decoder,
-    allowed,
+    DisaggregatedDecoder,
+    allowed_error,
     decoder_errors,
     definition_of,
     described,
-    described_apart,
+    described_disaggregated,
     eager,
     logits,
     replayed,
@@ -63,7 +63,7 @@ def test_a_decoder_loses_to_rounding_no_more_than_hugging_face(name, dtype):
     kept = definition_of(LlmBuilder.from_model(model).with_dtype(dtype))
     wanted = logits(eager(model), rows)
     own = max(map(relative_error, logits(model.to(dtype), rows), wanted))
-    assert max(decoder_errors(kept, rows, wanted)) <= allowed(dtype, own)
+    assert max(decoder_errors(kept, rows, wanted)) <= allowed_error(dtype, own)
 
 
 @pytest.mark.parametrize("name", LLAVA_MODELS)
@@ -81,7 +81,7 @@ def test_a_vision_tower_loses_to_rounding_no_more_than_hugging_face(name, dtype)
     found = replay(kept.definition, {"input": pixels.to(dtype)})["encoder_output"]
     wanted = image_features(eager(model), pixels)
     own = relative_error(image_features(model.to(dtype), pixels.to(dtype)), wanted)
-    assert relative_error(found, wanted) <= allowed(dtype, own)
+    assert relative_error(found, wanted) <= allowed_error(dtype, own)
 
 
 @pytest.mark.parametrize("name", ["llama", "llama with tied embeddings", "gemma2 with soft-caps and windows", "qwen2"])
@@ -91,9 +91,9 @@ def test_a_decoder_in_parts_computes_what_hugging_face_computes(name):
     assert max(step_errors(decoder, rows, logits(eager(model), rows))) <= RELATIVE_ERROR[FLOAT]
 
 
-def _apart(builder: LlmBuilder, table: torch.Tensor | None = None) -> ApartDecoder:
-    made = {name: replayed_in_parts(*network) for name, network in described_apart(builder).items()}
-    return ApartDecoder(made["llm"], made["decode"], table)
+def _apart(builder: LlmBuilder, table: torch.Tensor | None = None) -> DisaggregatedDecoder:
+    made = {name: replayed_in_parts(*network) for name, network in described_disaggregated(builder).items()}
+    return DisaggregatedDecoder(made["llm"], made["decode"], table)
 
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
@@ -106,12 +106,12 @@ def test_prefill_and_decode_apart_compute_what_hugging_face_computes(monkeypatch
 
 def test_a_deep_decoder_calls_one_block_for_each_layer():
     model, rows = llama(num_hidden_layers=5), _rows(3, 128)
-    networks = described_apart(LlmBuilder.from_model(model))
+    networks = described_disaggregated(LlmBuilder.from_model(model))
     calls = {name: in_shared_blocks(network, 1).schedule.calls for name, (network, _) in networks.items()}
     times = {name: sum(not call.concurrent for call in made) for name, made in calls.items()}
     assert times == {"llm": 1 + 4 + 1, "decode": 1 + 5 + 1}  # of a prompt's last layer only the last tokens are wanted
     made = {name: replayed_in_parts(*network) for name, network in networks.items()}
-    errors = step_errors(ApartDecoder(made["llm"], made["decode"]), rows, logits(eager(model), rows))
+    errors = step_errors(DisaggregatedDecoder(made["llm"], made["decode"]), rows, logits(eager(model), rows))
     assert max(errors) <= RELATIVE_ERROR[FLOAT]
 
 

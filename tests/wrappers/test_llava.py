@@ -19,7 +19,7 @@ from ditto.rewrite import rewrite
 from ditto.targets.registry import target
 from tests.support.layers import emitted
 from tests.support.models import LLAVA_MODELS, VISION, image_features
-from tests.test_program import operators
+from tests.support.programs import operators
 
 aten = torch.ops.aten
 SIZES = (1, 3)

@@ -17,9 +17,9 @@ from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
 from ditto.rewrite import rewrite
 from ditto.targets.registry import target
 from ditto.wrappers.llm import DecoderWithHead, LlmWrapper
-from tests.rewrite.test_pipeline import fresh_cache, hugging_face, inputs
 from tests.support.layers import emitted
 from tests.support.models import TRANSFORMERS_5, image_features, llama, llava
+from tests.support.stages import empty_caches, last_token_logits, prompt_inputs
 
 VOCABULARY, WIDTH, IMAGE = 128, 64, 127
 FLOAT32 = RELATIVE_ERROR[torch.float32]
@@ -30,20 +30,20 @@ def _wrapper(model):
 
 
 def test_a_text_models_wrapper_gives_each_rows_last_logits():
-    model, given = llama(), inputs(3, 7)
+    model, given = llama(), prompt_inputs(3, 7)
     with torch.no_grad():
         found = _wrapper(model)(**given)
     assert found.shape == (3, VOCABULARY) and found.dtype == torch.float32
-    assert relative_error(found, hugging_face(model, given)) < FLOAT32
+    assert relative_error(found, last_token_logits(model, given)) < FLOAT32
 
 
 def test_logits_are_float32_whatever_the_model_computes_in():
     with torch.no_grad():
-        assert _wrapper(llama().half())(**inputs(1, 3)).dtype == torch.float32
+        assert _wrapper(llama().half())(**prompt_inputs(1, 3)).dtype == torch.float32
 
 
 def test_ids_beyond_the_vocabulary_take_rows_of_the_table_and_others_do_not():
-    model, given = llama(), inputs(2, 6)
+    model, given = llama(), prompt_inputs(2, 6)
     table = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(0))
     plain = model.get_input_embeddings()(given["input_ids"].long())
     rows = {(0, 1): 0, (0, 2): 4, (1, 0): 2, (1, 5): 2}
@@ -59,14 +59,14 @@ def test_ids_beyond_the_vocabulary_take_rows_of_the_table_and_others_do_not():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_a_table_that_no_id_asks_for_changes_nothing(dtype):
-    wrapper, given = _wrapper(llama().to(dtype)), inputs(2, 6)
+    wrapper, given = _wrapper(llama().to(dtype)), prompt_inputs(2, 6)
     with torch.no_grad():
         found = wrapper(**given, prompt_embedding_table=torch.full((1, WIDTH), 9.0, dtype=dtype))
         assert torch.equal(found, wrapper(**given))
 
 
 def test_a_bare_decoder_and_its_head_are_the_whole_model():
-    model, given = llama(), inputs(2, 6)
+    model, given = llama(), prompt_inputs(2, 6)
     whole = DecoderWithHead(model.model, model.lm_head)
     wrapper = LlmWrapper(whole, model.get_input_embeddings(), VOCABULARY)
     with torch.no_grad():
@@ -115,7 +115,7 @@ def test_images_by_way_of_the_table_give_hugging_faces_logits_at_every_wall():
     (found["rewritten"],) = evaluate(told.program, given, parameter)
     network = run_passes(told.job.lower(told.program), told.job.passes)
     constants = Constants(network, told.job.tensors)
-    found["network"] = run(network, {**given, **fresh_cache(network, 2)}, constants)["logits"]
+    found["network"] = run(network, {**given, **empty_caches(network, 2)}, constants)["logits"]
     emitted(network, told.job.tensors)
     for wall, logits in found.items():
         assert relative_error(logits, wanted) < FLOAT32, wall
@@ -131,7 +131,7 @@ def test_only_the_language_side_of_a_llava_is_captured():
 
 @pytest.mark.skipif(not TRANSFORMERS_5, reason="LLaVA's decoder has its head in transformers 4")
 def test_a_llavas_decoder_and_head_may_be_given_apart():
-    model, given = llava(), inputs(2, 6)
+    model, given = llava(), prompt_inputs(2, 6)
     builder = LlmBuilder.from_model(model.model.language_model, lm_head=model.lm_head).with_max_seq_len(16)
     with torch.no_grad():
         found = builder.job(target("tensorrt-rtx")).wrapper(**given)

@@ -7,8 +7,8 @@ import torch
 
 from ditto.errors import ShapeError
 from ditto.network.layers import Attention, KVCacheUpdate, RotaryEmbedding
-from tests.network.samples import refusal, spec
 from tests.support.layers import FLOATS, check_layer, emitted, network_of
+from tests.support.networks import refusal, spec
 
 
 def attend(query, key, value, mask):

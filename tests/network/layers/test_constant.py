@@ -9,8 +9,8 @@ from ditto.network import Network, Spec
 from ditto.network.layers import Constant, Identity
 from ditto.network.weight import Stored, fold
 from ditto.reference import Constants, run
-from tests.network.samples import Tensors
 from tests.support.layers import FLOATS, check_layer, emitted
+from tests.support.networks import InMemoryTensors
 
 
 def constant(network, form, tensor):
@@ -31,7 +31,7 @@ def constant(network, form, tensor):
 @pytest.mark.parametrize("form", ["stored", "literal", "folded", "joined"])
 def test_a_constant_is_its_weight(form, dtype):
     tensor = (torch.randn(2, 3) * 2).to(dtype)
-    network, source = Network("test"), Tensors(w=tensor)
+    network, source = Network("test"), InMemoryTensors(w=tensor)
     made = network.add(Constant(constant(network, form, tensor)))
     network.output("result", made)
     assert made.spec == Spec.of(tensor)
@@ -41,7 +41,7 @@ def test_a_constant_is_its_weight(form, dtype):
 
 def test_a_constant_is_resolved_once():
     tensor, network = torch.randn(2, 3), Network("test")
-    source = Tensors(w=tensor)
+    source = InMemoryTensors(w=tensor)
     network.output("result", network.add(Constant(constant(network, "folded", tensor))))
     constants = Constants(network, source)
     for _ in range(3):

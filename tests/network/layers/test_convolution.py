@@ -7,8 +7,8 @@ import torch
 from torch.nn.functional import pad
 
 from ditto.network.layers import Convolution
-from tests.network.samples import refusal
 from tests.support.layers import FLOATS, check_layer
+from tests.support.networks import refusal
 
 
 def by_windows(x, kernel, bias, stride, padding, dilation, groups):

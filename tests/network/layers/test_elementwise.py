@@ -11,8 +11,8 @@ import torch
 
 from ditto.network.layers import Activation, Cast, ElementWise, Select, Unary
 from ditto.network.layers.elementwise import ActivationFunction, ElementWiseOp, UnaryOp
-from tests.network.samples import refusal
 from tests.support.layers import FLOATS, check_layer
+from tests.support.networks import refusal
 
 BINARY = {
     "SUM": operator.add,

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ditto.network.layers import Gather
-from tests.network.samples import refusal
 from tests.support.layers import FLOATS, check_layer
+from tests.support.networks import refusal
 
 
 def indices_of(shape, dtype=torch.int64):

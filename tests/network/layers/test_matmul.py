@@ -8,8 +8,8 @@ import torch
 from ditto.bindings import load_native
 from ditto.network import Spec
 from ditto.network.layers import MatrixMultiply
-from tests.network.samples import refusal
 from tests.support.layers import FLOATS, check_layer, emitted, network_of
+from tests.support.networks import refusal
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ditto.network.layers import Reduce, Softmax
-from tests.network.samples import refusal
 from tests.support.layers import FLOATS, check_layer
+from tests.support.networks import refusal
 
 AXES = [((1, 2), False), ((1, 2), True), ((0,), False), ((2,), True)]
 FUNCTIONS = {

@@ -10,8 +10,8 @@ from ditto.network.dims import add, multiply
 from ditto.network.layers import Concatenation, Constant, Fill, Gather, Shape, Shuffle, Slice
 from ditto.network.layers.shape import reshape_form
 from ditto.reference import Constants, run
-from tests.network.samples import BATCH, SEQUENCE, refusal, spec
 from tests.support.layers import FLOATS, check_layer, emitted
+from tests.support.networks import BATCH, SEQUENCE, refusal, spec
 
 MOVED = [*FLOATS, torch.int64, torch.int32, torch.bool]
 

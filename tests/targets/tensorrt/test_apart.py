@@ -10,7 +10,7 @@ from ditto.builders.pipeline import describe_all
 from ditto.network.layers import Attention, MatrixMultiply
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
 from tests.support.models import TEXT_MODELS
-from tests.witness.comparison import eager, logits
+from tests.support.witness.comparison import eager, logits
 
 CAPACITY, PROMPT = 40, 11
 NAMES = ["llama", "mistral with a window", "gemma2 with soft-caps and windows"]

@@ -22,10 +22,10 @@ from ditto.reference import RELATIVE_ERROR, TOLERANCE, Constants, relative_error
 from ditto.rewrite import rewrite
 from ditto.targets.registry import target
 from ditto.targets.tensorrt.lowering import Decoder, attention
-from tests.rewrite.test_pipeline import SEQUENCE, fresh_cache, story
-from tests.support.layers import NoTensors, emitted
+from tests.support.layers import FLOATS, NoTensors, emitted
 from tests.support.models import llama
-from tests.test_program import FLOATS, Says, captured
+from tests.support.programs import FunctionModule, captured
+from tests.support.stages import MAX_SEQ_LEN, empty_caches, staged
 
 _ops = torch.ops.ditto
 CAPACITY = 7
@@ -33,7 +33,7 @@ CAPACITY = 7
 
 def _vision(function, inputs, names=None, buffers=()):
     """A function with attention as a network, as a vision tower is lowered."""
-    program = captured(Says(function, buffers=buffers), inputs, names)
+    program = captured(FunctionModule(function, buffers=buffers), inputs, names)
     rewrite(program, {"batch": 2})
     return lower(program, {**table(), _ops.attention.default: attention}, None, "test")
 
@@ -70,7 +70,7 @@ def test_a_towers_attention_is_the_operator(function, buffers, names):
     network = _vision(function, {"x": X}, names, buffers)
     emitted(network)
     found = run(network, {"x": X}, Constants(network, NoTensors()))["result"]
-    assert_close(found, Says(function, buffers=buffers)(X), **TOLERANCE[torch.float32])
+    assert_close(found, FunctionModule(function, buffers=buffers)(X), **TOLERANCE[torch.float32])
 
 
 PER_HEAD = torch.stack([visible(5, 1 + head) for head in range(4)])
@@ -122,7 +122,7 @@ REFUSED_BY_DECODERS = {
 def test_what_a_decoder_cannot_honour_is_refused(function, said):
     with pytest.raises(UnsupportedFeature, match=f"^{said}") as raised:
         _decoder(function, {"x": X}, None if said == NOT_CAUSAL else NAMES)
-    assert str(raised.value.where).startswith("test_program.py:")
+    assert str(raised.value.where).startswith("programs.py:")
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -149,8 +149,8 @@ def test_attention_over_the_cache_is_attention_over_the_whole_sequence(dtype, wi
 
 
 def test_a_cache_is_an_input_that_is_updated_in_its_own_memory():
-    network = story("llama").network
-    cache = Spec((symbol("batch"), 2, SEQUENCE, 16), torch.float32)
+    network = staged("llama").network
+    cache = Spec((symbol("batch"), 2, MAX_SEQ_LEN, 16), torch.float32)
     for layer in range(2):
         for kind in ("key", "value"):
             past, present = f"past_{kind}_{layer}", f"present_{kind}_{layer}"
@@ -164,12 +164,12 @@ def test_a_cache_is_an_input_that_is_updated_in_its_own_memory():
 
 
 def _fills(name):
-    return sum(type(node.layer).__name__ == "Fill" for node in story(name).network.nodes)
+    return sum(type(node.layer).__name__ == "Fill" for node in staged(name).network.nodes)
 
 
 def test_layers_of_one_window_share_their_mask():
     assert _fills("llama") == _fills("mistral with a window") == 1
-    windows = [node for node in story("gemma2 with soft-caps and windows").network.nodes if "SUB" in str(node.layer)]
+    windows = [node for node in staged("gemma2 with soft-caps and windows").network.nodes if "SUB" in str(node.layer)]
     assert len(windows) == 1
 
 
@@ -185,12 +185,12 @@ STEPWISE = [
 @pytest.mark.parametrize("name", STEPWISE)
 def test_decoding_token_by_token_gives_hugging_faces_logits(name):
     """Three prompts of different lengths, padded on the right, then nine more tokens each."""
-    told = story(name)
+    told = staged(name)
     network, constants = told.network, Constants(told.network, told.job.tensors)
     lengths, steps = torch.tensor([6, 3, 1], dtype=torch.int32), 9
     batch, longest = len(lengths), int(lengths.max())
     tokens = torch.randint(3, 126, (batch, longest + steps), generator=torch.Generator().manual_seed(3))
-    state = fresh_cache(network, batch)
+    state = empty_caches(network, batch)
     for step in range(steps + 1):
         if step == 0:
             ids, last = tokens[:, :longest].int(), lengths - 1
@@ -245,7 +245,7 @@ def test_the_decoders_own_operators_compute_what_they_say(function, inputs, dyna
 
 
 def test_tied_embeddings_are_one_tensor_of_the_checkpoint():
-    network = story("llama with tied embeddings").network
+    network = staged("llama with tied embeddings").network
     names = [name for constant in network.constants() for name in stored_names(constant.weight)]
     assert not [name for name in names if "lm_head" in name]
     assert len([name for name in set(names) if "embed_tokens" in name]) == 1

@@ -21,8 +21,8 @@ from ditto.passes import run_passes
 from ditto.targets import target
 from ditto.targets.tensorrt.tuning import H200, TUNINGS
 from tests.support.models import llama
-from tests.test_program import captured
-from tests.witness.comparison import described_apart
+from tests.support.programs import captured
+from tests.support.witness.comparison import described_disaggregated
 
 LIMITS = Limits(
     max_batch_size=4, max_input_len=32, max_seq_len=64, max_num_tokens=128, max_prompt_embedding_table_size=16
@@ -133,7 +133,7 @@ def test_rope_of_prompts_has_the_form_that_the_library_is_fast_at(name, layers):
 def test_prompts_and_steps_take_their_matrices_in_one_form(monkeypatch, tied):
     """External weights lie on the GPU once for both."""
     monkeypatch.setitem(TUNINGS, "9.0", evolve(H200, split_k_shortest=1))
-    networks = described_apart(LlmBuilder.from_model(llama(tie_word_embeddings=tied)))
+    networks = described_disaggregated(LlmBuilder.from_model(llama(tie_word_embeddings=tied)))
     prompts, steps = (
         {constant.weight for constant in networks[name][0].constants() if math.prod(constant.weight.shape) >= 32 * 32}
         for name in ("llm", "decode")

@@ -12,7 +12,7 @@ from ditto.targets.target import DecoderConfig
 from ditto.targets.trtllm.config import llm_config, plugin_config, runtime_defaults, vision_config
 from ditto.targets.trtllm.plugins import GPTAttention
 from ditto.targets.trtllm.versions import version
-from tests.targets.trtllm.test_lowering import built
+from tests.support.packed import packed_text_model
 
 # LLaVA-1.5-7B's language model for eight requests with an image each: the contract's own example.
 FACTS = DecoderConfig(
@@ -136,18 +136,18 @@ def test_float32_has_no_fused_context_attention():
 )
 def test_windows_are_told_to_the_runtime(name, windows):
     limits = Limits(max_batch_size=1, max_input_len=16, max_seq_len=24, max_num_tokens=16)
-    found = runtime_defaults(built(name).network, limits)
+    found = runtime_defaults(packed_text_model(name).network, limits)
     assert found == (None if windows is None else {"max_attention_window": windows})
 
 
 def test_a_window_of_a_whole_sequence_is_none():
     limits = Limits(max_batch_size=1, max_input_len=2, max_seq_len=5, max_num_tokens=16)
-    assert runtime_defaults(built("mistral with a window").network, limits) is None
+    assert runtime_defaults(packed_text_model("mistral with a window").network, limits) is None
 
 
 def test_a_window_reaches_no_farther_than_a_sequence():
     network = Network("llm")
-    layers = [node.layer for node in built("gemma2 with soft-caps and windows").network.nodes]
+    layers = [node.layer for node in packed_text_model("gemma2 with soft-caps and windows").network.nodes]
     for layer in [layer for layer in layers if isinstance(layer, GPTAttention)]:
         window = layer.window or 99
         network.append(Node(evolve(layer, window=window), (), (f"y{layer.layer_idx}",)), [Spec((1,), torch.float32)])

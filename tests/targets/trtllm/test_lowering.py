@@ -3,47 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import cache
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 from transformers import OPTConfig, OPTForCausalLM, Phi3Config, Phi3ForCausalLM
 
-from ditto.builders.llm import LlmBuilder
-from ditto.builders.pipeline import describe
-from ditto.configs import TrtllmConfig
 from ditto.errors import UnsupportedFeature
 from ditto.network.layers import Constant
-from ditto.reference import RELATIVE_ERROR, Constants, relative_error
+from ditto.reference import RELATIVE_ERROR, relative_error
 from ditto.targets.trtllm.plugins import GPTAttention
-from tests.capture.test_patches import LONGROPE
-from tests.support.models import TEXT, TEXT_MODELS, TRANSFORMERS_5, llama, made, rope
-from tests.support.packed import PackedCalls
+from tests.support.models import LONGROPE, TEXT, TEXT_MODELS, TRANSFORMERS_5, llama, made, rope
+from tests.support.packed import MAX_SEQ_LEN, PackedCalls, packed_network, packed_text_model
 
-SEQUENCE = 24
 LONG, SHORT, OTHER = ([3 + (7 * i + seed) % 120 for i in range(n)] for seed, n in ((0, 13), (5, 4), (11, 9)))
 
 
-@cache
-def built(name, dtype=torch.float32, **options):
-    """A model and its packed network."""
-    return packed(TEXT_MODELS[name]().to(dtype), **options)
-
-
-def packed(model, rows=0, **options):
-    model.config._attn_implementation = "eager"
-    builder = LlmBuilder.from_model(model).with_batch(4).with_max_seq_len(SEQUENCE).with_max_input_len(16)
-    builder = builder.with_prompt_table(rows)
-    builder = builder.with_target("trtllm").with_trtllm(TrtllmConfig(**{"tokens_per_block": 4, **options}))
-    job = builder.job(builder.resolved_target())
-    network = describe(job)
-    return SimpleNamespace(model=model, job=job, network=network, constants=Constants(network, job.tensors))
-
-
 def calls(told):
-    return PackedCalls(told.network, told.constants, SEQUENCE)
+    return PackedCalls(told.network, told.constants, MAX_SEQ_LEN)
 
 
 def logits(told, row):
@@ -58,7 +35,7 @@ def close(found, wanted, dtype=torch.float32):
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_prompts_and_generation_in_one_batch_give_hugging_faces_logits(name):
-    check_generation(built(name))
+    check_generation(packed_text_model(name))
 
 
 class _Flat(nn.Module):
@@ -91,7 +68,7 @@ if TRANSFORMERS_5:  # before, OPT's attention was its own
 
 @pytest.mark.parametrize("model", FLAT.values(), ids=FLAT)
 def test_blocks_that_flatten_their_tokens_generate_as_others_do(model):
-    check_generation(packed(model()))
+    check_generation(packed_network(model()))
 
 
 class _NoAttention(nn.Module):
@@ -105,7 +82,7 @@ def test_a_layer_that_is_not_run_has_no_cache():
     model.model.layers[1].self_attn = _NoAttention()
     told = r"attentions of layers \[0\] have a KV cache, and TensorRT-LLM makes one for each of the model's 2 layers"
     with pytest.raises(UnsupportedFeature, match=told):
-        packed(model)
+        packed_network(model)
 
 
 def check_generation(told):
@@ -127,7 +104,7 @@ def check_generation(told):
 
 def test_a_prompt_in_chunks_is_the_whole_prompt():
     """In half precision only: without it the plugin does not read the cache for prompts."""
-    told = built("mistral with a window", torch.float16)
+    told = packed_text_model("mistral with a window", torch.float16)
     runtime = calls(told)
     runtime.call([("long", LONG[:5], 0, 0)])
     found = runtime.call([("long", LONG[5:], 5, 0), ("short", SHORT, 0, 0)])
@@ -140,7 +117,7 @@ def attentions(told):
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_rope_of_a_known_kind_is_the_plugins(name):
-    told = built(name)
+    told = packed_text_model(name)
     kinds = {"llama with llama3 rope scaling": (4, 4.0), "llama with linear rope scaling": (1, 2.0)}
     for layer in attentions(told):
         assert layer.has_rope and layer.rotary_embedding_dim == layer.head_size
@@ -149,7 +126,7 @@ def test_rope_of_a_known_kind_is_the_plugins(name):
 
 
 def test_each_layer_keeps_its_own_window_and_the_score_its_own_scale():
-    layers = attentions(built("gemma2 with soft-caps and windows"))
+    layers = attentions(packed_text_model("gemma2 with soft-caps and windows"))
     assert [layer.window for layer in layers] == [5, 0]
     assert [layer.layer_idx for layer in layers] == [0, 1]
     for layer in layers:
@@ -170,7 +147,7 @@ def test_rope_that_the_plugin_is_not_trusted_with_stays_in_the_graph(kind):
     model = llama(**(GRAPH_ROPE[kind] or {}))
     if GRAPH_ROPE[kind] is None:
         model.model.rotary_emb.inv_freq.mul_(0.5)
-    told = packed(model)
+    told = packed_network(model)
     assert not any(layer.has_rope for layer in attentions(told))
     assert {layer.position_embedding_type for layer in attentions(told)} == {0}
     runtime = calls(told)
@@ -180,7 +157,7 @@ def test_rope_that_the_plugin_is_not_trusted_with_stays_in_the_graph(kind):
 
 
 def test_scaling_that_only_longer_sequences_show_is_none_for_the_plugin():
-    told = packed(llama(**rope(rope_type="dynamic", factor=2.0)))
+    told = packed_network(llama(**rope(rope_type="dynamic", factor=2.0)))
     assert {layer.rotary_embedding_scale_type for layer in attentions(told)} == {0}
     assert all(layer.has_rope for layer in attentions(told))
     found = calls(told).call([("long", LONG, 0, 0)])
@@ -190,7 +167,7 @@ def test_scaling_that_only_longer_sequences_show_is_none_for_the_plugin():
 def test_heads_that_are_rotated_in_part():
     partial = {"partial_rotary_factor": 0.5}
     config = Phi3Config(**TEXT, **partial, **(rope(**partial) if TRANSFORMERS_5 else rope()))
-    told = packed(made(Phi3ForCausalLM, config))
+    told = packed_network(made(Phi3ForCausalLM, config))
     assert [layer.rotary_embedding_dim for layer in attentions(told)] == [8, 8]
     found = calls(told).call([("long", LONG, 0, 0)])
     assert close(found, [logits(told, LONG)[-1]])
@@ -198,14 +175,14 @@ def test_heads_that_are_rotated_in_part():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_gives_float32_logits_close_to_hugging_faces(dtype):
-    told = built("llama", dtype)
+    told = packed_text_model("llama", dtype)
     found = calls(told).call([("long", LONG, 0, 0), ("short", SHORT, 0, 0)])
     assert found.dtype == torch.float32
     assert close(found, [logits(told, LONG)[-1], logits(told, SHORT)[-1]], dtype)
 
 
 def test_without_the_gemm_plugin_tensorrt_multiplies():
-    told = built("qwen2", gemm_plugin=False)
+    told = packed_text_model("qwen2", gemm_plugin=False)
     kinds = {type(node.layer).__name__ for node in told.network.nodes}
     assert "Gemm" not in kinds and "MatrixMultiply" in kinds
     found = calls(told).call([("long", LONG, 0, 0)])
@@ -214,7 +191,7 @@ def test_without_the_gemm_plugin_tensorrt_multiplies():
 
 def test_rows_of_the_table_are_counted_from_each_requests_own_part():
     model = llama()
-    told = packed(model, rows=4)
+    told = packed_network(model, rows=4)
     table = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
     found = calls(told).call([("a", [5, 128, 129, 7], 0, 0), ("b", [128, 9], 0, 0)], table)
     embedded = model.get_input_embeddings()
@@ -229,13 +206,13 @@ def test_a_layer_that_comes_twice_is_refused():
     model = llama()
     model.model.layers[1].self_attn.layer_idx = 0
     with pytest.raises(UnsupportedFeature, match="two attentions say that they are layer 0"):
-        packed(model)
+        packed_network(model)
 
 
 def test_a_block_has_the_layers_of_tensorrt_llms_own_llama():
     """Contract, LLM 6: 2 norms of 8, 4 Gemm, 1 GPTAttention, 2 residual sums; SwiGLU: 2 slices, a sigmoid, 2 products.
     Sizes of its slices are computed once per network, not per block."""
-    told = packed(llama(num_hidden_layers=3).half())
+    told = packed_network(llama(num_hidden_layers=3).half())
     inside = [node for node in told.network.nodes if "layers.1." in node.place.module + "."]
     assert Counter(type(node.layer).__name__ for node in inside if not isinstance(node.layer, Constant)) == {
         "Gemm": 4,

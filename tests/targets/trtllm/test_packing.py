@@ -18,7 +18,7 @@ from ditto.rewrite.clean import clean
 from ditto.targets.registry import target
 from ditto.targets.trtllm.packing import drop_batch, pack_attention
 from tests.support.models import TEXT_MODELS
-from tests.test_program import captured, operators, result_of
+from tests.support.programs import captured, operators, run_program
 
 aten, _ditto = torch.ops.aten, torch.ops.ditto
 TOKENS, HEADS, KV_HEADS, WIDTH = 7, 4, 2, 8
@@ -97,10 +97,10 @@ def test_what_lies_between_a_projection_and_attention_stays():
     """A function of single heads, such as a norm of queries, is computed before the plugin."""
     module = _Attention(softcap=2.0, query=lambda x: torch.tanh(x) * 3)
     program = captured(module, X, {"x": "tokens"})
-    before = result_of(program, X, module)
+    before = run_program(program, X, module)
     assert pack_attention(program, "position_ids") == 1
     drop_batch(program)
-    assert_close(result_of(program, X, module), before)
+    assert_close(run_program(program, X, module), before)
     (node,) = (node for node in program.graph.nodes if node.target == _ditto.packed_attention.default)
     assert node.args[1:] == (None, None, HEADS, KV_HEADS, False, 0.3, 0, 2.0, 5)
 
@@ -134,18 +134,18 @@ def test_the_batch_axis_goes(function):
 
     program = captured(rows, given, {"x": "tokens"})
     clean(program)
-    before = result_of(program, given)
+    before = run_program(program, given)
     assert drop_batch(program) > 0
-    assert_close(result_of(program, given), before)
+    assert_close(run_program(program, given), before)
     assert not [node for node in program.graph.nodes if node.target == aten.unsqueeze.default and node.args[1] == 0]
 
 
 def test_an_operator_without_a_rule_keeps_it():
     given = {"x": torch.randn(6)}
     program = captured(lambda x: (x.unsqueeze(0).abs().cumsum(0) * 2).squeeze(0), given, {"x": "tokens"})
-    before = result_of(program, given)
+    before = run_program(program, given)
     drop_batch(program)
-    assert_close(result_of(program, given), before)
+    assert_close(run_program(program, given), before)
     (node,) = (node for node in program.graph.nodes if node.target == aten.cumsum.default)
     assert node.meta["val"].dim() == 2
     (product,) = (node for node in program.graph.nodes if node.target == aten.mul.Tensor)
@@ -164,6 +164,6 @@ def test_an_operator_without_a_rule_keeps_it():
 def test_what_spreads_over_the_batch_keeps_it(function, rows):
     given = {"x": torch.randn(6), "y": torch.randn(rows, 6)}
     program = captured(function, given, {"x": "tokens", "y": ". tokens"})
-    before = result_of(program, given)
+    before = run_program(program, given)
     drop_batch(program)
-    assert_close(result_of(program, given), before)
+    assert_close(run_program(program, given), before)

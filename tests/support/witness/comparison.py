@@ -35,7 +35,7 @@ def definition_of(builder: EngineBuilder, capacity: int = 48) -> Any:
 
 
 @frozen
-class Computed:
+class DecoderFunction:
     """A language model as a function.
 
     Args:
@@ -47,14 +47,14 @@ class Computed:
     caches: Mapping[str, Spec]
 
 
-def replayed(kept: Any) -> Computed:
+def replayed(kept: Any) -> DecoderFunction:
     """A definition."""
     inputs = [kept.definition.get_input(index) for index in range(kept.definition.num_inputs)]
     caches = {x.name: Spec(tuple(x.shape), DTYPES[x.dtype]) for x in inputs if x.name.startswith("past_")}
-    return Computed(lambda given: replay(kept.definition, given), caches)
+    return DecoderFunction(lambda given: replay(kept.definition, given), caches)
 
 
-def replayed_in_parts(network: Network, source: TensorSource) -> Computed:
+def replayed_in_parts(network: Network, source: TensorSource) -> DecoderFunction:
     """The definitions of a network's parts, by their calls; they take every weight that they can as an input."""
     parts, stored = in_shared_blocks(network, least_bytes=1), weights_by_value(network)
     definitions = [emitted(part, source) for part in parts.networks]
@@ -64,10 +64,10 @@ def replayed_in_parts(network: Network, source: TensorSource) -> Computed:
         made = by_calls(parts, {**given, **weights}, lambda part, taken: replay(definitions[part].definition, taken))
         return {name: made[name] for name in network.outputs}
 
-    return Computed(run, {name: spec for name, spec in network.inputs.items() if name.startswith("past_")})
+    return DecoderFunction(run, {name: spec for name, spec in network.inputs.items() if name.startswith("past_")})
 
 
-def described_apart(builder: LlmBuilder, capacity: int = 48) -> dict[str, tuple[Network, TensorSource]]:
+def described_disaggregated(builder: LlmBuilder, capacity: int = 48) -> dict[str, tuple[Network, TensorSource]]:
     """The networks for prompts and for steps of one token, and who has their weights."""
     builder = builder.with_batch(2).with_target("tensorrt-rtx").with_weights("external")
     job = builder.with_max_seq_len(capacity).with_max_input_len(capacity - 1).job(builder.resolved_target())
@@ -86,7 +86,7 @@ def eager(model: Any) -> Any:
 class Decoder:
     """A decoder and its KV caches, which begin as noise: unwritten slots must not matter."""
 
-    def __init__(self, computed: Computed, table: Tensor | None = None) -> None:
+    def __init__(self, computed: DecoderFunction, table: Tensor | None = None) -> None:
         self._computed = computed
         self._extra = {} if table is None else {"prompt_embedding_table": table}
         noise = torch.Generator().manual_seed(7)
@@ -115,10 +115,10 @@ class Decoder:
         return logits
 
 
-class ApartDecoder(Decoder):
+class DisaggregatedDecoder(Decoder):
     """Two networks that share KV caches: one for the prompts, one for every token after them."""
 
-    def __init__(self, prompts: Computed, steps: Computed, table: Tensor | None = None) -> None:
+    def __init__(self, prompts: DecoderFunction, steps: DecoderFunction, table: Tensor | None = None) -> None:
         super().__init__(prompts, table)
         self._steps = steps
 
@@ -164,7 +164,7 @@ def step_errors(decoder: Decoder, rows: Sequence[Tensor], wanted: Sequence[Tenso
     return [relative_error(mine, truth) for mine, truth in zip(found, wanted, strict=True)]
 
 
-def allowed(dtype: torch.dtype, own: float = 0.0) -> float:
+def allowed_error(dtype: torch.dtype, own: float = 0.0) -> float:
     """The largest relative error in a dtype. `own` is Hugging Face's in that dtype: where rounding alone costs a tiny
     random model more than the table allows, 1.5 times as much is allowed."""
     return max(RELATIVE_ERROR[dtype], 1.5 * own)

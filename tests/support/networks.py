@@ -1,4 +1,4 @@
-"""What tests of networks share: specs from text, what layers refuse, and a network with every kind of layer."""
+"""Specs from text, messages of refusing layers, and a network with every kind of layer."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def refusal(layer: Layer, *specs: str) -> str:
     return error.value.cause
 
 
-class Tensors:
+class InMemoryTensors:
     """A checkpoint in memory; it remembers what it was asked for."""
 
     def __init__(self, **tensors: Tensor) -> None:
@@ -65,10 +65,10 @@ class Tensors:
         """Memory is all it has."""
 
 
-def whole() -> tuple[Network, dict[str, Tensor], Tensors]:
+def every_layer_network() -> tuple[Network, dict[str, Tensor], InMemoryTensors]:
     """A network with every kind of layer and every form of weight, inputs for it, and its checkpoint."""
     torch.manual_seed(0)
-    source = Tensors(
+    source = InMemoryTensors(
         norm__weight=torch.rand(8),
         q__weight=torch.randn(8, 8) / 3,
         k__weight=(torch.randn(8, 8) / 3).half(),
