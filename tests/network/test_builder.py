@@ -75,5 +75,5 @@ def test_static_sizes_are_a_literal(net):
 
 
 def test_a_dimension_that_no_input_has_is_named(net):
-    with pytest.raises(ShapeError, match="no input has the dimension `live`"):
+    with pytest.raises(ShapeError, match="no input has the dimension `kv_length`"):
         net.sizes((symbol("kv_length"),))
