@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from ditto.builders.source import Loaded, ModelSource, Pretrained
+from ditto.checkpoint import quantization_of
 from ditto.errors import CheckpointError
 from ditto.network.weight import Stored
 
@@ -55,6 +56,13 @@ class ConfigOnlySource(ModelSource):
 
     @override
     def load(self, dtype: torch.dtype) -> Loaded:
+        scheme = quantization_of(self.of.text_directory)
+        if scheme is not None:
+            raise CheckpointError(
+                f"The checkpoint is quantised ({scheme.title}), and its weights are not on this machine.",
+                where=self.name,
+                remedy="download the checkpoint first: the layers that are quantised are known from its tensors",
+            )
         model = self.of.skeleton(dtype)
         named = dict(model.named_parameters(remove_duplicate=False))
         weights = {id(part): Stored(name, tuple(part.shape), part.dtype) for name, part in named.items()}

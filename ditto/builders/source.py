@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import shutil
 from abc import ABC, abstractmethod
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import nn
 from typing_extensions import override
 
@@ -20,8 +19,18 @@ from ditto.builders.classes import model_class
 from ditto.builders.generation import checkpoint_defaults, defaults_file
 from ditto.builders.sizes import check_sizes
 from ditto.builders.stated import check_original_form, check_stated
-from ditto.capture import weightless
-from ditto.checkpoint import CheckpointIndex, CheckpointReader, check_form, check_stored, match_names, raw_config
+from ditto.capture import config_in_dtype, weightless
+from ditto.checkpoint import (
+    CheckpointIndex,
+    CheckpointReader,
+    Group,
+    check_form,
+    check_shape,
+    check_stored,
+    match_names,
+    quantized_groups,
+    raw_config,
+)
 from ditto.engine import Checkpoint
 from ditto.errors import CheckpointError
 from ditto.network.weight import Stored, TensorSource, Weight, fold
@@ -195,6 +204,11 @@ class Pretrained(ModelSource):
         """The checkpoint's headers."""
         return CheckpointIndex.open(self.directory)
 
+    @cached_property
+    def groups(self) -> dict[str, Group]:
+        """The quantised weights, by the names of the float tensors that they stand for."""
+        return quantized_groups(self.text_directory, self.index)
+
     @property
     @override
     def config(self) -> Any:
@@ -291,7 +305,7 @@ class Pretrained(ModelSource):
     def load(self, dtype: torch.dtype) -> Loaded:
         model = self.skeleton(dtype)
         reader, records = CheckpointReader(self.index), self.index.tensors
-        names = match_names(model, reader)
+        names = match_names(model, reader, self.groups)
         for name, buffer in model.named_buffers():
             if name in names:
                 check_stored(name, names[name], records[names[name]], buffer)
@@ -319,7 +333,7 @@ class Pretrained(ModelSource):
     def _instance(self, dtype: torch.dtype) -> Any:
         check_stated(raw_config(self.text_directory), self.config, str(self.text_directory / "config.json"))
         cls = self._model_class()
-        config = _in_dtype(self.config, dtype)
+        config = config_in_dtype(self.config, dtype)
         with weightless(dtype):
             try:
                 model: Any = cls(config).eval()
@@ -343,7 +357,8 @@ class Pretrained(ModelSource):
 
     @override
     def unused(self, used: frozenset[str]) -> list[str]:
-        return sorted(set(self.index.tensors) - used)
+        members = (group.members for group in self.groups.values() if group.members & used)
+        return sorted(set(self.index.tensors).difference(used, *members))
 
     def _model_class(self) -> type[nn.Module]:
         where = str(self.text_directory / "config.json")
@@ -355,6 +370,10 @@ class Pretrained(ModelSource):
         return get_class_from_dynamic_module(self.config.auto_map[self.architecture], str(self.text_directory))
 
     def _weight(self, name: str, stored: str, parameter: nn.Parameter) -> Weight:
+        if stored in self.groups:
+            weight = self.groups[stored].weight
+            check_shape(name, stored, weight.shape, parameter, str(self.directory))
+            return evolve(weight, dtype=parameter.dtype)
         record = self.index.tensors[stored]
         check_stored(name, stored, record, parameter)
         weight = Stored(stored, record.shape, record.dtype)
@@ -370,15 +389,3 @@ def _message(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"there is no {lines[0]}"
     return " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
-
-
-def _in_dtype(config: Any, dtype: torch.dtype) -> Any:
-    """Copy of a configuration, nested ones included, with `dtype` as its dtype."""
-    config = copy.deepcopy(config)
-    nested = [value for value in vars(config).values() if hasattr(value, "model_type")]
-    for part in (config, *nested):
-        if "dtype" in vars(part) or hasattr(type(part), "dtype"):
-            part.dtype = dtype
-        else:
-            part.torch_dtype = dtype
-    return config

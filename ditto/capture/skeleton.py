@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -56,3 +57,15 @@ def stand_in(module: nn.Module, mode: FakeTensorMode, dtype: torch.dtype | None 
             if buffer is not None and buffer.device.type != "cpu":
                 part._buffers[name] = buffer.cpu()
     return twin.eval()
+
+
+def config_in_dtype(config: Any, dtype: torch.dtype) -> Any:
+    """Copy of a configuration, nested ones included, with `dtype` as its dtype."""
+    config = copy.deepcopy(config)
+    nested = [value for value in vars(config).values() if hasattr(value, "model_type")]
+    for part in (config, *nested):
+        if "dtype" in vars(part) or hasattr(type(part), "dtype"):
+            part.dtype = dtype
+        else:
+            part.torch_dtype = dtype
+    return config

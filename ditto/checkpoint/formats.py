@@ -1,6 +1,6 @@
-"""Detection of unsupported checkpoints: quantised, adapters, other file formats.
+"""Detection of the form of a checkpoint: float, quantised, an adapter, or another file format.
 
-The tensors of such checkpoints are not the model's values, so they are rejected by name.
+Where the tensors are neither the model's values nor of a quantised format in `FORMATS`, it is rejected by name.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from loguru import logger
 from torch import Tensor
 
-from ditto.checkpoint.index import TensorRecord
+from ditto.checkpoint.index import CheckpointIndex, TensorRecord
+from ditto.checkpoint.quantization import FORMATS, FULL_PRECISION, Group, QuantizationScheme
+from ditto.checkpoint.reader import CheckpointReader
 from ditto.errors import CheckpointError
 from ditto.files import read_json
 
-_FULL_PRECISION = "build from the model's checkpoint in float32, float16 or bfloat16"
 # Dtypes in which stored tensors are the model's values; other dtypes need a scale.
 VALUE_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # Keys of config.json, at any depth, under which quantisation tools write their settings.
@@ -62,10 +64,10 @@ def raw_config(directory: Path) -> Mapping[str, Any]:
 
 
 def check_form(directory: Path) -> None:
-    """Check that a directory holds a complete, unquantised Hugging Face model.
+    """Check that a directory holds a complete Hugging Face model, in float or in a quantised format that is read.
 
     Raises:
-        CheckpointError: it holds an adapter, a quantised model or another format.
+        CheckpointError: it holds an adapter, another quantised format or another file format.
     """
     if directory.is_file():
         raise CheckpointError(
@@ -85,11 +87,26 @@ def check_form(directory: Path) -> None:
             where=str(directory),
             remedy="give a directory that `save_pretrained` wrote, or download the checkpoint with its config.json",
         )
+    quantization_of(directory)
+
+
+def quantization_of(directory: Path) -> QuantizationScheme | None:
+    """The quantised format that a checkpoint's configuration states; None if it states none.
+
+    Raises:
+        CheckpointError: the format is not read.
+    """
+    where = directory / "config.json"
     for key, stated in _stated(raw_config(directory)):
+        method = str(stated.get("quant_method")).lower()
+        if key == "quantization_config" and method in FORMATS:
+            return FORMATS[method](stated, str(where))
         raise CheckpointError(
             f"The checkpoint is quantised: {_format_of(stated)} (`{key}`). Its tensors are not the model's values.",
-            where=str(directory / "config.json"),
-            remedy=_FULL_PRECISION,
+            where=str(where),
+            remedy=FULL_PRECISION
+            if method in FORMATS
+            else f"give a checkpoint in one of the formats {', '.join(FORMATS)}; or {FULL_PRECISION}",
         )
     for name, tool in _SIDE_FILES.items():
         if (directory / name).is_file():
@@ -97,8 +114,27 @@ def check_form(directory: Path) -> None:
             raise CheckpointError(
                 f"The checkpoint is quantised: {detail}. Its tensors are not the model's values.",
                 where=str(directory / name),
-                remedy=_FULL_PRECISION,
+                remedy=FULL_PRECISION,
             )
+    return None
+
+
+def quantized_groups(directory: Path, index: CheckpointIndex) -> dict[str, Group]:
+    """The quantised weights of a checkpoint, by the names of the float tensors that they stand for.
+
+    Args:
+        directory: directory of config.json.
+    Raises:
+        CheckpointError: the format is not read, or the tensors contradict the configuration.
+    """
+    scheme = quantization_of(directory)
+    if scheme is None:
+        return {}
+    groups = scheme.groups(CheckpointReader(index))
+    logger.info("{} quantised weights: {}", len(groups), scheme.title)
+    if scheme.note is not None:
+        logger.warning("{}: {}", scheme.title, scheme.note)
+    return groups
 
 
 def check_marks(tensors: Collection[str], where: str) -> None:
@@ -122,8 +158,27 @@ def check_marks(tensors: Collection[str], where: str) -> None:
             raise CheckpointError(
                 f"The checkpoint is quantised ({form}): {named(marked)} would be ignored.",
                 where=where,
-                remedy=_FULL_PRECISION,
+                remedy=FULL_PRECISION,
             )
+
+
+def check_shape(name: str, stored: str, shape: tuple[int, ...], wanted: Tensor, where: str) -> None:
+    """Check that a stored tensor has the shape of the model's tensor.
+
+    Args:
+        name: the model's parameter or buffer.
+        stored: name of the tensor in the checkpoint.
+        wanted: the model's tensor; only its shape is used.
+        where: file of the stored tensor.
+    Raises:
+        CheckpointError: the shapes differ.
+    """
+    if shape != tuple(wanted.shape):
+        raise CheckpointError(
+            f"tensor `{stored}` has shape {list(shape)}, the model's `{name}` has {list(wanted.shape)}",
+            where=where,
+            remedy="check that config.json belongs to this checkpoint",
+        )
 
 
 def check_stored(name: str, stored: str, record: TensorRecord, wanted: Tensor) -> None:
@@ -137,18 +192,13 @@ def check_stored(name: str, stored: str, record: TensorRecord, wanted: Tensor) -
     Raises:
         CheckpointError: the shapes differ, or the stored dtype needs a scale.
     """
-    if record.shape != tuple(wanted.shape):
-        raise CheckpointError(
-            f"tensor `{stored}` has shape {list(record.shape)}, the model's `{name}` has {list(wanted.shape)}",
-            where=str(record.file),
-            remedy="check that config.json belongs to this checkpoint",
-        )
+    check_shape(name, stored, record.shape, wanted, str(record.file))
     if record.dtype != wanted.dtype and wanted.is_floating_point() and record.dtype not in VALUE_DTYPES:
         raise CheckpointError(
             f"Tensor `{stored}` is stored as {str(record.dtype).removeprefix('torch.')}: the checkpoint is quantised, "
             "and these are not the model's values.",
             where=str(record.file),
-            remedy=_FULL_PRECISION,
+            remedy=FULL_PRECISION,
         )
 
 

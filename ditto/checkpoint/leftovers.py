@@ -56,7 +56,7 @@ def check_leftovers(model: Any, leftovers: Mapping[str, str], records: Mapping[s
 
 
 def _is_mask(name: str, records: Mapping[str, TensorRecord]) -> bool:
-    shape = records[name].shape
+    shape = records[name].shape if name in records else ()
     return bool(_MASK.search(name)) and len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3]
 
 

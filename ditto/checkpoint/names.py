@@ -6,34 +6,44 @@ The names differ between transformers versions.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from torch import nn
 
 from ditto.checkpoint.formats import check_marks
 from ditto.checkpoint.leftovers import check_leftovers
+from ditto.checkpoint.quantization import Group
 from ditto.checkpoint.reader import CheckpointReader
 from ditto.errors import CheckpointError
 
 
-def match_names(model: Any, reader: CheckpointReader) -> dict[str, str]:
+def match_names(model: Any, reader: CheckpointReader, groups: Mapping[str, Group] | None = None) -> dict[str, str]:
     """Checkpoint tensor of each parameter and persistent buffer of a model.
 
     The model is one of Hugging Face's. Tied parameters get the tensors that the installed transformers would load;
     where transformers unties them, so does this function. Persistent buffers may be missing: the model computes them
     itself.
 
+    Args:
+        groups: quantised weights, each in place of its stored tensors, by the names of float tensors.
     Raises:
         CheckpointError: a parameter has no tensor, has two, or needs several combined; or a tensor without a parameter
             belongs to a module in use (see `check_leftovers`).
     """
-    stored, where = reader.index.tensors, str(reader.index.directory)
+    stored, where, quantised = reader.index.tensors, str(reader.index.directory), groups or {}
+    members = {name for group in quantised.values() for name in group.members}
+    for name in sorted(quantised.keys() & stored.keys() - members):
+        raise CheckpointError(
+            f"The checkpoint holds `{name}` twice: as it is, and quantised.",
+            where=where,
+            remedy="remove one of them, as the configuration says",
+        )
     wanted = dict.fromkeys(model.state_dict(keep_vars=True))
     rename = _renaming(model, wanted)
     found: dict[str, str] = {}
     leftovers: dict[str, str] = {}
-    for name in sorted(stored):
+    for name in sorted((stored.keys() - members) | quantised.keys()):
         place = rename(name)
         if place not in wanted:
             leftovers[name] = place
@@ -45,7 +55,7 @@ def match_names(model: Any, reader: CheckpointReader) -> dict[str, str]:
             )
         else:
             found[place] = name
-    _share_tied(model, found, reader)
+    _share_tied(model, found, reader, quantised)
     missing = [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in found]
     if missing:
         check_marks(leftovers, where)
@@ -59,7 +69,7 @@ def match_names(model: Any, reader: CheckpointReader) -> dict[str, str]:
     return {name: found[name] for name in wanted if name in found}
 
 
-def _share_tied(model: Any, found: dict[str, str], reader: CheckpointReader) -> None:
+def _share_tied(model: Any, found: dict[str, str], reader: CheckpointReader, quantised: Collection[str]) -> None:
     """Share stored tensors between tied parameters; untie what transformers unties."""
     groups: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -70,7 +80,11 @@ def _share_tied(model: Any, found: dict[str, str], reader: CheckpointReader) -> 
         if not held:
             continue
         holder, *others = held
-        unequal = [name for name in others if reader.differ(found[holder], found[name])]
+        unequal = [
+            name
+            for name in others
+            if {found[holder], found[name]} & set(quantised) or reader.differ(found[holder], found[name])
+        ]
         if not tied.issuperset(unequal):
             raise CheckpointError(
                 f"`{found[holder]}` and `{found[unequal[0]]}` differ, and {type(model).__name__} has one parameter for "

@@ -27,11 +27,13 @@ from ditto.network.check import check
 from ditto.network.dims import Dim
 from ditto.network.graph import Network, Node
 from ditto.network.layer import Layer
+from ditto.network.quantized import QuantizedWeight
 from ditto.network.spec import Spec, dtype_named
 from ditto.network.weight import FOLDABLE, Folded, Literal, Literals, Stored, Weight
 from ditto.strict import strict_converter
 
 FORMAT = 1
+_PARTS = ("values", "scales", "zeros", "groups")
 
 
 @frozen
@@ -81,6 +83,10 @@ def _weight_out(weight: Weight) -> dict[str, Any]:
         return {"stored": weight.name, **known}
     if isinstance(weight, Literal):
         return {"literal": weight.digest, **known}
+    if isinstance(weight, QuantizedWeight):
+        parts = {name: part for name in _PARTS if (part := getattr(weight, name)) is not None}
+        operands = {name: _weight_out(part) for name, part in parts.items()}
+        return {"quantized": operands, "bits": weight.bits, "block": list(weight.block), **known}
     assert isinstance(weight, Folded)
     return {"folded": weight.op, "operands": _operand_out(weight.operands), **known}
 
@@ -91,6 +97,10 @@ def _weight_in(data: dict[str, Any]) -> Weight:
         return Stored(data["stored"], shape, dtype)
     if "literal" in data:
         return Literal(data["literal"], shape, dtype)
+    if "quantized" in data:
+        parts = {name: data["quantized"].get(name) for name in _PARTS}
+        operands = {name: part and _weight_in(part) for name, part in parts.items()}
+        return QuantizedWeight(**operands, bits=data["bits"], block=tuple(data["block"]), shape=shape, dtype=dtype)
     if data["folded"] not in FOLDABLE:
         raise ValueError(f"{data['folded']!r} is not a foldable operator")
     return Folded(data["folded"], _operand_in(data["operands"]), shape, dtype)

@@ -17,6 +17,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from ditto.errors import ShapeError
+from ditto.network.packing import unpack
 from ditto.network.spec import Spec
 
 
@@ -33,7 +34,7 @@ class TensorSource(Protocol):
 
 
 class Weight(ABC):
-    """Reference to a constant: `Stored`, `Literal` or `Folded`.
+    """Reference to a constant: `Stored`, `Literal`, `Folded` or `QuantizedWeight`.
 
     Args:
         shape, dtype: of the constant.
@@ -195,6 +196,7 @@ FOLDABLE: Mapping[str, Callable[..., Tensor]] = {
     "negate": lambda x: -x,
     "exponential": lambda x: x.exp(),
     "square_root": lambda x: x.sqrt(),
+    "unpack": unpack,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ditto.builders import Pretrained
+from ditto.checkpoint import CheckpointReader
 from ditto.engine import EngineTree
 from ditto.errors import CheckpointError, TreeError
 from ditto.families.registry import FAMILIES
-from ditto.network import Spec
+from ditto.network import Literals, Spec, resolve
 
 
 def checkpoint_of(tree: EngineTree, against: str | None = None) -> str:
@@ -61,7 +63,7 @@ def check_model(tree: EngineTree, model: str, sees: bool) -> None:
 
 
 def load(model: str | Path, dtype: torch.dtype, device: torch.device, attention: str | None = None) -> Any:
-    """A checkpoint as a Hugging Face model, ready to run.
+    """A checkpoint as a Hugging Face model, ready to run; quantised weights are dequantised.
 
     Args:
         model: a directory or hub id.
@@ -76,7 +78,11 @@ def load(model: str | Path, dtype: torch.dtype, device: torch.device, attention:
     chosen: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     chosen["dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"] = dtype
     try:
-        loaded = getattr(transformers, name).from_pretrained(source.directory, **chosen)
+        if source.groups:
+            cls = type(Pretrained(str(model), name).skeleton(dtype))  # an auto class accepts no values
+            loaded = cls.from_pretrained(None, **_dequantized(source), **chosen)
+        else:
+            loaded = getattr(transformers, name).from_pretrained(source.directory, **chosen)
     except Exception as error:
         raise CheckpointError(
             f"transformers cannot load the model: {str(error).splitlines()[0] if str(error) else error!r}",
@@ -84,6 +90,16 @@ def load(model: str | Path, dtype: torch.dtype, device: torch.device, attention:
             remedy="check that the checkpoint is whole",
         ) from error
     return loaded.eval().requires_grad_(False).to(device)
+
+
+def _dequantized(source: Pretrained) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for a model with the dequantised weights of a checkpoint."""
+    config, reader = copy.deepcopy(source.config), CheckpointReader(source.index)
+    del config.quantization_config
+    members = {name for group in source.groups.values() for name in group.members}
+    values = {name: reader.tensor(name) for name in source.index.tensors if name not in members}
+    values.update({name: resolve(group.weight, reader, Literals()) for name, group in source.groups.items()})
+    return {"config": config, "state_dict": values}
 
 
 def vision_of(model: Any) -> nn.Module | None:

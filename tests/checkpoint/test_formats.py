@@ -15,10 +15,7 @@ from ditto.errors import CheckpointError, ConfigError
 from tests.support.models import llama, llava
 
 QUANTISED = {
-    "fp8": ({"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}, "fp8, fmt e4m3"),
-    "awq": ({"quant_method": "awq", "bits": 4, "group_size": 128}, "awq, bits 4, group_size 128"),
-    "gptq": ({"quant_method": "gptq", "bits": 4}, "gptq, bits 4"),
-    "compressed-tensors": ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, "format pack-quantized"),
+    "quark": ({"quant_method": "quark", "fmt": "e4m3", "group_size": 128}, "quark, fmt e4m3, group_size 128"),
     "modelopt": ({"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "FP8"}}, "modelopt, quant_algo FP8"),
     "bitsandbytes": ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "bitsandbytes, .*nf4"),
     "mxfp4": ({"quant_method": "mxfp4"}, "mxfp4"),
@@ -56,7 +53,7 @@ def test_a_quantised_checkpoint_is_refused_by_its_format(directory, name):
 @pytest.mark.parametrize("part", ["text_config", "vision_config"])
 def test_so_is_one_whose_part_is_quantised(llava_directory, part):
     config = json.loads((llava_directory / "config.json").read_text())
-    config[part]["quantization_config"] = QUANTISED["awq"][0]
+    config[part]["quantization_config"] = {"quant_method": "awq", "bits": 4}
     (llava_directory / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=rf"awq, .*`{part}\.quantization_config`"):
         LlavaModel.from_pretrained(str(llava_directory))
@@ -100,7 +97,7 @@ def test_so_does_a_file_beside_the_configuration(directory, file, told):
 @pytest.mark.parametrize("fault", ["quantization_config", "hf_quant_config", "adapter"])
 def test_every_command_refuses(directory, tmp_path, capsys, command, fault):
     if fault == "quantization_config":
-        edit(directory / "config.json", quantization_config=QUANTISED["gptq"][0])
+        edit(directory / "config.json", quantization_config=QUANTISED["quark"][0])
     elif fault == "adapter":
         edit(directory / "adapter_config.json", peft_type="LORA", base_model_name_or_path="owner/base")
     else:
@@ -111,13 +108,22 @@ def test_every_command_refuses(directory, tmp_path, capsys, command, fault):
     assert not (tmp_path / "tree").exists()
 
 
+def test_shapes_of_a_quantised_checkpoint_are_not_known_without_its_tensors(tmp_path, capsys):
+    config = llama().config
+    config.architectures = ["LlamaForCausalLM"]
+    config.save_pretrained(tmp_path)
+    edit(tmp_path / "config.json", quantization_config={"quant_method": "awq", "bits": 4, "group_size": 32})
+    assert main(["-q", "plan", str(tmp_path), "--target", "tensorrt-rtx"]) == 2
+    assert "quantised (AWQ), and its weights are not on this machine" in capsys.readouterr().err
+
+
 def test_a_configuration_alone_tells_it(tmp_path, capsys):
     config = llama().config
     config.architectures = ["LlamaForCausalLM"]
     config.save_pretrained(tmp_path)
-    edit(tmp_path / "config.json", quantization_config=QUANTISED["fp8"][0])
+    edit(tmp_path / "config.json", quantization_config=QUANTISED["quark"][0])
     assert main(["-q", "plan", str(tmp_path), "--target", "tensorrt-rtx"]) == 2
-    assert "quantised: fp8" in capsys.readouterr().err
+    assert "quantised: quark" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.uint8, torch.int32])

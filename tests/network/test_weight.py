@@ -15,14 +15,15 @@ torch.manual_seed(0)
 X, Y = torch.rand(2, 3, 4) + 0.5, torch.rand(2, 3, 4) + 0.5
 HALF = torch.rand(3, 1).half()
 ROWS = torch.tensor([2, 0, 2])
-SOURCE = InMemoryTensors(x=X, y=Y, half=HALF, rows=ROWS)
+WORDS = torch.tensor([[0x12], [0xF0]], dtype=torch.uint8)
+SOURCE = InMemoryTensors(x=X, y=Y, half=HALF, rows=ROWS, words=WORDS)
 
 
 def stored(name: str) -> Stored:
     return Stored(name, tuple(SOURCE.tensors[name].shape), SOURCE.tensors[name].dtype)
 
 
-x, y, half, rows = map(stored, SOURCE.tensors)
+x, y, half, rows, words = map(stored, SOURCE.tensors)
 FOLDS = [
     ("cast", (half, torch.float32), HALF.to(torch.float32)),
     ("reshape", (x, (6, 4)), X.flatten(0, 1)),
@@ -40,6 +41,7 @@ FOLDS = [
     ("negate", (half,), torch.neg(HALF)),
     ("exponential", (x,), torch.exp(X)),
     ("square_root", (x,), torch.sqrt(X)),
+    ("unpack", (words, 4, (1, 0)), torch.tensor([[-7, -6], [7, -8]], dtype=torch.int8)),
 ]
 
 

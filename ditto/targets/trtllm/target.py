@@ -15,9 +15,10 @@ from ditto.bindings import is_installed, load_plugins, plugins_version
 from ditto.configs import Limits, TensorRTConfig, TrtllmConfig
 from ditto.engine import Phase, Profile
 from ditto.engine.config import LlmConfig, VisionConfig
-from ditto.errors import ConfigError
+from ditto.errors import ConfigError, UnsupportedFeature
 from ditto.lowering import Lowering, lower, table
 from ditto.network.graph import Network
+from ditto.network.quantized import has_quantized
 from ditto.network.weight import TensorSource
 from ditto.program import Program
 from ditto.targets.compile import compile_networks
@@ -150,12 +151,14 @@ class TrtllmTarget(Target):
         decoder = PackedDecoder(net, decoder_config, limits, self.options)
         network = lower(program, decoder.table(), weight_of, "llm", net)
         decoder.check_layers()
+        _refuse_quantized(network)
         return network
 
     @override
     def lower_vision(self, program: Program, weight_of: WeightOf) -> Network:
         lowerings = {**table(), torch.ops.ditto.attention.default: vision_attention}
         network = lower(program, lowerings, weight_of, "vision")
+        _refuse_quantized(network)
         (output,) = network.outputs.items()
         if output[0] != self.version.vision_output:
             network.outputs = {self.version.vision_output: output[1]}
@@ -194,3 +197,18 @@ class TrtllmTarget(Target):
         strongly = TensorRTConfig(builder_config=evolve(config.builder_config, fp16=False, bf16=False))
         compile_networks(parts, profiles, source, trt, strongly, (), paths)
         return f"tensorrt {trt.version}, tensorrt_llm {plugins_version()}"
+
+
+def _refuse_quantized(network: Network) -> None:
+    """Refuse quantised weights.
+
+    Raises:
+        UnsupportedFeature: the network has some.
+    """
+    found = sum(has_quantized(constant.weight) for constant in network.constants())
+    if found:
+        raise UnsupportedFeature(
+            f"the {network.name} network has {found} quantised weights, for which engines of TensorRT-LLM need plugins "
+            "that are not supported",
+            remedy="build for a target without plugins (tensorrt-rtx, tensorrt), or from a float checkpoint",
+        )

@@ -1,0 +1,81 @@
+"""Trees of quantised checkpoints answer as Hugging Face does with the dequantised weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ditto import LlavaModel, LlmBuilder
+from ditto.builders.pipeline import describe
+from ditto.errors import UnsupportedFeature
+from ditto.reference import RELATIVE_ERROR, Constants, relative_error
+from ditto.runtime import Request, generate, open_session
+from ditto.verify.check import verify
+from ditto.verify.inputs import Prompts
+from tests.support.decoding import continued
+from tests.support.greedy import greedy
+from tests.support.models import llama, llava
+from tests.support.quantised import (
+    awq,
+    compressed_config,
+    fine_grained,
+    gptq,
+    linears,
+    pack_quantized,
+    save_quantised,
+)
+
+INT4 = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 32}
+AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm"}
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+FP8 = {"quant_method": "fp8", "weight_block_size": [16, 32]}
+FORMS = {
+    "int4": (compressed_config(INT4), pack_quantized()),
+    "int4, asymmetric": (AWQ, awq()),
+    "int4 by activations": (GPTQ, gptq(order=True)),
+    "int8": ({**GPTQ, "bits": 8}, gptq(bits=8)),
+    "fp8": (FP8, fine_grained()),
+}
+
+
+def builder(directory, dtype="float32"):
+    return LlmBuilder.from_pretrained(str(directory)).with_target("tensorrt-rtx").with_dtype(dtype)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_logits_are_those_of_the_dequantised_weights(tmp_path, name):
+    model = llama(attention_bias=True, tie_word_embeddings=True)
+    meaning = save_quantised(model, tmp_path, *FORMS[name])
+    job = builder(tmp_path).job(builder(tmp_path).resolved_target())
+    network = describe(job)
+    for found, wanted, other in continued(network, Constants(network, job.tensors), meaning, model):
+        assert relative_error(found, wanted) < RELATIVE_ERROR[torch.float32]
+        assert relative_error(found, other) > 3e-3
+
+
+def test_a_tree_of_a_mixed_checkpoint_is_built_run_and_verified(tmp_path):
+    model = llama(num_hidden_layers=3)
+    some = [name for name in linears(model) if "o_proj" not in name and "layers.1.mlp.gate" not in name]
+    writers = {name: pack_quantized() for name in some}
+    meaning = save_quantised(model, tmp_path / "model", compressed_config(INT4), writers.get)
+    tree = builder(tmp_path / "model").build(tmp_path / "tree")
+    (found,) = generate(open_session(tree, "reference"), [Request((5, 6, 7, 8))], max_new_tokens=8)
+    assert found.ids == greedy(meaning, [5, 6, 7, 8], 8)
+    result = verify(tree, [Prompts(torch.tensor([[5, 6, 7, 8]]), None)], session="reference", new_tokens=4)
+    assert result.passed, result.text()
+
+
+def test_a_llava_is_built_and_verified(tmp_path):
+    save_quantised(llava(), tmp_path / "model", *FORMS["int4"])
+    family = LlavaModel.from_pretrained(str(tmp_path / "model")).with_target("tensorrt-rtx").with_dtype("float32")
+    tree = family.build_all(tmp_path / "tree")
+    ids = torch.tensor([[1, *[127] * 16, 5, 6]])
+    result = verify(tree, [Prompts(ids, torch.randn(1, 3, 28, 28))], session="reference", new_tokens=4)
+    assert result.passed, result.text()
+
+
+@pytest.mark.parametrize("name", ["int4", "fp8"])
+def test_plugins_are_refused(tmp_path, name):
+    save_quantised(llama(num_hidden_layers=1), tmp_path / "model", *FORMS[name])
+    with pytest.raises(UnsupportedFeature, match="the llm network has 4 quantised weights"):
+        builder(tmp_path / "model").with_target("trtllm").build(tmp_path / "tree")
