@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from benchmarks.described import Described
 from benchmarks.memory import peak_bytes, resident_bytes
 from ditto import LlmBuilder
-from ditto.builders.pipeline import describe
+from ditto.builders.describe import describe
 from ditto.progress import recording
 
 
@@ -46,7 +46,7 @@ def _seconds(layers: int) -> tuple[dict[str, float], float]:
     target = builder.resolved_target()
     start = time.perf_counter()
     with recording() as records:
-        describe(builder.job(target))
+        describe(builder.part(target), target, builder.build_settings)
     return {record.name: record.seconds for record in records}, time.perf_counter() - start
 
 

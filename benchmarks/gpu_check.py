@@ -178,7 +178,7 @@ class Checks:
         """Whether decoding was recorded, and usual prompts where there are profiles for them."""
         runner = self.session.start(ROWS)
         try:
-            profiles = self.tree.component("llm").profiles
+            profiles = self.tree.component("llm").spec.profiles
             usual = any(profile.phase == Phase.PREFILL and profile.size("sequence") for profile in profiles)
             told = f"decode: {runner.is_recorded}, prompts: {runner.has_recorded_prompts}"
             return runner.is_recorded and runner.has_recorded_prompts == usual, told

@@ -47,7 +47,7 @@ from ditto.runtime.runtime_cache import RuntimeCache
 from ditto.runtime.session import RequestLimits
 from ditto.runtime.weights import network_of
 from ditto.targets.compile import compile_networks
-from ditto.targets.tensorrt.apart import KV_LENGTH
+from ditto.targets.tensorrt.separate import KV_LENGTH
 
 _RUNS_PER_GRAPH = 24
 _MOST_COPIES = 24
@@ -127,7 +127,7 @@ def tasks(tree: EngineTree, batches: Sequence[int], context: int) -> list[Task]:
 
 def _prompt_rows(component: Component, profile: int, end: str) -> dict[str, int]:
     """The rows of the table of image features: with prompts the most, the fewest without."""
-    rows = component.profiles[profile].ranges.get("prompt_rows")
+    rows = component.spec.profiles[profile].ranges.get("prompt_rows")
     return {} if rows is None else {"prompt_rows": getattr(rows, end)}
 
 
@@ -298,7 +298,10 @@ def main() -> None:
         for task in tasks(tree, options.batch, options.context):
             if options.task and task.kind not in options.task:
                 continue
-            network, profile = network_of(tree, task.component), tree.component(task.component).profiles[task.profile]
+            network, profile = (
+                network_of(tree, task.component),
+                tree.component(task.component).spec.profiles[task.profile],
+            )
             found = [bench.measure(piece, times, profile, task) for piece, times in kinds(cut(network))]
             for each in sorted(found, key=lambda each: -each.all_ms):
                 by_torch = "-" if each.torch_ms is None else f"{each.torch_ms * 1e3:.1f} us"

@@ -14,7 +14,8 @@ from collections import Counter
 from benchmarks.described import llava_7b
 from ditto import LlavaModel, LlmBuilder, VisionBuilder
 from ditto.arguments import DynamicDimension, TensorTypeHint
-from ditto.builders.pipeline import describe, describe_all
+from ditto.builders import EngineBuilder
+from ditto.builders.describe import Described, describe
 from ditto.network import Network
 
 # A block's layers as the formulas need them, in TensorRT's kinds. Norms: cast to float32, square, mean, + epsilon,
@@ -88,11 +89,16 @@ def networks() -> dict[str, Network]:
         "llm": llm,
         "llm of trtllm": llm.with_target("trtllm"),
     }
-    made = {name: describe(builder.job(builder.resolved_target())) for name, builder in builders.items()}
+    made = {name: described(builder)[0].network for name, builder in builders.items()}
     for builder in (builders["vision"].with_weights("external"), llm.with_weights("external")):
-        described = describe_all(builder.job(builder.resolved_target()))
-        made.update((f"{name}, external weights", network) for name, (_, network) in described.items())
+        made.update((f"{engine.spec.name}, external weights", engine.network) for engine in described(builder))
     return made
+
+
+def described(builder: EngineBuilder) -> tuple[Described, ...]:
+    """The engines of a builder."""
+    target = builder.resolved_target()
+    return describe(builder.part(target), target, builder.build_settings)
 
 
 def main() -> None:

@@ -20,9 +20,9 @@ from ditto.network.dims import multiply
 from ditto.network.layers import Concatenation, ElementWise, MatrixMultiply, Reduce
 from ditto.network.weight import Stored
 from ditto.passes.split_k import split_product
-from ditto.targets.tensorrt.apart import KV_LENGTH, decode_attention
 from ditto.targets.tensorrt.attention import fused_attention
 from ditto.targets.tensorrt.lowering import sees
+from ditto.targets.tensorrt.separate import KV_LENGTH, decode_attention
 from ditto.targets.tensorrt.tuning import H200
 
 CAPACITY, SLOTS, CACHED = 1024, 768, 640

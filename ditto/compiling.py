@@ -8,24 +8,21 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
-from typing import Any, TypeVar
 
 from attrs import asdict, evolve
 from cattrs.errors import BaseValidationError
 
-from ditto.configs import TensorRTConfig, TrtllmConfig
+from ditto.configs import TrtllmConfig
 from ditto.engine import ENGINE_FILES, Component, EngineTree, engine_files, record_files, staged, write_manifest
 from ditto.engine.manifest import NAME
 from ditto.engine.paths import inside
 from ditto.errors import MissingLibraryError, TreeError
 from ditto.network.schedule import load_schedule
-from ditto.passes.partition import Partition, PartitionMode, partition
+from ditto.passes.partition import Partition
 from ditto.progress import recording
 from ditto.runtime.weights import network_of, weights_of
 from ditto.strict import faults_of, strict_converter
 from ditto.targets import Target, target
-
-_Config = TypeVar("_Config", TensorRTConfig, TrtllmConfig)
 
 
 def compile_tree(root: str | Path, checkpoint: str | Path | None = None) -> EngineTree:
@@ -65,10 +62,9 @@ def _check(tree: EngineTree) -> Target:
             where=str(tree.root),
             remedy="build the tree again: its engines are compiled together",
         )
-    settings = tree.manifest.settings
-    chosen = target(tree.manifest.target, _structured(tree, settings.get("trtllm", {}), TrtllmConfig))
-    for name in tree.manifest.components:
-        chosen.check(_tensorrt(tree, name), _settings(tree, name)["compute_capabilities"])
+    chosen = target(tree.manifest.target, _options(tree))
+    for component in tree.manifest.components.values():
+        chosen.check(component.spec.settings)
     if chosen.cannot_compile is not None:
         raise MissingLibraryError(
             f"engines for {chosen.name} cannot be compiled here: {chosen.cannot_compile}",
@@ -91,12 +87,9 @@ def _compile(tree: EngineTree, checkpoint: Path | None) -> None:
         libraries: set[str] = set()
         for name, component in manifest.components.items():
             parts = _parts(tree, name, chosen)
-            engines = engine_files(name, len(parts.networks))
+            engines = engine_files(component.spec.part, len(parts.networks))
             paths = [inside(directory, component.directory, engine) for engine in engines]
-            capabilities = _settings(tree, name)["compute_capabilities"]
-            source = weights_of(tree, name)
-            tensorrt = _tensorrt(tree, name)
-            library = chosen.compile(parts.networks, component.profiles, source, tensorrt, capabilities, paths)
+            library = chosen.compile(parts.networks, component.spec, weights_of(tree, name), paths)
             libraries.add(library)
             components[name] = evolve(component, engines=engines)
         finished = evolve(
@@ -112,14 +105,13 @@ def _compile(tree: EngineTree, checkpoint: Path | None) -> None:
 
 def _parts(tree: EngineTree, name: str, chosen: Target) -> Partition:
     """Partition of a component's network that matches its `schedule.json`."""
-    network = network_of(tree, name)
+    component = tree.component(name)
+    parts = chosen.partition(network_of(tree, name), component.spec)
     if not chosen.has_own_session:
-        return partition(network, PartitionMode.WHOLE)
-    schedule, component = load_schedule(tree.checked(name, "schedule.json")), tree.component(name)
-    for mode in (PartitionMode.EMBEDDED_BLOCKS, PartitionMode.SHARED_BLOCKS):
-        parts = partition(network, mode)
-        if (parts.schedule, parts.external) == (schedule, component.external_weights):
-            return parts
+        return parts
+    schedule = load_schedule(tree.checked(name, "schedule.json"))
+    if (parts.schedule, parts.external) == (schedule, component.external_weights):
+        return parts
     raise TreeError(
         f"the network of {name} is divided otherwise than this Ditto does it",
         where=str(tree.root),
@@ -127,18 +119,10 @@ def _parts(tree: EngineTree, name: str, chosen: Target) -> Partition:
     )
 
 
-def _settings(tree: EngineTree, name: str) -> dict[str, Any]:
-    """Build settings of a component; the decode engine has those of the language model."""
-    return tree.manifest.settings["llm" if name == "decode" else name]
-
-
-def _tensorrt(tree: EngineTree, name: str) -> TensorRTConfig:
-    return _structured(tree, _settings(tree, name)["tensorrt"], TensorRTConfig)
-
-
-def _structured(tree: EngineTree, data: object, kind: type[_Config]) -> _Config:
+def _options(tree: EngineTree) -> TrtllmConfig:
+    """Options of the target `trtllm`; the defaults for a tree of another target."""
     try:
-        return strict_converter().structure(data, kind)
+        return strict_converter().structure(tree.manifest.settings.get("trtllm", {}), TrtllmConfig)
     except BaseValidationError as error:
         raise TreeError(
             f"the manifest's settings are not those of this Ditto: {faults_of(error)}",

@@ -109,12 +109,12 @@ def test_of_two_engines_the_one_that_is_compiled_is_left_alone(tmp_path, llava_t
     assert files(tmp_path / "vision") == before
 
 
-def test_prefill_and_decode_apart_are_compiled_as_they_were_described(tmp_path):
+def test_separate_prefill_and_decode_are_compiled_as_they_were_described(tmp_path):
     """Weights outside; each engine in the parts that its calls name."""
     root = tmp_path / "tree"
     built = LlmBuilder.from_model(llama()).with_target("tensorrt-rtx").with_weights("external").build(root)
-    assert set(built.manifest.components) == {"llm", "decode"}
-    forget(root, "llm", "decode")
+    assert set(built.manifest.components) == {"llm", "llm-decode"}
+    forget(root, "llm", "llm-decode")
     tree = compile_tree(root)
     for name, part in tree.manifest.components.items():
         assert part == built.component(name)
@@ -158,9 +158,8 @@ def test_a_failure_in_the_second_engine_leaves_the_tree_as_it_was(described, mon
 
 def test_settings_of_another_ditto_are_named(described):
     settings = read_manifest(described).settings
-    settings["vision"]["tensorrt"]["colour"] = "blue"
-    edit(described, settings=settings)
-    with pytest.raises(TreeError, match="the manifest's settings are not those of this Ditto"):
+    edit(described, settings={**settings, "trtllm": {"colour": "blue"}})
+    with pytest.raises(TreeError, match="colour"):
         compile_tree(described)
 
 

@@ -71,7 +71,7 @@ def test_features_are_those_of_hugging_face(tree, asked, hugging_face):
     session = ReferenceSession(tree)
     pixels = torch.cat([hugging_face.inputs(image, "<image>")["pixel_values"] for image in images])
     wanted = image_features(hugging_face.model, pixels)
-    dtype = getattr(torch, tree.manifest.components["vision"].dtype)
+    dtype = getattr(torch, tree.manifest.components["vision"].spec.dtype)
     found = torch.cat([session.features(part) for part in pixels.split(4)])
     assert relative_error(found, wanted) <= RELATIVE_ERROR[dtype]
 
@@ -79,7 +79,7 @@ def test_features_are_those_of_hugging_face(tree, asked, hugging_face):
 def test_logits_are_those_of_hugging_face(tree, asked, hugging_face):
     images, questions = asked
     session = ReferenceSession(tree)
-    dtype = getattr(torch, tree.manifest.components["llm"].dtype)
+    dtype = getattr(torch, tree.manifest.components["llm"].spec.dtype)
     for question in questions[:12]:
         given = hugging_face.inputs(images[question.image], question.prompt)
         with torch.no_grad():

@@ -48,7 +48,7 @@ def bench(
     system = open_system(tree, session)
     first_token(system, tree)
     load_s = time.perf_counter() - start
-    device, dtype = system.device, tree.component("llm").dtype
+    device, dtype = system.device, tree.component("llm").spec.dtype
     report = Report(
         tree=str(tree.root),
         model=model or tree.manifest.model,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -11,33 +10,17 @@ import torch
 from attrs import asdict, evolve, frozen
 from typing_extensions import Self
 
-import ditto
-from ditto.builders.engine_cache import EngineCache
-from ditto.builders.generation import answer_settings
-from ditto.builders.pipeline import Built, Job, build, describe_all
-from ditto.builders.plan import announce, plan_of
+from ditto.builders.pipeline import build
 from ditto.builders.source import DTYPES, ModelSource
 from ditto.configs import AUTO, TensorRTConfig, TrtllmConfig
-from ditto.engine import (
-    EngineTree,
-    Manifest,
-    Tokens,
-    TreeLimits,
-    record_files,
-    staged,
-    versions,
-    write_manifest,
-)
+from ditto.configs.build import BuildSettings, WeightPlacement
+from ditto.engine import EngineTree, Tokens, TreeLimits
 from ditto.errors import ConfigError
-from ditto.network import Network
-from ditto.progress import StageRecord, recording
-from ditto.targets import Target, target
+from ditto.targets import ModelPart, Target, target
 
 Auto = Literal["auto"]
 _SHORT_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _MOST = 2**31 - 1  # largest size in TensorRT
-Described = dict[str, tuple[Job, Network]]
-WeightPlacement = Literal["embedded", "external"]
 
 
 def positive(name: str, value: Any) -> int:
@@ -57,7 +40,7 @@ def positive(name: str, value: Any) -> int:
 
 @frozen(kw_only=True, slots=False)
 class EngineBuilder(ABC):
-    """Settings of one engine. Nothing is loaded or built before `build`.
+    """Settings of the engines of one part of a model. Nothing is loaded or built before `build`.
 
     Args:
         source: source of the model.
@@ -122,12 +105,7 @@ class EngineBuilder(ABC):
             ConfigError, MissingLibraryError: building for it is not possible.
         """
         chosen = target(self.target, self.trtllm)
-        chosen.check(self.tensorrt, self.compute_capabilities)
-        if self.weights == "external" and not chosen.has_own_session:
-            raise ConfigError(
-                f"target {chosen.name} embeds the weights in its engines",
-                remedy="omit --weights, or build for a plugin-free target",
-            )
+        chosen.check(self.build_settings)
         return chosen
 
     def resolved_dtype(self, target: Target) -> torch.dtype:
@@ -144,9 +122,16 @@ class EngineBuilder(ABC):
             raise ConfigError(f"the model's dtype {dtype} is not supported", remedy=f"choose from {', '.join(DTYPES)}")
         return dtype
 
+    @property
+    def build_settings(self) -> BuildSettings:
+        """How the engines are built."""
+        return BuildSettings(
+            weights=self.weights, tensorrt=self.tensorrt, compute_capabilities=self.compute_capabilities
+        )
+
     @abstractmethod
-    def job(self, target: Target) -> Job:
-        """The job: all decisions about the engine.
+    def part(self, target: Target) -> ModelPart:
+        """The part of the model that the engines run.
 
         Raises:
             CheckpointError, ConfigError: the model or the settings do not fit.
@@ -159,11 +144,7 @@ class EngineBuilder(ABC):
 
     def settings(self) -> dict[str, Any]:
         """Settings for the manifest, derived ones included."""
-        return {
-            "compute_capabilities": list(self.compute_capabilities),
-            "weights": self.weights,
-            "tensorrt": asdict(self.tensorrt),
-        }
+        return {**asdict(self.build_settings), "compute_capabilities": list(self.compute_capabilities)}
 
     @abstractmethod
     def tree_limits(self, target: Target) -> TreeLimits:
@@ -178,56 +159,14 @@ class EngineBuilder(ABC):
         return None
 
     def build(self, out: str | Path, *, force: bool = False) -> EngineTree:
-        """Build this engine alone, with its files at the top level of `out`.
+        """Build this part of the model alone, with its files at the top level of `out`.
 
         Args:
-            force: rebuild it even if the existing tree has an identical engine.
+            force: rebuild engines even if the existing tree has identical ones.
         Raises:
             DittoError: the build failed; `out` is unchanged.
         """
-        chosen = self.resolved_target()
-        with recording() as stages, staged(Path(out), self.source.places) as directory:
-            described = self.described(chosen)
-            announce(plan_of(self.source, self.model_type, chosen, described), directory)
-            built = self.build_into(
-                chosen, described, directory, directory, EngineCache.from_tree(Path(out), self.source.state, force)
-            )
-            self.source.copy_processor(directory / "processor")
-            settings = {self.name: self.settings()}
-            limits = self.tree_limits(chosen)
-            finish(directory, self.source, self.model_type, chosen, built, settings, limits, self.tokens(), stages)
-        return EngineTree.open(out)
-
-    def described(self, target: Target) -> Described:
-        """Jobs and networks of this engine and engines that share its weights.
-
-        Raises:
-            CheckpointError, ConfigError: the model or the settings do not fit.
-            ModelError: the model uses an operation that engines do not support.
-        """
-        return describe_all(self.job(target))
-
-    def build_into(
-        self, target: Target, described: Described, directory: Path, root: Path, reuse: EngineCache
-    ) -> dict[str, Built]:
-        """Build the engine from `described` into `directory`, part of the tree at `root`.
-
-        Raises:
-            DittoError: the build failed.
-        """
-        return {
-            name: build(
-                job,
-                network,
-                target,
-                self.tensorrt,
-                self.compute_capabilities,
-                directory / name if job.beside else directory,
-                root,
-                reuse,
-            )
-            for name, (job, network) in described.items()
-        }
+        return build({self.name: self}, out, force=force)
 
 
 def parse_dtype(dtype: torch.dtype | str) -> torch.dtype | Auto:
@@ -256,42 +195,3 @@ def parse_weights(place: str) -> WeightPlacement:
     raise ConfigError(
         f"{place!r} is not a weight placement", remedy=f"choose from {', '.join(get_args(WeightPlacement))}"
     )
-
-
-def finish(
-    root: Path,
-    source: ModelSource,
-    model_type: str,
-    target: Target,
-    built: dict[str, Built],
-    settings: dict[str, Any],
-    limits: TreeLimits,
-    tokens: Tokens | None,
-    stages: Sequence[StageRecord],
-) -> None:
-    """Write the manifest of a tree with complete components, and check the tree.
-
-    Raises:
-        TreeError: the tree is incomplete.
-    """
-    used = frozenset(name for part in built.values() for name in part.used)
-    libraries = {part.library for part in built.values() if part.library is not None}
-    manifest = Manifest(
-        ditto=ditto.__version__,
-        target=target.name,
-        library=", ".join(sorted(libraries)) or None,
-        versions=versions(),
-        model=source.name,
-        model_type=model_type,
-        settings={**settings, **target.settings()},
-        limits=limits,
-        checkpoint=source.checkpoint,
-        tokens=tokens,
-        generation={} if tokens is None else answer_settings(source.generation_config),
-        components={name: part.component for name, part in built.items()},
-        unused=source.unused(used),
-        stages=[asdict(record) for record in stages],
-        files=record_files(root),
-    )
-    write_manifest(manifest, root)
-    EngineTree.open(root)

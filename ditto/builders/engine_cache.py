@@ -6,17 +6,18 @@ import hashlib
 import os
 import shutil
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 from attrs import frozen
 from loguru import logger
 
-import ditto
 from ditto.bindings import Library, is_installed, load, plugins_version
-from ditto.engine import EngineTree, version_of
+from ditto.builders.code_digest import code_digest
+from ditto.engine import EngineTree, spec_digest, version_of
+from ditto.engine.spec import EngineSpec
 from ditto.errors import TreeError
 from ditto.progress import stage
+from ditto.targets import Target
 
 
 @frozen
@@ -45,21 +46,21 @@ class EngineCache:
         except TreeError:
             return EngineCache(None, checkpoint)
 
-    def cache_key(self, network: Path, settings: object) -> dict[str, str]:
+    def cache_key(self, network: Path, spec: EngineSpec, target: Target) -> dict[str, str]:
         """Cache key of an engine for the manifest: everything that its bytes depend on.
 
         Args:
-            network: `network.json` as written.
-            settings: other settings of the build; their `repr` must be complete.
+            network: `network.json` as written; it names its literals by their digests.
         """
         if self.checkpoint is None:
             return {}
         return {
             "checkpoint": self.checkpoint,
             "network": hashlib.sha256(network.read_bytes()).hexdigest(),
-            "settings": hashlib.sha256(repr(settings).encode()).hexdigest(),
-            "ditto": f"{ditto.__version__} {_source_digest()}",
-            **{package: version_of(package) for package in ("torch", "transformers")},
+            "spec": spec_digest(spec),
+            "target": hashlib.sha256(repr(target).encode()).hexdigest(),
+            "code": code_digest(target),
+            "torch": version_of("torch"),  # computes joined and cast weights
             **_library_versions(),
         }
 
@@ -99,19 +100,6 @@ def _link(old: Path, new: Path) -> None:
         os.link(old, new)
     except OSError:
         shutil.copyfile(old, new)
-
-
-@cache
-def _source_digest() -> str:
-    """Digest of Ditto's own code.
-
-    A version number does not change with every edit.
-    """
-    digest = hashlib.sha256()
-    root = Path(ditto.__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _library_versions() -> dict[str, str]:

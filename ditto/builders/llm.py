@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from inspect import Parameter, signature
 from typing import Any, ClassVar
 
@@ -15,16 +14,12 @@ from ditto.builders.decoder_config import attention_layers, read_decoder_config,
 from ditto.builders.engine import Auto, EngineBuilder, positive
 from ditto.builders.generation import tokens
 from ditto.builders.in_memory import InMemory
-from ditto.builders.pipeline import Job
 from ditto.builders.positions import most_positions, why_no_more
 from ditto.builders.source import Loaded, Pretrained
 from ditto.configs import Limits
 from ditto.engine import Tokens, TreeLimits
 from ditto.errors import ConfigError, ModelError, UnsupportedFeature, at
-from ditto.network import Network
-from ditto.program import Program
-from ditto.targets import DecoderConfig, Target
-from ditto.targets.target import WeightOf
+from ditto.targets import LanguagePart, Target
 from ditto.wrappers.llm import DecoderWithHead, LlmWrapper, PackedLlmWrapper
 
 # Defaults: maximum sequence length, if the model supports it, and maximum tokens per call of packed targets.
@@ -183,7 +178,7 @@ class LlmBuilder(EngineBuilder):
             logger.warning("opt_input_len is for external weights: here it changes nothing")
 
     @override
-    def job(self, target: Target) -> Job:
+    def part(self, target: Target) -> LanguagePart:
         limits = self.limits_for(target)
         target.check_limits(limits, self.prompt_rows)
         self._warn(limits)
@@ -196,47 +191,24 @@ class LlmBuilder(EngineBuilder):
             has_images = bool(limits.max_prompt_embedding_table_size)
             _check_vocabulary(loaded.model, vocab_size, self.tokens().vocab_size, has_images)
             config = self.source.config.get_text_config()
-            decoder_config = read_decoder_config(config, vocab_size)
-            attentions = attention_layers(config, decoder_config.num_hidden_layers)
-        weight_of = loaded.weight_of(wrapper)
-
-        def lower(program: Any) -> Network:
-            return target.lower_llm(program, weight_of, decoder_config, limits)
-
-        job = Job(
+            decoder = read_decoder_config(config, vocab_size)
+            attentions = attention_layers(config, decoder.num_hidden_layers)
+        return LanguagePart(
             name=self.name,
             wrapper=wrapper,
             prefix="model.",
-            inputs=target.llm_inputs(limits, decoder_config.hidden_size, loaded.dtype),
+            inputs=target.llm_inputs(limits, decoder.hidden_size, loaded.dtype),
             output_names=("logits",),
             dtype=loaded.dtype,
             sizes=target.llm_sizes(limits),
             positions="position_ids",
             attentions=attentions,
-            lower=lower,
-            profiles=target.llm_profiles(limits, decoder_config.num_hidden_layers),
-            config=lambda network: target.llm_config(
-                network, decoder_config, limits, str(loaded.dtype).removeprefix("torch.")
-            ),
+            weight_of=loaded.weight_of(wrapper),
             tensors=loaded.tensors,
-            keep_weights=self.source.checkpoint is None,
-            external_weights=self.weights == "external",
-            cache_bytes=_cache_bytes(decoder_config, limits, loaded.dtype.itemsize),
+            keeps_weights=self.source.checkpoint is None,
+            decoder=decoder,
+            limits=limits,
         )
-        apart = target.apart(limits) if self.weights == "external" else None
-        if apart is None:
-            return job
-        prefill, decode = (
-            evolve(
-                job,
-                lower=_with(engine.lower, weight_of),
-                passes=engine.passes,
-                profiles=engine.profiles,
-                kv_length_step=engine.kv_length_step,
-            )
-            for engine in apart
-        )
-        return evolve(prefill, more=(evolve(decode, name="decode", cache_bytes=0, beside=True),))
 
     @property
     @override
@@ -251,18 +223,6 @@ class LlmBuilder(EngineBuilder):
     def tokens(self) -> Tokens:
         config = self.source.config
         return tokens(config, self.source.generation_config, config.get_text_config().vocab_size)
-
-
-def _cache_bytes(decoder_config: DecoderConfig, limits: Limits, itemsize: int) -> int:
-    """Bytes of keys and values of a full batch at the maximum sequence length."""
-    per_token = (
-        2 * decoder_config.num_hidden_layers * decoder_config.num_key_value_heads * decoder_config.head_size * itemsize
-    )
-    return per_token * limits.max_batch_size * limits.max_seq_len
-
-
-def _with(lower: Callable[[Program, WeightOf], Network], weight_of: WeightOf) -> Callable[[Program], Network]:
-    return lambda program: lower(program, weight_of)
 
 
 def _refuse_own_positions(model: nn.Module) -> None:

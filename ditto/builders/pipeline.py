@@ -1,90 +1,42 @@
-"""Stages of a build: capture, rewrite, lower, write, compile."""
+"""The story of a build: describe the engines, announce the plan, write and compile each engine, write the manifest."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import torch
-from attrs import evolve, frozen
+from attrs import asdict, frozen
 from safetensors.torch import save_file
-from torch import nn
 
-from ditto.arguments import TensorTypeHint
+import ditto
+from ditto.builders.describe import Described, PartBuilder, common_target, describe, layer_counts
 from ditto.builders.engine_cache import EngineCache
-from ditto.capture import export
-from ditto.configs import TensorRTConfig
-from ditto.dumps import dump, dumping_part
-from ditto.engine import Component, Profile, engine_files
-from ditto.engine.config import LlmConfig, VisionConfig, write_config
-from ditto.garbage import without_collection
-from ditto.network import Network, check, network_text, save
+from ditto.builders.generation import answer_settings
+from ditto.builders.plan import announce, plan_of
+from ditto.engine import (
+    Component,
+    EngineTree,
+    Manifest,
+    TreeLimits,
+    engine_files,
+    record_files,
+    staged,
+    versions,
+    write_manifest,
+)
+from ditto.engine.config import write_config
+from ditto.network import save
 from ditto.network.schedule import save_schedule
-from ditto.network.weight import TensorSource, stored_names
-from ditto.passes import SIMPLIFY, NetworkPass, run_passes
-from ditto.passes.partition import Partition, PartitionMode, partition
-from ditto.program import Program, program_text
-from ditto.progress import stage
-from ditto.rewrite import rewrite
+from ditto.network.weight import stored_names
+from ditto.progress import recording, stage
 from ditto.targets import Target
-
-
-@frozen(kw_only=True)
-class Job:
-    """All decisions about an engine, made before its build starts.
-
-    Args:
-        name: name of the component.
-        wrapper: module that is captured; `prefix` is its prefix of the user's module paths.
-        inputs, output_names: inputs and output names of the wrapper.
-        dtype: dtype of floating-point parameters.
-        sizes: largest values of named dimensions over an engine's lifetime.
-        positions: name of the input with token positions; None for a vision tower.
-        attentions: number of self-attention layers of a decoder, each with a KV cache; None for a vision tower.
-        joins: whether linear layers with the same input are fused.
-        lower: function from the rewritten program to the network.
-        passes: passes over the network, in order.
-        profiles: optimization profiles of the engine.
-        kv_length_step: as in the manifest.
-        config: function from the network to the contents of config.json.
-        tensors: provider of the checkpoint's values.
-        keep_weights: also write the weights to the tree, for a model that is not on disk.
-        external_weights: the large weights are inputs of the engine.
-        cache_bytes: size of the KV cache at the chosen limits.
-        more: additional engines of the same program that share this engine's weights.
-        beside: whether this is such an engine; config.json and kept weights are then in the parent directory.
-    """
-
-    name: str
-    wrapper: nn.Module
-    prefix: str
-    inputs: Mapping[str, TensorTypeHint]
-    output_names: Sequence[str]
-    dtype: torch.dtype
-    sizes: Mapping[str, int]
-    positions: str | None
-    attentions: int | None = None
-    joins: bool = True
-    lower: Callable[[Program], Network]
-    passes: tuple[NetworkPass, ...] = SIMPLIFY
-    profiles: tuple[Profile, ...]
-    kv_length_step: int | None = None
-    config: Callable[[Network], LlmConfig | VisionConfig]
-    tensors: TensorSource
-    keep_weights: bool = False
-    external_weights: bool = False
-    cache_bytes: int = 0
-    more: tuple[Job, ...] = ()
-    beside: bool = False
 
 
 @frozen
 class Built:
-    """Record of a component, its checkpoint tensors, and the compiling library.
+    """Record of an engine, its checkpoint tensors, and the compiling library.
 
-    The library is None if the component is not compiled yet.
+    The library is None if the engine is not compiled yet.
     """
 
     component: Component
@@ -92,100 +44,102 @@ class Built:
     library: str | None
 
 
-def describe(job: Job) -> Network:
-    """Capture, rewrite and lower a job's wrapper to its network.
-
-    Engines in `more` are not included.
-
-    Raises:
-        ModelError: the model does something that no engine can.
-    """
-    return describe_all(evolve(job, more=()))[job.name][1]
-
-
-def describe_all(job: Job) -> dict[str, tuple[Job, Network]]:
-    """Jobs and networks of a job and its `more` engines, by component.
-
-    Raises:
-        ModelError: the model does something that no engine can.
-    """
-    with dumping_part(job.name), without_collection():
-        longest = job.sizes["sequence"] if job.positions is not None else None
-        program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype, longest)
-        dump("captured", lambda: program_text(program))
-        rewrite(program, job.sizes, job.positions, job.joins, job.attentions)
-        described: dict[str, tuple[Job, Network]] = {}
-        for part in (job, *job.more):
-            lowered = part.lower(program)
-            dump(f"network of {part.name}", partial(network_text, lowered))
-            network = run_passes(lowered, part.passes)
-            check(network)
-            described[part.name] = part, network
-    return described
-
-
-def build(
-    job: Job,
-    network: Network,
-    target: Target,
-    tensorrt: TensorRTConfig,
-    capabilities: Sequence[str],
-    directory: Path,
-    root: Path,
-    reuse: EngineCache,
-) -> Built:
-    """Write config.json, network and engine into `directory` (`root` or below it).
-
-    The engine of a partitioned network consists of several files.
+def build(builders: Mapping[str, PartBuilder], out: str | Path, *, force: bool = False) -> EngineTree:
+    """Build the engines of a model into one tree.
 
     Args:
-        network: result of `describe` for the job.
-        reuse: engine cache: an identical engine of an old tree is reused.
+        builders: builders by the directory of their engines. The files of a single builder are at the top level.
+        force: rebuild engines even if the existing tree has identical ones.
+    Raises:
+        DittoError: the build failed; `out` is unchanged.
+    """
+    first, target = next(iter(builders.values())), common_target(builders)
+    source = first.source
+    with recording() as stages, staged(Path(out), source.places) as root:
+        described = {
+            name: describe(builder.part(target), target, builder.build_settings) for name, builder in builders.items()
+        }
+        engines = [engine for part in described.values() for engine in part]
+        announce(plan_of(source, first.model_type, target, engines), root)
+        cache = EngineCache.from_tree(Path(out), source.state, force)
+        built = [
+            _build_engine(engine, target, root if len(builders) == 1 else root / name, root, cache)
+            for name, part in described.items()
+            for engine in part
+        ]
+        source.copy_processor(root / "processor")
+        tokens = next((found for builder in builders.values() if (found := builder.tokens()) is not None), None)
+        libraries = {engine.library for engine in built if engine.library is not None}
+        manifest = Manifest(
+            ditto=ditto.__version__,
+            target=target.name,
+            library=", ".join(sorted(libraries)) or None,
+            versions=versions(),
+            model=source.name,
+            model_type=first.model_type,
+            settings={
+                **{part[0].part.name: builders[name].settings() for name, part in described.items()},
+                **target.settings(),
+            },
+            limits=_joined_limits(builder.tree_limits(target) for builder in builders.values()),
+            checkpoint=source.checkpoint,
+            tokens=tokens,
+            generation={} if tokens is None else answer_settings(source.generation_config),
+            components={engine.component.spec.name: engine.component for engine in built},
+            unused=source.unused(frozenset(name for engine in built for name in engine.used)),
+            stages=[asdict(record) for record in stages],
+            files=record_files(root),
+        )
+        write_manifest(manifest, root)
+        EngineTree.open(root)
+    return EngineTree.open(out)
+
+
+def _joined_limits(limits: Iterable[TreeLimits]) -> TreeLimits:
+    """Limits of all engines of a tree."""
+    joined = TreeLimits()
+    for each in limits:
+        joined = TreeLimits(llm=each.llm or joined.llm, max_images=each.max_images or joined.max_images)
+    return joined
+
+
+def _build_engine(engine: Described, target: Target, directory: Path, root: Path, cache: EngineCache) -> Built:
+    """Write config.json, network and engine into a directory, `root` or below it.
+
+    An engine after the first one of its part has a directory of its own in there.
 
     Raises:
         DittoError: a step failed; do not use the directory afterwards.
     """
+    part, spec, network = engine.part, engine.spec, engine.network
+    directory = directory if spec.is_first else directory / spec.name
     directory.mkdir(parents=True, exist_ok=True)
-    if not job.beside:
-        write_config(job.config(network), directory)
+    if spec.is_first:
+        write_config(target.config(part, network), directory)
     save(network, directory / "network.json", directory / "network.safetensors")
     used = frozenset(name for constant in network.constants() for name in stored_names(constant.weight))
-    if job.keep_weights and not job.beside:
-        with stage("save weights", job.name):
-            save_file({name: job.tensors.tensor(name).contiguous() for name in used}, directory / "weights.safetensors")
-    parts = emitted(job, network, target)
+    if part.keeps_weights and spec.is_first:
+        with stage("save weights", spec.name):
+            tensors = {name: part.tensors.tensor(name).contiguous() for name in used}
+            save_file(tensors, directory / "weights.safetensors")
+    partition = target.partition(network, spec)
     if target.has_own_session:
-        save_schedule(parts.schedule, directory / "schedule.json")
-    settings = (target, tensorrt, tuple(capabilities), job.dtype, job.profiles, job.external_weights)
-    cache_key = reuse.cache_key(directory / "network.json", settings)
-    paths = [directory / name for name in engine_files(job.name, len(parts.networks))]
-    library = reuse.take(job.name, cache_key, paths)
+        save_schedule(partition.schedule, directory / "schedule.json")
+    cache_key = cache.cache_key(directory / "network.json", spec, target)
+    paths = [directory / name for name in engine_files(spec.part, len(partition.networks))]
+    library = cache.take(spec.name, cache_key, paths)
     if library is None and target.cannot_compile is None:
-        library = target.compile(parts.networks, job.profiles, job.tensors, tensorrt, capabilities, paths)
+        library = target.compile(partition.networks, spec, part.tensors, paths)
     component = Component(
         directory=directory.relative_to(root).as_posix(),
         engines=[path.name for path in paths] if library is not None else [],
-        dtype=str(job.dtype).removeprefix("torch."),
+        spec=spec,
         inputs={name: str(spec) for name, spec in network.inputs.items()},
         outputs={name: str(network.value(value).spec) for name, value in network.outputs.items()},
         shared=dict(network.shared),
-        profiles=list(job.profiles),
-        kv_length_step=job.kv_length_step,
         layers=layer_counts(network),
-        weights=("../" if job.beside else "") + "weights.safetensors" if job.keep_weights else "checkpoint",
-        external_weights=parts.external,
+        weights=("" if spec.is_first else "../") + "weights.safetensors" if part.keeps_weights else "checkpoint",
+        external_weights=partition.external,
         cache_key=cache_key,
     )
     return Built(component, used, library)
-
-
-def emitted(job: Job, network: Network, target: Target) -> Partition:
-    """The partition of a job's network that TensorRT compiles."""
-    if not target.has_own_session:
-        return partition(network, PartitionMode.WHOLE)
-    return partition(network, PartitionMode.SHARED_BLOCKS if job.external_weights else PartitionMode.EMBEDDED_BLOCKS)
-
-
-def layer_counts(network: Network) -> dict[str, int]:
-    """Number of layers by kind."""
-    return dict(sorted(Counter(type(node.layer).__name__ for node in network.nodes).items()))

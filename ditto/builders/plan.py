@@ -8,25 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from attrs import frozen
 from loguru import logger
 
 from ditto.builders.config_only import ConfigOnlySource
-from ditto.builders.pipeline import Job, describe_all, emitted, layer_counts
+from ditto.builders.describe import Described, PartBuilder, common_target, describe, layer_counts
 from ditto.builders.preflight import check_resources
 from ditto.builders.source import ModelSource, Pretrained
-from ditto.engine import Profile
+from ditto.engine.spec import EngineSpec
 from ditto.errors import ModelError, UnsupportedOperator
 from ditto.network import Network
 from ditto.network.weight import Stored, Weight, leaves
-from ditto.targets import Target
+from ditto.targets import ModelPart, Target
 from ditto.targets.compile import at_once
 from ditto.units import size_text
-
-if TYPE_CHECKING:
-    from ditto.builders.engine import EngineBuilder
 
 # Memory of a process that describes models and compiles without weights, in bytes (benchmarks/README.md).
 _BASE_MEMORY = 1_200_000_000
@@ -48,13 +44,22 @@ class Refusal:
     remedy: str
 
 
+@frozen
+class Refused:
+    """A part of a model that is refused, with the spec of its first engine and the reasons."""
+
+    part: ModelPart
+    spec: EngineSpec
+    refusals: list[Refusal]
+
+
 @frozen(kw_only=True)
 class EnginePlan:
     """Plan of one engine. Sizes are in bytes.
 
     Args:
+        spec: decisions about the engine.
         inputs, outputs: specs by name, without external weights; empty if the model is refused.
-        profiles: the optimization profiles.
         layers: number of layers by kind; empty if the model is refused.
         parameters: number of values in the checkpoint tensors that it uses.
         weights: GPU memory of its constants, embedded or external; 0 if it shares the weights of another engine.
@@ -64,9 +69,9 @@ class EnginePlan:
         refused: reasons why it cannot be built; empty if it can.
     """
 
+    spec: EngineSpec
     inputs: dict[str, str]
     outputs: dict[str, str]
-    profiles: list[Profile]
     layers: dict[str, int]
     parameters: int
     weights: int
@@ -143,65 +148,55 @@ class Plan:
         return result
 
 
-def plan(builders: Mapping[str, EngineBuilder]) -> Plan:
+def plan(builders: Mapping[str, PartBuilder]) -> Plan:
     """Plan the tree of the builders of one model.
 
     Refusals are part of the plan and are not raised.
 
     Args:
-        builders: builders by the directory of their component.
+        builders: builders by the directory of their engines.
     Raises:
         CheckpointError, ConfigError, MissingLibraryError: the model or the settings do not fit.
     """
-    first = next(iter(builders.values()))
-    target, source = first.resolved_target(), _readable(first.source)
-    described: dict[str, tuple[Job, Network | None]] = {}
-    refused: dict[str, list[Refusal]] = {}
-    for name, builder in builders.items():
-        job = builder.with_source(source).job(target)
+    first, target = next(iter(builders.values())), common_target(builders)
+    source = _readable(first.source)
+    described: list[Described | Refused] = []
+    for builder in builders.values():
+        part = builder.with_source(source).part(target)
         try:
-            described.update(describe_all(job))
+            described += describe(part, target, builder.build_settings)
         except ModelError as error:
-            described[name], refused[name] = (job, None), _refusals(error)
-    return plan_of(source, first.model_type, target, described, refused)
+            spec, *_ = target.specs(part, builder.build_settings)
+            described.append(Refused(part, spec, _refusals(error)))
+    return plan_of(source, first.model_type, target, described)
 
 
-def plan_of(
-    source: ModelSource,
-    model_type: str,
-    target: Target,
-    described: Mapping[str, tuple[Job, Network | None]],
-    refused: Mapping[str, list[Refusal]] | None = None,
-) -> Plan:
-    """Plan of described engines, each with its job and network.
-
-    The network is None if it is refused.
-    """
+def plan_of(source: ModelSource, model_type: str, target: Target, engines: Sequence[Described | Refused]) -> Plan:
+    """Plan of described engines."""
     compiled = target.cannot_compile is None
-    parts = {
-        name: () if network is None else emitted(job, network, target).networks
-        for name, (job, network) in described.items()
+    accepted = [engine for engine in engines if isinstance(engine, Described)]
+    parts = {engine.spec.name: target.partition(engine.network, engine.spec).networks for engine in accepted}
+    plans = {
+        engine.spec.name: _engine_plan(engine, parts[engine.spec.name], compiled)
+        if isinstance(engine, Described)
+        else _refused_plan(engine)
+        for engine in engines
     }
-    engines = {
-        name: _engine_plan(job, network, parts[name], compiled, (refused or {}).get(name, []))
-        for name, (job, network) in described.items()
-    }
-    job = next(iter(described.values()))[0]
-    networks = [network for _, network in described.values() if network is not None]
-    tensors = _stored(constant.weight for network in networks for constant in network.constants())
+    tensors = _stored(constant.weight for engine in accepted for constant in engine.network.constants())
+    first = engines[0].spec
     return Plan(
         model=source.name,
         model_type=model_type,
         target=target.name,
-        dtype=str(job.dtype).removeprefix("torch."),
+        dtype=first.dtype,
         shapes="config.json" if isinstance(source, ConfigOnlySource) else "checkpoint",
-        weights_placement="external" if job.external_weights else "embedded",
+        weights_placement=first.weights,
         compiled=compiled,
-        engines=engines,
+        engines=plans,
         parameters=_count(tensors.values()),
-        unused=source.unused(frozenset(tensors)) if len(networks) == len(described) else [],
-        disk=sum(engine.engine for engine in engines.values()) + (_computed_bytes(parts.values()) if compiled else 0),
-        memory=max(engine.memory for engine in engines.values()),
+        unused=source.unused(frozenset(tensors)) if len(accepted) == len(engines) else [],
+        disk=sum(engine.engine for engine in plans.values()) + (_computed_bytes(parts.values()) if compiled else 0),
+        memory=max(engine.memory for engine in plans.values()),
     )
 
 
@@ -223,35 +218,36 @@ def _readable(source: ModelSource) -> ModelSource:
     return ConfigOnlySource(source) if isinstance(source, Pretrained) and not source.has_weights else source
 
 
-def _engine_plan(
-    job: Job, network: Network | None, parts: Sequence[Network], compiled: bool, refused: list[Refusal]
-) -> EnginePlan:
-    cache, profiles = job.cache_bytes, list(job.profiles)
-    if network is None:
-        parameters = {id(part): part for part in job.wrapper.parameters()}.values()
-        return EnginePlan(
-            inputs={},
-            outputs={},
-            profiles=profiles,
-            layers={},
-            parameters=sum(part.numel() for part in parameters),
-            weights=sum(part.numel() * part.dtype.itemsize for part in parameters),
-            cache=cache,
-            engine=0,
-            memory=_BASE_MEMORY,
-            refused=refused,
-        )
+def _refused_plan(engine: Refused) -> EnginePlan:
+    parameters = {id(each): each for each in engine.part.wrapper.parameters()}.values()
+    return EnginePlan(
+        spec=engine.spec,
+        inputs={},
+        outputs={},
+        layers={},
+        parameters=sum(each.numel() for each in parameters),
+        weights=sum(each.numel() * each.dtype.itemsize for each in parameters),
+        cache=engine.part.cache_bytes,
+        engine=0,
+        memory=_BASE_MEMORY,
+        refused=engine.refusals,
+    )
+
+
+def _engine_plan(engine: Described, parts: Sequence[Network], compiled: bool) -> EnginePlan:
+    """Plan of an engine; weights and KV cache count for the first engine of a part."""
+    network, spec = engine.network, engine.spec
     inside = sum(map(_bytes, parts))
-    per_layer = _ENGINE_PER_LAYER + _ENGINE_PER_PROFILE * (len(profiles) - 1)
+    per_layer = _ENGINE_PER_LAYER + _ENGINE_PER_PROFILE * (len(spec.profiles) - 1)
     code = _ENGINE_BASE * len(parts) + per_layer * sum(len(part.nodes) for part in parts)
     return EnginePlan(
+        spec=spec,
         inputs={name: str(spec) for name, spec in network.inputs.items()},
         outputs={name: str(network.value(value).spec) for name, value in network.outputs.items()},
-        profiles=profiles,
         layers=layer_counts(network),
         parameters=_count(_stored(constant.weight for constant in network.constants()).values()),
-        weights=0 if job.beside else max(_bytes(network), inside),  # segments may share some
-        cache=cache,
+        weights=max(_bytes(network), inside) if spec.is_first else 0,  # segments may share some
+        cache=engine.part.cache_bytes if spec.is_first else 0,
         engine=code + inside if compiled else 0,
         memory=_BASE_MEMORY + (int(_concurrent_bytes(map(_bytes, parts)) * _MEMORY_PER_WEIGHT) if compiled else 0),
         refused=[],

@@ -11,11 +11,9 @@ from typing_extensions import Self, override
 
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.builders.engine import EngineBuilder
-from ditto.builders.pipeline import Job
 from ditto.engine import TreeLimits
 from ditto.errors import ConfigError
-from ditto.network import Network
-from ditto.targets import Target
+from ditto.targets import Target, VisionPart
 
 
 def _itself(model: nn.Module) -> nn.Module:
@@ -32,6 +30,7 @@ class VisionBuilder(EngineBuilder):
             follows `max_batch_size`; floating-point dtypes follow `dtype`.
         output_names: output names of the wrapper.
         wrap: function that creates the wrapper from the model; returns the model itself if it is already a wrapper.
+        tokens_per_image: image tokens that the language model expects of an image; None if it is unknown.
     """
 
     name: ClassVar[str] = "vision"
@@ -40,6 +39,7 @@ class VisionBuilder(EngineBuilder):
     inputs: Mapping[str, TensorTypeHint]
     output_names: tuple[str, ...] = ("encoder_output",)
     wrap: Callable[[nn.Module], nn.Module] = field(default=_itself)
+    tokens_per_image: int | None = None
 
     @override
     def with_batch(self, maximum: int) -> Self:
@@ -47,43 +47,26 @@ class VisionBuilder(EngineBuilder):
         return evolve(grown, inputs={name: _with_batch(hint, maximum) for name, hint in self.inputs.items()})
 
     @override
-    def job(self, target: Target) -> Job:
+    def part(self, target: Target) -> VisionPart:
         loaded = self.source.load(self.resolved_dtype(target))
         wrapper = self.wrap(loaded.model)
-        weight_of = loaded.weight_of(wrapper)
         inputs = {
             name: evolve(hint, dtype=loaded.dtype) if hint.dtype.is_floating_point else hint
             for name, hint in self.inputs.items()
         }
-        outside = self.weights == "external"
-        dimensions = {size.name: size for hint in inputs.values() for size in hint.dynamic.values()}
-
-        def lower(program: Any) -> Network:
-            return target.lower_vision(program, weight_of)
-
-        def config(network: Network) -> Any:
-            spec = network.value(next(iter(network.outputs.values()))).spec
-            shape = [dim if isinstance(dim, int) else -1 for dim in spec.shape]
-            precision = str(spec.dtype).removeprefix("torch.")
-            return target.vision_config(self.family, self.max_batch_size, shape, precision)
-
-        return Job(
+        return VisionPart(
             name=self.name,
             wrapper=wrapper,
-            prefix="",
             inputs=inputs,
             output_names=self.output_names,
             dtype=loaded.dtype,
-            sizes={name: dimension.max for name, dimension in dimensions.items()},
-            positions=None,
-            joins=target.joins_vision(outside),
-            lower=lower,
-            passes=target.vision_passes(outside),
-            profiles=target.vision_profiles(list(dimensions.values()), outside),
-            config=config,
+            sizes={size.name: size.max for hint in inputs.values() for size in hint.dynamic.values()},
+            weight_of=loaded.weight_of(wrapper),
             tensors=loaded.tensors,
-            keep_weights=self.source.checkpoint is None,
-            external_weights=outside,
+            keeps_weights=self.source.checkpoint is None,
+            model_type=self.family,
+            max_images=self.max_batch_size,
+            tokens_per_image=self.tokens_per_image,
         )
 
     @property

@@ -78,19 +78,18 @@ def stage_lines(report: TreeReport) -> list[str]:
 
 
 def _engine_lines(engine: EngineReport) -> list[str]:
-    from ditto.cli.plan import listed, together
+    from ditto.cli.plan import listed, spec_lines, together
     from ditto.cli.tree import engine_text
     from ditto.units import size_text
 
     record = engine.record
     weights = f"{size_text(engine.constant_bytes)} from {record.weights}"
-    lines = [f"  engine      {engine_text(engine)}, {record.dtype}; weights {weights}"]
+    lines = [f"  engine      {engine_text(engine)}, {record.spec.dtype}; weights {weights}"]
     for title, specs in (("inputs", record.inputs), ("outputs", record.outputs)):
         lines += listed(title, together(specs))
     if record.external_weights:
-        lines.append(f"  outside     {len(record.external_weights)} weights are inputs, bound from the checkpoint")
-    for profile in record.profiles:
-        lines.append(f"  profile     {profile.phase.value}: {profile.ranges_text()}")
+        lines.append(f"  external    {len(record.external_weights)} weights are inputs, bound from the checkpoint")
+    lines += spec_lines(record.spec)
     kinds = sorted(record.layers.items(), key=lambda item: -item[1])
     lines.append(f"  layers      {sum(record.layers.values())}: {', '.join(f'{n} {kind}' for kind, n in kinds)}")
     return lines

@@ -91,9 +91,10 @@ def _engine(name: str, engine: EngineReport) -> str:
     record = engine.record
     facts = {
         "engine": engine_text(engine),
-        "dtype": record.dtype,
+        "dtype": record.spec.dtype,
         "weights": f"{size_text(engine.constant_bytes)}, from {record.weights}",
-        "outside": f"{len(record.external_weights)} weights are inputs" if record.external_weights else "",
+        "external": f"{len(record.external_weights)} weights are inputs" if record.external_weights else "",
+        "passes": ", ".join(each.text() for each in record.spec.passes),
     }
     tensors = [
         [title, names[0] if len(names) == 1 else f"{pattern} ({len(names)})", spec]
@@ -102,7 +103,7 @@ def _engine(name: str, engine: EngineReport) -> str:
     ]
     ranges = [
         [profile.phase.value, name, str(size.min), str(size.opt), str(size.max)]
-        for profile in record.profiles
+        for profile in record.spec.profiles
         for name, size in profile.ranges.items()
     ]
     kinds = sorted(record.layers.items(), key=lambda item: -item[1])

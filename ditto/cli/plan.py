@@ -12,6 +12,7 @@ from ditto.cli.console import show_json
 
 if TYPE_CHECKING:
     from ditto.builders.plan import EnginePlan, Plan
+    from ditto.engine import EngineSpec
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -76,12 +77,32 @@ def _engine_lines(engine: EnginePlan) -> list[str]:
     lines = [f"  parameters  {engine.parameters / 1e6:.1f} M, {size_text(engine.weights)} of weights"]
     for title, specs in (("inputs", engine.inputs), ("outputs", engine.outputs)):
         lines += listed(title, together(specs))
-    for profile in engine.profiles:
-        lines += [f"  profile     {profile.phase.value}: {profile.ranges_text()}"]
+    lines += spec_lines(engine.spec)
     if engine.layers:
         kinds = sorted(engine.layers.items(), key=lambda item: -item[1])
         lines.append(f"  layers      {sum(engine.layers.values())}: {', '.join(f'{n} {kind}' for kind, n in kinds)}")
     return lines
+
+
+def spec_lines(spec: EngineSpec) -> list[str]:
+    """Decisions about an engine: profiles, weights, passes and settings other than the defaults."""
+    from attrs import fields
+
+    config = spec.tensorrt.builder_config
+    changed = {
+        each.name: getattr(config, each.name)
+        for each in fields(type(config))
+        if getattr(config, each.name) != each.default
+    }
+    settings = [f"weights {spec.weights}"]
+    if spec.kv_length_step is not None:
+        settings.append(f"KV cache read in steps of {spec.kv_length_step}")
+    if spec.compute_capabilities:
+        settings.append(f"for compute capability {', '.join(spec.compute_capabilities)}")
+    settings += [f"{name} {value}" for name, value in changed.items()]
+    lines = [f"  profile     {profile.phase.value}: {profile.ranges_text()}" for profile in spec.profiles]
+    passes = ", ".join(each.text() for each in spec.passes)
+    return [*lines, f"  passes      {passes}", f"  settings    {', '.join(settings)}"]
 
 
 def listed(title: str, entries: list[str]) -> list[str]:

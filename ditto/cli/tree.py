@@ -21,8 +21,8 @@ def tree_text(tree: EngineTree) -> str:
     lines = [f"{tree.root}/   {manifest.model_type}, target {manifest.target}, {manifest.library or 'not compiled'}"]
     for name, component in manifest.components.items():
         layers = sum(component.layers.values())
-        profiles = ", ".join(profile.label() for profile in component.profiles)
-        lines.append(f"  {name}: {component.dtype}, {layers} layers, profiles {profiles}")
+        profiles = ", ".join(profile.label() for profile in component.spec.profiles)
+        lines.append(f"  {name}: {component.spec.dtype}, {layers} layers, profiles {profiles}")
     sizes = {name: record.bytes for name, record in manifest.files.items()}
     for name, component in manifest.components.items():
         files = [tree.listed(name, file) for file in component.engines]

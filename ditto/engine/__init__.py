@@ -1,7 +1,8 @@
 """Engine trees on disk: files, manifest, and safe replacement."""
 
-from ditto.engine.manifest import Checkpoint, Component, Manifest, Tokens, TreeLimits, write_manifest
+from ditto.engine.manifest import Checkpoint, Component, Manifest, Tokens, TreeLimits, spec_digest, write_manifest
 from ditto.engine.profile import Phase, Profile
+from ditto.engine.spec import EngineSpec, PassSpec
 from ditto.engine.staging import staged
 from ditto.engine.tree import ENGINE_FILES, EngineTree, engine_files, record_files, version_of, versions
 
@@ -9,14 +10,17 @@ __all__ = [
     "ENGINE_FILES",
     "Checkpoint",
     "Component",
+    "EngineSpec",
     "EngineTree",
     "Manifest",
+    "PassSpec",
     "Phase",
     "Profile",
     "Tokens",
     "TreeLimits",
     "engine_files",
     "record_files",
+    "spec_digest",
     "staged",
     "version_of",
     "versions",

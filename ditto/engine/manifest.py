@@ -14,48 +14,42 @@ from cattrs.errors import BaseValidationError
 from ditto.configs import Limits
 from ditto.engine.digest import FileRecord
 from ditto.engine.paths import inside
-from ditto.engine.profile import Profile, register_hooks
+from ditto.engine.profile import register_hooks
+from ditto.engine.spec import EngineSpec
 from ditto.engine.valid import faults
 from ditto.errors import ConfigError, TreeError
 from ditto.files import parse_json, read_whole
 from ditto.outputs import MANIFEST as NAME
 from ditto.strict import faults_of, strict_converter
 
-FORMAT = 2
+FORMAT = 3
 _UNSEALED = "0" * 64
 
 
 @frozen(kw_only=True)
 class Component:
-    """An engine of the tree: `vision`, `llm` or `decode`.
-
-    `decode` runs the language model's steps of one token.
+    """An engine of the tree.
 
     Args:
-        directory: directory relative to the tree, `.` if the tree is this single engine.
+        directory: directory relative to the tree, `.` for a tree of one part of a model.
         engines: the engine's file names, one for each partition of the network; empty before compilation.
-        dtype: the model's dtype in this engine, e.g. `float16`.
+        spec: decisions about the engine.
         inputs, outputs: dtype and shape by name, e.g. `float16[batch, 3, 336, 336]`.
         shared: for each output that uses the memory of an input, the name of that input.
-        profiles: the optimization profiles, in the engine's order.
         layers: number of layers of each kind.
         weights: source of the constants, `checkpoint` or a safetensors file relative to `directory`.
-        kv_length_step: multiple to which the runtime rounds up the KV cache length, where the engine reads only that
-            length, given by its cache slot input. None where the engine reads the whole cache.
         external_weights: for each such engine input, the constant of `network.json` to bind to it.
         cache_key: cache key, by which a later build can reuse the engine; empty if it cannot be reused.
     """
 
     directory: str
     engines: list[str]
-    dtype: str
+    spec: EngineSpec
     inputs: dict[str, str]
     outputs: dict[str, str]
     shared: dict[str, str]
-    profiles: list[Profile]
     layers: dict[str, int]
     weights: str
-    kv_length_step: int | None = None
     external_weights: dict[str, str] = Factory(dict)
     cache_key: dict[str, str] = Factory(dict)
 
@@ -144,6 +138,11 @@ class Manifest:
 
 _converter = strict_converter()
 register_hooks(_converter)
+
+
+def spec_digest(spec: EngineSpec) -> str:
+    """Digest of a spec as the manifest states it."""
+    return hashlib.sha256(json.dumps(_converter.unstructure(spec)).encode()).hexdigest()
 
 
 def write_manifest(manifest: Manifest, root: Path) -> None:

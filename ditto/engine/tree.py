@@ -3,12 +3,12 @@
     OUT/ditto.json                                       the manifest
     OUT/vision/{config.json,model.engine}                vision tower and projector
     OUT/llm/{config.json,rank0.engine}                   language model
-    OUT/llm/decode/decode.engine                         its decode engine, if prefill and decode have separate ones
-    OUT/{vision,llm}/{network.json,network.safetensors}  the network of each engine
+    OUT/llm/llm-decode/rank0.engine                      its decode engine, if prefill and decode have separate ones
+    OUT/*/{network.json,network.safetensors}             the network of each engine
     OUT/processor/                                       tokenizer and image processor
 
-A tree of a single engine has that component's files at the top level. Two single engines in `OUT/vision` and `OUT/llm`
-(built one at a time) open as one tree.
+A tree of one part of a model has its files at the top level. Two such trees in `OUT/vision` and `OUT/llm`, built one at
+a time, open as one tree.
 """
 
 from __future__ import annotations
@@ -31,17 +31,19 @@ from ditto.engine.manifest import NAME, Component, Manifest, read_manifest
 from ditto.engine.paths import file_bytes, inside, listed
 from ditto.errors import TreeError
 
-ENGINE_FILES = {"vision": "model.engine", "llm": "rank0.engine", "decode": "decode.engine"}
+ENGINE_FILES = {"vision": "model.engine", "llm": "rank0.engine"}
+"""Engine file name by part of a model."""
 
 
-def engine_files(component: str, parts: int) -> list[str]:
+def engine_files(part: str, count: int) -> list[str]:
     """Engine file names of a component: `rank0.engine`, `rank0.1.engine`, ...
 
     Args:
-        parts: number of partitions of the network, one file each.
+        part: the part of the model that it runs.
+        count: number of networks in its partition, one file each.
     """
-    stem, suffix = ENGINE_FILES[component].split(".")
-    return [f"{stem}.{number}.{suffix}" if number else f"{stem}.{suffix}" for number in range(parts)]
+    stem, suffix = ENGINE_FILES[part].split(".")
+    return [f"{stem}.{number}.{suffix}" if number else f"{stem}.{suffix}" for number in range(count)]
 
 
 @frozen
@@ -76,11 +78,13 @@ class EngineTree:
                 raise TreeError(
                     f"{name} is not {record.bytes} bytes long", where=str(root), remedy="build the tree again"
                 )
-        for component, part in manifest.components.items():
-            for name in (*(["config.json"] if component != "decode" else []), *part.engines):  # it shares the LLM's
-                record = manifest.files.get(listed(part.directory, name))
+        for component in manifest.components.values():
+            for name in (*(["config.json"] if component.spec.is_first else []), *component.engines):
+                record = manifest.files.get(listed(component.directory, name))
                 if record is None or not record.bytes:
-                    raise TreeError(f"{part.directory}/{name} is empty", where=str(root), remedy="build the tree again")
+                    raise TreeError(
+                        f"{component.directory}/{name} is empty", where=str(root), remedy="build the tree again"
+                    )
         tree.check(name for name, record in manifest.files.items() if record.bytes <= PIECE_BYTES)
         _ = tree.processor_directory  # it may be a link that leads out
         return tree

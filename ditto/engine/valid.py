@@ -19,7 +19,7 @@ from ditto.strict import faults_of, strict_converter
 if TYPE_CHECKING:
     from ditto.engine.manifest import Component, Manifest
 
-COMPONENTS = ("vision", "llm", "decode")
+PARTS = ("vision", "llm")
 _FLOATING = ("float32", "float16", "bfloat16")
 _DTYPES = (*_FLOATING, "int64", "int32", "int8", "uint8", "bool", "float8_e4m3fn")
 # Dimensions and token ids are int32 in engines, file sizes and limits int64.
@@ -68,8 +68,12 @@ def faults(manifest: Manifest) -> Iterator[str]:
     yield from _limits(manifest)
     yield from _tokens(manifest)
     for name, component in manifest.components.items():
-        if name not in COMPONENTS:
-            yield f"there is no component {name!r}, only {', '.join(COMPONENTS)}"
+        if name != component.spec.name:
+            yield f"the spec of {name!r} is of {component.spec.name!r}"
+        if component.spec.part not in PARTS:
+            yield f"{name!r} runs {component.spec.part!r}, which is not one of {', '.join(PARTS)}"
+        elif component.spec.part not in manifest.components:
+            yield f"the first engine of {component.spec.part!r} is missing"
         for fault in _component(manifest, component):
             yield f"{fault} @ $.components[{name!r}]"
 
@@ -110,7 +114,7 @@ def _files(manifest: Manifest) -> Iterator[str]:
 
 
 def _settings(manifest: Manifest) -> Iterator[str]:
-    wanted: dict[str, type] = dict.fromkeys(set(manifest.components) - {"decode"}, _Settings)  # decode shares the LLM's
+    wanted: dict[str, type] = {component.spec.part: _Settings for component in manifest.components.values()}
     if "trtllm" in manifest.settings:
         wanted["trtllm"] = TrtllmConfig
     for name, kind in wanted.items():
@@ -153,8 +157,6 @@ def _component(manifest: Manifest, component: Component) -> Iterator[str]:
     wanted = ["network.json", "network.safetensors", *component.engines]
     wanted += [component.weights] if component.weights != "checkpoint" else []
     yield from (fault for name in wanted if (fault := _unlisted(manifest, component.directory, name)))
-    if component.dtype not in _FLOATING:
-        yield f"dtype {component.dtype!r} is not one of {', '.join(_FLOATING)}"
     if len(set(component.engines)) != len(component.engines):
         yield "an engine file is named twice"
     for name, spec in {**component.inputs, **component.outputs}.items():
@@ -167,7 +169,7 @@ def _component(manifest: Manifest, component: Component) -> Iterator[str]:
     for kind, count in component.layers.items():
         if not 0 <= count <= _MOST:
             yield f"{count} is not a number of layers of kind {kind!r}"
-    yield from _profiles(component)
+    yield from _spec(component)
 
 
 def _unlisted(manifest: Manifest, directory: str, name: str) -> str:
@@ -177,14 +179,19 @@ def _unlisted(manifest: Manifest, directory: str, name: str) -> str:
         return error.cause
 
 
-def _profiles(component: Component) -> Iterator[str]:
-    known = {name for spec in component.inputs.values() for name in re.findall(_NAME, spec.partition("[")[2])}
-    for number, profile in enumerate(component.profiles):
+def _spec(component: Component) -> Iterator[str]:
+    spec = component.spec
+    if spec.dtype not in _FLOATING:
+        yield f"dtype {spec.dtype!r} is not one of {', '.join(_FLOATING)}"
+    if not all(map(_CAPABILITY.fullmatch, spec.compute_capabilities)):
+        yield f"{list(spec.compute_capabilities)} are not compute capabilities"
+    known = {name for text in component.inputs.values() for name in re.findall(_NAME, text.partition("[")[2])}
+    for number, profile in enumerate(spec.profiles):
         if any(size.max > _MOST for size in profile.ranges.values()):
             yield f"profile {number} has a range up to more than {_MOST}"
         if not known <= set(profile.ranges):
             yield f"profile {number} has no sizes of {', '.join(sorted(known - set(profile.ranges)))}"
-    if component.kv_length_step is not None and not 1 <= component.kv_length_step <= _MOST:
-        yield f"kv_length_step is {component.kv_length_step}"
-    if not component.profiles:
+    if spec.kv_length_step is not None and not 1 <= spec.kv_length_step <= _MOST:
+        yield f"kv_length_step is {spec.kv_length_step}"
+    if not spec.profiles:
         yield "there is no profile"

@@ -14,15 +14,10 @@ from typing_extensions import Self
 
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.builders import EngineBuilder, InMemory, LlmBuilder, ModelSource, Pretrained, VisionBuilder
-from ditto.builders.engine import finish
-from ditto.builders.engine_cache import EngineCache
-from ditto.builders.pipeline import Built
-from ditto.builders.plan import announce, plan_of
+from ditto.builders.pipeline import build
 from ditto.configs import TensorRTConfig, TrtllmConfig
-from ditto.engine import EngineTree, staged
-from ditto.errors import CheckpointError, ModelError, at
-from ditto.network import Network
-from ditto.progress import recording
+from ditto.engine import EngineTree
+from ditto.errors import CheckpointError, at
 
 
 @frozen(kw_only=True, slots=False)
@@ -93,8 +88,15 @@ class MultimodalModel(ABC):
             cls.check_config(config)
         images = DynamicDimension.up_to("batch", 1)
         hint = TensorTypeHint((images, *cls.pixel_shape(config)), torch.float16)
-        vision = VisionBuilder(source=source, family=cls.model_type, inputs={"input": hint}, wrap=cls.vision_wrapper)
-        return cls(llm=LlmBuilder(source=source, prompt_rows=cls.tokens_per_image(config)), vision=vision)
+        tokens = cls.tokens_per_image(config)
+        vision = VisionBuilder(
+            source=source,
+            family=cls.model_type,
+            inputs={"input": hint},
+            wrap=cls.vision_wrapper,
+            tokens_per_image=tokens,
+        )
+        return cls(llm=LlmBuilder(source=source, prompt_rows=tokens), vision=vision)
 
     def with_batch(self, maximum: int) -> Self:
         """Accept 1 to `maximum` requests per call, with one image each.
@@ -158,15 +160,6 @@ class MultimodalModel(ABC):
         """Accept `rows` image tokens over the batch, e.g. several images per request."""
         return evolve(self, llm=self.llm.with_prompt_table(rows))
 
-    def _check_rows(self, vision: Network) -> None:
-        """Check that the vision engine's rows per image match the language model's."""
-        rows = vision.value(next(iter(vision.outputs.values()))).spec.shape[1]
-        if rows != self.llm.prompt_rows:
-            raise ModelError(
-                f"the tower makes {rows} rows of features of an image, {self.llm.prompt_rows} were expected",
-                remedy=f"state the tokens that it puts in front of the patches, in `{type(self).__name__}`'s module",
-            )
-
     @property
     def builders(self) -> dict[str, EngineBuilder]:
         """The builders, by the directory of their component."""
@@ -180,22 +173,7 @@ class MultimodalModel(ABC):
         Raises:
             DittoError: the build failed; `out` is unchanged.
         """
-        target = self.llm.resolved_target()
-        source = self.llm.source
-        with recording() as stages, staged(Path(out), source.places) as root:
-            described = {name: builder.described(target) for name, builder in self.builders.items()}
-            engines = {name: engine for part in described.values() for name, engine in part.items()}
-            self._check_rows(engines["vision"][1])
-            announce(plan_of(source, self.model_type, target, engines), root)
-            reuse = EngineCache.from_tree(Path(out), source.state, force)
-            built: dict[str, Built] = {}
-            for name, builder in self.builders.items():
-                built.update(builder.build_into(target, described[name], root / name, root, reuse))
-            source.copy_processor(root / "processor")
-            settings = {name: builder.settings() for name, builder in self.builders.items()}
-            limits = evolve(self.vision.tree_limits(target), llm=self.llm.limits_for(target))
-            finish(root, source, self.model_type, target, built, settings, limits, self.llm.tokens(), stages)
-        return EngineTree.open(out)
+        return build(self.builders, out, force=force)
 
 
 def pair(name: str, size: int | Sequence[int]) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Union
 
 import torch
-from attrs import define
+from attrs import define, field
 from torch import SymInt, fx
 
 from ditto.errors import ModelError, Place, ShapeError, UnsupportedFeature, UnsupportedOperator, at
@@ -34,10 +34,12 @@ class Lowering(NetworkBuilder):
         network: the network under construction.
         program: the program being lowered.
         weight_of: the weight of a parameter, by its name in the captured module.
+        known: values of inputs that are the same in all calls, by name; the network has no such inputs.
     """
 
     program: Program
     weight_of: Callable[[str], Weight]
+    known: Mapping[str, Operand] = field(factory=dict)
     node: fx.Node | None = None
 
     @property
@@ -122,7 +124,8 @@ def lower(
 
 def _lower_node(net: Lowering, node: fx.Node, table: Table, env: Mapping[fx.Node, Operand]) -> Operand:
     if node.op == "placeholder":
-        return net.input(str(node.target), net.program.spec(node))
+        name = str(node.target)
+        return net.known[name] if name in net.known else net.input(name, net.program.spec(node))
     if node.op == "get_attr":
         target = str(node.target)
         if target in net.program.constants:

@@ -73,7 +73,7 @@ class Parts:
         engines = [Engine(trt, tree.checked(name, file), kernels) for file in component.engines]
         inputs = {key: Spec.parse(text) for key, text in component.inputs.items()}
         schedule = load_schedule(tree.checked(name, "schedule.json"), len(engines))
-        return Parts(engines, schedule, inputs, component.profiles, kernels)
+        return Parts(engines, schedule, inputs, component.spec.profiles, kernels)
 
     @property
     def scratch_bytes(self) -> int:

@@ -70,7 +70,7 @@ class PackedSession(ReferenceSession):
 
 class _PackedRunner(LlmRunner):
     def __init__(self, session: PackedSession, batch: int) -> None:
-        (profile,) = session.tree.component("llm").profiles
+        (profile,) = session.tree.component("llm").spec.profiles
         self._max_num_tokens = session.limits.max_num_tokens
         self._runtime = PackedRuntime(*session.network("llm"), session.tree.config("llm"), profile, batch)
 

@@ -21,7 +21,7 @@ def component_for(tree: EngineTree, phase: Phase) -> str:
     language = (Phase.PREFILL, Phase.DECODE)
     serving = (phase, Phase.MIXED) if phase in language else (phase,)
     for name, component in tree.manifest.components.items():
-        if any(profile.phase in serving for profile in component.profiles):
+        if any(profile.phase in serving for profile in component.spec.profiles):
             return name
     raise ValueError(f"the tree has no engine for {phase.value}")
 
@@ -35,7 +35,7 @@ def profile_for(component: Component, phase: Phase, dimension: str, size: int) -
         ValueError: no profile holds the size; callers check the limits first.
     """
     fitting: list[tuple[int, int, int]] = []
-    for index, profile in enumerate(component.profiles):
+    for index, profile in enumerate(component.spec.profiles):
         accepted = profile.ranges.get(dimension)
         if profile.phase == phase and accepted is not None and size <= accepted.max:
             fitting.append((accepted.max, index, max(size, accepted.min)))
@@ -65,7 +65,7 @@ def prefill_profile(tree: EngineTree, rows: int, length: int) -> PrefillCall:
 
     A profile with static shapes is preferred if its batch size matches and its length needs little padding.
     """
-    profiles = tree.component(component_for(tree, Phase.PREFILL)).profiles
+    profiles = tree.component(component_for(tree, Phase.PREFILL)).spec.profiles
     for index, profile in enumerate(profiles):
         fixed = profile.size("sequence")
         if profile.phase != Phase.PREFILL or profile.size("batch") != rows or fixed is None:
@@ -84,7 +84,7 @@ def dynamic_prefill_profile(tree: EngineTree) -> int:
         sequence, batch = ranges["sequence"], ranges.get("batch")
         return sequence.max - sequence.min, batch.max - batch.min if batch is not None else 0
 
-    profiles = tree.component(component_for(tree, Phase.PREFILL)).profiles
+    profiles = tree.component(component_for(tree, Phase.PREFILL)).spec.profiles
     return max((index for index, profile in enumerate(profiles) if profile.phase == Phase.PREFILL), key=extent)
 
 
@@ -101,7 +101,7 @@ def decode_profile(tree: EngineTree, batch: int, kv_length: int | None = None) -
     """
     component = tree.component(component_for(tree, Phase.DECODE))
     index, rows = profile_for(component, Phase.DECODE, "batch", batch)
-    for special, profile in enumerate(component.profiles):
+    for special, profile in enumerate(component.spec.profiles):
         if kv_length is not None and profile.size("batch") == rows and profile.size("kv_length") == kv_length:
             return special, rows
     return index, rows
@@ -112,5 +112,5 @@ def kv_length_bucket(tree: EngineTree, count: int, capacity: int) -> int:
 
     The whole `capacity`, unless the engine has an input for the KV length.
     """
-    step = tree.component(component_for(tree, Phase.DECODE)).kv_length_step
+    step = tree.component(component_for(tree, Phase.DECODE)).spec.kv_length_step
     return capacity if step is None else min(-(-count // step) * step, capacity)

@@ -219,5 +219,5 @@ class Session(ABC):
     @property
     def table_dtype(self) -> torch.dtype:
         """The dtype of the prompt embedding table."""
-        dtype: Any = getattr(torch, self.tree.component("llm").dtype)
+        dtype: Any = getattr(torch, self.tree.component("llm").spec.dtype)
         return dtype

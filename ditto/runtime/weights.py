@@ -41,7 +41,7 @@ def _check_record(tree: EngineTree, name: str, network: Network) -> None:
     outputs = {key: str(network.value(value).spec) for key, value in network.outputs.items()}
     if (inputs, outputs, dict(network.shared)) != (record.inputs, record.outputs, record.shared):
         what = "inputs and outputs"
-    elif record.dtype not in _dtypes(network):
+    elif record.spec.dtype not in _dtypes(network):
         what = "dtype"
     else:
         return

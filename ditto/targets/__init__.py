@@ -1,6 +1,7 @@
 """Targets: ways to compile and run engines."""
 
+from ditto.targets.part import DecoderConfig, LanguagePart, ModelPart, VisionPart
 from ditto.targets.registry import target
-from ditto.targets.target import DecoderConfig, Target
+from ditto.targets.target import Target
 
-__all__ = ["DecoderConfig", "Target", "target"]
+__all__ = ["DecoderConfig", "LanguagePart", "ModelPart", "Target", "VisionPart", "target"]

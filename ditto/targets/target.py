@@ -1,60 +1,25 @@
-"""Interface of targets: engine inputs, target-specific lowerings, profiles, config files and compilation."""
+"""Interface of targets: engine inputs, specifications, lowering, config files and compilation."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from attrs import frozen
 
-from ditto.arguments import DynamicDimension, TensorTypeHint
+from ditto.arguments import TensorTypeHint
 from ditto.configs import Limits, TensorRTConfig
-from ditto.engine import Phase, Profile
+from ditto.configs.build import BuildSettings
 from ditto.engine.config import LlmConfig, VisionConfig
+from ditto.engine.spec import EngineSpec
 from ditto.network.graph import Network
-from ditto.network.weight import TensorSource, Weight
-from ditto.passes import SIMPLIFY, NetworkPass
+from ditto.network.weight import TensorSource
+from ditto.passes.partition import Partition, PartitionMode, partition
 from ditto.program import Program
-
-WeightOf = Callable[[str], Weight]
-
-
-@frozen(kw_only=True)
-class DecoderConfig:
-    """Decoder configuration, with the key names of TensorRT-LLM 0.19 (contract 1.4).
-
-    Args:
-        extra: keys of some architectures only.
-    """
-
-    architecture: str
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_size: int
-    intermediate_size: int
-    hidden_act: str
-    norm_epsilon: float
-    max_position_embeddings: int
-    position_embedding_type: str
-    rotary_embedding_dim: int
-    qk_layernorm: bool
-    extra: dict[str, Any]
-
-
-@frozen
-class LlmEngine:
-    """Lowering, network passes and optimization profiles of a language model engine."""
-
-    lower: Callable[[Program, WeightOf], Network]
-    passes: tuple[NetworkPass, ...]
-    profiles: tuple[Profile, ...]
-    kv_length_step: int | None = None
+from ditto.targets.part import ModelPart
 
 
 @frozen
@@ -74,12 +39,12 @@ class Target(ABC):
     name: str
 
     @abstractmethod
-    def check(self, config: TensorRTConfig, capabilities: Sequence[str]) -> None:
+    def check(self, settings: BuildSettings) -> None:
         """Check settings before any work.
 
         Raises:
             MissingLibraryError: the library that this target compiles with is not installed.
-            ConfigError: the target lacks a setting.
+            ConfigError: the target does not support a setting.
         """
 
     def check_limits(self, limits: Limits, prompt_rows: int) -> None:
@@ -114,73 +79,38 @@ class Target(ABC):
         """Sizes of the named dimensions at which masks are classified; `sequence` is the maximum length."""
 
     @abstractmethod
-    def lower_llm(
-        self, program: Program, weight_of: WeightOf, decoder_config: DecoderConfig, limits: Limits
-    ) -> Network:
-        """Lower a language model to a network, with the inputs that the target adds.
+    def specs(self, part: ModelPart, settings: BuildSettings) -> tuple[EngineSpec, ...]:
+        """Engines of a part of a model; all share its weights, and the first has its name."""
 
-        Raises:
-            UnsupportedOperator, UnsupportedFeature: the model needs something that the target does not support.
-        """
-
-    @abstractmethod
-    def lower_vision(self, program: Program, weight_of: WeightOf) -> Network:
-        """Lower a vision tower to a network.
-
-        Raises:
-            UnsupportedOperator, UnsupportedFeature: the model needs something that the target does not support.
-        """
-
-    def vision_passes(self, outside: bool) -> tuple[NetworkPass, ...]:
-        """Passes over the network of a vision tower, in order.
-
-        Args:
-            outside: the engine's weights are external.
-        """
-        del outside
-        return SIMPLIFY
-
-    def joins_vision(self, outside: bool) -> bool:
-        """Whether to join linear layers of a vision tower that read the same tensor.
-
-        Args:
-            outside: the engine's weights are external.
-        """
-        del outside
+    def joins_projections(self, part: ModelPart, settings: BuildSettings) -> bool:
+        """Whether linear layers that read the same tensor are joined."""
+        del part, settings
         return True
 
     @abstractmethod
-    def llm_profiles(self, limits: Limits, layers: int) -> tuple[Profile, ...]:
-        """Optimization profiles of a language model.
+    def lower(self, part: ModelPart, program: Program, spec: EngineSpec) -> Network:
+        """Lower a part to the network of one of its engines, with the inputs that the target adds.
 
-        Args:
-            layers: number of layers.
+        The network is as lowered: the passes of the spec have not run.
+
+        Raises:
+            UnsupportedOperator, UnsupportedFeature: the model needs something that the target does not support.
         """
-
-    def apart(self, limits: Limits) -> tuple[LlmEngine, LlmEngine] | None:
-        """Prefill and decode as separate engines that share external weights.
-
-        None if the target has one engine for both.
-        """
-        del limits
-        return None
-
-    def vision_profiles(self, dimensions: Sequence[DynamicDimension], outside: bool) -> tuple[Profile, ...]:
-        """Optimization profiles of a vision tower: by default a single one, as every consumer expects.
-
-        Args:
-            outside: the engine's weights are external, so additional profiles take no space.
-        """
-        del outside
-        return (Profile(Phase.ENCODE, {dimension.name: dimension for dimension in dimensions}),)
 
     @abstractmethod
-    def llm_config(self, network: Network, decoder_config: DecoderConfig, limits: Limits, dtype: str) -> LlmConfig:
-        """Content of llm/config.json."""
+    def config(self, part: ModelPart, network: Network) -> LlmConfig | VisionConfig:
+        """Content of a part's config.json.
 
-    @abstractmethod
-    def vision_config(self, model_type: str, max_batch_size: int, output_shape: list[int], dtype: str) -> VisionConfig:
-        """Content of vision/config.json."""
+        Args:
+            network: network of its first engine.
+        """
+
+    def partition(self, network: Network, spec: EngineSpec) -> Partition:
+        """The partition of an engine's network that is compiled, with one file for each of its networks."""
+        if not self.has_own_session:
+            return partition(network, PartitionMode.WHOLE)
+        is_shared = spec.weights == "external"
+        return partition(network, PartitionMode.SHARED_BLOCKS if is_shared else PartitionMode.EMBEDDED_BLOCKS)
 
     def settings(self) -> dict[str, Any]:
         """Settings of the target for the manifest, needed to compile on another machine."""
@@ -195,16 +125,8 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def compile(
-        self,
-        parts: Sequence[Network],
-        profiles: Sequence[Profile],
-        source: TensorSource,
-        config: TensorRTConfig,
-        capabilities: Sequence[str],
-        paths: Sequence[Path],
-    ) -> str:
-        """Build an engine, with one file for each part of its network.
+    def compile(self, parts: Sequence[Network], spec: EngineSpec, source: TensorSource, paths: Sequence[Path]) -> str:
+        """Build an engine, with one file for each network of its partition.
 
         Returns:
             The name and version of the library that compiled it.

@@ -60,7 +60,7 @@ def verify(
     model = checkpoint_of(tree, against)
     check_model(tree, model, sees=any(prompt.pixels is not None for prompt in prompts))
     opened = open_session(tree, session)
-    dtype: Any = getattr(torch, tree.component("llm").dtype)
+    dtype: Any = getattr(torch, tree.component("llm").spec.dtype)
 
     def looked(face: Any, exact: list[ReferenceOutputs] | None) -> list[ReferenceOutputs]:
         with foreign(CheckpointError, "Hugging Face cannot run the model", model, "check the model's files"):

@@ -45,14 +45,15 @@ def test_tasks_are_run_at_the_sessions_sizes(tree):
         (kind, batch) for kind in ("vision", "prefill", "decode") for batch in (1, 2)
     ]
     for task in asked:
-        ranges = tree.component(task.component).profiles[task.profile].ranges
+        ranges = tree.component(task.component).spec.profiles[task.profile].ranges
         for name, accepted in ranges.items():
             assert accepted.min <= task.sizes[name] <= accepted.max
     step = kind(tree, "decode")
-    assert tree.component("decode").profiles[step.profile].label() == "decode batch=2 kv_length=256"
+    assert tree.component("llm-decode").spec.profiles[step.profile].label() == "decode batch=2 kv_length=256"
     assert (step.sizes["kv_length"], step.cached, step.sizes["prompt_rows"]) == (256, CONTEXT, 1)
     assert (
-        tree.component("llm").profiles[kind(tree, "prefill").profile].label() == f"prefill batch=2 sequence={CONTEXT}"
+        tree.component("llm").spec.profiles[kind(tree, "prefill").profile].label()
+        == f"prefill batch=2 sequence={CONTEXT}"
     )
 
 
@@ -93,7 +94,7 @@ def test_pytorch_computes_the_same_products_and_attention(tree, name):
 @pytest.mark.parametrize("name", ["vision", "prefill", "decode"])
 def test_every_piece_compiles(tree, name, tmp_path):
     task = kind(tree, name)
-    profile = tree.component(task.component).profiles[task.profile]
+    profile = tree.component(task.component).spec.profiles[task.profile]
     for index, (piece, _) in enumerate(kinds(cut(network_of(tree, task.component)))):
         path = tmp_path / f"{index}.engine"
         size = compiled(piece.network, Drawn(piece.network), profile, load_native("tensorrt_rtx"), path)

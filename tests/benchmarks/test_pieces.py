@@ -9,13 +9,13 @@ import torch
 
 from benchmarks.pieces import cut, kinds
 from ditto.builders import LlmBuilder
-from ditto.builders.pipeline import describe
 from ditto.families.llava import LlavaModel
 from ditto.network import Network, Spec, check, symbol
 from ditto.network.dims import evaluate
 from ditto.network.layers import Activation, Attention, Constant, ElementWise, KVCacheUpdate, MatrixMultiply, Shuffle
 from ditto.network.weight import Stored, leaves
 from ditto.reference import Constants, run
+from tests.support.describing import engine_of
 from tests.support.forms import as_if_large, with_input_sizes
 from tests.support.models import TEXT_MODELS, llama, llava
 from tests.support.witness.comparison import described_disaggregated
@@ -26,8 +26,8 @@ SIZES = {"batch": 2, "sequence": 5, "kv_length": 9, "prompt_rows": 3}
 
 def vision_of(model):
     builder = LlavaModel.from_model(model).with_batch(2).with_target("tensorrt-rtx").with_weights("external").vision
-    job = builder.job(builder.resolved_target())
-    return describe(job), job.tensors
+    engine = engine_of(builder)
+    return engine.network, engine.part.tensors
 
 
 def networks_of(name):
@@ -165,7 +165,7 @@ def counts_of(layers):
 
 def test_like_pieces_are_counted_together():
     four, six = counts_of(4), counts_of(6)
-    for name in ("llm", "decode", "vision"):
+    for name in ("llm", "llm-decode", "vision"):
         assert len(four[name]) == len(six[name]) <= 25
         # 4 - 1, 4, 2 * 4 - 1 blocks' become 6 - 1, 6, 2 * 6 - 1: what is there once stays so
         more = [after - before for before, after in zip(four[name], six[name], strict=True)]
@@ -175,7 +175,7 @@ def test_like_pieces_are_counted_together():
 
 def test_a_residual_stream_does_not_join_blocks_and_masks_are_made_once():
     torch.manual_seed(0)
-    network, _ = described_disaggregated(LlmBuilder.from_model(llama(num_hidden_layers=5)), CAPACITY)["decode"]
+    network, _ = described_disaggregated(LlmBuilder.from_model(llama(num_hidden_layers=5)), CAPACITY)["llm-decode"]
     first, *pieces = cut(network)
     assert not first.fixed
     assert set(first.network.inputs) == {"cache_slots", "position_ids", "write_indices"}

@@ -53,7 +53,7 @@ def test_an_unchanged_engine_in_parts_is_taken_over_whole(model, tmp_path):
     files = [out / component.directory / name for component in first.components.values() for name in component.engines]
     assert [file.name for file in files] == [
         *("rank0.engine", *(f"rank0.{number}.engine" for number in range(1, 5))),
-        *("decode.engine", "decode.1.engine", "decode.2.engine"),
+        *("rank0.engine", "rank0.1.engine", "rank0.2.engine"),
     ]
     made = [file.stat().st_ino for file in files]
     again = stages(model, out, change=outside)
@@ -64,7 +64,7 @@ def test_an_unchanged_engine_in_parts_is_taken_over_whole(model, tmp_path):
     assert (second.manifest.files, second.manifest.components) == (first.files, first.components)
 
 
-@pytest.mark.parametrize("name", ["decode/decode.2.engine", "schedule.json"])
+@pytest.mark.parametrize("name", ["llm-decode/rank0.2.engine", "schedule.json"])
 def test_of_a_tree_with_a_damaged_part_nothing_is_taken_over(model, tmp_path, name):
     out = tmp_path / "tree"
     stages(model, out, change=outside)
@@ -87,10 +87,10 @@ def edit_a_row(model):
 
 
 CHANGES = {
-    "a setting": ("settings", lambda model: None, lambda builder: builder.with_max_seq_len(32)),
-    "the dtype": ("settings", lambda model: None, lambda builder: builder.with_dtype(torch.float16)),
-    "a GPU": ("settings", lambda model: None, lambda builder: builder.with_compute_capabilities("8.9")),
-    "external weights": ("settings", lambda model: None, lambda builder: builder.with_weights("external")),
+    "a setting": ("spec", lambda model: None, lambda builder: builder.with_max_seq_len(32)),
+    "the dtype": ("spec", lambda model: None, lambda builder: builder.with_dtype(torch.float16)),
+    "a GPU": ("spec", lambda model: None, lambda builder: builder.with_compute_capabilities("8.9")),
+    "external weights": ("spec", lambda model: None, lambda builder: builder.with_weights("external")),
     "a number of the checkpoint": ("checkpoint", edit_a_row, lambda builder: builder),
 }
 
@@ -114,10 +114,11 @@ def test_what_changed_is_built_anew_and_said(model, tmp_path, name):
     assert key in line
 
 
-@pytest.mark.parametrize("what", ["_source_digest", "_library_versions"])
+@pytest.mark.parametrize("what", ["code_digest", "_library_versions"])
 def test_another_version_builds_anew(model, tmp_path, monkeypatch, what):
     stages(model, tmp_path / "tree")
-    monkeypatch.setattr(engine_cache, what, lambda: {"tensorrt_rtx": "0"} if what == "_library_versions" else "other")
+    changed = {"_library_versions": lambda: {"tensorrt_rtx": "0"}, "code_digest": lambda target: "other"}
+    monkeypatch.setattr(engine_cache, what, changed[what])
     assert "compile" in stages(model, tmp_path / "tree")
 
 

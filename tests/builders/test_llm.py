@@ -10,13 +10,13 @@ from attrs import evolve
 from loguru import logger
 
 from ditto import LlmBuilder
-from ditto.builders.pipeline import describe
 from ditto.engine import Phase
 from ditto.errors import ConfigError, ModelError, PromptError, UnsupportedFeature
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
 from ditto.runtime import Request, generate, open_session
 from ditto.targets import target
 from tests.support.decoding import continued, in_dtype
+from tests.support.describing import engine_of
 from tests.support.models import TEXT_MODELS, llama, llava
 
 
@@ -60,8 +60,8 @@ def test_a_decoder_with_its_head_is_the_whole_model(dtype):
     texts = []
     for made in (LlmBuilder.from_model(model), LlmBuilder.from_model(model.model, lm_head=model.lm_head)):
         made = made.with_target("tensorrt-rtx").with_dtype(dtype)
-        job = made.job(made.resolved_target())
-        network = describe(job)
+        engine = engine_of(made)
+        network = engine.network
         ids = torch.tensor([[5, 9, 17]], dtype=torch.int32)
         caches = {
             name: torch.zeros([1 if str(dim) == "batch" else dim for dim in spec.shape], dtype=spec.dtype)
@@ -74,7 +74,7 @@ def test_a_decoder_with_its_head_is_the_whole_model(dtype):
             "last_token_ids": torch.tensor([2], dtype=torch.int32),
             "write_indices": torch.tensor([0], dtype=torch.int32),
         }
-        texts.append(run(network, {**given, **caches}, Constants(network, job.tensors))["logits"])
+        texts.append(run(network, {**given, **caches}, Constants(network, engine.part.tensors))["logits"])
     assert torch.equal(*texts)
     assert (
         relative_error(texts[0][0], model(input_ids=ids.long()).logits[0, -1]) < RELATIVE_ERROR[getattr(torch, dtype)]
@@ -87,15 +87,17 @@ def test_prefill_and_decode_are_those_of_hugging_face(name, dtype):
     """No farther from Hugging Face in float32 than Hugging Face in the same dtype is, times 1.5."""
     model = TEXT_MODELS[name]()
     made = builder(model).with_batch(2).with_max_seq_len(48).with_max_input_len(24).with_dtype(dtype)
-    job = made.job(made.resolved_target())
-    network = describe(job)
-    for found, exact, rounded in continued(network, Constants(network, job.tensors), model, in_dtype(model, dtype)):
+    engine = engine_of(made)
+    network = engine.network
+    for found, exact, rounded in continued(
+        network, Constants(network, engine.part.tensors), model, in_dtype(model, dtype)
+    ):
         assert relative_error(found, exact) <= max(RELATIVE_ERROR[torch.float32], 1.5 * relative_error(rounded, exact))
 
 
 def test_a_vision_language_model_in_memory_gives_its_language_model():
     made = builder(llava()).with_prompt_table(16)
-    network = describe(made.job(made.resolved_target()))
+    network = engine_of(made).network
     assert "prompt_embedding_table" in network.inputs
     assert not any("vision_tower" in node.place.module for node in network.nodes)
 
@@ -104,7 +106,7 @@ def test_an_engine_alone_is_a_tree_with_its_config_at_the_top(llama_tree):
     config = json.loads((llama_tree.root / "config.json").read_text())
     assert config["pretrained_config"]["architecture"] == "LlamaForCausalLM"
     assert llama_tree.manifest.components["llm"].directory == "."
-    _, decode = llama_tree.manifest.components["llm"].profiles
+    _, decode = llama_tree.manifest.components["llm"].spec.profiles
     assert (decode.phase, decode.size("sequence")) == (Phase.DECODE, 1)
 
 
@@ -148,7 +150,7 @@ def said():
 )
 def test_what_comes_to_nothing_is_said(said, change, warning):
     made = change(evolve(builder(llama()), prompt_rows=16))
-    made.job(made.resolved_target())
+    made.part(made.resolved_target())
     assert [warning in line for line in said] == [True] if warning else said == []
 
 
@@ -158,7 +160,7 @@ def test_a_model_of_several_tables_or_none_is_refused(embeddings):
     made = builder(model)
     model.get_input_embeddings = lambda: embeddings
     with pytest.raises(UnsupportedFeature, match="LlamaForCausalLM has no single table of token embeddings"):
-        made.job(made.resolved_target())
+        made.part(made.resolved_target())
 
 
 def test_a_model_that_does_not_know_its_table_is_refused():
@@ -170,7 +172,7 @@ def test_a_model_that_does_not_know_its_table_is_refused():
     made = builder(model)
     model.get_input_embeddings = unknown
     with pytest.raises(UnsupportedFeature, match="LlamaForCausalLM has no single table of token embeddings"):
-        made.job(made.resolved_target())
+        made.part(made.resolved_target())
 
 
 @pytest.mark.parametrize("name", ["tensorrt-rtx", "trtllm"])
@@ -185,7 +187,7 @@ def test_a_token_without_an_embedding_is_refused(name):
         (head, "the embedding has 128 rows, the output 130, and vocab_size is 128"),
     ):
         with pytest.raises(ModelError, match=message):
-            LlmBuilder.from_model(model).with_target(name).job(target(name))
+            LlmBuilder.from_model(model).with_target(name).part(target(name))
 
 
 @pytest.mark.parametrize("name", ["tensorrt-rtx", "trtllm"])
@@ -195,7 +197,7 @@ def test_rows_behind_the_vocabulary_are_for_models_without_images(name, tmp_path
     model.model.embed_tokens = torch.nn.Embedding(131, 64)
     made = LlmBuilder.from_model(model).with_target(name)
     with pytest.raises(ModelError, match="the embedding has 131 rows, the output 128, and vocab_size is 128"):
-        made.with_prompt_table(8).job(target(name))
+        made.with_prompt_table(8).part(target(name))
     session = open_session(made.build(tmp_path / "tree"), "reference")
     ids = [5, 9, 33, 71, 127]
     given = torch.tensor([ids])
@@ -216,4 +218,4 @@ def test_a_model_that_cannot_be_told_positions_is_refused():
     with pytest.raises(
         UnsupportedFeature, match="Counting has no `position_ids` input: it counts tokens from the first one"
     ):
-        made.job(made.resolved_target())
+        made.part(made.resolved_target())

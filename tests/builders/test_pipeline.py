@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from ditto import LlmBuilder
-from ditto.builders.pipeline import describe, emitted
 from ditto.engine import Phase
 from ditto.network import load, network_text
 from ditto.network.schedule import load_schedule
+from tests.support.describing import engine_of
 from tests.support.models import llama
 
 
@@ -32,8 +32,8 @@ def test_stages_are_recorded_with_seconds_and_memory(llava_tree):
 
 def test_profiles_are_recorded_for_every_dimension(llava_tree):
     component = llava_tree.component("llm")
-    assert [profile.phase for profile in component.profiles] == [Phase.PREFILL, Phase.DECODE]
-    assert set(component.profiles[0].ranges) == {"batch", "sequence", "prompt_rows"}
+    assert [profile.phase for profile in component.spec.profiles] == [Phase.PREFILL, Phase.DECODE]
+    assert set(component.spec.profiles[0].ranges) == {"batch", "sequence", "prompt_rows"}
 
 
 def test_logits_are_float32_and_of_the_last_tokens_only(llava_tree):
@@ -44,12 +44,9 @@ def test_with_weights_outside_each_part_has_an_engine_and_calls_say_how_they_fol
     builder = LlmBuilder.from_model(llama(num_hidden_layers=4)).with_target("tensorrt-rtx").with_weights("external")
     tree = builder.build(tmp_path / "tree")
     prompts, steps = [0, 1, 2, 1, 2, 1, 2, 3, 4], [0, 1, 1, 1, 1, 2]
-    for name, order, stem in (("llm", prompts, "rank0"), ("decode", steps, "decode")):
+    for name, order in (("llm", prompts), ("llm-decode", steps)):
         component, directory = tree.component(name), tree.directory(name)
-        assert component.engines == [
-            f"{stem}.engine",
-            *(f"{stem}.{number}.engine" for number in range(1, order[-1] + 1)),
-        ]
+        assert component.engines == ["rank0.engine", *(f"rank0.{number}.engine" for number in range(1, order[-1] + 1))]
         assert all((directory / file).stat().st_size > 1000 for file in component.engines)
         calls = load_schedule(directory / "schedule.json")
         assert [call.part for call in calls.calls] == order
@@ -75,7 +72,5 @@ def test_with_weights_inside_each_block_has_an_engine_with_its_own(tmp_path):
 def test_a_tree_for_tensorrt_llm_has_whole_networks_and_no_calls(tmp_path):
     builder = LlmBuilder.from_model(llama(num_hidden_layers=4)).with_target("trtllm")
     assert not list(builder.build(tmp_path / "tree").root.rglob("schedule.json"))
-    target = builder.resolved_target()
-    job = builder.job(target)
-    network = describe(job)
-    assert emitted(job, network, target).networks == (network,)
+    engine = engine_of(builder)
+    assert builder.resolved_target().partition(engine.network, engine.spec).networks == (engine.network,)

@@ -31,7 +31,7 @@ def test_what_is_planned_is_what_is_built(family, tmp_path, place):
     made, tree = plan(family.builders), family.build_all(tmp_path / "tree")
     for name, component in tree.manifest.components.items():
         engine = made.engines[name]
-        for field in ("inputs", "outputs", "profiles", "layers"):
+        for field in ("spec", "inputs", "outputs", "layers"):
             assert getattr(engine, field) == getattr(component, field)
         size = sum(tree.manifest.files[f"{component.directory}/{file}"].bytes for file in component.engines)
         assert 0.3 * engine.engine < size <= engine.engine

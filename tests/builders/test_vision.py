@@ -8,10 +8,10 @@ import torch
 from ditto import LlavaModel, VisionBuilder
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.builders import InMemory
-from ditto.builders.pipeline import describe
 from ditto.errors import ConfigError
 from ditto.network.layers import MatrixMultiply
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
+from tests.support.describing import engine_of
 from tests.support.models import LLAVA_MODELS, image_features, llava
 
 
@@ -22,18 +22,20 @@ def test_features_are_those_of_hugging_face(name, dtype, weights):
     model = LLAVA_MODELS[name]()
     configured = LlavaModel.from_model(model).with_batch(2).with_target("tensorrt-rtx").with_dtype(dtype)
     made = configured.with_weights(weights).vision
-    job = made.job(made.resolved_target())
-    network = describe(job)
+    engine = engine_of(made)
+    network = engine.network
     torch.manual_seed(3)
     pixels = torch.randn(2, 3, 28, 28)
-    found = run(network, {"input": pixels.to(job.dtype)}, Constants(network, job.tensors))["encoder_output"]
-    assert relative_error(found, image_features(model, pixels)) <= RELATIVE_ERROR[job.dtype]
+    found = run(network, {"input": pixels.to(engine.part.dtype)}, Constants(network, engine.part.tensors))[
+        "encoder_output"
+    ]
+    assert relative_error(found, image_features(model, pixels)) <= RELATIVE_ERROR[engine.part.dtype]
 
 
 @pytest.mark.parametrize(("weights", "products"), [("embedded", 6), ("external", 4)])
 def test_query_key_and_value_are_one_where_profiles_are_static(weights, products):
     made = LlavaModel.from_model(llava()).with_target("tensorrt-rtx").with_weights(weights).vision
-    network = describe(made.job(made.resolved_target()))
+    network = engine_of(made).network
     block = [node for node in network.nodes if ".layers.0." in f"{node.place.module}."]
     assert sum(isinstance(node.layer, MatrixMultiply) for node in block) == products
 
@@ -52,7 +54,7 @@ def test_an_input_without_a_batch_axis_is_refused():
 
 def test_layers_behind_the_chosen_one_are_not_built():
     made = LlavaModel.from_model(llava(vision_feature_layer=-2)).with_target("tensorrt-rtx").vision
-    network = describe(made.job(made.resolved_target()))
+    network = engine_of(made).network
     modules = {node.place.module for node in network.nodes}
     assert any("layers.1" in module for module in modules)
     assert not any("layers.2" in module or "post_layernorm" in module for module in modules)

@@ -96,8 +96,8 @@ MODELS = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_is_captured_as_without(name, monkeypatch):
-    job = MODELS[name]().job(target("tensorrt-rtx"))
-    wanted = (job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype)
+    part = MODELS[name]().part(target("tensorrt-rtx"))
+    wanted = (part.wrapper, part.inputs, part.output_names, part.prefix, part.dtype)
     short = _told(export(*wanted))
     monkeypatch.setattr(CAPTURE, "export_patches", nullcontext)
     assert short == _told(export(*wanted))

@@ -15,8 +15,8 @@ from ditto.errors import TreeError
     [
         (("llm", "rank0.engine"), "llm/rank0.engine"),
         ((".", "rank0.engine"), "rank0.engine"),
-        (("decode", "../weights.safetensors"), "weights.safetensors"),
-        (("llm", "decode", "../weights.safetensors"), "llm/weights.safetensors"),
+        (("llm-decode", "../weights.safetensors"), "weights.safetensors"),
+        (("llm", "llm-decode", "../weights.safetensors"), "llm/weights.safetensors"),
         ((".",), "."),
     ],
 )

@@ -20,6 +20,10 @@ def of_llm(**changes):
     return change
 
 
+def of_spec(**changes):
+    return lambda manifest: of_llm(spec=evolve(manifest.components["llm"].spec, **changes))(manifest)
+
+
 def of_limits(**changes):
     return lambda manifest: evolve(manifest, limits=evolve(manifest.limits, **changes))
 
@@ -45,9 +49,21 @@ CHANGES = {
     "an unknown target": (lambda manifest: evolve(manifest, target="onnx"), "target 'onnx' is not one of"),
     "an unknown component": (
         lambda manifest: evolve(manifest, components={"audio": manifest.components["llm"]}),
-        "there is no component 'audio'",
+        "the spec of 'audio' is of 'llm'",
     ),
-    "a dtype": (of_llm(dtype="int4"), "dtype 'int4' is not one of"),
+    "an unknown part": (of_spec(part="audio"), "'llm' runs 'audio', which is not one of vision, llm"),
+    "no first engine": (
+        lambda manifest: evolve(
+            manifest,
+            components={
+                "llm-decode": evolve(
+                    manifest.components["llm"], spec=evolve(manifest.components["llm"].spec, name="llm-decode")
+                )
+            },
+        ),
+        "the first engine of 'llm' is missing",
+    ),
+    "a dtype": (of_spec(dtype="int4"), "dtype 'int4' is not one of"),
     "a directory outside": (of_llm(directory=".."), "not a path inside the tree"),
     "an engine twice": (of_llm(engines=["rank0.engine"] * 2), "is named twice"),
     "an engine that is not listed": (of_llm(engines=["more"]), "'more' is not among the files"),
@@ -56,10 +72,10 @@ CHANGES = {
     "a spec of a dtype": (of_llm(outputs={"a": "float17[2]"}), "not a type and shape of 'a'"),
     "what is shared": (of_llm(shared={"logits": "nothing"}), "shares the memory of an input"),
     "a count of layers": (of_llm(layers={"Fill": -1}), "-1 is not a number of layers"),
-    "a huge range": (of_llm(profiles=[profile(batch=2**31)]), "a range up to more than"),
-    "a dimension without a range": (of_llm(profiles=[profile(batch=3)]), "has no sizes of"),
-    "no profile": (of_llm(profiles=[]), "there is no profile"),
-    "a step": (of_llm(kv_length_step=0), "kv_length_step is 0"),
+    "a huge range": (of_spec(profiles=[profile(batch=2**31)]), "a range up to more than"),
+    "a dimension without a range": (of_spec(profiles=[profile(batch=3)]), "has no sizes of"),
+    "no profile": (of_spec(profiles=[]), "there is no profile"),
+    "a step": (of_spec(kv_length_step=0), "kv_length_step is 0"),
     "no limits of the language model": (of_limits(llm=None), "the limits of llm are not stated @ $.limits"),
     "no limit of the vision engine": (of_limits(max_images=None), "the limits of vision are not stated"),
     "a limit too large": (of_limits(max_images=2**31), "a limit is out of range @ $.limits.max_images"),
@@ -86,7 +102,7 @@ CHANGES = {
     "a stage": (lambda manifest: evolve(manifest, stages=[{"name": "a"}]), "of a stage @ $.stages[0]"),
     "a time": (
         lambda manifest: evolve(manifest, stages=[{"name": "a", "detail": "", "seconds": -1.0, "peak_bytes": 1}]),
-        "no less than nothing",
+        "the duration of a stage is negative",
     ),
 }
 

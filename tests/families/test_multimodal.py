@@ -93,7 +93,7 @@ def test_a_tower_with_other_rows_than_expected_is_refused(tmp_path):
         def tokens_per_image(config):
             return LlavaModel.tokens_per_image(config) - 1
 
-    with pytest.raises(ModelError, match="makes 16 rows of features of an image, 15 were expected"):
+    with pytest.raises(ModelError, match="makes 16 image tokens of an image, 15 were expected"):
         Miscounted.from_model(llava()).with_target("trtllm").build_all(tmp_path / "tree")
     assert list(tmp_path.iterdir()) == []
 

@@ -11,10 +11,10 @@ import torch
 from transformers import CLIPVisionConfig, Gemma2Config, Gemma2ForCausalLM, SiglipVisionConfig
 
 from ditto.builders import LlmBuilder
-from ditto.builders.pipeline import describe
 from ditto.families.llava import LlavaModel
 from ditto.network.layers import Fill, Gather, KVCacheUpdate, Shape, Shuffle, Slice
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error
+from tests.support.describing import engine_of
 from tests.support.models import GEMMA2, TEXT, TEXT_MODELS, VISION, image_features, llama, llava, made, rope
 from tests.support.parts import DIVISIONS, in_shared_blocks, run_in_parts
 from tests.support.witness.comparison import (
@@ -37,19 +37,19 @@ def gemma2(**settings):
 
 # The last layer of a prompt is one of its own: of its tokens only the last ones are looked at.
 MODELS = {
-    "llama": (lambda: llama(num_hidden_layers=LAYERS), {"llm": (4, 1), "decode": (5, 1)}),
+    "llama": (lambda: llama(num_hidden_layers=LAYERS), {"llm": (4, 1), "llm-decode": (5, 1)}),
     "llama with tied embeddings": (
         lambda: llama(num_hidden_layers=LAYERS, tie_word_embeddings=True),
-        {"llm": (4, 1), "decode": (5, 1)},
+        {"llm": (4, 1), "llm-decode": (5, 1)},
     ),
     "llama with biases": (
         lambda: llama(num_hidden_layers=3, attention_bias=True, mlp_bias=True),
-        {"llm": (2, 1), "decode": (3, 1)},
+        {"llm": (2, 1), "llm-decode": (3, 1)},
     ),
-    "gemma2, windows by turns": (lambda: gemma2(num_hidden_layers=7), {"llm": (3, 2), "decode": (7, 1)}),
+    "gemma2, windows by turns": (lambda: gemma2(num_hidden_layers=7), {"llm": (3, 2), "llm-decode": (7, 1)}),
     "gemma2, windows by turns, soft-caps": (
         lambda: gemma2(num_hidden_layers=4, attn_logit_softcapping=3.0),
-        {"llm": (3, 1), "decode": (4, 1)},
+        {"llm": (3, 1), "llm-decode": (4, 1)},
     ),
 }
 
@@ -82,7 +82,9 @@ def test_a_prompt_and_a_step_compute_what_hugging_face_computes(text, weights):
         )
         for name, (network, source) in networks.items()
     }
-    errors = step_errors(DisaggregatedDecoder(computed["llm"], computed["decode"]), rows, logits(eager(model), rows))
+    errors = step_errors(
+        DisaggregatedDecoder(computed["llm"], computed["llm-decode"]), rows, logits(eager(model), rows)
+    )
     assert max(errors) <= RELATIVE_ERROR[torch.float32]
 
 
@@ -140,7 +142,7 @@ def test_prompts_write_their_caches_beside_the_blocks_and_a_step_reads_what_it_w
             makers = {name: node.layer for node in networks["llm"][0].nodes for name in node.outputs}
             assert not any(isinstance(makers[name], Shuffle | Slice) for name in read)
             assert set(part.outputs) == set(part.shared)
-    assert not any(call.concurrent for call in in_shared_blocks(networks["decode"][0], 1).schedule.calls)
+    assert not any(call.concurrent for call in in_shared_blocks(networks["llm-decode"][0], 1).schedule.calls)
 
 
 def test_weights_of_a_block_are_outside_and_each_call_has_its_layers_and_the_norm_behind(text):
@@ -164,7 +166,7 @@ def test_weights_of_a_block_are_outside_and_each_call_has_its_layers_and_the_nor
 
 def test_an_embedding_that_is_the_heads_weight_too_is_bound_once():
     networks = described_disaggregated(LlmBuilder.from_model(llama(num_hidden_layers=3, tie_word_embeddings=True)))
-    parts, _ = block_of(networks["decode"][0])
+    parts, _ = block_of(networks["llm-decode"][0])
     forms = [name for name in parts.external if name.startswith("model.embed_tokens.weight")]
     used = [name for call in (parts.schedule.calls[0], parts.schedule.calls[-1]) for name in call.tensors.values()]
     assert set(forms) == {name for name in used if name.startswith("model.embed_tokens.weight")}
@@ -189,11 +191,11 @@ def tower(request):
     """A model, the network of its tower, who has its weights, and how many layers the features need."""
     model = TOWERS[request.param]()
     builder = LlavaModel.from_model(model).with_batch(2).with_target("tensorrt-rtx").with_weights("external").vision
-    job = builder.job(builder.resolved_target())
+    engine = engine_of(builder)
     chosen = model.config.vision_feature_layer
     chosen = chosen if isinstance(chosen, list) else [chosen]
     deepest = max(index % 7 for index in chosen)  # of the values before, between and after six layers
-    return model, describe(job), job.tensors, deepest
+    return model, engine.network, engine.part.tensors, deepest
 
 
 @pytest.mark.parametrize("weights", DIVISIONS)
@@ -220,7 +222,7 @@ def test_a_towers_block_is_called_for_every_layer_that_a_norm_follows(tower):
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_every_kind_of_decoder_has_a_block(name):
-    network, _ = described_disaggregated(LlmBuilder.from_model(TEXT_MODELS[name]()))["decode"]
+    network, _ = described_disaggregated(LlmBuilder.from_model(TEXT_MODELS[name]()))["llm-decode"]
     parts, block = block_of(network)
     assert len(parts.schedule.calls) == 1 + 2 + 1
     assert sum(isinstance(node.layer, KVCacheUpdate) for node in block.nodes) == 2

@@ -23,7 +23,7 @@ aten = torch.ops.aten
 def check_walls(name, dtype):
     """Compare the captured program, the rewritten program and the network with Hugging Face."""
     told = staged(name, dtype)
-    constants = Constants(told.network, told.job.tensors)
+    constants = Constants(told.network, told.part.tensors)
     for size, captured_result in zip(PROMPT_SHAPES, told.captured):
         given = prompt_inputs(*size)
         wanted = last_token_logits(told.model, given)
@@ -109,7 +109,7 @@ def test_windows_and_softcaps_are_stated(name):
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_tensorrt_agrees_with_every_shape_and_dtype(name):
     told = staged(name)
-    emitted(told.network, told.job.tensors)
+    emitted(told.network, told.part.tensors)
 
 
 def test_steps_run_in_order_and_positions_only_where_there_are_any():

@@ -9,14 +9,15 @@ from torch import nn
 from torch.nn import functional
 
 from ditto.builders.llm import LlmBuilder
-from ditto.builders.pipeline import describe
 from ditto.capture import export
 from ditto.errors import UnsupportedFeature
 from ditto.program import Program
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error
 from ditto.rewrite import rewrite
 from ditto.rewrite.tokens import refuse_other_layers, refuse_other_state
+from ditto.targets import target
 from tests.support.decoding import continued
+from tests.support.describing import engine_of
 from tests.support.models import TRANSFORMERS_5, llama, made
 from tests.support.programs import captured
 
@@ -114,30 +115,29 @@ if not TRANSFORMERS_5:  # many of them take no positions at all, and GPT-Neo cha
     TOLD += "|takes no `position_ids`|`aten.mul_.Tensor` writes into its argument"
 
 
-def _job(model, target):
-    builder = LlmBuilder.from_model(model).with_target(target).with_batch(2).with_max_seq_len(40).with_max_input_len(24)
-    return builder.job(builder.resolved_target())
+def _builder(model, name):
+    return LlmBuilder.from_model(model).with_target(name).with_batch(2).with_max_seq_len(40).with_max_input_len(24)
 
 
 @pytest.mark.parametrize("name", OTHER_STATE)
 def test_decoders_of_other_state_are_refused(name):
     with pytest.raises(UnsupportedFeature, match=TOLD) as refused:
-        describe(_job(OTHER_STATE[name](), "tensorrt-rtx"))
+        engine_of(_builder(OTHER_STATE[name](), "tensorrt-rtx"))
     assert getattr(refused.value.where, "module", "the whole model"), "the module is named"
 
 
 @pytest.mark.parametrize("name", ["bart", "mvp"])
 def test_they_are_refused_for_packed_tokens_too(name):
     with pytest.raises(UnsupportedFeature, match=TOLD):
-        describe(_job(OTHER_STATE[name](), "trtllm"))
+        engine_of(_builder(OTHER_STATE[name](), "trtllm"))
 
 
 @pytest.mark.parametrize("name", NEAR_MISSES)
 def test_decoders_that_look_like_them_decode_as_hugging_face_does(name):
     model = NEAR_MISSES[name]()
-    job = _job(model, "tensorrt-rtx")
-    network = describe(job)
-    for found, wanted in continued(network, Constants(network, job.tensors), model):
+    engine = engine_of(_builder(model, "tensorrt-rtx"))
+    network = engine.network
+    for found, wanted in continued(network, Constants(network, engine.part.tensors), model):
         assert relative_error(found, wanted) <= RELATIVE_ERROR[torch.float32]
 
 
@@ -187,7 +187,7 @@ def test_planted_state_is_refused_where_it_is(target, function, words):
     model = llama(max_position_embeddings=64)
     model.model.layers[1].mlp = _Planted(model.model.layers[1].mlp, function)
     with pytest.raises(UnsupportedFeature, match=words) as refused:
-        describe(_job(model, target))
+        engine_of(_builder(model, target))
     assert getattr(refused.value.where, "module", "").startswith("model.layers.1.mlp")
 
 
@@ -198,9 +198,9 @@ def test_a_planted_layer_that_keeps_tokens_apart_is_none():
 
 
 def _captured(model):
-    job = _job(model, "tensorrt-rtx")
-    program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype)
-    rewrite(program, job.sizes, job.positions, job.joins, job.attentions)
+    part = _builder(model, "tensorrt-rtx").part(target("tensorrt-rtx"))
+    program = export(part.wrapper, part.inputs, part.output_names, part.prefix, part.dtype)
+    rewrite(program, part.sizes, part.positions, True, part.attentions)
     return program
 
 
@@ -210,7 +210,7 @@ def test_a_layer_without_a_cache_is_refused():
     with pytest.raises(
         UnsupportedFeature, match="has 2 layers that attend, and 1 attentions have a KV cache: layers 1 have"
     ):
-        describe(_job(model, "tensorrt-rtx"))
+        engine_of(_builder(model, "tensorrt-rtx"))
 
 
 class _NoAttention(nn.Module):

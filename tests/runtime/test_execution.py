@@ -250,7 +250,7 @@ COMPILED = SimpleNamespace(
 
 
 def test_every_part_is_loaded_with_the_same_kernels(outside_tree, opened, tmp_path):
-    parts = Parts.of(outside_tree, "decode", SimpleNamespace(), torch.device("cpu"))
+    parts = Parts.of(outside_tree, "llm-decode", SimpleNamespace(), torch.device("cpu"))
     names, kernels = zip(*opened, strict=True)
     assert names == ("decode.engine", "decode.1.engine", "decode.2.engine")
     assert len({id(each) for each in kernels}) == 1
@@ -266,7 +266,7 @@ def test_every_part_is_loaded_with_the_same_kernels(outside_tree, opened, tmp_pa
 
 
 def test_what_is_compiled_after_the_last_batch_is_kept_at_the_end(outside_tree, opened, tmp_path):
-    parts = Parts.of(outside_tree, "decode", SimpleNamespace(), torch.device("cpu"))
+    parts = Parts.of(outside_tree, "llm-decode", SimpleNamespace(), torch.device("cpu"))
     opened[0][1].give(COMPILED)
     del parts
     gc.collect()
@@ -298,16 +298,16 @@ def copied(outside_tree, tmp_path):
     ids=["missing", "cut", "changed"],
 )
 def test_a_tree_whose_calls_are_not_those_that_were_built_is_refused(copied, damage, message):
-    damage(copied.root / "decode" / "schedule.json")
+    damage(copied.root / "llm-decode" / "schedule.json")
     with pytest.raises(TreeError, match=message):
         EngineTree.open(copied.root)
 
 
 def test_calls_that_are_none_are_named(copied, opened):
-    (copied.root / "decode" / "schedule.json").write_text('{"format": 2, "between": {}, "calls": [{"part": 0}]}')
+    (copied.root / "llm-decode" / "schedule.json").write_text('{"format": 2, "between": {}, "calls": [{"part": 0}]}')
     write_manifest(evolve(copied.manifest, files=record_files(copied.root)), copied.root)
     with pytest.raises(TreeError, match=r"the file of calls is damaged: required field missing @ \$\.calls\[0\]"):
-        Parts.of(EngineTree.open(copied.root), "decode", SimpleNamespace(), torch.device("cpu"))
+        Parts.of(EngineTree.open(copied.root), "llm-decode", SimpleNamespace(), torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("count", "first"), [(4, 0), (6, 1), (15, 2)])

@@ -46,8 +46,8 @@ def test_engines_beside_one_another_are_reported_each(tmp_path):
     builder = LlmBuilder.from_model(llama(num_hidden_layers=3)).with_target("tensorrt-rtx").with_weights("external")
     tree = builder.build(tmp_path / "tree")
     report = inspect(tree)
-    assert set(report.engines) == set(tree.manifest.components) == {"llm", "decode"}
+    assert set(report.engines) == set(tree.manifest.components) == {"llm", "llm-decode"}
     for name, engine in report.engines.items():
         files = tree.component(name).engines
-        assert len(files) == {"llm": 5, "decode": 3}[name]  # prompts write their caches beside
+        assert len(files) == {"llm": 5, "llm-decode": 3}[name]  # prompts write their caches beside
         assert engine.engine_bytes == sum((tree.directory(name) / file).stat().st_size for file in files)

@@ -6,7 +6,8 @@ import pytest
 from attrs import evolve
 
 from ditto.arguments import DynamicDimension
-from ditto.engine import Component, EngineTree, Phase, Profile
+from ditto.configs import TensorRTConfig
+from ditto.engine import Component, EngineSpec, EngineTree, Phase, Profile
 from ditto.runtime.profiles import (
     PrefillCall,
     component_for,
@@ -24,17 +25,26 @@ def profile(phase: Phase, **ranges: tuple[int, int, int]) -> Profile:
 
 
 def component(*profiles: Profile, kv_length_step: int | None = None) -> Component:
+    spec = EngineSpec(
+        name="llm",
+        part="llm",
+        dtype="float16",
+        profiles=profiles,
+        weights="embedded",
+        passes=(),
+        kv_length_step=kv_length_step,
+        tensorrt=TensorRTConfig(),
+        compute_capabilities=(),
+    )
     return Component(
         directory=".",
         engines=["an.engine"],
-        dtype="float16",
+        spec=spec,
         inputs={},
         outputs={},
         shared={},
-        profiles=list(profiles),
         layers={},
         weights="checkpoint",
-        kv_length_step=kv_length_step,
     )
 
 

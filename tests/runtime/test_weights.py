@@ -83,11 +83,11 @@ def test_weights_come_where_they_are_wanted(built):
 def test_what_is_held_already_is_not_loaded_again(built):
     _, tree = built
     held = {}
-    prompts, steps = (dict(bound_weights(tree, name, held=held)) for name in ("llm", "decode"))
+    prompts, steps = (dict(bound_weights(tree, name, held=held)) for name in ("llm", "llm-decode"))
     assert all(any(tensor is kept for kept in held.values()) for tensor in (*prompts.values(), *steps.values()))
     common = [name for name in steps if any(tensor is steps[name] for tensor in prompts.values())]
     assert any("down_proj" in name for name in common) and any("q_proj" in name for name in common)
-    alone = dict(bound_weights(tree, "decode"))
+    alone = dict(bound_weights(tree, "llm-decode"))
     assert alone.keys() == steps.keys()
     for name, tensor in alone.items():
         assert_close(steps[name], tensor, rtol=0, atol=0)
@@ -124,7 +124,7 @@ def test_an_input_that_the_network_does_not_know_is_named(copied):
     _, tree = copied
     component = evolve(tree.component("llm"), external_weights={"some.weight": "nothing.0"})
     changed = EngineTree(tree.root, evolve(tree.manifest, components={"llm": component}))
-    with pytest.raises(TreeError, match=r"takes some\.weight as an input, which its network does not have"):
+    with pytest.raises(TreeError, match=r"accepts some\.weight as an input, which its network does not have"):
         list(bound_weights(changed, "llm"))
 
 
@@ -163,9 +163,10 @@ def test_a_manifest_that_states_another_dtype_is_refused(target, dtype, tmp_path
     """Also of packed tokens, whose inputs are all integers."""
     name = str(dtype).removeprefix("torch.")
     tree = LlmBuilder.from_model(llama()).with_dtype(dtype).with_target(target).build(tmp_path / "tree")
-    assert tree.component("llm").dtype == name and network_of(tree, "llm")
+    assert tree.component("llm").spec.dtype == name and network_of(tree, "llm")
     for other in {"float32", "float16", "bfloat16"} - {name}:
-        component = evolve(tree.component("llm"), dtype=other)
+        component = tree.component("llm")
+        component = evolve(component, spec=evolve(component.spec, dtype=other))
         changed = EngineTree(tree.root, evolve(tree.manifest, components={"llm": component}))
         with pytest.raises(TreeError, match="the manifest and network.json differ in the dtype of llm"):
             network_of(changed, "llm")

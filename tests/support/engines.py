@@ -134,7 +134,7 @@ class CpuEngines:
         scratch = torch.empty(parts.scratch_bytes + (1 << 20), dtype=torch.uint8)[: parts.scratch_bytes]
         execution = parts.execution(profile, scratch, eager)
         execution.bind(dict(bound_weights(self.tree, name)))
-        self.made.append(self.tree.component(name).profiles[profile].label())
+        self.made.append(self.tree.component(name).spec.profiles[profile].label())
         return execution
 
     def _component(self, name: str) -> Parts:
@@ -143,10 +143,10 @@ class CpuEngines:
             constants = Constants(network, weights_of(self.tree, name))
             networks = in_shared_blocks(network).networks
             assert len(networks) == len(component.engines)
-            engines = [CpuEngine(part, constants, component.profiles) for part in networks]
+            engines = [CpuEngine(part, constants, component.spec.profiles) for part in networks]
             inputs = {key: Spec.parse(text) for key, text in component.inputs.items()}
             calls = load_schedule(self.tree.checked(name, "schedule.json"))
-            self._parts[name] = Parts(engines, calls, inputs, component.profiles, RuntimeCache(None))  # type: ignore[arg-type]
+            self._parts[name] = Parts(engines, calls, inputs, component.spec.profiles, RuntimeCache(None))  # type: ignore[arg-type]
         return self._parts[name]
 
 

@@ -12,11 +12,11 @@ from benchmarks.gpu_limits import compiled
 from ditto import LlavaModel, LlmBuilder, VisionBuilder
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.bindings import load_native
-from ditto.builders.pipeline import describe_all
 from ditto.network.dims import evaluate
 from ditto.network.layers import Attention, MatrixMultiply
 from ditto.reference import TOLERANCE, Constants, run
 from ditto.targets.tensorrt.tuning import H200, TUNINGS
+from tests.support.describing import engines_of
 
 CPU = torch.device("cpu")
 
@@ -64,9 +64,8 @@ def described(source):
     llm = LlmBuilder(**common, prompt_rows=LlavaModel.tokens_per_image(source.config))
     networks = {}
     for builder in (vision, llm):
-        apart = builder.with_weights("external")
-        for name, (_, network) in describe_all(apart.job(apart.resolved_target())).items():
-            networks[{"llm": "prefill"}.get(name, name)] = network
+        for name, engine in engines_of(builder.with_weights("external")).items():
+            networks[{"llm": "prefill", "llm-decode": "decode"}.get(name, name)] = engine.network
     return networks
 
 

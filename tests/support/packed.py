@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from ditto.builders.llm import LlmBuilder
-from ditto.builders.pipeline import describe
 from ditto.configs import TrtllmConfig
 from ditto.network import Network
 from ditto.reference import Constants, run
 from ditto.targets.trtllm.plugins import GPTAttention
+from tests.support.describing import engine_of
 from tests.support.models import TEXT_MODELS
 
 MAX_SEQ_LEN = 24
@@ -102,9 +102,9 @@ def packed_network(model, rows=0, **options):
     builder = LlmBuilder.from_model(model).with_batch(4).with_max_seq_len(MAX_SEQ_LEN).with_max_input_len(16)
     builder = builder.with_prompt_table(rows)
     builder = builder.with_target("trtllm").with_trtllm(TrtllmConfig(**{"tokens_per_block": 4, **options}))
-    job = builder.job(builder.resolved_target())
-    network = describe(job)
-    return SimpleNamespace(model=model, job=job, network=network, constants=Constants(network, job.tensors))
+    engine = engine_of(builder)
+    constants = Constants(engine.network, engine.part.tensors)
+    return SimpleNamespace(model=model, network=engine.network, constants=constants)
 
 
 @cache

@@ -11,6 +11,7 @@ from ditto.builders.llm import LlmBuilder
 from ditto.capture import export
 from ditto.network.dims import evaluate as size_of
 from ditto.passes import run_passes
+from ditto.passes.spec import passes_of
 from ditto.program import evaluate
 from ditto.rewrite import rewrite
 from ditto.targets.registry import target
@@ -31,14 +32,22 @@ def _staged(name, dtype):
     model = TEXT_MODELS[name]().to(dtype)
     model.config._attn_implementation = "eager"  # honours soft-caps and windows in every version
     builder = LlmBuilder.from_model(model).with_batch(4).with_max_seq_len(MAX_SEQ_LEN).with_max_input_len(16)
-    job = builder.job(target("tensorrt-rtx"))
-    parameter = dict(job.wrapper.named_parameters(remove_duplicate=False)).__getitem__
-    program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype)
+    chosen = target("tensorrt-rtx")
+    part = builder.part(chosen)
+    parameter = dict(part.wrapper.named_parameters(remove_duplicate=False)).__getitem__
+    program = export(part.wrapper, part.inputs, part.output_names, part.prefix, part.dtype)
     captured = [evaluate(program, prompt_inputs(*size), parameter)[0] for size in PROMPT_SHAPES]
-    counts = {name: report.applied for name, report in rewrite(program, job.sizes, job.positions).items()}
-    network = run_passes(job.lower(program), job.passes)
+    counts = {name: report.applied for name, report in rewrite(program, part.sizes, part.positions).items()}
+    (spec,) = chosen.specs(part, builder.build_settings)
+    network = run_passes(chosen.lower(part, program, spec), passes_of(spec.passes))
     return SimpleNamespace(
-        model=model, job=job, parameter=parameter, captured=captured, rewritten=program, counts=counts, network=network
+        model=model,
+        part=part,
+        parameter=parameter,
+        captured=captured,
+        rewritten=program,
+        counts=counts,
+        network=network,
     )
 
 

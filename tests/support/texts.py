@@ -25,7 +25,7 @@ def packed_tree(model: Any, out: Path, block: int = 16, dtype: torch.dtype | Non
 
 def runtime_of(tree: EngineTree, sequences: int = 3) -> PackedRuntime:
     """The runtime's part, for a tree."""
-    (profile,) = tree.component("llm").profiles
+    (profile,) = tree.component("llm").spec.profiles
     return PackedRuntime(*PackedSession(tree).network("llm"), tree.config("llm"), profile, sequences)
 
 

@@ -91,16 +91,16 @@ def test_a_decoder_in_parts_computes_what_hugging_face_computes(name):
     assert max(step_errors(decoder, rows, logits(eager(model), rows))) <= RELATIVE_ERROR[FLOAT]
 
 
-def _apart(builder: LlmBuilder, table: torch.Tensor | None = None) -> DisaggregatedDecoder:
+def _disaggregated(builder: LlmBuilder, table: torch.Tensor | None = None) -> DisaggregatedDecoder:
     made = {name: replayed_in_parts(*network) for name, network in described_disaggregated(builder).items()}
-    return DisaggregatedDecoder(made["llm"], made["decode"], table)
+    return DisaggregatedDecoder(made["llm"], made["llm-decode"], table)
 
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
-def test_prefill_and_decode_apart_compute_what_hugging_face_computes(monkeypatch, name):
+def test_separate_prefill_and_decode_compute_what_hugging_face_computes(monkeypatch, name):
     as_if_large(monkeypatch)
     model, rows = TEXT_MODELS[name](), _rows(3, 128)
-    decoder = _apart(LlmBuilder.from_model(model))
+    decoder = _disaggregated(LlmBuilder.from_model(model))
     assert max(step_errors(decoder, rows, logits(eager(model), rows))) <= RELATIVE_ERROR[FLOAT]
 
 
@@ -109,9 +109,12 @@ def test_a_deep_decoder_calls_one_block_for_each_layer():
     networks = described_disaggregated(LlmBuilder.from_model(model))
     calls = {name: in_shared_blocks(network, 1).schedule.calls for name, (network, _) in networks.items()}
     times = {name: sum(not call.concurrent for call in made) for name, made in calls.items()}
-    assert times == {"llm": 1 + 4 + 1, "decode": 1 + 5 + 1}  # of a prompt's last layer only the last tokens are wanted
+    assert times == {
+        "llm": 1 + 4 + 1,
+        "llm-decode": 1 + 5 + 1,
+    }  # of a prompt's last layer only the last tokens are wanted
     made = {name: replayed_in_parts(*network) for name, network in networks.items()}
-    errors = step_errors(DisaggregatedDecoder(made["llm"], made["decode"]), rows, logits(eager(model), rows))
+    errors = step_errors(DisaggregatedDecoder(made["llm"], made["llm-decode"]), rows, logits(eager(model), rows))
     assert max(errors) <= RELATIVE_ERROR[FLOAT]
 
 
@@ -140,8 +143,8 @@ def test_ids_past_the_vocabulary_take_rows_of_the_prompt_table():
     builder, wanted = LlavaModel.from_model(model).llm, logits(eager(model), rows, table)
     assert max(decoder_errors(definition_of(builder), rows, wanted, table)) <= RELATIVE_ERROR[FLOAT]
     rows[1][-1] = 17  # what the model itself chooses is never a row of the table
-    apart, wanted = _apart(builder, table), logits(model, rows, table)
-    assert max(step_errors(apart, rows, wanted)) <= RELATIVE_ERROR[FLOAT]
+    separate, wanted = _disaggregated(builder, table), logits(model, rows, table)
+    assert max(step_errors(separate, rows, wanted)) <= RELATIVE_ERROR[FLOAT]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from ditto.families.llava import LlavaModel
 from ditto.network import check
 from ditto.network.dims import evaluate as size_of
 from ditto.passes import run_passes
+from ditto.passes.spec import passes_of
 from ditto.program import evaluate
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
 from ditto.rewrite import rewrite
@@ -33,25 +34,33 @@ def _pixels(batch, dtype=torch.float32):
 def _story(name, dtype):
     """A vision tower on its way to a network. The program is rewritten in place; what it gave before is kept."""
     model = LLAVA_MODELS[name]().to(dtype)
-    job = LlavaModel.from_model(model).with_batch(4).vision.job(target("tensorrt-rtx"))
-    parameter = dict(job.wrapper.named_parameters(remove_duplicate=False)).__getitem__
-    program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype)
+    builder, chosen = LlavaModel.from_model(model).with_batch(4).vision, target("tensorrt-rtx")
+    part = builder.part(chosen)
+    parameter = dict(part.wrapper.named_parameters(remove_duplicate=False)).__getitem__
+    program = export(part.wrapper, part.inputs, part.output_names, part.prefix, part.dtype)
     captured = [evaluate(program, {"input": _pixels(batch, dtype)}, parameter)[0] for batch in SIZES]
-    counts = {name: report.applied for name, report in rewrite(program, job.sizes, job.positions).items()}
-    network = run_passes(job.lower(program), job.passes)
+    counts = {name: report.applied for name, report in rewrite(program, part.sizes, part.positions).items()}
+    (spec,) = chosen.specs(part, builder.build_settings)
+    network = run_passes(chosen.lower(part, program, spec), passes_of(spec.passes))
     return SimpleNamespace(
-        model=model, job=job, parameter=parameter, captured=captured, rewritten=program, counts=counts, network=network
+        model=model,
+        part=part,
+        parameter=parameter,
+        captured=captured,
+        rewritten=program,
+        counts=counts,
+        network=network,
     )
 
 
 def _check_walls(name, dtype):
     told = _story(name, dtype)
-    constants = Constants(told.network, told.job.tensors)
+    constants = Constants(told.network, told.part.tensors)
     for batch, captured in zip(SIZES, told.captured):
         given = {"input": _pixels(batch, dtype)}
         wanted = image_features(told.model, given["input"])
         with torch.no_grad():
-            found = {"wrapper": told.job.wrapper(given["input"]), "captured": captured}
+            found = {"wrapper": told.part.wrapper(given["input"]), "captured": captured}
         (found["rewritten"],) = evaluate(told.rewritten, given, told.parameter)
         found["network"] = run(told.network, given, constants)["encoder_output"]
         for wall, features in found.items():
@@ -86,7 +95,7 @@ def test_only_the_layers_that_are_needed_are_built_each_with_one_attention(name)
 def test_tensorrt_agrees_with_every_shape_and_dtype(name):
     told = _story(name, torch.float32)
     check(told.network)
-    emitted(told.network, told.job.tensors)
+    emitted(told.network, told.part.tensors)
     spec = told.network.value(told.network.outputs["encoder_output"]).spec
     assert tuple(size_of(dim, {"batch": 3}) for dim in spec.shape) == tuple(told.captured[1].shape)
 

@@ -12,6 +12,7 @@ from ditto.builders.llm import LlmBuilder
 from ditto.capture import export
 from ditto.families.llava import LlavaModel
 from ditto.passes import run_passes
+from ditto.passes.spec import passes_of
 from ditto.program import evaluate
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
 from ditto.rewrite import rewrite
@@ -78,9 +79,9 @@ def _llava_story():
     """A LLaVA's language side, on its way to a network."""
     model = llava()
     builder = LlavaModel.from_model(model).with_batch(3).with_max_seq_len(40).with_max_input_len(32).llm
-    job = builder.job(target("tensorrt-rtx"))
-    program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype)
-    return SimpleNamespace(model=model, job=job, program=program)
+    part = builder.part(target("tensorrt-rtx"))
+    program = export(part.wrapper, part.inputs, part.output_names, part.prefix, part.dtype)
+    return SimpleNamespace(model=model, builder=builder, part=part, program=program)
 
 
 def _images_in_the_prompt(model):
@@ -107,16 +108,18 @@ def _images_in_the_prompt(model):
 def test_images_by_way_of_the_table_give_hugging_faces_logits_at_every_wall():
     told = _llava_story()
     given, wanted = _images_in_the_prompt(told.model)
-    parameter = dict(told.job.wrapper.named_parameters(remove_duplicate=False)).__getitem__
+    parameter = dict(told.part.wrapper.named_parameters(remove_duplicate=False)).__getitem__
     with torch.no_grad():
-        found = {"wrapper": told.job.wrapper(**given)}
+        found = {"wrapper": told.part.wrapper(**given)}
     (found["captured"],) = evaluate(told.program, given, parameter)
-    reports = rewrite(told.program, told.job.sizes, told.job.positions)
+    reports = rewrite(told.program, told.part.sizes, told.part.positions)
     (found["rewritten"],) = evaluate(told.program, given, parameter)
-    network = run_passes(told.job.lower(told.program), told.job.passes)
-    constants = Constants(network, told.job.tensors)
+    chosen = target("tensorrt-rtx")
+    (spec,) = chosen.specs(told.part, told.builder.build_settings)
+    network = run_passes(chosen.lower(told.part, told.program, spec), passes_of(spec.passes))
+    constants = Constants(network, told.part.tensors)
     found["network"] = run(network, {**given, **empty_caches(network, 2)}, constants)["logits"]
-    emitted(network, told.job.tensors)
+    emitted(network, told.part.tensors)
     for wall, logits in found.items():
         assert relative_error(logits, wanted) < FLOAT32, wall
     assert reports["rope of halves"].applied == 4 and reports["RMS norm, rounded first"].applied == 5
@@ -134,6 +137,6 @@ def test_a_llavas_decoder_and_head_may_be_given_apart():
     model, given = llava(), prompt_inputs(2, 6)
     builder = LlmBuilder.from_model(model.model.language_model, lm_head=model.lm_head).with_max_seq_len(16)
     with torch.no_grad():
-        found = builder.job(target("tensorrt-rtx")).wrapper(**given)
+        found = builder.part(target("tensorrt-rtx")).wrapper(**given)
         wanted = model(input_ids=given["input_ids"].long()).logits
     assert relative_error(found, wanted[torch.arange(2), given["last_token_ids"].long()]) < FLOAT32

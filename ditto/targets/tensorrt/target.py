@@ -2,83 +2,50 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from attrs import asdict, frozen
+from attrs import asdict, evolve, frozen
 from typing_extensions import override
 
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.bindings import Library, load_native
 from ditto.configs import Limits, TensorRTConfig
-from ditto.engine import Phase, Profile
+from ditto.configs.build import BuildSettings
+from ditto.engine import Phase
 from ditto.engine.config import BuildConfig, LlmConfig, PluginConfig, PretrainedConfig, VisionConfig
-from ditto.lowering import Lowering, lower, table
+from ditto.engine.spec import EngineSpec
+from ditto.lowering import Lowering, Operand, lower, table
 from ditto.network.graph import Network
 from ditto.network.weight import TensorSource
-from ditto.passes import NetworkPass
+from ditto.passes import SIMPLIFY
+from ditto.passes.spec import specs_of
 from ditto.program import Program
 from ditto.targets.compile import check_settings, compile_networks
-from ditto.targets.target import DecoderConfig, LlmEngine, Target, WeightOf
-from ditto.targets.tensorrt.apart import KV_LENGTH, Decode, Prefill
+from ditto.targets.part import LanguagePart, ModelPart, VisionPart
+from ditto.targets.target import Target
 from ditto.targets.tensorrt.lowering import Decoder, attention
+from ditto.targets.tensorrt.profiles import (
+    combined_decode_profile,
+    decode_profiles,
+    prefill_profiles,
+    vision_profiles,
+)
+from ditto.targets.tensorrt.separate import Decode, Prefill
 from ditto.targets.tensorrt.tuning import TUNINGS, Tuning
-
-
-def buckets(maximum: int) -> tuple[int, ...]:
-    """Batch sizes with their own static-shape profile: powers of two, and the maximum.
-
-    Kernels for static shapes are faster; other batch sizes use the next larger profile.
-    """
-    powers = itertools.takewhile(lambda size: size < maximum, (1 << power for power in itertools.count()))
-    return (*powers, maximum)
-
-
-def _common(limits: Limits) -> dict[str, DynamicDimension]:
-    common = {"batch": DynamicDimension.up_to("batch", limits.max_batch_size)}
-    if limits.max_prompt_embedding_table_size:
-        common["prompt_rows"] = DynamicDimension.up_to("prompt_rows", limits.max_prompt_embedding_table_size)
-    return common
-
-
-def _any_prompts(limits: Limits) -> Profile:
-    """Profile for prompts of any length."""
-    return Profile(
-        Phase.PREFILL, {**_common(limits), "sequence": DynamicDimension.up_to("sequence", limits.max_input_len)}
-    )
-
-
-def _typical_prompts(limits: Limits) -> Iterator[Profile]:
-    """Static-shape profiles for prompts of the typical length.
-
-    TensorRT-RTX has faster matrix multiplications for them, see "On an H200" in benchmarks/NOTES.md.
-    """
-    length = limits.opt_input_len
-    for rows in buckets(limits.max_batch_size) if length else ():
-        fixed = {name: _fixed(name, size) for name, size in (("batch", rows), ("sequence", length))}
-        yield Profile(Phase.PREFILL, {**_common(limits), **fixed})
-
-
-def _kv_lengths(limits: Limits, step: int) -> Iterator[DynamicDimension]:
-    """Ranges of KV lengths for decode: any length, and static ones after a typical prompt.
-
-    Static lengths are 2 to 4 % faster on H200, see "A block at a time, on an H200" in benchmarks/NOTES.md.
-    """
-    yield DynamicDimension.up_to(KV_LENGTH, limits.max_seq_len)
-    if limits.opt_input_len:
-        first = limits.opt_input_len // step + 1
-        for slots in dict.fromkeys(min(step * steps, limits.max_seq_len) for steps in (first, first + 1)):
-            yield _fixed(KV_LENGTH, slots)
-
-
-def _fixed(name: str, size: int) -> DynamicDimension:
-    return DynamicDimension(name, size, size, size)
-
+from ditto.targets.vision_config import vision_config
 
 # TensorRT-LLM version of the config file format.
 _CONFIG_FORM = "0.19.0"
+
+
+# Decoders by the phases of their engine.
+_DECODERS: Mapping[frozenset[Phase], type[Decoder]] = {
+    frozenset({Phase.PREFILL, Phase.DECODE}): Decoder,
+    frozenset({Phase.PREFILL}): Prefill,
+    frozenset({Phase.DECODE}): Decode,
+}
 
 
 @frozen
@@ -95,8 +62,8 @@ class NativeTarget(Target):
     library: Library
 
     @override
-    def check(self, config: TensorRTConfig, capabilities: Sequence[str]) -> None:
-        check_settings(load_native(self.library), config, capabilities)
+    def check(self, settings: BuildSettings) -> None:
+        check_settings(load_native(self.library), settings.tensorrt, settings.compute_capabilities)
 
     @override
     def explicit_dtype(self, config: TensorRTConfig) -> torch.dtype | None:
@@ -124,19 +91,6 @@ class NativeTarget(Target):
             inputs["prompt_embedding_table"] = TensorTypeHint((rows, hidden_size), dtype)
         return inputs
 
-    @override
-    def lower_llm(
-        self, program: Program, weight_of: WeightOf, decoder_config: DecoderConfig, limits: Limits
-    ) -> Network:
-        del decoder_config
-        net = Lowering(Network("llm"), program, weight_of)
-        decoder = Decoder(net, limits.max_seq_len)
-        return lower(program, decoder.table(), weight_of, "llm", net)
-
-    @override
-    def lower_vision(self, program: Program, weight_of: WeightOf) -> Network:
-        return lower(program, {**table(), torch.ops.ditto.attention.default: attention}, weight_of, "vision")
-
     @property
     def tuning(self) -> Tuning:
         """Tuning of engines with static-shape profiles.
@@ -147,77 +101,80 @@ class NativeTarget(Target):
         return TUNINGS["9.0"] if self.library == "tensorrt_rtx" else Tuning.none()
 
     @override
-    def vision_passes(self, outside: bool) -> tuple[NetworkPass, ...]:
-        return (self.tuning if outside else Tuning.none()).vision_passes()
-
-    @override
-    def joins_vision(self, outside: bool) -> bool:
-        # On dynamic profiles TensorRT-RTX runs separate layers as fast and compiles them sooner, see "On an H200" in
-        # benchmarks/NOTES.md.
-        return outside or self.library != "tensorrt_rtx"
-
-    @override
-    def llm_profiles(self, limits: Limits, layers: int) -> tuple[Profile, ...]:
-        del layers
-        return _any_prompts(limits), Profile(Phase.DECODE, {**_common(limits), "sequence": _fixed("sequence", 1)})
-
-    @override
-    def apart(self, limits: Limits) -> tuple[LlmEngine, LlmEngine]:
-        def prefill(program: Program, weight_of: WeightOf) -> Network:
-            net = Lowering(Network("llm"), program, weight_of)
-            prompts = Prefill(net, limits.max_seq_len)
-            return lower(program, prompts.table(), weight_of, "llm", net)
-
-        def decode(program: Program, weight_of: WeightOf) -> Network:
-            step = program.at_size("sequence", 1)
-            net = Lowering(Network("decode"), step, weight_of)
-            network = lower(step, Decode(net, limits.max_seq_len).table(), weight_of, "decode", net)
-            del network.inputs["last_token_ids"]  # each row has one token
-            return network
-
-        common = _common(limits)
-        steps = (
-            Profile(Phase.DECODE, {**common, KV_LENGTH: kv_length, "batch": _fixed("batch", rows)})
-            for rows in buckets(limits.max_batch_size)
-            for kv_length in _kv_lengths(limits, self.tuning.kv_length_step)
+    def specs(self, part: ModelPart, settings: BuildSettings) -> tuple[EngineSpec, ...]:
+        is_tuned = settings.weights == "external"
+        tuning = self.tuning if is_tuned else Tuning.none()
+        spec = EngineSpec(
+            name=part.name,
+            part=part.name,
+            dtype=part.dtype_name,
+            profiles=(),
+            weights=settings.weights,
+            passes=specs_of(SIMPLIFY),
+            tensorrt=settings.tensorrt,
+            compute_capabilities=settings.compute_capabilities,
         )
-        prompts = (_any_prompts(limits), *_typical_prompts(limits))
+        if isinstance(part, VisionPart):
+            profiles = vision_profiles(part.dimensions, is_tuned)
+            return (evolve(spec, profiles=profiles, passes=specs_of(tuning.vision_passes())),)
+        assert isinstance(part, LanguagePart)
+        if not is_tuned:
+            return (
+                evolve(spec, profiles=(*prefill_profiles(part.limits, False), combined_decode_profile(part.limits))),
+            )
+        step = tuning.kv_length_step
         return (
-            LlmEngine(prefill, self.tuning.prefill_passes(), prompts),
-            LlmEngine(decode, self.tuning.decode_passes(), tuple(steps), self.tuning.kv_length_step),
+            evolve(spec, profiles=prefill_profiles(part.limits, is_tuned), passes=specs_of(tuning.prefill_passes())),
+            evolve(
+                spec,
+                name=f"{part.name}-decode",
+                profiles=decode_profiles(part.limits, step),
+                passes=specs_of(tuning.decode_passes()),
+                kv_length_step=step,
+            ),
         )
 
     @override
-    def vision_profiles(self, dimensions: Sequence[DynamicDimension], outside: bool) -> tuple[Profile, ...]:
-        if not outside or len(dimensions) != 1:
-            return super().vision_profiles(dimensions, outside)
-        (batch,) = dimensions
-        return tuple(Profile(Phase.ENCODE, {batch.name: _fixed(batch.name, count)}) for count in buckets(batch.max))
+    def joins_projections(self, part: ModelPart, settings: BuildSettings) -> bool:
+        # On dynamic profiles TensorRT-RTX runs separate layers of a vision tower as fast and compiles them sooner, see
+        # "On an H200" in benchmarks/NOTES.md.
+        is_dynamic = isinstance(part, VisionPart) and settings.weights == "embedded"
+        return not (is_dynamic and self.library == "tensorrt_rtx")
 
     @override
-    def llm_config(self, network: Network, decoder_config: DecoderConfig, limits: Limits, dtype: str) -> LlmConfig:
-        del network
-        opt_batch = (limits.max_batch_size + 1) // 2
+    def lower(self, part: ModelPart, program: Program, spec: EngineSpec) -> Network:
+        if isinstance(part, VisionPart):
+            lowerings = {**table(), torch.ops.ditto.attention.default: attention}
+            return lower(program, lowerings, part.weight_of, spec.name)
+        assert isinstance(part, LanguagePart)
+        known: dict[str, Operand] = {}
+        if spec.phases == {Phase.DECODE}:
+            program, known = program.at_size("sequence", 1), {"last_token_ids": 0}  # each row has one token
+        net = Lowering(Network(spec.name), program, part.weight_of, known)
+        decoder = _DECODERS[spec.phases](net, part.limits.max_seq_len)
+        return lower(program, decoder.table(), part.weight_of, spec.name, net)
+
+    @override
+    def config(self, part: ModelPart, network: Network) -> LlmConfig | VisionConfig:
+        if isinstance(part, VisionPart):
+            (output,) = network.outputs.values()
+            return vision_config(part.model_type, part.max_images, network.value(output).spec)
+        assert isinstance(part, LanguagePart)
+        limits = part.limits
         return LlmConfig(
             version=_CONFIG_FORM,
-            pretrained_config=PretrainedConfig(**asdict(decoder_config), dtype=dtype),
+            pretrained_config=PretrainedConfig(**asdict(part.decoder), dtype=part.dtype_name),
             build_config=BuildConfig(
                 max_input_len=limits.max_input_len,
                 max_seq_len=limits.max_seq_len,
-                opt_batch_size=opt_batch,
+                opt_batch_size=(limits.max_batch_size + 1) // 2,
                 max_batch_size=limits.max_batch_size,
                 max_num_tokens=limits.max_num_tokens,
                 opt_num_tokens=min(limits.max_batch_size, limits.max_num_tokens),
                 max_prompt_embedding_table_size=limits.max_prompt_embedding_table_size,
                 kv_cache_type="CONTINUOUS",
-                plugin_config=PluginConfig(dtype=dtype),
+                plugin_config=PluginConfig(dtype=part.dtype_name),
             ),
-        )
-
-    @override
-    def vision_config(self, model_type: str, max_batch_size: int, output_shape: list[int], dtype: str) -> VisionConfig:
-        return VisionConfig(
-            precision=dtype, model_type=model_type, max_batch_size=max_batch_size, output_shape=output_shape
         )
 
     @property
@@ -226,15 +183,7 @@ class NativeTarget(Target):
         """Always None: `check` rejects machines that cannot compile."""
 
     @override
-    def compile(
-        self,
-        parts: Sequence[Network],
-        profiles: Sequence[Profile],
-        source: TensorSource,
-        config: TensorRTConfig,
-        capabilities: Sequence[str],
-        paths: Sequence[Path],
-    ) -> str:
+    def compile(self, parts: Sequence[Network], spec: EngineSpec, source: TensorSource, paths: Sequence[Path]) -> str:
         trt = load_native(self.library)
-        compile_networks(parts, profiles, source, trt, config, capabilities, paths)
+        compile_networks(parts, spec.profiles, source, trt, spec.tensorrt, spec.compute_capabilities, paths)
         return f"{self.library} {trt.version}"

@@ -1,6 +1,6 @@
-"""The two config.json files, with the values that trtllm-build writes.
+"""llm/config.json, with the values that trtllm-build writes.
 
-These include its own adjustments (contract, LLM 1.2 to 1.4; multimodal 2.1 and 2.2).
+These include its own adjustments (contract, LLM 1.2 to 1.4).
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any
 from attrs import asdict
 
 from ditto.configs import Limits, TrtllmConfig
-from ditto.engine.config import BuildConfig, LlmConfig, PluginConfig, PretrainedConfig, VisionConfig
+from ditto.engine.config import BuildConfig, LlmConfig, PluginConfig, PretrainedConfig
 from ditto.network.graph import Network
-from ditto.targets.target import DecoderConfig
+from ditto.targets.part import DecoderConfig
 from ditto.targets.trtllm import inferred
 from ditto.targets.trtllm.contract import MAX_BEAM_WIDTH, SEQUENCES, TOKENS, ranges
 from ditto.targets.trtllm.plugins import GPTAttention
@@ -83,10 +83,3 @@ def runtime_defaults(network: Network, limits: Limits) -> dict[str, Any] | None:
     ordered = sorted(attentions, key=lambda layer: layer.layer_idx)
     windows = [min(layer.window or longest, longest) for layer in ordered]
     return None if all(window == longest for window in windows) else {"max_attention_window": windows}
-
-
-def vision_config(model_type: str, max_batch_size: int, output_shape: list[int], dtype: str) -> VisionConfig:
-    """Content of vision/config.json, which holds only `builder_config`."""
-    return VisionConfig(
-        precision=dtype, model_type=model_type, max_batch_size=max_batch_size, output_shape=output_shape
-    )

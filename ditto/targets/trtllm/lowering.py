@@ -28,7 +28,7 @@ from ditto.network.graph import Value
 from ditto.network.layers import Concatenation, ElementWise, Gather, Select
 from ditto.network.weight import Weight, fold, resolve
 from ditto.ops.attention import AttentionArguments
-from ditto.targets.target import DecoderConfig
+from ditto.targets.part import DecoderConfig
 from ditto.targets.trtllm import inferred
 from ditto.targets.trtllm.contract import TOKENS, attention_specs
 from ditto.targets.trtllm.plugins import Gemm, GPTAttention, attention_inputs

@@ -13,22 +13,28 @@ from typing_extensions import override
 from ditto.arguments import TensorTypeHint
 from ditto.bindings import is_installed, load_plugins, plugins_version
 from ditto.configs import Limits, TensorRTConfig, TrtllmConfig
+from ditto.configs.build import BuildSettings
 from ditto.engine import Phase, Profile
 from ditto.engine.config import LlmConfig, VisionConfig
+from ditto.engine.spec import EngineSpec
 from ditto.errors import ConfigError, UnsupportedFeature
 from ditto.lowering import Lowering, lower, table
 from ditto.network.graph import Network
 from ditto.network.quantized import has_quantized
 from ditto.network.weight import TensorSource
+from ditto.passes import SIMPLIFY
+from ditto.passes.spec import specs_of
 from ditto.program import Program
 from ditto.targets.compile import compile_networks
-from ditto.targets.target import DecoderConfig, Target, WeightOf
-from ditto.targets.trtllm import config as files
+from ditto.targets.part import LanguagePart, ModelPart, VisionPart
+from ditto.targets.target import Target
 from ditto.targets.trtllm import inferred
+from ditto.targets.trtllm.config import llm_config
 from ditto.targets.trtllm.contract import LAST_TOKENS, PROMPT_ROWS, TOKENS, adjusted, pool_ranges, ranges
 from ditto.targets.trtllm.lowering import PackedDecoder, vision_attention
 from ditto.targets.trtllm.packing import drop_batch, pack_attention
 from ditto.targets.trtllm.versions import Version, version
+from ditto.targets.vision_config import vision_config
 
 
 def check_machine(wanted: Version, capabilities: Sequence[str], installed: str | None, here: str) -> None:
@@ -77,9 +83,14 @@ class TrtllmTarget(Target):
         return version(self.options.version)
 
     @override
-    def check(self, config: TensorRTConfig, capabilities: Sequence[str]) -> None:
-        del config
+    def check(self, settings: BuildSettings) -> None:
         _ = self.version
+        if settings.weights != "embedded":
+            raise ConfigError(
+                f"target {self.name} embeds the weights in its engines",
+                remedy="omit --weights, or build for a plugin-free target",
+            )
+        capabilities = settings.compute_capabilities
         if len(capabilities) > 1:
             raise ConfigError(
                 f"an engine of TensorRT-LLM is for one kind of GPU, not {', '.join(capabilities)}",
@@ -142,39 +153,54 @@ class TrtllmTarget(Target):
         return {TOKENS: limits.max_seq_len, "sequence": limits.max_seq_len, LAST_TOKENS: 1, PROMPT_ROWS: 1}
 
     @override
-    def lower_llm(
-        self, program: Program, weight_of: WeightOf, decoder_config: DecoderConfig, limits: Limits
-    ) -> Network:
-        pack_attention(program, "position_ids")
-        drop_batch(program)
-        net = Lowering(Network("llm"), program, weight_of)
-        decoder = PackedDecoder(net, decoder_config, limits, self.options)
-        network = lower(program, decoder.table(), weight_of, "llm", net)
-        decoder.check_layers()
-        _refuse_quantized(network)
-        return network
+    def specs(self, part: ModelPart, settings: BuildSettings) -> tuple[EngineSpec, ...]:
+        if isinstance(part, LanguagePart):
+            sizes = {**ranges(part.limits, self.options), **pool_ranges(part.decoder.num_hidden_layers, self.version)}
+            profile = Profile(Phase.MIXED, sizes)
+        else:
+            assert isinstance(part, VisionPart)
+            profile = Profile(Phase.ENCODE, {dimension.name: dimension for dimension in part.dimensions})
+        spec = EngineSpec(
+            name=part.name,
+            part=part.name,
+            dtype=part.dtype_name,
+            profiles=(profile,),
+            weights=settings.weights,
+            passes=specs_of(SIMPLIFY),
+            tensorrt=settings.tensorrt,
+            compute_capabilities=settings.compute_capabilities,
+        )
+        return (spec,)
 
     @override
-    def lower_vision(self, program: Program, weight_of: WeightOf) -> Network:
+    def lower(self, part: ModelPart, program: Program, spec: EngineSpec) -> Network:
+        if isinstance(part, LanguagePart):
+            return self._lower_decoder(part, program, spec)
         lowerings = {**table(), torch.ops.ditto.attention.default: vision_attention}
-        network = lower(program, lowerings, weight_of, "vision")
+        network = lower(program, lowerings, part.weight_of, spec.name)
         _refuse_quantized(network)
         (output,) = network.outputs.items()
         if output[0] != self.version.vision_output:
             network.outputs = {self.version.vision_output: output[1]}
         return network
 
-    @override
-    def llm_profiles(self, limits: Limits, layers: int) -> tuple[Profile, ...]:
-        return (Profile(Phase.MIXED, {**ranges(limits, self.options), **pool_ranges(layers, self.version)}),)
+    def _lower_decoder(self, part: LanguagePart, program: Program, spec: EngineSpec) -> Network:
+        pack_attention(program, "position_ids")
+        drop_batch(program)
+        net = Lowering(Network(spec.name), program, part.weight_of)
+        decoder = PackedDecoder(net, part.decoder, part.limits, self.options)
+        network = lower(program, decoder.table(), part.weight_of, spec.name, net)
+        decoder.check_layers()
+        _refuse_quantized(network)
+        return network
 
     @override
-    def llm_config(self, network: Network, decoder_config: DecoderConfig, limits: Limits, dtype: str) -> LlmConfig:
-        return files.llm_config(network, decoder_config, limits, self.options, self.version, dtype)
-
-    @override
-    def vision_config(self, model_type: str, max_batch_size: int, output_shape: list[int], dtype: str) -> VisionConfig:
-        return files.vision_config(model_type, max_batch_size, output_shape, dtype)
+    def config(self, part: ModelPart, network: Network) -> LlmConfig | VisionConfig:
+        if isinstance(part, LanguagePart):
+            return llm_config(network, part.decoder, part.limits, self.options, self.version, part.dtype_name)
+        assert isinstance(part, VisionPart)
+        (output,) = network.outputs.values()
+        return vision_config(part.model_type, part.max_images, network.value(output).spec)
 
     @property
     @override
@@ -184,18 +210,11 @@ class TrtllmTarget(Target):
         return None if torch.cuda.is_available() else "TensorRT builds on a machine with a GPU only, and here is none"
 
     @override
-    def compile(
-        self,
-        parts: Sequence[Network],
-        profiles: Sequence[Profile],
-        source: TensorSource,
-        config: TensorRTConfig,
-        capabilities: Sequence[str],
-        paths: Sequence[Path],
-    ) -> str:
+    def compile(self, parts: Sequence[Network], spec: EngineSpec, source: TensorSource, paths: Sequence[Path]) -> str:
         trt = load_plugins()
-        strongly = TensorRTConfig(builder_config=evolve(config.builder_config, fp16=False, bf16=False))
-        compile_networks(parts, profiles, source, trt, strongly, (), paths)
+        strongly = TensorRTConfig(builder_config=evolve(spec.tensorrt.builder_config, fp16=False, bf16=False))
+        # TensorRT builds for the GPU that is present; `check` has compared it.
+        compile_networks(parts, spec.profiles, source, trt, strongly, (), paths)
         return f"tensorrt {trt.version}, tensorrt_llm {plugins_version()}"
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from ditto.builders import EngineBuilder, LlmBuilder
-from ditto.builders.pipeline import describe, describe_all
 from ditto.network import Network, Spec, TensorSource, resolve
 from ditto.reference import RELATIVE_ERROR, relative_error
+from tests.support.describing import engine_of, engines_of
 from tests.support.layers import emitted
 from tests.support.parts import by_calls, in_shared_blocks, weights_by_value
 from tests.support.witness import replay
@@ -25,8 +25,8 @@ def described(builder: EngineBuilder, capacity: int = 48) -> tuple[Network, Tens
     builder = builder.with_batch(2).with_target("tensorrt-rtx")
     if isinstance(builder, LlmBuilder):
         builder = builder.with_max_seq_len(capacity).with_max_input_len(capacity - 1)
-    job = builder.job(builder.resolved_target())
-    return describe(job), job.tensors
+    engine = engine_of(builder)
+    return engine.network, engine.part.tensors
 
 
 def definition_of(builder: EngineBuilder, capacity: int = 48) -> Any:
@@ -70,8 +70,8 @@ def replayed_in_parts(network: Network, source: TensorSource) -> DecoderFunction
 def described_disaggregated(builder: LlmBuilder, capacity: int = 48) -> dict[str, tuple[Network, TensorSource]]:
     """The networks for prompts and for steps of one token, and who has their weights."""
     builder = builder.with_batch(2).with_target("tensorrt-rtx").with_weights("external")
-    job = builder.with_max_seq_len(capacity).with_max_input_len(capacity - 1).job(builder.resolved_target())
-    return {name: (network, part.tensors) for name, (part, network) in describe_all(job).items()}
+    described = engines_of(builder.with_max_seq_len(capacity).with_max_input_len(capacity - 1))
+    return {name: (engine.network, engine.part.tensors) for name, engine in described.items()}
 
 
 def eager(model: Any) -> Any:

@@ -10,7 +10,6 @@ from torch.testing import assert_close
 
 from ditto import ops
 from ditto.builders.llm import LlmBuilder
-from ditto.builders.pipeline import describe
 from ditto.errors import UnsupportedFeature
 from ditto.lowering import Lowering, lower, table
 from ditto.network import Network, Spec, check, symbol
@@ -20,8 +19,8 @@ from ditto.network.weight import stored_names
 from ditto.ops.attention import visible
 from ditto.reference import RELATIVE_ERROR, TOLERANCE, Constants, relative_error, run
 from ditto.rewrite import rewrite
-from ditto.targets.registry import target
 from ditto.targets.tensorrt.lowering import Decoder, attention
+from tests.support.describing import engine_of
 from tests.support.layers import FLOATS, NoTensors, emitted
 from tests.support.models import llama
 from tests.support.programs import FunctionModule, captured
@@ -186,7 +185,7 @@ STEPWISE = [
 def test_decoding_token_by_token_gives_hugging_faces_logits(name):
     """Three prompts of different lengths, padded on the right, then nine more tokens each."""
     told = staged(name)
-    network, constants = told.network, Constants(told.network, told.job.tensors)
+    network, constants = told.network, Constants(told.network, told.part.tensors)
     lengths, steps = torch.tensor([6, 3, 1], dtype=torch.int32), 9
     batch, longest = len(lengths), int(lengths.max())
     tokens = torch.randint(3, 126, (batch, longest + steps), generator=torch.Generator().manual_seed(3))
@@ -254,6 +253,6 @@ def test_tied_embeddings_are_one_tensor_of_the_checkpoint():
 def test_network_of_a_tiny_llama(golden):
     model = llama(num_hidden_layers=1)
     builder = LlmBuilder.from_model(model).with_batch(2).with_max_seq_len(16)
-    text = network_text(describe(builder.job(target("tensorrt-rtx"))))
+    text = network_text(engine_of(builder).network)
     # Digests of cosines and sines depend on the last bit, which depends on the processor.
     assert re.sub(r"literal [0-9a-f]+", "literal", text) == golden(name="tiny_llama")

@@ -11,15 +11,16 @@ from torch import nn
 
 from ditto.bindings import is_installed
 from ditto.builders import LlmBuilder
-from ditto.builders.pipeline import describe_all
 from ditto.configs import Limits, TensorRTBuilderConfig, TensorRTConfig, TensorRTNetworkCreationFlags
-from ditto.engine import Phase
+from ditto.configs.build import BuildSettings
 from ditto.errors import MissingLibraryError
 from ditto.network.layers import ElementWise, RotaryEmbedding
 from ditto.network.weight import Stored
 from ditto.passes import run_passes
+from ditto.passes.spec import passes_of
 from ditto.targets import target
 from ditto.targets.tensorrt.tuning import H200, TUNINGS
+from tests.support.describing import engines_of, language_part, vision_part
 from tests.support.models import llama
 from tests.support.programs import captured
 from tests.support.witness.comparison import described_disaggregated
@@ -28,6 +29,11 @@ LIMITS = Limits(
     max_batch_size=4, max_input_len=32, max_seq_len=64, max_num_tokens=128, max_prompt_embedding_table_size=16
 )
 RTX = target("tensorrt-rtx")
+PORTABLE, EXTERNAL = BuildSettings(), BuildSettings(weights="external")
+
+
+def specs(limits, settings=PORTABLE):
+    return RTX.specs(language_part(limits), settings)
 
 
 def test_inputs_share_their_dimensions():
@@ -42,43 +48,7 @@ def test_inputs_share_their_dimensions():
 def test_a_text_model_has_no_prompt_table():
     without = Limits(max_batch_size=4, max_input_len=32, max_seq_len=64, max_num_tokens=128)
     assert "prompt_embedding_table" not in RTX.llm_inputs(without, 8, torch.float16)
-    assert all("prompt_rows" not in profile.ranges for profile in RTX.llm_profiles(without, 2))
-
-
-def test_prefill_and_decode_have_a_profile_each():
-    prefill, decode = RTX.llm_profiles(LIMITS, 2)
-    assert (prefill.phase, decode.phase) == (Phase.PREFILL, Phase.DECODE)
-    assert (prefill.ranges["sequence"].min, prefill.ranges["sequence"].max) == (1, 32)
-    assert (decode.ranges["sequence"].min, decode.ranges["sequence"].max) == (1, 1)
-
-
-def test_usual_prompts_have_profiles_with_static_shapes_beside_the_one_for_all():
-    prefill, _ = RTX.apart(evolve(LIMITS, opt_input_len=24))
-    labels = ["prefill", *(f"prefill batch={rows} sequence=24" for rows in (1, 2, 4))]
-    assert [profile.label() for profile in prefill.profiles] == labels
-    for rows, profile in zip((1, 2, 4), prefill.profiles[1:], strict=True):
-        fixed = {name: (range_.min, range_.opt, range_.max) for name, range_ in profile.ranges.items()}
-        assert fixed == {"batch": (rows,) * 3, "sequence": (24,) * 3, "prompt_rows": (1, 8, 16)}
-
-
-def test_without_a_usual_prompt_there_is_one_profile_for_all():
-    prefill, decode = RTX.apart(LIMITS)
-    assert [profile.label() for profile in prefill.profiles] == ["prefill"]
-    assert [profile.label() for profile in decode.profiles] == [f"decode batch={rows}" for rows in (1, 2, 4)]
-
-
-@pytest.mark.parametrize(
-    ("usual", "longest", "slots"),
-    [(640, 4096, (768, 1024)), (767, 4096, (768, 1024)), (768, 4096, (1024, 1280)), (600, 700, (700,))],
-)
-def test_decode_has_static_shapes_for_the_slots_behind_a_usual_prompt(usual, longest, slots):
-    limits = evolve(LIMITS, max_batch_size=2, max_input_len=usual, opt_input_len=usual, max_seq_len=longest)
-    _, decode = RTX.apart(limits)
-    wanted = [(rows, count) for rows in (1, 2) for count in (None, *slots)]
-    assert [(profile.size("batch"), profile.size("kv_length")) for profile in decode.profiles] == wanted
-    anything = decode.profiles[0].ranges["kv_length"]
-    assert (anything.min, anything.max) == (1, longest)
-    assert min(-(-(usual + 1) // decode.kv_length_step) * decode.kv_length_step, longest) == slots[0]
+    assert all("prompt_rows" not in profile.ranges for profile in specs(without)[0].profiles)
 
 
 @pytest.mark.parametrize(
@@ -96,21 +66,27 @@ def test_a_weakly_typed_request_becomes_an_explicit_dtype(flags, wanted):
 @pytest.mark.skipif(is_installed("tensorrt"), reason="TensorRT is installed")
 def test_a_missing_library_is_said_before_any_work():
     with pytest.raises(MissingLibraryError, match="TensorRT is not installed"):
-        target("tensorrt").check(TensorRTConfig(), ())
+        target("tensorrt").check(BuildSettings())
 
 
 @pytest.mark.parametrize(
-    ("name", "outside", "in_halves", "joined"),
-    [("tensorrt-rtx", True, 1, True), ("tensorrt-rtx", False, 0, False), ("tensorrt", True, 0, True)],
+    ("name", "weights", "in_halves", "joined"),
+    [
+        ("tensorrt-rtx", "external", 1, True),
+        ("tensorrt-rtx", "embedded", 0, False),
+        ("tensorrt", "external", 0, True),
+    ],
 )
-def test_products_have_the_forms_that_the_library_is_fast_at(name, outside, in_halves, joined):
+def test_products_have_the_forms_that_the_library_is_fast_at(name, weights, in_halves, joined):
     module, chosen = nn.Sequential(nn.Linear(4, 6), nn.ReLU()), target(name)  # more columns than inputs
     program = captured(module, {"x": torch.randn(2, 5, 4)}, None, ("y",))
-    network = chosen.lower_vision(program, lambda key: Stored(key, *_facts(module.get_parameter(key))))
-    network = run_passes(network, chosen.vision_passes(outside))
+    part = evolve(vision_part(), weight_of=lambda key: Stored(key, *_facts(module.get_parameter(key))))
+    settings = BuildSettings(weights=weights)
+    (spec,) = chosen.specs(part, settings)
+    network = run_passes(chosen.lower(part, program, spec), passes_of(spec.passes))
     added = [node for node in network.nodes if node.layer == ElementWise("SUM")]
     assert len(added) == 1 + in_halves
-    assert chosen.joins_vision(outside) == joined
+    assert chosen.joins_projections(part, settings) == joined
 
 
 def _facts(tensor):
@@ -120,13 +96,12 @@ def _facts(tensor):
 @pytest.mark.parametrize(("name", "layers"), [("tensorrt-rtx", 0), ("tensorrt", 4)])
 def test_rope_of_prompts_has_the_form_that_the_library_is_fast_at(name, layers):
     builder = LlmBuilder.from_model(llama()).with_max_seq_len(40).with_max_input_len(30)
-    job = builder.with_target(name).with_weights("external").job(target(name))
-    networks = {part: network for part, (_, network) in describe_all(job).items()}
+    engines = engines_of(builder.with_weights("external"), target(name))
     counts = {
-        part: sum(isinstance(node.layer, RotaryEmbedding) for node in network.nodes)
-        for part, network in networks.items()
+        part: sum(isinstance(node.layer, RotaryEmbedding) for node in engine.network.nodes)
+        for part, engine in engines.items()
     }
-    assert counts == {"llm": layers, "decode": 4}
+    assert counts == {"llm": layers, "llm-decode": 4}
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -136,7 +111,7 @@ def test_prompts_and_steps_take_their_matrices_in_one_form(monkeypatch, tied):
     networks = described_disaggregated(LlmBuilder.from_model(llama(tie_word_embeddings=tied)))
     prompts, steps = (
         {constant.weight for constant in networks[name][0].constants() if math.prod(constant.weight.shape) >= 32 * 32}
-        for name in ("llm", "decode")
+        for name in ("llm", "llm-decode")
     )
     assert len([weight for weight in steps if "down_proj" in str(weight)]) == 2
     assert steps <= prompts

@@ -8,8 +8,8 @@ from attrs import evolve
 
 from ditto.configs import Limits, TrtllmConfig
 from ditto.network import Network, Node, Spec
-from ditto.targets.target import DecoderConfig
-from ditto.targets.trtllm.config import llm_config, plugin_config, runtime_defaults, vision_config
+from ditto.targets.part import DecoderConfig
+from ditto.targets.trtllm.config import llm_config, plugin_config, runtime_defaults
 from ditto.targets.trtllm.plugins import GPTAttention
 from ditto.targets.trtllm.versions import version
 from tests.support.packed import packed_text_model
@@ -153,22 +153,3 @@ def test_a_window_reaches_no_farther_than_a_sequence():
         network.append(Node(evolve(layer, window=window), (), (f"y{layer.layer_idx}",)), [Spec((1,), torch.float32)])
     limits = Limits(max_batch_size=1, max_input_len=16, max_seq_len=24, max_num_tokens=16)
     assert runtime_defaults(network, limits) == {"max_attention_window": [5, 24]}
-
-
-def test_the_vision_file_has_builder_config_alone():
-    assert vision_config("llava", 4, [-1, 576, 4096], "float16").to_json() == {
-        "builder_config": {
-            "precision": "float16",
-            "model_type": "llava",
-            "max_batch_size": 4,
-            "output_shape": [-1, 576, 4096],
-            "tensor_parallel": 1,
-            "use_refit": False,
-            "int8": False,
-            "force_num_profiles": None,
-            "strongly_typed": True,
-            "use_strip_plan": False,
-            "model_name": "multiModal",
-            "max_beam_width": 1,
-        }
-    }

@@ -26,10 +26,10 @@ TOKENS, HEADS, KV_HEADS, WIDTH = 7, 4, 2, 8
 
 def _rewritten(model):
     builder = LlmBuilder.from_model(model).with_batch(4).with_max_seq_len(24).with_max_input_len(16)
-    job = builder.job(target("trtllm"))
-    program = export(job.wrapper, job.inputs, job.output_names, job.prefix, job.dtype)
-    rewrite(program, job.sizes, job.positions)
-    return program, dict(job.wrapper.named_parameters(remove_duplicate=False)).__getitem__
+    part = builder.part(target("trtllm"))
+    program = export(part.wrapper, part.inputs, part.output_names, part.prefix, part.dtype)
+    rewrite(program, part.sizes, part.positions)
+    return program, dict(part.wrapper.named_parameters(remove_duplicate=False)).__getitem__
 
 
 @pytest.mark.parametrize("name", TEXT_MODELS)

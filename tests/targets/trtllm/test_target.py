@@ -8,6 +8,7 @@ import torch
 from ditto import LlavaModel, LlmBuilder
 from ditto.bindings import is_installed
 from ditto.configs import Limits, TensorRTBuilderConfig, TensorRTConfig, TensorRTNetworkCreationFlags, TrtllmConfig
+from ditto.configs.build import BuildSettings
 from ditto.errors import ConfigError
 from ditto.network import Network
 from ditto.targets.trtllm.target import TrtllmTarget, check_machine
@@ -25,13 +26,13 @@ def _limits(rows, batch=4):
 
 def test_an_unknown_version_is_refused_before_any_work():
     with pytest.raises(ConfigError, match=r"TensorRT-LLM 3\.0 is not known"):
-        TrtllmTarget("trtllm", TrtllmConfig(version="3.0")).check(TensorRTConfig(), ())
+        TrtllmTarget("trtllm", TrtllmConfig(version="3.0")).check(BuildSettings())
 
 
 def test_an_engine_is_for_one_kind_of_gpu():
-    TARGET.check(TensorRTConfig(), ("8.9",))
+    TARGET.check(BuildSettings(compute_capabilities=("8.9",)))
     with pytest.raises(ConfigError, match=r"for one kind of GPU, not 8\.9, 9\.0"):
-        TARGET.check(TensorRTConfig(), ("8.9", "9.0"))
+        TARGET.check(BuildSettings(compute_capabilities=("8.9", "9.0")))
 
 
 @pytest.mark.parametrize("flag", ["fp16", "bf16"])
@@ -71,9 +72,10 @@ def test_a_builds_tokens_of_a_step_are_those_of_trtllm_build():
         ("float16", 100, 100),
     ):
         chosen = builder.with_dtype(dtype).with_max_input_len(40)
-        job = (chosen if asked is None else chosen.with_max_num_tokens(asked)).job(TARGET)
-        (profile,) = job.profiles
-        range_, written = profile.ranges["num_tokens"], job.config(Network("llm")).build_config
+        part = (chosen if asked is None else chosen.with_max_num_tokens(asked)).part(TARGET)
+        (spec,) = TARGET.specs(part, BuildSettings())
+        (profile,) = spec.profiles
+        range_, written = profile.ranges["num_tokens"], TARGET.config(part, Network("llm")).build_config
         assert (range_.min, range_.opt, range_.max) == (1, 2, found)
         assert (written.max_num_tokens, written.opt_num_tokens) == (found, 2)
 

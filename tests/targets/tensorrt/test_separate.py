@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from ditto import LlmBuilder
-from ditto.builders.pipeline import describe_all
 from ditto.network.layers import Attention, MatrixMultiply
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
+from tests.support.describing import engines_of
 from tests.support.models import TEXT_MODELS
 from tests.support.witness.comparison import eager, logits
 
@@ -20,9 +20,9 @@ NAMES = ["llama", "mistral with a window", "gemma2 with soft-caps and windows"]
 def parts(request):
     model = TEXT_MODELS[request.param]()
     builder = LlmBuilder.from_model(model).with_target("tensorrt-rtx").with_weights("external").with_batch(2)
-    job = builder.with_max_seq_len(CAPACITY).with_max_input_len(CAPACITY - 1).job(builder.resolved_target())
-    described = {name: network for name, (_, network) in describe_all(job).items()}
-    return model, described, {name: Constants(network, job.tensors) for name, network in described.items()}
+    engines = engines_of(builder.with_max_seq_len(CAPACITY).with_max_input_len(CAPACITY - 1))
+    networks = {name: engine.network for name, engine in engines.items()}
+    return model, networks, {name: Constants(each.network, each.part.tensors) for name, each in engines.items()}
 
 
 def caches(network, fill):
@@ -54,7 +54,7 @@ def stepped(parts, tokens, kept, live):
         "write_indices": written,
         "cache_slots": torch.arange(live, dtype=torch.int32),
     }
-    return run(networks["decode"], {**inputs, **kept}, constants["decode"])["logits"]
+    return run(networks["llm-decode"], {**inputs, **kept}, constants["llm-decode"])["logits"]
 
 
 def tokens():
@@ -87,7 +87,7 @@ def test_values_lie_transposed_and_decode_is_written_out(parts):
     for network in networks.values():
         assert str(network.inputs["past_key_0"]) == f"float32[batch, {heads}, {CAPACITY}, {width}]"
         assert str(network.inputs["past_value_0"]) == f"float32[batch, {heads * width}, {CAPACITY}, 1]"
-    kinds = [type(node.layer) for node in networks["decode"].nodes]
+    kinds = [type(node.layer) for node in networks["llm-decode"].nodes]
     assert Attention not in kinds
     products = sum(kind is MatrixMultiply for kind in kinds)
     # Two more where attention is written out.
@@ -98,5 +98,5 @@ def test_values_lie_transposed_and_decode_is_written_out(parts):
 def test_decode_takes_no_choice_of_tokens(parts):
     _, networks, _ = parts
     assert "last_token_ids" in networks["llm"].inputs
-    assert "last_token_ids" not in networks["decode"].inputs
+    assert "last_token_ids" not in networks["llm-decode"].inputs
     assert "cache_slots" not in networks["llm"].inputs

@@ -31,7 +31,7 @@ KV_LENGTH = "kv_length"
 
 
 @define
-class ApartDecoder(Decoder):
+class SeparateDecoder(Decoder):
     """KV cache layout shared by both networks.
 
     `past_key_i` is [B, G, C, D]; `past_value_i` is [B, G D, C, 1], which in memory is [B, G, D, C].
@@ -45,7 +45,7 @@ class ApartDecoder(Decoder):
 
 
 @define
-class Prefill(ApartDecoder):
+class Prefill(SeparateDecoder):
     """Prefill: attention of prompts whose KV cache is empty; the cache is written, not read."""
 
     @override
@@ -72,7 +72,7 @@ class Prefill(ApartDecoder):
 
 
 @define
-class Decode(ApartDecoder):
+class Decode(SeparateDecoder):
     """Decode: attention of one token per row over the valid slots of the KV cache.
 
     `cache_slots` int32 [L] holds 0 to L - 1; L is greater than every row's index in `write_indices`.
