@@ -1,6 +1,6 @@
 """Build time and peak memory of a CLIP-L/14-336 tower (304 M parameters, random float16 weights).
 
-    python -m benchmarks.clip_tower [--work build/benchmarks] [--weights external] [--report FILE]
+    python -m benchmarks.clip_tower [--work build/benchmarks] [--optimize latency] [--report FILE]
 
 Prints seconds per stage, from the end of the imports, and peak resident memory above what the imports took, beside
 the weights' size. FILE takes the whole build's as JSON.
@@ -45,7 +45,7 @@ def checkpoint(work: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build/benchmarks"))
-    parser.add_argument("--weights", choices=("embedded", "external"), default="embedded")
+    parser.add_argument("--optimize", choices=("portable", "latency"), default="portable")
     parser.add_argument("--report", type=Path)
     options = parser.parse_args()
     directory = checkpoint(options.work)
@@ -58,7 +58,8 @@ def main() -> None:
         wrap=Tower,
         target="tensorrt-rtx",
         max_batch_size=4,
-        weights=options.weights,
+        optimize=options.optimize,
+        tuning="9.0" if options.optimize == "latency" else "none",
     )
     out = options.work / "clip-l-336-engine"
     shutil.rmtree(out, ignore_errors=True)

@@ -270,7 +270,7 @@ def main() -> int:
     )
     model = LlavaModel.from_pretrained(str(CHECKPOINT)).with_batch(ROWS).with_target("tensorrt-rtx")
     variants = {dtype: model.with_dtype(dtype) for dtype in options.dtype}
-    outside = model.with_weights("external").with_opt_input_len(USUAL)
+    outside = model.with_optimize("latency").with_tuning("9.0").with_opt_input_len(USUAL)
     variants[f"{options.dtype[0]}, external weights"] = outside.with_dtype(options.dtype[0])
     for label, builder in variants.items():
         trees: list[EngineTree] = []

@@ -90,7 +90,10 @@ def networks() -> dict[str, Network]:
         "llm of trtllm": llm.with_target("trtllm"),
     }
     made = {name: described(builder)[0].network for name, builder in builders.items()}
-    for builder in (builders["vision"].with_weights("external"), llm.with_weights("external")):
+    for builder in (
+        builders["vision"].with_optimize("latency").with_tuning("9.0"),
+        llm.with_optimize("latency").with_tuning("9.0"),
+    ):
         made.update((f"{engine.spec.name}, external weights", engine.network) for engine in described(builder))
     return made
 

@@ -29,7 +29,7 @@ def commands(checkpoint: Path, out: Path) -> Mapping[str, list[str]]:
     return {
         "copy": ["cp", "-r", str(checkpoint), str(out)],
         "plan": [*ditto, "plan", str(checkpoint), "--target", "tensorrt-rtx", "--batch", "4"],
-        "external": [*build, "--target", "tensorrt-rtx", "--weights", "external"],
+        "external": [*build, "--target", "tensorrt-rtx", "--optimize", "latency", "--tuning", "9.0"],
         "embedded": [*build, "--target", "tensorrt-rtx"],
         "trtllm": [*build, "--target", "trtllm"],
     }

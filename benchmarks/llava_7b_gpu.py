@@ -1,6 +1,6 @@
 """LLaVA-1.5-7B's shape on a machine with a GPU: built there, measured beside Hugging Face, held against it.
 
-    python -m benchmarks.llava_7b_gpu --work DIRECTORY [--results DIRECTORY] [--weights embedded|external] [--parts ...]
+    python -m benchmarks.llava_7b_gpu --work DIRECTORY [--results DIRECTORY] [--optimize portable|latency] [--parts ...]
 
 DIRECTORY needs 30 GB (random float16 weights and engines). Each part is a process of its own: a failed or hung one is
 told, and the rest goes on. RESULTS gets bench.json, bench.png where matplotlib is installed, verify.out (JSON), and
@@ -47,7 +47,7 @@ class Run:
 
     work: Path
     results: Path
-    weights: str
+    optimize: str
     seconds: float
     python: tuple[str, ...] = field(default=(sys.executable, "-m"))
 
@@ -66,7 +66,7 @@ class Run:
             return [*self.python, "benchmarks.llava_7b_gpu", "--work", str(self.work), "--write-checkpoint"]
         if part == "build":
             limits = ["--batch", "4", "--max-input-len", "640", "--max-seq-len", "1024"]
-            place = ["--target", "tensorrt-rtx", "--weights", self.weights]
+            place = ["--target", "tensorrt-rtx", "--optimize", self.optimize]
             return [*ditto, "build", str(self.checkpoint), "-o", str(self.tree), *limits, *place]
         if part == "bench":
             plot = ["--plot", str(self.results / "bench.png")] if importlib.util.find_spec("matplotlib") else []
@@ -126,12 +126,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--results", type=Path, help="default: DIRECTORY/results")
-    parser.add_argument("--weights", choices=("embedded", "external"), default="embedded")
+    parser.add_argument("--optimize", choices=("portable", "latency"), default="portable")
     parser.add_argument("--seconds", type=float, default=240, help="then no measurement of a baseline begins")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--write-checkpoint", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    run = Run(options.work, options.results or options.work / "results", options.weights, options.seconds)
+    run = Run(options.work, options.results or options.work / "results", options.optimize, options.seconds)
     if options.write_checkpoint:
         described = llava_7b()
         write(run.checkpoint, described.cls, described.config, device="cuda" if torch.cuda.is_available() else "cpu")

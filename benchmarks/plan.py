@@ -1,6 +1,6 @@
 """Time of `ditto plan` on checkpoints of real shapes.
 
-    python -m benchmarks.plan [--runs 5] [--models llava-7b llama-70b] [--target tensorrt-rtx] [--weights embedded]
+    python -m benchmarks.plan [--runs 5] [--models llava-7b llama-70b] [--target tensorrt-rtx] [--optimize portable]
 
 A line per model: medians of wall and processor time of the whole command, imports included, and the most memory of its
 own that it had. The checkpoints have true headers and holes for numbers, so they take no room.
@@ -27,9 +27,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--target", default="tensorrt-rtx")
-    parser.add_argument("--weights", default="embedded")
+    parser.add_argument("--optimize", default="portable")
     options = parser.parse_args()
-    settings = ["--target", options.target, "--weights", options.weights, "--batch", "4"]
+    settings = ["--target", options.target, "--optimize", options.optimize, "--batch", "4"]
     with tempfile.TemporaryDirectory() as work:
         for name in options.models:
             described = MODELS[name]()

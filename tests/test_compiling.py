@@ -112,7 +112,13 @@ def test_of_two_engines_the_one_that_is_compiled_is_left_alone(tmp_path, llava_t
 def test_separate_prefill_and_decode_are_compiled_as_they_were_described(tmp_path):
     """Weights outside; each engine in the parts that its calls name."""
     root = tmp_path / "tree"
-    built = LlmBuilder.from_model(llama()).with_target("tensorrt-rtx").with_weights("external").build(root)
+    built = (
+        LlmBuilder.from_model(llama())
+        .with_target("tensorrt-rtx")
+        .with_optimize("latency")
+        .with_tuning("9.0")
+        .build(root)
+    )
     assert set(built.manifest.components) == {"llm", "llm-decode"}
     forget(root, "llm", "llm-decode")
     tree = compile_tree(root)

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from ditto import LlavaModel, LlmBuilder
-from ditto.builders.pipeline import describe
 from ditto.errors import UnsupportedFeature
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error
 from ditto.runtime import Request, generate, open_session
 from ditto.verify.check import verify
 from ditto.verify.inputs import Prompts
 from tests.support.decoding import continued
+from tests.support.describing import engine_of
 from tests.support.greedy import greedy
 from tests.support.models import llama, llava
 from tests.support.quantised import (
@@ -46,9 +46,9 @@ def builder(directory, dtype="float32"):
 def test_logits_are_those_of_the_dequantised_weights(tmp_path, name):
     model = llama(attention_bias=True, tie_word_embeddings=True)
     meaning = save_quantised(model, tmp_path, *FORMS[name])
-    job = builder(tmp_path).job(builder(tmp_path).resolved_target())
-    network = describe(job)
-    for found, wanted, other in continued(network, Constants(network, job.tensors), meaning, model):
+    engine = engine_of(builder(tmp_path))
+    network = engine.network
+    for found, wanted, other in continued(network, Constants(network, engine.part.tensors), meaning, model):
         assert relative_error(found, wanted) < RELATIVE_ERROR[torch.float32]
         assert relative_error(found, other) > 3e-3
 

@@ -59,7 +59,8 @@ def entries(work: Path, edge_llm: str | None, torch_tensorrt: str | None) -> lis
     source, out = str(checkpoint(work)), str(work / ENGINE)
     ditto = (sys.executable, "-m", "benchmarks.clip_tower", "--work", str(work))
     both = ("embedded", "external")
-    found = [Entry("Ditto", weights, (*ditto, "--weights", weights)) for weights in both]
+    optimize = {"embedded": "portable", "external": "latency"}
+    found = [Entry("Ditto", weights, (*ditto, "--optimize", optimize[weights])) for weights in both]
     if edge_llm:
         command = (edge_llm, "-m", "benchmarks.peers.edge_llm", source, out)
         found += [Entry("TensorRT Edge-LLM", weights, (*command, "--weights", weights)) for weights in both]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 from attrs import asdict, evolve, frozen
@@ -13,12 +13,21 @@ from typing_extensions import Self
 from ditto.builders.pipeline import build
 from ditto.builders.source import DTYPES, ModelSource
 from ditto.configs import AUTO, TensorRTConfig, TrtllmConfig
-from ditto.configs.build import BuildSettings, WeightPlacement
+from ditto.configs.build import (
+    PRESETS,
+    BuildSettings,
+    EngineLayout,
+    ProfileKind,
+    WeightPlacement,
+    checked_choice,
+)
 from ditto.engine import EngineTree, Tokens, TreeLimits
 from ditto.errors import ConfigError
 from ditto.targets import ModelPart, Target, target
 
 Auto = Literal["auto"]
+Preset = Literal["preset"]
+PRESET: Preset = "preset"
 _SHORT_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _MOST = 2**31 - 1  # largest size in TensorRT
 
@@ -49,8 +58,8 @@ class EngineBuilder(ABC):
         target: a name in `ditto.configs.TARGETS`, or `auto` for the first whose library is installed.
         compute_capabilities: GPUs to build for, e.g. `8.9`; empty for a portable engine (TensorRT-RTX) or for the
             installed GPU (TensorRT).
-        weights: `embedded` in the engine, or `external`: large ones are engine inputs, which the session binds to the
-            checkpoint's tensors.
+        optimize: preset of `weights`, `engines`, `profiles` and `tuning` (`ditto.configs.build.PRESETS`).
+        weights, engines, profiles, tuning: as in `BuildSettings`; `preset` for the value of the preset.
         tensorrt: TensorRT's own settings.
         trtllm: options of TensorRT-LLM engines, for the target `trtllm`.
     """
@@ -62,7 +71,11 @@ class EngineBuilder(ABC):
     dtype: torch.dtype | Auto = "auto"
     target: str = AUTO
     compute_capabilities: tuple[str, ...] = ()
-    weights: WeightPlacement = "embedded"
+    optimize: str = "portable"
+    weights: WeightPlacement | Preset = PRESET
+    engines: EngineLayout | Preset = PRESET
+    profiles: ProfileKind | Preset = PRESET
+    tuning: str = PRESET
     tensorrt: TensorRTConfig = TensorRTConfig()
     trtllm: TrtllmConfig = TrtllmConfig()
 
@@ -86,9 +99,25 @@ class EngineBuilder(ABC):
         """Build for these GPUs, e.g. `8.9`; without any, build a portable engine."""
         return evolve(self, compute_capabilities=tuple(str(capability) for capability in capabilities))
 
+    def with_optimize(self, preset: str) -> Self:
+        """Use a preset: `portable` (default), `latency` or `size`; settings that are stated win over it."""
+        return evolve(self, optimize=checked_choice("optimize", preset))
+
     def with_weights(self, place: str) -> Self:
         """Embed the weights (`embedded`) or pass large ones as inputs (`external`)."""
-        return evolve(self, weights=parse_weights(place))
+        return evolve(self, weights=checked_choice("weights", place))
+
+    def with_engines(self, layout: str) -> Self:
+        """Run prefill and decode in one engine (`combined`) or in one each (`separate`)."""
+        return evolve(self, engines=checked_choice("engines", layout))
+
+    def with_profiles(self, kind: str) -> Self:
+        """Use one profile for all shapes of a phase (`dynamic`), or also static ones (`specialized`)."""
+        return evolve(self, profiles=checked_choice("profiles", kind))
+
+    def with_tuning(self, tuning: str) -> Self:
+        """Use the forms that are fast on a compute capability, e.g. `9.0`; `auto`, or `none`."""
+        return evolve(self, tuning=str(tuning))
 
     def with_tensorrt(self, config: TensorRTConfig) -> Self:
         """Use `config` for TensorRT's own settings."""
@@ -125,9 +154,11 @@ class EngineBuilder(ABC):
     @property
     def build_settings(self) -> BuildSettings:
         """How the engines are built."""
-        return BuildSettings(
-            weights=self.weights, tensorrt=self.tensorrt, compute_capabilities=self.compute_capabilities
-        )
+        chosen: dict[str, Any] = {
+            name: preset if getattr(self, name) == PRESET else getattr(self, name)
+            for name, preset in PRESETS[self.optimize].items()
+        }
+        return BuildSettings(**chosen, tensorrt=self.tensorrt, compute_capabilities=self.compute_capabilities)
 
     @abstractmethod
     def part(self, target: Target) -> ModelPart:
@@ -144,7 +175,8 @@ class EngineBuilder(ABC):
 
     def settings(self) -> dict[str, Any]:
         """Settings for the manifest, derived ones included."""
-        return {**asdict(self.build_settings), "compute_capabilities": list(self.compute_capabilities)}
+        capabilities = list(self.compute_capabilities)
+        return {"optimize": self.optimize, **asdict(self.build_settings), "compute_capabilities": capabilities}
 
     @abstractmethod
     def tree_limits(self, target: Target) -> TreeLimits:
@@ -181,17 +213,3 @@ def parse_dtype(dtype: torch.dtype | str) -> torch.dtype | Auto:
     if known not in DTYPES.values():
         raise ConfigError(f"dtype {dtype} is not supported", remedy=f"choose from auto, {', '.join(DTYPES)}")
     return known  # type: ignore[return-value]
-
-
-def parse_weights(place: str) -> WeightPlacement:
-    """The weight placement of a name.
-
-    Raises:
-        ConfigError: the name is unknown.
-    """
-    for known in get_args(WeightPlacement):
-        if place == known:
-            return known
-    raise ConfigError(
-        f"{place!r} is not a weight placement", remedy=f"choose from {', '.join(get_args(WeightPlacement))}"
-    )

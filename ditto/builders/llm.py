@@ -41,7 +41,7 @@ class LlmBuilder(EngineBuilder):
         max_num_tokens: tokens per call over the batch (packed targets); `auto`: 8192, or more if one prompt needs it.
         max_prompt_embedding_table_size: rows over the batch; `auto`: `prompt_rows` for each item of the batch.
         prompt_rows: image tokens per request; 0 for a text model.
-        opt_input_len: tokens of a typical prompt. With external weights, prompts of at most this length and not far
+        opt_input_len: tokens of a typical prompt. With specialized profiles, prompts of at most this length and not far
             below it run faster, and the build takes longer. 0 for no typical length; `auto`: image tokens and 64 text
             tokens, or 0 for a text model.
     """
@@ -169,13 +169,16 @@ class LlmBuilder(EngineBuilder):
         if limits.max_input_len <= self.prompt_rows or table < self.prompt_rows:
             logger.warning(
                 "no prompt with an image fits: an image is {0} tokens and {0} rows of the prompt table, the engine "
-                "takes {1} and {2}",
+                "accepts {1} and {2}",
                 self.prompt_rows,
                 limits.max_input_len,
                 table,
             )
-        if self.opt_input_len not in ("auto", 0) and self.weights == "embedded":
-            logger.warning("opt_input_len is for external weights: here it changes nothing")
+        settings = self.build_settings
+        if self.opt_input_len not in ("auto", 0) and settings.profiles == "dynamic":
+            logger.warning("opt_input_len is for specialized profiles: here it changes nothing")
+        if settings.tuning not in ("auto", "none") and settings.engines == "combined":
+            logger.warning("tuning is for separate engines of a language model: here it changes nothing")
 
     @override
     def part(self, target: Target) -> LanguagePart:

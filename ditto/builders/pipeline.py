@@ -60,7 +60,7 @@ def build(builders: Mapping[str, PartBuilder], out: str | Path, *, force: bool =
             name: describe(builder.part(target), target, builder.build_settings) for name, builder in builders.items()
         }
         engines = [engine for part in described.values() for engine in part]
-        announce(plan_of(source, first.model_type, target, engines), root)
+        announce(plan_of(source, first.model_type, target, first.build_settings, engines), root)
         cache = EngineCache.from_tree(Path(out), source.state, force)
         built = [
             _build_engine(engine, target, root if len(builders) == 1 else root / name, root, cache)

@@ -16,6 +16,7 @@ from ditto.builders.config_only import ConfigOnlySource
 from ditto.builders.describe import Described, PartBuilder, common_target, describe, layer_counts
 from ditto.builders.preflight import check_resources
 from ditto.builders.source import ModelSource, Pretrained
+from ditto.configs.build import BuildSettings
 from ditto.engine.spec import EngineSpec
 from ditto.errors import ModelError, UnsupportedOperator
 from ditto.network import Network
@@ -88,7 +89,7 @@ class Plan:
     Args:
         model: the requested hub id or directory.
         shapes: source of the shapes: `checkpoint`, or `config.json` if the weights are not on this machine.
-        weights_placement: `embedded` in the engines, or `external`.
+        settings: how the engines are built.
         compiled: whether engines are compiled here; if not, the tree holds networks, to be compiled elsewhere.
         parameters: number of parameters of all engines; shared ones count once.
         unused: checkpoint tensors that no engine uses.
@@ -101,7 +102,7 @@ class Plan:
     target: str
     dtype: str
     shapes: str
-    weights_placement: str
+    settings: BuildSettings
     compiled: bool
     engines: dict[str, EnginePlan]
     parameters: int
@@ -137,7 +138,7 @@ class Plan:
 
     def lines(self) -> list[str]:
         """Summary lines: engines and required resources."""
-        result = [f"plan: {self.model_type}, target {self.target}, {self.dtype}, weights {self.weights_placement}"]
+        result = [f"plan: {self.model_type}, target {self.target}, {self.dtype}, {self.settings.text()}"]
         for name, engine in self.engines.items():
             count = sum(engine.layers.values())
             result.append(f"  {name}: {count} layers, {engine.parameters / 1e6:.0f} M parameters")
@@ -168,10 +169,16 @@ def plan(builders: Mapping[str, PartBuilder]) -> Plan:
         except ModelError as error:
             spec, *_ = target.specs(part, builder.build_settings)
             described.append(Refused(part, spec, _refusals(error)))
-    return plan_of(source, first.model_type, target, described)
+    return plan_of(source, first.model_type, target, first.build_settings, described)
 
 
-def plan_of(source: ModelSource, model_type: str, target: Target, engines: Sequence[Described | Refused]) -> Plan:
+def plan_of(
+    source: ModelSource,
+    model_type: str,
+    target: Target,
+    settings: BuildSettings,
+    engines: Sequence[Described | Refused],
+) -> Plan:
     """Plan of described engines."""
     compiled = target.cannot_compile is None
     accepted = [engine for engine in engines if isinstance(engine, Described)]
@@ -190,7 +197,7 @@ def plan_of(source: ModelSource, model_type: str, target: Target, engines: Seque
         target=target.name,
         dtype=first.dtype,
         shapes="config.json" if isinstance(source, ConfigOnlySource) else "checkpoint",
-        weights_placement=first.weights,
+        settings=settings,
         compiled=compiled,
         engines=plans,
         parameters=_count(tensors.values()),
@@ -246,7 +253,8 @@ def _engine_plan(engine: Described, parts: Sequence[Network], compiled: bool) ->
         outputs={name: str(network.value(value).spec) for name, value in network.outputs.items()},
         layers=layer_counts(network),
         parameters=_count(_stored(constant.weight for constant in network.constants()).values()),
-        weights=max(_bytes(network), inside) if spec.is_first else 0,  # segments may share some
+        # External weights are shared by all engines of a part; segments may share some embedded ones.
+        weights=max(_bytes(network), inside) if spec.is_first else inside,
         cache=engine.part.cache_bytes if spec.is_first else 0,
         engine=code + inside if compiled else 0,
         memory=_BASE_MEMORY + (int(_concurrent_bytes(map(_bytes, parts)) * _MEMORY_PER_WEIGHT) if compiled else 0),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ditto.cli.console import show_json
 from ditto.configs import AUTO, TARGETS, TrtllmConfig
+from ditto.configs.build import CHOICES, PRESETS
 
 if TYPE_CHECKING:
     from ditto.builders import LlmBuilder
@@ -52,7 +53,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-input-len", type=int, metavar="N", help="tokens of a prompt, images included")
     parser.add_argument(
-        "--opt-input-len", type=int, metavar="N", help="tokens of a usual prompt, to be fast for; 0: none (external)"
+        "--opt-input-len", type=int, metavar="N", help="tokens of a usual prompt, to be fast for; 0: none (specialized)"
     )
     parser.add_argument("--max-seq-len", type=int, metavar="N", help="tokens of a prompt and its answer")
     parser.add_argument(
@@ -61,10 +62,26 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt-table", type=int, metavar="ROWS", help="rows of image features over the batch")
     parser.add_argument("--vision-batch", type=int, metavar="N", help="images per call of the vision engine")
     parser.add_argument(
+        "--optimize",
+        choices=tuple(PRESETS),
+        default="portable",
+        help="what for: a preset of the next four options (default portable)",
+    )
+    parser.add_argument(
         "--weights",
-        choices=("embedded", "external"),
-        default="embedded",
-        help="external: engines take large weights as inputs, bound from the checkpoint (default embedded)",
+        choices=CHOICES["weights"],
+        help="external: engines take large weights as inputs, bound from the checkpoint",
+    )
+    parser.add_argument(
+        "--engines", choices=CHOICES["engines"], help="separate: an engine each for prefill and for decode"
+    )
+    parser.add_argument(
+        "--profiles",
+        choices=CHOICES["profiles"],
+        help="specialized: static shapes for batch sizes and typical prompts",
+    )
+    parser.add_argument(
+        "--tuning", metavar="CC", help="forms that are fast on a compute capability, e.g. 9.0; auto; none"
     )
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="run Python code that comes with a text model's checkpoint"
@@ -112,10 +129,11 @@ def configured(options: argparse.Namespace) -> MultimodalModel | LlmBuilder:
 
     builder: Any = family_of(options.model, options.revision, options.trust_remote_code).with_batch(options.batch)
     builder = builder.with_target(options.target).with_dtype(options.dtype)
-    builder = builder.with_compute_capabilities(*options.compute_capability).with_weights(options.weights)
+    builder = builder.with_compute_capabilities(*options.compute_capability).with_optimize(options.optimize)
     builder = builder.with_trtllm(_trtllm(options))
+    settings = ("weights", "engines", "profiles", "tuning")
     limits = ("max_input_len", "opt_input_len", "max_seq_len", "max_num_tokens", "prompt_table", "vision_batch")
-    for name in limits:
+    for name in (*settings, *limits):
         value = getattr(options, name)
         if value is not None:
             builder = _with(builder, name, value)

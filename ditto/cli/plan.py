@@ -47,7 +47,7 @@ def plan_text(plan: Plan) -> str:
     from ditto.cli.tree import unused_line
     from ditto.units import size_text
 
-    lines = [f"{plan.model}   {plan.model_type}, target {plan.target}, {plan.dtype}, weights {plan.weights_placement}"]
+    lines = [f"{plan.model}   {plan.model_type}, target {plan.target}, {plan.dtype}, {plan.settings.text()}"]
     if plan.shapes != "checkpoint":
         lines.append("  shapes are those of config.json: the weights are not at hand")
     for name, engine in plan.engines.items():
@@ -94,7 +94,7 @@ def spec_lines(spec: EngineSpec) -> list[str]:
         for each in fields(type(config))
         if getattr(config, each.name) != each.default
     }
-    settings = [f"weights {spec.weights}"]
+    settings = [f"weights {spec.weights}", f"tuning {spec.tuning}"]
     if spec.kv_length_step is not None:
         settings.append(f"KV cache read in steps of {spec.kv_length_step}")
     if spec.compute_capabilities:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ditto.configs.build import PRESETS
 from ditto.engine import EngineTree, Manifest
 from ditto.units import size_text
 
@@ -42,6 +43,8 @@ def identity(manifest: Manifest) -> dict[str, str]:
             f"{name} {version}" for name, version in {"ditto": manifest.ditto, **manifest.versions}.items()
         ),
     }
+    stated = next((manifest.settings[each.spec.part] for each in manifest.components.values()), {})
+    entries["settings"] = ", ".join(f"{name} {stated[name]}" for name in ("optimize", *PRESETS["portable"]))
     if manifest.checkpoint is not None:
         entries["checkpoint"] = f"{manifest.checkpoint.directory} ({manifest.checkpoint.identity[:12]})"
     entries["unused"] = f"{len(manifest.unused)} checkpoint tensors" + (

@@ -43,6 +43,7 @@ class EngineSpec:
         dtype: the model's dtype in this engine, e.g. `float16`.
         profiles: optimization profiles, in the engine's order.
         weights: `embedded`, or `external`: large weights are engine inputs.
+        tuning: the compute capability whose tuning it has, or `none`.
         passes: passes over the network, in order.
         kv_length_step: multiple to which the runtime rounds up the KV cache length, where the engine reads only that
             length, given by its cache slot input. None where the engine reads the whole cache.
@@ -55,6 +56,7 @@ class EngineSpec:
     dtype: str
     profiles: Sequence[Profile] = field(converter=_immutable)
     weights: WeightPlacement
+    tuning: str = "none"
     passes: Sequence[PassSpec] = field(converter=_immutable)
     kv_length_step: int | None = None
     tensorrt: TensorRTConfig

@@ -39,7 +39,11 @@ class _Settings:
     """Known settings of a component; others are allowed."""
 
     compute_capabilities: list[str]
+    optimize: str
     weights: str
+    engines: str
+    profiles: str
+    tuning: str
     tensorrt: TensorRTConfig
     max_batch_size: int
     max_input_len: int = 0

@@ -125,9 +125,25 @@ class MultimodalModel(ABC):
             vision=self.vision.with_compute_capabilities(*capabilities),
         )
 
+    def with_optimize(self, preset: str) -> Self:
+        """Use a preset: `portable` (default), `latency` or `size`; settings that are stated win over it."""
+        return evolve(self, llm=self.llm.with_optimize(preset), vision=self.vision.with_optimize(preset))
+
     def with_weights(self, place: str) -> Self:
         """Embed the weights (`embedded`) or pass large ones as inputs (`external`)."""
         return evolve(self, llm=self.llm.with_weights(place), vision=self.vision.with_weights(place))
+
+    def with_engines(self, layout: str) -> Self:
+        """Run prefill and decode in one engine (`combined`) or in one each (`separate`)."""
+        return evolve(self, llm=self.llm.with_engines(layout), vision=self.vision.with_engines(layout))
+
+    def with_profiles(self, kind: str) -> Self:
+        """Use one profile for all shapes of a phase (`dynamic`), or also static ones (`specialized`)."""
+        return evolve(self, llm=self.llm.with_profiles(kind), vision=self.vision.with_profiles(kind))
+
+    def with_tuning(self, tuning: str) -> Self:
+        """Use the forms that are fast on a compute capability, e.g. `9.0`; `auto`, or `none`."""
+        return evolve(self, llm=self.llm.with_tuning(tuning), vision=self.vision.with_tuning(tuning))
 
     def with_tensorrt(self, config: TensorRTConfig) -> Self:
         """Use `config` for TensorRT's own settings."""

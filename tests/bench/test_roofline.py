@@ -48,7 +48,10 @@ def test_prefill_costs_what_pytorch_counts_and_somebody_wants(llama_tree, tmp_pa
     block = model.model.layers[-1]  # and the last block behind its attention for tokens whose logits nobody wants
     needless = sum(part.numel() for part in (block.self_attn.o_proj.weight, *block.mlp.parameters())) * 2 * 2 * 15
     wanted = counted - unseen - needless
-    for tree in (llama_tree, LlmBuilder.from_model(model).with_weights("external").build(tmp_path / "external")):
+    for tree in (
+        llama_tree,
+        LlmBuilder.from_model(model).with_optimize("latency").with_tuning("9.0").build(tmp_path / "external"),
+    ):
         assert Roofline(tree).of(Task(PREFILL, 2, 16, 1)).flops == pytest.approx(wanted, rel=0.005)
 
 

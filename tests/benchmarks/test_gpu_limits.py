@@ -32,7 +32,12 @@ def tree(tmp_path_factory):
     """A LLaVA's tree as it is for speed: external weights, profiles for usual prompts."""
     model = LlavaModel.from_model(llava(text={"num_hidden_layers": 3, "max_position_embeddings": 1024}))
     model = model.with_batch(2).with_max_seq_len(1024).with_max_input_len(600).with_opt_input_len(CONTEXT)
-    return model.with_target("tensorrt-rtx").with_weights("external").build_all(tmp_path_factory.mktemp("limits") / "t")
+    return (
+        model.with_target("tensorrt-rtx")
+        .with_optimize("latency")
+        .with_tuning("9.0")
+        .build_all(tmp_path_factory.mktemp("limits") / "t")
+    )
 
 
 def kind(tree, name):

@@ -25,7 +25,14 @@ SIZES = {"batch": 2, "sequence": 5, "kv_length": 9, "prompt_rows": 3}
 
 
 def vision_of(model):
-    builder = LlavaModel.from_model(model).with_batch(2).with_target("tensorrt-rtx").with_weights("external").vision
+    builder = (
+        LlavaModel.from_model(model)
+        .with_batch(2)
+        .with_target("tensorrt-rtx")
+        .with_optimize("latency")
+        .with_tuning("9.0")
+        .vision
+    )
     engine = engine_of(builder)
     return engine.network, engine.part.tensors
 

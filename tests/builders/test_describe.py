@@ -13,7 +13,7 @@ from tests.support.models import llama, llava
 
 
 def test_separate_engines_have_a_spec_and_a_network_each():
-    builder = LlmBuilder.from_model(llama()).with_target("tensorrt-rtx").with_weights("external")
+    builder = LlmBuilder.from_model(llama()).with_target("tensorrt-rtx").with_optimize("latency").with_tuning("9.0")
     engines = engines_of(builder)
     assert [*engines] == ["llm", "llm-decode"]
     for name, engine in engines.items():

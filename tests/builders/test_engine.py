@@ -67,7 +67,7 @@ def test_a_dtype_that_engines_do_not_compute_in_is_refused(builder, dtype):
 
 
 def test_a_place_for_weights_that_there_is_not_is_refused(builder):
-    with pytest.raises(ConfigError, match="'beside' is not a weight placement") as caught:
+    with pytest.raises(ConfigError, match="'beside' is not a value of weights") as caught:
         builder.with_weights("beside")
     assert "embedded, external" in str(caught.value)
 

@@ -43,7 +43,7 @@ def test_an_unchanged_engine_is_taken_over(model, tmp_path):
 
 
 def outside(builder):
-    return builder.with_weights("external")
+    return builder.with_optimize("latency").with_tuning("9.0")
 
 
 def test_an_unchanged_engine_in_parts_is_taken_over_whole(model, tmp_path):

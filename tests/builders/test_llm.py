@@ -137,8 +137,11 @@ def said():
             "an image is 16 tokens and 16 rows of the prompt table, the engine ",
         ),
         (lambda made: made.with_prompt_table(3), "the engine accepts 63 and 3"),
-        (lambda made: made.with_opt_input_len(20), "opt_input_len is for external weights: here it changes nothing"),
-        (lambda made: made.with_opt_input_len(20).with_weights("external"), None),
+        (
+            lambda made: made.with_opt_input_len(20),
+            "opt_input_len is for specialized profiles: here it changes nothing",
+        ),
+        (lambda made: made.with_opt_input_len(20).with_optimize("latency").with_tuning("9.0"), None),
         (lambda made: made.with_opt_input_len(0), None),
         (lambda made: made.with_max_num_tokens(7), None),
         (

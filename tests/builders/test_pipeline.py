@@ -41,7 +41,12 @@ def test_logits_are_float32_and_of_the_last_tokens_only(llava_tree):
 
 
 def test_with_weights_outside_each_part_has_an_engine_and_calls_say_how_they_follow(tmp_path):
-    builder = LlmBuilder.from_model(llama(num_hidden_layers=4)).with_target("tensorrt-rtx").with_weights("external")
+    builder = (
+        LlmBuilder.from_model(llama(num_hidden_layers=4))
+        .with_target("tensorrt-rtx")
+        .with_optimize("latency")
+        .with_tuning("9.0")
+    )
     tree = builder.build(tmp_path / "tree")
     prompts, steps = [0, 1, 2, 1, 2, 1, 2, 3, 4], [0, 1, 1, 1, 1, 2]
     for name, order in (("llm", prompts), ("llm-decode", steps)):

@@ -13,6 +13,7 @@ from ditto.builders import preflight
 from ditto.builders.plan import plan
 from ditto.errors import InsufficientResourcesError
 from tests.support.models import llama, llava
+from tests.support.optimizing import by_weights
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def planned(family):
 
 @pytest.mark.parametrize("place", ["embedded", "external"])
 def test_what_is_planned_is_what_is_built(family, tmp_path, place):
-    family = family.with_weights(place)
+    family = by_weights(family, place)
     made, tree = plan(family.builders), family.build_all(tmp_path / "tree")
     for name, component in tree.manifest.components.items():
         engine = made.engines[name]
@@ -72,7 +73,7 @@ def test_a_directory_with_a_configuration_alone_is_enough(planned, shapes_checkp
 
 def test_weights_outside_need_less_memory_and_disk():
     builder = LlmBuilder.from_model(llama(hidden_size=256, vocab_size=16384)).with_target("tensorrt-rtx")
-    inside, outside = (plan({"llm": builder.with_weights(place)}) for place in ("embedded", "external"))
+    inside, outside = (plan({"llm": by_weights(builder, place)}) for place in ("embedded", "external"))
     assert outside.memory < inside.memory
     assert outside.disk < inside.disk
     assert outside.weights == pytest.approx(inside.weights, rel=0.01)  # both engines share them

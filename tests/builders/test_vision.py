@@ -13,6 +13,7 @@ from ditto.network.layers import MatrixMultiply
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
 from tests.support.describing import engine_of
 from tests.support.models import LLAVA_MODELS, image_features, llava
+from tests.support.optimizing import by_weights
 
 
 @pytest.mark.parametrize("name", LLAVA_MODELS)
@@ -21,7 +22,7 @@ from tests.support.models import LLAVA_MODELS, image_features, llava
 def test_features_are_those_of_hugging_face(name, dtype, weights):
     model = LLAVA_MODELS[name]()
     configured = LlavaModel.from_model(model).with_batch(2).with_target("tensorrt-rtx").with_dtype(dtype)
-    made = configured.with_weights(weights).vision
+    made = by_weights(configured, weights).vision
     engine = engine_of(made)
     network = engine.network
     torch.manual_seed(3)
@@ -34,7 +35,7 @@ def test_features_are_those_of_hugging_face(name, dtype, weights):
 
 @pytest.mark.parametrize(("weights", "products"), [("embedded", 6), ("external", 4)])
 def test_query_key_and_value_are_one_where_profiles_are_static(weights, products):
-    made = LlavaModel.from_model(llava()).with_target("tensorrt-rtx").with_weights(weights).vision
+    made = by_weights(LlavaModel.from_model(llava()).with_target("tensorrt-rtx"), weights).vision
     network = engine_of(made).network
     block = [node for node in network.nodes if ".layers.0." in f"{node.place.module}."]
     assert sum(isinstance(node.layer, MatrixMultiply) for node in block) == products

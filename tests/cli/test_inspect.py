@@ -22,7 +22,7 @@ def test_text_says_what_the_tree_holds(llava_tree, capsys):
 
 
 def test_text_says_in_how_many_parts_an_engine_is(tmp_path, capsys):
-    model = LlmBuilder.from_model(llama()).with_target("tensorrt-rtx").with_weights("external")
+    model = LlmBuilder.from_model(llama()).with_target("tensorrt-rtx").with_optimize("latency").with_tuning("9.0")
     model.build(tmp_path / "tree")
     assert main(["inspect", str(tmp_path / "tree")]) == 0
     assert re.search(r"engine +[\d.]+ MB in 3 parts, float32", capsys.readouterr().out)

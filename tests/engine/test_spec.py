@@ -27,6 +27,7 @@ CHANGES = {
     "dtype": "float32",
     "profiles": (Profile(Phase.PREFILL, SPEC.profiles[0].ranges),),
     "weights": "embedded",
+    "tuning": "9.0",
     "passes": (PassSpec("SplitK", {"shortest_part": 256}),),
     "kv_length_step": None,
     "tensorrt": TensorRTConfig(builder_config=TensorRTBuilderConfig(tf32=True)),

@@ -190,7 +190,14 @@ TOWERS = {
 def tower(request):
     """A model, the network of its tower, who has its weights, and how many layers the features need."""
     model = TOWERS[request.param]()
-    builder = LlavaModel.from_model(model).with_batch(2).with_target("tensorrt-rtx").with_weights("external").vision
+    builder = (
+        LlavaModel.from_model(model)
+        .with_batch(2)
+        .with_target("tensorrt-rtx")
+        .with_optimize("latency")
+        .with_tuning("9.0")
+        .vision
+    )
     engine = engine_of(builder)
     chosen = model.config.vision_feature_layer
     chosen = chosen if isinstance(chosen, list) else [chosen]

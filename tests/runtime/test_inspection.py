@@ -43,7 +43,12 @@ def test_windows_soft_caps_and_rope_are_among_the_facts(tmp_path):
 
 
 def test_engines_beside_one_another_are_reported_each(tmp_path):
-    builder = LlmBuilder.from_model(llama(num_hidden_layers=3)).with_target("tensorrt-rtx").with_weights("external")
+    builder = (
+        LlmBuilder.from_model(llama(num_hidden_layers=3))
+        .with_target("tensorrt-rtx")
+        .with_optimize("latency")
+        .with_tuning("9.0")
+    )
     tree = builder.build(tmp_path / "tree")
     report = inspect(tree)
     assert set(report.engines) == set(tree.manifest.components) == {"llm", "llm-decode"}

@@ -31,7 +31,7 @@ def test_a_plan_counts_the_engine_files(llava_tree):
 
 def test_weights_outside_count_as_much_as_inside(tmp_path):
     model = llama(vocab_size=1024, hidden_size=128, num_hidden_layers=3)
-    builder = LlmBuilder.from_model(model).with_target("tensorrt-rtx").with_weights("external")
+    builder = LlmBuilder.from_model(model).with_target("tensorrt-rtx").with_optimize("latency").with_tuning("9.0")
     tree = builder.build(tmp_path / "tree")
     large = sum(p.numel() * 4 for p in model.parameters() if p.numel() * 4 >= 64 * 1024)
     assert large > 0

@@ -31,7 +31,8 @@ def tree(tmp_path_factory):
         LlavaModel.from_model(llava(text={"num_hidden_layers": 3}))
         .with_batch(2)
         .with_target("tensorrt-rtx")
-        .with_weights("external")
+        .with_optimize("latency")
+        .with_tuning("9.0")
     )
     return builder.with_opt_input_len(USUAL).build_all(tmp_path_factory.mktemp("usual") / "tree")
 
@@ -133,7 +134,14 @@ def test_images_are_counted_by_whatever_name_their_number_has(tmp_path, monkeypa
     monkeypatch.setattr("ditto.runtime.graphs.capture", pytest.fail)
     model = llava()
     hint = TensorTypeHint((DynamicDimension("images", 1, 2, 3), 3, 28, 28), torch.float32)
-    builder = LlavaModel.from_model(model).with_batch(3).with_target("tensorrt-rtx").with_weights("external").vision
+    builder = (
+        LlavaModel.from_model(model)
+        .with_batch(3)
+        .with_target("tensorrt-rtx")
+        .with_optimize("latency")
+        .with_tuning("9.0")
+        .vision
+    )
     tree = evolve(builder, inputs={"input": hint}).build(tmp_path / "tree")
     pixels = torch.randn(3, 3, 28, 28)
     call = _VisionCall(tree, CpuEngines(tree), 3)

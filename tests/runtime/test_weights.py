@@ -27,7 +27,12 @@ def built(tmp_path_factory):
     """A checkpoint and the tree built from it."""
     work = tmp_path_factory.mktemp("external")
     llama(hidden_size=128, intermediate_size=256).save_pretrained(work / "model")
-    builder = LlmBuilder.from_pretrained(str(work / "model")).with_target("tensorrt-rtx").with_weights("external")
+    builder = (
+        LlmBuilder.from_pretrained(str(work / "model"))
+        .with_target("tensorrt-rtx")
+        .with_optimize("latency")
+        .with_tuning("9.0")
+    )
     return work / "model", builder.build(work / "tree")
 
 
@@ -130,7 +135,13 @@ def test_an_input_that_the_network_does_not_know_is_named(copied):
 
 def test_weights_of_a_model_in_memory_come_from_the_tree(tmp_path):
     model = llama(hidden_size=128, intermediate_size=256)
-    tree = LlmBuilder.from_model(model).with_target("tensorrt-rtx").with_weights("external").build(tmp_path / "tree")
+    tree = (
+        LlmBuilder.from_model(model)
+        .with_target("tensorrt-rtx")
+        .with_optimize("latency")
+        .with_tuning("9.0")
+        .build(tmp_path / "tree")
+    )
     found = dict(bound_weights(tree, "llm"))
     name = "model.layers.1.mlp.down_proj.weight"
     assert_close(found[name].squeeze(), model.get_parameter(name).detach(), rtol=0, atol=0)
@@ -138,7 +149,12 @@ def test_weights_of_a_model_in_memory_come_from_the_tree(tmp_path):
 
 @pytest.mark.slow
 def test_both_engines_of_the_bundled_model_take_their_weights_as_inputs(shapes_checkpoint, tmp_path):
-    family = LlavaModel.from_pretrained(str(shapes_checkpoint)).with_target("tensorrt-rtx").with_weights("external")
+    family = (
+        LlavaModel.from_pretrained(str(shapes_checkpoint))
+        .with_target("tensorrt-rtx")
+        .with_optimize("latency")
+        .with_tuning("9.0")
+    )
     tree = family.build_all(tmp_path / "tree")
     tensors = load_file(shapes_checkpoint / "model.safetensors")
     for name in ("vision", "llm"):

@@ -64,7 +64,7 @@ def described(source):
     llm = LlmBuilder(**common, prompt_rows=LlavaModel.tokens_per_image(source.config))
     networks = {}
     for builder in (vision, llm):
-        for name, engine in engines_of(builder.with_weights("external")).items():
+        for name, engine in engines_of(builder.with_optimize("latency").with_tuning("9.0")).items():
             networks[{"llm": "prefill", "llm-decode": "decode"}.get(name, name)] = engine.network
     return networks
 

@@ -44,6 +44,9 @@ _COMPUTED = {"external": DIVISIONS["all outside"], "embedded": DIVISIONS["inside
 SEED = "DITTO_PROPERTY_SEED"
 PROPERTY = "random configurations"
 NEW_TOKENS = 4
+# What engines are built for, by where their weights are.
+OPTIMIZE = {"embedded": "portable", "external": "latency"}
+TUNING = {"embedded": "none", "external": "9.0"}
 WORDS = 12
 
 
@@ -152,7 +155,12 @@ def built(drawn: Drawn, model: Any, directory: Path) -> EngineTree:
     else:
         model.save_pretrained(directory / "checkpoint")
         builder = builders.from_pretrained(str(directory / "checkpoint"))
-    builder = builder.with_target(asked.target).with_batch(asked.batch).with_weights(asked.weights)
+    builder = (
+        builder.with_target(asked.target)
+        .with_batch(asked.batch)
+        .with_optimize(OPTIMIZE[asked.weights])
+        .with_tuning(TUNING[asked.weights])
+    )
     builder = builder.with_dtype("auto" if asked.dtype == asked.stored else asked.dtype)
     if asked.max_seq_len is not None:
         builder = builder.with_max_seq_len(asked.max_seq_len)

@@ -86,7 +86,7 @@ def test_a_planted_fault_is_found_and_its_layer_named(name, request, tmp_path):
     tree = pair.broken(tmp_path / "tree", **fault)
     result = checked(pair, tree)
     assert not result.passed
-    components = [fault["component"]] if fault["component"] == "vision" else ["llm", "llm-decode"]
+    components = [fault["component"]] if fault["component"] == "vision" else ["llm", "decode"]
     assert [item.component for item in result.divergences] == components
     found = result.divergences[0]
     assert {item.module for item in result.divergences} == {found.module}
@@ -96,12 +96,17 @@ def test_a_planted_fault_is_found_and_its_layer_named(name, request, tmp_path):
 
 
 def test_a_fault_of_the_network_that_decodes_is_found_there(tmp_path, llamas):
-    builder = LlmBuilder.from_pretrained(str(llamas.checkpoint)).with_weights("external").with_target("tensorrt-rtx")
+    builder = (
+        LlmBuilder.from_pretrained(str(llamas.checkpoint))
+        .with_optimize("latency")
+        .with_tuning("9.0")
+        .with_target("tensorrt-rtx")
+    )
     built = builder.build(tmp_path / "tree")
     assert verify(built, mixed(built, 3), None, "reference", 3).passed
     tree = planted(built, "llm-decode", node=tanh)
     (found,) = verify(tree, mixed(tree, 3), None, "reference", 3).divergences
-    assert found.component == "llm-decode"
+    assert found.component == "decode"
     assert found.module.endswith("layers.1.mlp.act_fn")
 
 

@@ -121,7 +121,7 @@ def test_a_deep_decoder_calls_one_block_for_each_layer():
 def test_a_deep_tower_calls_one_block_for_each_layer():
     model = llava(CLIPVisionConfig(**{**VISION, "num_hidden_layers": 6}), vision_feature_layer=[-6, -3, -1])
     pixels = _pixels(model)
-    network, source = described(LlavaModel.from_model(model).with_weights("external").vision)
+    network, source = described(LlavaModel.from_model(model).with_optimize("latency").with_tuning("9.0").vision)
     assert len(in_shared_blocks(network, 1).schedule.calls) == 1 + 5 + 1  # behind the sixth there is no norm
     found = replayed_in_parts(network, source).run({"input": pixels})["encoder_output"]
     assert relative_error(found, image_features(eager(model), pixels)) <= RELATIVE_ERROR[FLOAT]
@@ -131,7 +131,9 @@ def test_a_deep_tower_calls_one_block_for_each_layer():
 def test_a_vision_tower_in_parts_computes_what_hugging_face_computes(name):
     model = LLAVA_MODELS[name]()
     pixels = _pixels(model)
-    tower = replayed_in_parts(*described(LlavaModel.from_model(model).with_weights("external").vision))
+    tower = replayed_in_parts(
+        *described(LlavaModel.from_model(model).with_optimize("latency").with_tuning("9.0").vision)
+    )
     found = tower.run({"input": pixels})["encoder_output"]
     assert relative_error(found, image_features(eager(model), pixels)) <= RELATIVE_ERROR[FLOAT]
 

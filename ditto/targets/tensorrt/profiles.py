@@ -42,22 +42,31 @@ def prefill_profiles(limits: Limits, is_specialized: bool) -> tuple[Profile, ...
     return tuple(profiles)
 
 
-def combined_decode_profile(limits: Limits) -> Profile:
-    """Profile of one token per row, in an engine that also runs prompts."""
-    return Profile(Phase.DECODE, {**_common(limits), "sequence": _fixed("sequence", 1)})
+def combined_decode_profiles(limits: Limits, is_specialized: bool) -> tuple[Profile, ...]:
+    """Profiles of one token per row, in an engine that also runs prompts."""
+    common = {**_common(limits), "sequence": _fixed("sequence", 1)}
+    return tuple(Profile(Phase.DECODE, {**common, **batch}) for batch in _batches(limits, is_specialized))
 
 
-def decode_profiles(limits: Limits, kv_length_step: int) -> tuple[Profile, ...]:
-    """Profiles of a decode engine, with static batch sizes.
+def decode_profiles(limits: Limits, kv_length_step: int, is_specialized: bool) -> tuple[Profile, ...]:
+    """Profiles of a decode engine.
 
     Args:
         kv_length_step: the KV lengths that the runtime asks for are multiples of this.
     """
     return tuple(
-        Profile(Phase.DECODE, {**_common(limits), KV_LENGTH: kv_length, "batch": _fixed("batch", rows)})
-        for rows in buckets(limits.max_batch_size)
-        for kv_length in _kv_lengths(limits, kv_length_step)
+        Profile(Phase.DECODE, {**_common(limits), KV_LENGTH: kv_length, **batch})
+        for batch in _batches(limits, is_specialized)
+        for kv_length in _kv_lengths(limits, kv_length_step, is_specialized)
     )
+
+
+def _batches(limits: Limits, is_specialized: bool) -> list[dict[str, DynamicDimension]]:
+    """Ranges of batch sizes: each bucket alone, or all batch sizes."""
+    sizes = buckets(limits.max_batch_size) if is_specialized else ()
+    return [{"batch": _fixed("batch", rows)} for rows in sizes] or [
+        {"batch": DynamicDimension.up_to("batch", limits.max_batch_size)}
+    ]
 
 
 def _common(limits: Limits) -> dict[str, DynamicDimension]:
@@ -67,13 +76,13 @@ def _common(limits: Limits) -> dict[str, DynamicDimension]:
     return common
 
 
-def _kv_lengths(limits: Limits, step: int) -> Iterator[DynamicDimension]:
+def _kv_lengths(limits: Limits, step: int, is_specialized: bool) -> Iterator[DynamicDimension]:
     """Ranges of KV lengths for decode: any length, and static ones after a typical prompt.
 
     Static lengths are 2 to 4 % faster on H200, see "A block at a time, on an H200" in benchmarks/NOTES.md.
     """
     yield DynamicDimension.up_to(KV_LENGTH, limits.max_seq_len)
-    if limits.opt_input_len:
+    if limits.opt_input_len and is_specialized:
         first = limits.opt_input_len // step + 1
         for slots in dict.fromkeys(min(step * steps, limits.max_seq_len) for steps in (first, first + 1)):
             yield _fixed(KV_LENGTH, slots)

@@ -12,7 +12,7 @@ from typing_extensions import override
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.bindings import Library, load_native
 from ditto.configs import Limits, TensorRTConfig
-from ditto.configs.build import BuildSettings
+from ditto.configs.build import BuildSettings, refuse_settings
 from ditto.engine import Phase
 from ditto.engine.config import BuildConfig, LlmConfig, PluginConfig, PretrainedConfig, VisionConfig
 from ditto.engine.spec import EngineSpec
@@ -27,7 +27,7 @@ from ditto.targets.part import LanguagePart, ModelPart, VisionPart
 from ditto.targets.target import Target
 from ditto.targets.tensorrt.lowering import Decoder, attention
 from ditto.targets.tensorrt.profiles import (
-    combined_decode_profile,
+    combined_decode_profiles,
     decode_profiles,
     prefill_profiles,
     vision_profiles,
@@ -52,8 +52,7 @@ _DECODERS: Mapping[frozenset[Phase], type[Decoder]] = {
 class NativeTarget(Target):
     """Plugin-free target with padded rows [batch, sequence].
 
-    Prefill and decode are profiles of one engine or, with external weights, separate engines, with profiles for batch
-    sizes and typical prompts.
+    Prefill and decode are profiles of one engine, or separate engines over one KV cache.
 
     Args:
         library: the TensorRT library that compiles.
@@ -63,6 +62,9 @@ class NativeTarget(Target):
 
     @override
     def check(self, settings: BuildSettings) -> None:
+        if settings.tuning not in ("auto", "none"):
+            measured = tuple(TUNINGS) if self.library == "tensorrt_rtx" else ()
+            refuse_settings(settings, self.name, {"tuning": ("none", "auto", *measured)})
         check_settings(load_native(self.library), settings.tensorrt, settings.compute_capabilities)
 
     @override
@@ -91,44 +93,49 @@ class NativeTarget(Target):
             inputs["prompt_embedding_table"] = TensorTypeHint((rows, hidden_size), dtype)
         return inputs
 
-    @property
-    def tuning(self) -> Tuning:
-        """Tuning of engines with static-shape profiles.
+    def tuned_for(self, settings: BuildSettings) -> str:
+        """The compute capability whose tuning engines get, or `none`.
 
-        For TensorRT-RTX only, as TensorRT times its kernels during the build. Only one GPU has been measured, so its
-        values apply to every GPU.
+        TensorRT times its kernels during the build, so only TensorRT-RTX is tuned.
         """
-        return TUNINGS["9.0"] if self.library == "tensorrt_rtx" else Tuning.none()
+        if settings.tuning != "auto":
+            return settings.tuning
+        if self.library != "tensorrt_rtx":
+            return "none"
+        capabilities = settings.compute_capabilities or _present_gpu()
+        return capabilities[0] if len(capabilities) == 1 and capabilities[0] in TUNINGS else "none"
 
     @override
     def specs(self, part: ModelPart, settings: BuildSettings) -> tuple[EngineSpec, ...]:
-        is_tuned = settings.weights == "external"
-        tuning = self.tuning if is_tuned else Tuning.none()
+        is_specialized = settings.profiles == "specialized"
+        capability = self.tuned_for(settings)
+        tuning = TUNINGS.get(capability, Tuning.none())
         spec = EngineSpec(
             name=part.name,
             part=part.name,
             dtype=part.dtype_name,
             profiles=(),
             weights=settings.weights,
+            tuning=capability,
             passes=specs_of(SIMPLIFY),
             tensorrt=settings.tensorrt,
             compute_capabilities=settings.compute_capabilities,
         )
         if isinstance(part, VisionPart):
-            profiles = vision_profiles(part.dimensions, is_tuned)
+            profiles = vision_profiles(part.dimensions, is_specialized)
             return (evolve(spec, profiles=profiles, passes=specs_of(tuning.vision_passes())),)
         assert isinstance(part, LanguagePart)
-        if not is_tuned:
-            return (
-                evolve(spec, profiles=(*prefill_profiles(part.limits, False), combined_decode_profile(part.limits))),
-            )
+        prompts = prefill_profiles(part.limits, is_specialized)
+        if settings.engines == "combined":  # no form has been measured that is fast for prefill and decode
+            steps = combined_decode_profiles(part.limits, is_specialized)
+            return (evolve(spec, profiles=(*prompts, *steps), tuning="none"),)
         step = tuning.kv_length_step
         return (
-            evolve(spec, profiles=prefill_profiles(part.limits, is_tuned), passes=specs_of(tuning.prefill_passes())),
+            evolve(spec, profiles=prompts, passes=specs_of(tuning.prefill_passes())),
             evolve(
                 spec,
                 name=f"{part.name}-decode",
-                profiles=decode_profiles(part.limits, step),
+                profiles=decode_profiles(part.limits, step, is_specialized),
                 passes=specs_of(tuning.decode_passes()),
                 kv_length_step=step,
             ),
@@ -138,7 +145,7 @@ class NativeTarget(Target):
     def joins_projections(self, part: ModelPart, settings: BuildSettings) -> bool:
         # On dynamic profiles TensorRT-RTX runs separate layers of a vision tower as fast and compiles them sooner, see
         # "On an H200" in benchmarks/NOTES.md.
-        is_dynamic = isinstance(part, VisionPart) and settings.weights == "embedded"
+        is_dynamic = isinstance(part, VisionPart) and settings.profiles == "dynamic"
         return not (is_dynamic and self.library == "tensorrt_rtx")
 
     @override
@@ -187,3 +194,8 @@ class NativeTarget(Target):
         trt = load_native(self.library)
         compile_networks(parts, spec.profiles, source, trt, spec.tensorrt, spec.compute_capabilities, paths)
         return f"{self.library} {trt.version}"
+
+
+def _present_gpu() -> tuple[str, ...]:
+    """Compute capability of the GPU of this machine; empty without one."""
+    return ("{}.{}".format(*torch.cuda.get_device_capability()),) if torch.cuda.is_available() else ()

@@ -13,7 +13,7 @@ from typing_extensions import override
 from ditto.arguments import TensorTypeHint
 from ditto.bindings import is_installed, load_plugins, plugins_version
 from ditto.configs import Limits, TensorRTConfig, TrtllmConfig
-from ditto.configs.build import BuildSettings
+from ditto.configs.build import BuildSettings, refuse_settings
 from ditto.engine import Phase, Profile
 from ditto.engine.config import LlmConfig, VisionConfig
 from ditto.engine.spec import EngineSpec
@@ -60,6 +60,15 @@ def check_machine(wanted: Version, capabilities: Sequence[str], installed: str |
         )
 
 
+# TensorRT-LLM's runtime runs one engine with one profile, which holds its weights.
+_SUPPORTED = {
+    "weights": ("embedded",),
+    "engines": ("combined",),
+    "profiles": ("dynamic",),
+    "tuning": ("none", "auto"),
+}
+
+
 @frozen
 class TrtllmTarget(Target):
     """Engines for TensorRT-LLM's runtime.
@@ -85,11 +94,7 @@ class TrtllmTarget(Target):
     @override
     def check(self, settings: BuildSettings) -> None:
         _ = self.version
-        if settings.weights != "embedded":
-            raise ConfigError(
-                f"target {self.name} embeds the weights in its engines",
-                remedy="omit --weights, or build for a plugin-free target",
-            )
+        refuse_settings(settings, self.name, _SUPPORTED)
         capabilities = settings.compute_capabilities
         if len(capabilities) > 1:
             raise ConfigError(

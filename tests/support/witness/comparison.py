@@ -69,7 +69,7 @@ def replayed_in_parts(network: Network, source: TensorSource) -> DecoderFunction
 
 def described_disaggregated(builder: LlmBuilder, capacity: int = 48) -> dict[str, tuple[Network, TensorSource]]:
     """The networks for prompts and for steps of one token, and who has their weights."""
-    builder = builder.with_batch(2).with_target("tensorrt-rtx").with_weights("external")
+    builder = builder.with_batch(2).with_target("tensorrt-rtx").with_optimize("latency").with_tuning("9.0")
     described = engines_of(builder.with_max_seq_len(capacity).with_max_input_len(capacity - 1))
     return {name: (engine.network, engine.part.tensors) for name, engine in described.items()}
 

@@ -6,16 +6,15 @@ import pytest
 from attrs import evolve
 
 from ditto.configs import Limits
-from ditto.configs.build import BuildSettings
 from ditto.engine import Phase
 from ditto.targets import target
 from tests.support.describing import language_part
+from tests.support.optimizing import LATENCY, PORTABLE
 
 LIMITS = Limits(
     max_batch_size=4, max_input_len=32, max_seq_len=64, max_num_tokens=128, max_prompt_embedding_table_size=16
 )
 RTX = target("tensorrt-rtx")
-PORTABLE, EXTERNAL = BuildSettings(), BuildSettings(weights="external")
 
 
 def specs(limits, settings=PORTABLE):
@@ -31,7 +30,7 @@ def test_prefill_and_decode_have_a_profile_each():
 
 
 def test_usual_prompts_have_profiles_with_static_shapes_beside_the_one_for_all():
-    prefill, _ = specs(evolve(LIMITS, opt_input_len=24), EXTERNAL)
+    prefill, _ = specs(evolve(LIMITS, opt_input_len=24), LATENCY)
     labels = ["prefill", *(f"prefill batch={rows} sequence=24" for rows in (1, 2, 4))]
     assert [profile.label() for profile in prefill.profiles] == labels
     for rows, profile in zip((1, 2, 4), prefill.profiles[1:], strict=True):
@@ -40,7 +39,7 @@ def test_usual_prompts_have_profiles_with_static_shapes_beside_the_one_for_all()
 
 
 def test_without_a_usual_prompt_there_is_one_profile_for_all():
-    prefill, decode = specs(LIMITS, EXTERNAL)
+    prefill, decode = specs(LIMITS, LATENCY)
     assert [profile.label() for profile in prefill.profiles] == ["prefill"]
     assert [profile.label() for profile in decode.profiles] == [f"decode batch={rows}" for rows in (1, 2, 4)]
 
@@ -51,7 +50,7 @@ def test_without_a_usual_prompt_there_is_one_profile_for_all():
 )
 def test_decode_has_static_shapes_for_the_slots_behind_a_usual_prompt(usual, longest, slots):
     limits = evolve(LIMITS, max_batch_size=2, max_input_len=usual, opt_input_len=usual, max_seq_len=longest)
-    _, decode = specs(limits, EXTERNAL)
+    _, decode = specs(limits, LATENCY)
     wanted = [(rows, count) for rows in (1, 2) for count in (None, *slots)]
     assert [(profile.size("batch"), profile.size("kv_length")) for profile in decode.profiles] == wanted
     anything = decode.profiles[0].ranges["kv_length"]

@@ -19,7 +19,13 @@ NAMES = ["llama", "mistral with a window", "gemma2 with soft-caps and windows"]
 @pytest.fixture(scope="module", params=NAMES)
 def parts(request):
     model = TEXT_MODELS[request.param]()
-    builder = LlmBuilder.from_model(model).with_target("tensorrt-rtx").with_weights("external").with_batch(2)
+    builder = (
+        LlmBuilder.from_model(model)
+        .with_target("tensorrt-rtx")
+        .with_optimize("latency")
+        .with_tuning("9.0")
+        .with_batch(2)
+    )
     engines = engines_of(builder.with_max_seq_len(CAPACITY).with_max_input_len(CAPACITY - 1))
     networks = {name: engine.network for name, engine in engines.items()}
     return model, networks, {name: Constants(each.network, each.part.tensors) for name, each in engines.items()}

@@ -12,7 +12,7 @@ from torch import nn
 from ditto.bindings import is_installed
 from ditto.builders import LlmBuilder
 from ditto.configs import Limits, TensorRTBuilderConfig, TensorRTConfig, TensorRTNetworkCreationFlags
-from ditto.configs.build import BuildSettings
+from ditto.configs.build import PRESETS, BuildSettings
 from ditto.errors import MissingLibraryError
 from ditto.network.layers import ElementWise, RotaryEmbedding
 from ditto.network.weight import Stored
@@ -22,6 +22,7 @@ from ditto.targets import target
 from ditto.targets.tensorrt.tuning import H200, TUNINGS
 from tests.support.describing import engines_of, language_part, vision_part
 from tests.support.models import llama
+from tests.support.optimizing import PORTABLE
 from tests.support.programs import captured
 from tests.support.witness.comparison import described_disaggregated
 
@@ -29,7 +30,6 @@ LIMITS = Limits(
     max_batch_size=4, max_input_len=32, max_seq_len=64, max_num_tokens=128, max_prompt_embedding_table_size=16
 )
 RTX = target("tensorrt-rtx")
-PORTABLE, EXTERNAL = BuildSettings(), BuildSettings(weights="external")
 
 
 def specs(limits, settings=PORTABLE):
@@ -70,18 +70,19 @@ def test_a_missing_library_is_said_before_any_work():
 
 
 @pytest.mark.parametrize(
-    ("name", "weights", "in_halves", "joined"),
+    ("name", "preset", "in_halves", "joined"),
     [
-        ("tensorrt-rtx", "external", 1, True),
-        ("tensorrt-rtx", "embedded", 0, False),
-        ("tensorrt", "external", 0, True),
+        ("tensorrt-rtx", "latency", 1, True),
+        ("tensorrt-rtx", "portable", 0, False),
+        ("tensorrt-rtx", "size", 0, False),
+        ("tensorrt", "latency", 0, True),
     ],
 )
-def test_products_have_the_forms_that_the_library_is_fast_at(name, weights, in_halves, joined):
+def test_products_have_the_forms_that_the_library_is_fast_at(name, preset, in_halves, joined):
     module, chosen = nn.Sequential(nn.Linear(4, 6), nn.ReLU()), target(name)  # more columns than inputs
     program = captured(module, {"x": torch.randn(2, 5, 4)}, None, ("y",))
     part = evolve(vision_part(), weight_of=lambda key: Stored(key, *_facts(module.get_parameter(key))))
-    settings = BuildSettings(weights=weights)
+    settings = BuildSettings(**PRESETS[preset], compute_capabilities=("9.0",))
     (spec,) = chosen.specs(part, settings)
     network = run_passes(chosen.lower(part, program, spec), passes_of(spec.passes))
     added = [node for node in network.nodes if node.layer == ElementWise("SUM")]
@@ -96,7 +97,7 @@ def _facts(tensor):
 @pytest.mark.parametrize(("name", "layers"), [("tensorrt-rtx", 0), ("tensorrt", 4)])
 def test_rope_of_prompts_has_the_form_that_the_library_is_fast_at(name, layers):
     builder = LlmBuilder.from_model(llama()).with_max_seq_len(40).with_max_input_len(30)
-    engines = engines_of(builder.with_weights("external"), target(name))
+    engines = engines_of(builder.with_optimize("latency").with_compute_capabilities("9.0"), target(name))
     counts = {
         part: sum(isinstance(node.layer, RotaryEmbedding) for node in engine.network.nodes)
         for part, engine in engines.items()

@@ -7,7 +7,7 @@ from attrs import evolve
 
 from ditto.arguments import DynamicDimension
 from ditto.configs import Limits
-from ditto.configs.build import BuildSettings
+from ditto.configs.build import PRESETS, BuildSettings
 from ditto.passes import SIMPLIFY
 from ditto.passes.bias_halves import BiasHalves
 from ditto.passes.column_blocks import ColumnBlocks
@@ -18,8 +18,8 @@ from ditto.passes.transpose_chains import TransposeChains
 from ditto.targets import target
 from ditto.targets.tensorrt.tuning import H200, TUNINGS, Tuning
 from tests.support.describing import language_part, vision_part
+from tests.support.optimizing import LATENCY
 
-EXTERNAL = BuildSettings(weights="external")
 BLOCKS, SPLIT = ColumnBlocks(2048, 8), SplitK(512, 8192, 8)
 
 
@@ -62,14 +62,14 @@ def test_the_table_names_compute_capabilities_and_no_entry_is_empty():
 
 
 @pytest.mark.parametrize(("name", "tuning"), [("tensorrt-rtx", H200), ("tensorrt", Tuning.none())])
-def test_engines_with_external_weights_are_tuned_and_others_are_not(name, tuning):
+def test_engines_are_tuned_for_latency_and_by_rtx_alone(name, tuning):
     limits = Limits(max_batch_size=2, max_input_len=700, max_seq_len=2048, max_num_tokens=2048, opt_input_len=640)
-    chosen = target(name)
+    chosen, settings = target(name), BuildSettings(**PRESETS["latency"], compute_capabilities=("9.0",))
     images = vision_part(DynamicDimension.up_to("images", 2))
-    for settings, passes in ((EXTERNAL, tuning.vision_passes()), (BuildSettings(), SIMPLIFY)):
-        (vision,) = chosen.specs(images, settings)
+    for stated, passes in ((settings, tuning.vision_passes()), (BuildSettings(), SIMPLIFY)):
+        (vision,) = chosen.specs(images, stated)
         assert passes_of(vision.passes) == passes
-    prefill, decode = chosen.specs(language_part(limits), EXTERNAL)
+    prefill, decode = chosen.specs(language_part(limits), settings)
     assert passes_of(prefill.passes) == tuning.prefill_passes()
     assert passes_of(decode.passes) == tuning.decode_passes()
     assert decode.kv_length_step == tuning.kv_length_step
@@ -78,6 +78,6 @@ def test_engines_with_external_weights_are_tuned_and_others_are_not(name, tuning
 def test_decode_reads_as_many_slots_as_the_tuning_says(monkeypatch):
     monkeypatch.setitem(TUNINGS, "9.0", evolve(H200, kv_length_step=100))
     limits = Limits(max_batch_size=1, max_input_len=700, max_seq_len=2048, max_num_tokens=2048, opt_input_len=640)
-    _, decode = target("tensorrt-rtx").specs(language_part(limits), EXTERNAL)
+    _, decode = target("tensorrt-rtx").specs(language_part(limits), LATENCY)
     assert [profile.size("kv_length") for profile in decode.profiles] == [None, 700, 800]
     assert decode.kv_length_step == 100
