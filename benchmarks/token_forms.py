@@ -22,7 +22,7 @@ from ditto.network.weight import Stored
 from ditto.passes.split_k import split_product
 from ditto.targets.tensorrt.attention import fused_attention
 from ditto.targets.tensorrt.lowering import sees
-from ditto.targets.tensorrt.separate import KV_LENGTH, decode_attention
+from ditto.targets.tensorrt.separate import KV_LENGTH, attention_in_sums
 from ditto.targets.tensorrt.tuning import H200
 
 CAPACITY, SLOTS, CACHED = 1024, 768, 640
@@ -182,7 +182,7 @@ def attention(
         return Form(*finished(net, made), given, lambda made, drawn: made)
 
     def sums(net: Lowering, query: Value, keys: Value, values: Value, seen: Value) -> Value:
-        return decode_attention(net, query, keys, values, seen, 1.0, 0.0)
+        return attention_in_sums(net, query, keys, values, seen, 1.0, 0.0)
 
     forms = {"sums": form(sums), "one layer": form(_one_layer, "rows"), "products": form(_products, "rows", copies=1)}
     if groups == heads:

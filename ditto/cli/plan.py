@@ -97,6 +97,8 @@ def spec_lines(spec: EngineSpec) -> list[str]:
     settings = [f"weights {spec.weights}", f"tuning {spec.tuning}"]
     if spec.kv_length_step is not None:
         settings.append(f"KV cache read in steps of {spec.kv_length_step}")
+    if spec.decode_attention is not None:
+        settings.append(f"decode attention in {spec.decode_attention}")
     if spec.compute_capabilities:
         settings.append(f"for compute capability {', '.join(spec.compute_capabilities)}")
     settings += [f"{name} {value}" for name, value in changed.items()]

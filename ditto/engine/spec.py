@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from attrs import field, frozen
 
@@ -12,6 +12,7 @@ from ditto.configs.build import BuildSettings, WeightPlacement
 from ditto.engine.profile import Phase, Profile
 
 T = TypeVar("T")
+DecodeAttention = Literal["sums", "products"]
 
 
 def _immutable(items: Sequence[T]) -> Sequence[T]:
@@ -47,6 +48,8 @@ class EngineSpec:
         passes: passes over the network, in order.
         kv_length_step: multiple to which the runtime rounds up the KV cache length, where the engine reads only that
             length, given by its cache slot input. None where the engine reads the whole cache.
+        decode_attention: how separate engines compute attention of single tokens, `sums` along the last axis or
+            `products` of matrices; both engines of a cache have its layout. None for other engines.
         tensorrt: TensorRT's own settings.
         compute_capabilities: GPUs to build for; empty for the target's default.
     """
@@ -59,6 +62,7 @@ class EngineSpec:
     tuning: str = "none"
     passes: Sequence[PassSpec] = field(converter=_immutable)
     kv_length_step: int | None = None
+    decode_attention: DecodeAttention | None = None
     tensorrt: TensorRTConfig
     compute_capabilities: Sequence[str] = field(converter=_immutable)
 

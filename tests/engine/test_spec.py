@@ -18,6 +18,7 @@ SPEC = EngineSpec(
     weights="external",
     passes=(PassSpec("SplitK", {"shortest_part": 512}),),
     kv_length_step=256,
+    decode_attention="products",
     tensorrt=TensorRTConfig(),
     compute_capabilities=("9.0",),
 )
@@ -30,6 +31,7 @@ CHANGES = {
     "tuning": "9.0",
     "passes": (PassSpec("SplitK", {"shortest_part": 256}),),
     "kv_length_step": None,
+    "decode_attention": "sums",
     "tensorrt": TensorRTConfig(builder_config=TensorRTBuilderConfig(tf32=True)),
     "compute_capabilities": (),
 }

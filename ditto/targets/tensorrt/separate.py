@@ -4,9 +4,14 @@ B batch, S sequence, C capacity of the KV cache, L valid KV length, H heads, G K
 
 Prefill writes into empty rows, so its tokens attend only to each other: fused causal attention, no cache read, no mask.
 Decode has one query per row. TensorRT's attention layer would read the whole cache whatever its valid length (and
-TensorRT-RTX copies it first if the batch size is dynamic). Decomposed into multiplications and sums along the last
-axis, attention reads the valid slots once, in place. Keys are stored as [slot, D] and values as [D, slot], so that both
-sums run over contiguous memory. 1.6x faster on H100 at a capacity of 4096, see benchmarks/NOTES.md.
+TensorRT-RTX copies it first if the batch size is dynamic). It has two other forms, over the valid slots alone:
+
+- Sums: multiplications and sums along the last axis read the slots once, in place. Keys are stored as [slot, D] and
+  values as [D, slot], so that both sums run over contiguous memory. The fastest for a few rows.
+- Products: matrix multiplications of the query heads that share a KV head. Both are stored as [slot, D]. Faster from 16
+  rows on, and where query heads share KV heads.
+
+See "Decode attention by KV heads and rows" in benchmarks/NOTES.md.
 """
 
 from __future__ import annotations
@@ -15,12 +20,13 @@ import torch
 from attrs import define
 from typing_extensions import override
 
+from ditto.engine.spec import DecodeAttention
 from ditto.lowering import Lowering, Operand, Table
 from ditto.lowering.attention import MASKED_SCORE, decomposed_attention
 from ditto.network import symbol
 from ditto.network.dims import multiply
 from ditto.network.graph import Value
-from ditto.network.layers import Activation, ElementWise, Fill, Reduce, Select, Softmax
+from ditto.network.layers import Activation, ElementWise, Fill, MatrixMultiply, Reduce, Select, Softmax
 from ditto.network.spec import Spec
 from ditto.ops.attention import AttentionArguments
 from ditto.targets.tensorrt.attention import fused_attention
@@ -34,11 +40,19 @@ KV_LENGTH = "kv_length"
 class SeparateDecoder(Decoder):
     """KV cache layout shared by both networks.
 
-    `past_key_i` is [B, G, C, D]; `past_value_i` is [B, G D, C, 1], which in memory is [B, G, D, C].
+    `past_key_i` is [B, G, C, D]; so is `past_value_i` for products. For sums it is [B, G D, C, 1], which in memory is
+    [B, G, D, C].
+
+    Args:
+        decode_attention: form of attention in decode.
     """
+
+    decode_attention: DecodeAttention = "sums"
 
     def _written(self, net: Lowering, layer: int, key: Value, value: Value) -> tuple[Value, Value]:
         """Key and value caches, updated with the new tokens."""
+        if self.decode_attention == "products":
+            return self._cached(net, "key", layer, key), self._cached(net, "value", layer, value)
         _, heads, count, width = value.spec.shape
         columns = net.reshape(net.permute(value, (0, 1, 3, 2)), (BATCH, multiply(heads, width), count, 1))
         return self._cached(net, "key", layer, key), self._cached(net, "value", layer, columns)
@@ -90,7 +104,8 @@ class Decode(SeparateDecoder):
     def _attend(self, net: Lowering, given: AttentionArguments[Value]) -> Value:
         """Attention of one token per row, after its key and value are written to the cache."""
         seen, caches = self._mask(net, given.window), self._written(net, given.layer, given.key, given.value)
-        return decode_attention(net, given.query, *caches, seen, given.scale, given.softcap)
+        form = attention_in_sums if self.decode_attention == "sums" else attention_in_products
+        return form(net, given.query, *caches, seen, given.scale, given.softcap)
 
     @override
     def _mask(self, net: Lowering, window: int) -> Value:
@@ -106,7 +121,7 @@ class Decode(SeparateDecoder):
         return {**super().table(), torch.ops.ditto.last_tokens.default: _identity}
 
 
-def decode_attention(
+def attention_in_sums(
     net: Lowering, query: Value, keys: Value, values: Value, seen: Value, scale: float, softcap: float
 ) -> Value:
     """Attention of one token per row over the valid slots of a KV cache, in float32.
@@ -135,6 +150,37 @@ def decode_attention(
     return net.reshape(net.cast(output, query.spec.dtype), query.spec.shape)
 
 
+def attention_in_products(
+    net: Lowering, query: Value, keys: Value, values: Value, seen: Value, scale: float, softcap: float
+) -> Value:
+    """Attention of one token per row over the valid slots of a KV cache, with softmax in float32.
+
+    Args:
+        query: [B, H, 1, D].
+        keys, values: [B, G, C, D].
+        seen: bool [B, 1, 1, L, 1].
+    Returns:
+        [B, H, 1, D].
+    """
+    (_, heads, _, width), kv_heads = query.spec.shape, keys.spec.shape[1]
+    assert isinstance(heads, int) and isinstance(kv_heads, int)
+    kv_length = symbol(KV_LENGTH)
+    keys, values = (
+        net.box(cache, (0, 0, 0, 0), (BATCH, kv_heads, kv_length, width), (1, 1, 1, 1)) for cache in (keys, values)
+    )
+    rows = net.reshape(query, (BATCH, kv_heads, heads // kv_heads, width))
+    if scale != 1.0:
+        rows = net.add(ElementWise("PROD"), rows, net.operand(scale, query.spec.dtype, 4))
+    scores = net.cast(net.add(MatrixMultiply(transpose_y=True), rows, keys), torch.float32)
+    if softcap:
+        bounded = net.add(Activation("TANH"), net.add(ElementWise("PROD"), scores, _number(net, 1 / softcap, 4)))
+        scores = net.add(ElementWise("PROD"), bounded, _number(net, softcap, 4))
+    mask = net.reshape(seen, (BATCH, 1, 1, kv_length))
+    scores = net.add(Select(), mask, scores, _number(net, MASKED_SCORE, 4))
+    weights = net.cast(net.add(Softmax(axis=3), scores), query.spec.dtype)
+    return net.reshape(net.add(MatrixMultiply(), weights, values), query.spec.shape)
+
+
 def _identity(net: Lowering, x: Operand, indices: Operand) -> Value:
     del indices
     return net.value(x)
@@ -146,5 +192,5 @@ def _dot(net: Lowering, left: Value, right: Value) -> Value:
     return net.add(Reduce("SUM", (left.rank - 1,), keep=True), net.add(ElementWise("PROD"), *wide))
 
 
-def _number(net: Lowering, number: float) -> Value:
-    return net.operand(number, torch.float32, 5)
+def _number(net: Lowering, number: float, rank: int = 5) -> Value:
+    return net.operand(number, torch.float32, rank)

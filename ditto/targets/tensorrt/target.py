@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from attrs import asdict, evolve, frozen
@@ -130,6 +131,7 @@ class NativeTarget(Target):
             steps = combined_decode_profiles(part.limits, is_specialized)
             return (evolve(spec, profiles=(*prompts, *steps), tuning="none"),)
         step = tuning.kv_length_step
+        spec = evolve(spec, decode_attention=tuning.decode_attention(part.limits.max_batch_size))
         return (
             evolve(spec, profiles=prompts, passes=specs_of(tuning.prefill_passes())),
             evolve(
@@ -158,7 +160,8 @@ class NativeTarget(Target):
         if spec.phases == {Phase.DECODE}:
             program, known = program.at_size("sequence", 1), {"last_token_ids": 0}  # each row has one token
         net = Lowering(Network(spec.name), program, part.weight_of, known)
-        decoder = _DECODERS[spec.phases](net, part.limits.max_seq_len)
+        form: dict[str, Any] = {} if spec.decode_attention is None else {"decode_attention": spec.decode_attention}
+        decoder = _DECODERS[spec.phases](net, part.limits.max_seq_len, **form)
         return lower(program, decoder.table(), part.weight_of, spec.name, net)
 
     @override

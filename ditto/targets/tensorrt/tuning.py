@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
+from ditto.engine.spec import DecodeAttention
 from ditto.passes import SIMPLIFY, NetworkPass
 from ditto.passes.bias_halves import BiasHalves
 from ditto.passes.column_blocks import ColumnBlocks
@@ -29,6 +30,7 @@ class Tuning:
         transpose_chains: put the weight on the left of prefill matrix multiplications where this needs no transpose.
         rope_halves: decompose the rotary embedding of prefill.
         bias_halves: add biases before activations of a vision tower in halves.
+        decode_products_from: from so many rows at most per call, decode attention is in products, not in sums.
         kv_length_step: decode reads a multiple of this many KV cache slots. Each length has its own CUDA graph, and
             rows of a multiple of 256 values are read faster.
     """
@@ -40,6 +42,7 @@ class Tuning:
     transpose_chains: bool = False
     rope_halves: bool = False
     bias_halves: bool = False
+    decode_products_from: int = 1
     kv_length_step: int = 256
 
     @staticmethod
@@ -61,6 +64,10 @@ class Tuning:
     def decode_passes(self) -> tuple[NetworkPass, ...]:
         """Passes over a language model for decode."""
         return _with_tuned(self._split_k())
+
+    def decode_attention(self, rows: int) -> DecodeAttention:
+        """Form of decode attention of engines for up to so many rows."""
+        return "products" if rows >= self.decode_products_from else "sums"
 
     @property
     def blocks(self) -> ColumnBlocks | None:
@@ -91,6 +98,7 @@ H200 = Tuning(
     transpose_chains=True,  # "A block at a time": 5 to 20 % of prefill
     rope_halves=True,  # "What the traces of single kernels showed": 0.8 % of prefill at batch 4
     bias_halves=True,  # "On an H200": 11 of 98 us of a tower's block
+    decode_products_from=16,  # "Decode attention by KV heads and rows": sums are faster up to 4 rows
     kv_length_step=256,  # "What the traces of single kernels showed": steps of 128 read no faster
 )
 

@@ -9,24 +9,29 @@ from ditto import LlmBuilder
 from ditto.network.layers import Attention, MatrixMultiply
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
 from tests.support.describing import engines_of
+from tests.support.layers import emitted
 from tests.support.models import TEXT_MODELS
+from tests.support.recorder.emitting import Zeros
 from tests.support.witness.comparison import eager, logits
 
 CAPACITY, PROMPT = 40, 11
-NAMES = ["llama", "mistral with a window", "gemma2 with soft-caps and windows"]
+NAMES = [
+    "llama",
+    "llama with one KV head per query head",
+    "llama with a single KV head",
+    "mistral with a window",
+    "gemma2 with soft-caps and windows",
+]
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=[(name, form) for form in ("sums", "products") for name in NAMES], ids=str)
 def parts(request):
-    model = TEXT_MODELS[request.param]()
-    builder = (
-        LlmBuilder.from_model(model)
-        .with_target("tensorrt-rtx")
-        .with_optimize("latency")
-        .with_tuning("9.0")
-        .with_batch(2)
-    )
+    name, form = request.param
+    model = TEXT_MODELS[name]()
+    builder = LlmBuilder.from_model(model).with_target("tensorrt-rtx").with_optimize("latency").with_batch(2)
+    builder = builder.with_tuning("9.0" if form == "sums" else "none")
     engines = engines_of(builder.with_max_seq_len(CAPACITY).with_max_input_len(CAPACITY - 1))
+    assert {engine.spec.decode_attention for engine in engines.values()} == {form}
     networks = {name: engine.network for name, engine in engines.items()}
     return model, networks, {name: Constants(each.network, each.part.tensors) for name, each in engines.items()}
 
@@ -86,16 +91,18 @@ def test_decode_reads_live_slots_only_and_of_them_only_what_is_written(parts):
     torch.testing.assert_close(stepped(parts, rows[:, -1], kept, PROMPT + 1), wanted, rtol=0, atol=0)
 
 
-def test_values_lie_transposed_and_decode_is_written_out(parts):
+def test_values_lie_as_the_form_of_decode_reads_them(parts):
     model, networks, _ = parts
+    kinds = [type(node.layer) for node in networks["llm-decode"].nodes]
+    assert Attention not in kinds
+    in_sums = str(networks["llm-decode"].inputs["past_value_0"]).endswith(", 1]")
     config = model.config
     heads, width = config.num_key_value_heads, config.head_dim
     for network in networks.values():
         assert str(network.inputs["past_key_0"]) == f"float32[batch, {heads}, {CAPACITY}, {width}]"
-        assert str(network.inputs["past_value_0"]) == f"float32[batch, {heads * width}, {CAPACITY}, 1]"
-    kinds = [type(node.layer) for node in networks["llm-decode"].nodes]
-    assert Attention not in kinds
-    products = sum(kind is MatrixMultiply for kind in kinds)
+        values = f"{heads * width}, {CAPACITY}, 1" if in_sums else f"{heads}, {CAPACITY}, {width}"
+        assert str(network.inputs["past_value_0"]) == f"float32[batch, {values}]"
+    products = sum(kind is MatrixMultiply for kind in kinds) - (0 if in_sums else 2 * config.num_hidden_layers)
     # Two more where attention is written out.
     more = config.num_hidden_layers * (2 if "gemma" in config.model_type else 0)
     assert products == sum(isinstance(node.layer, MatrixMultiply) for node in networks["llm"].nodes) - more
@@ -106,3 +113,9 @@ def test_decode_takes_no_choice_of_tokens(parts):
     assert "last_token_ids" in networks["llm"].inputs
     assert "last_token_ids" not in networks["llm-decode"].inputs
     assert "cache_slots" not in networks["llm"].inputs
+
+
+def test_tensorrt_agrees_with_every_shape_and_dtype(parts):
+    _, networks, _ = parts
+    for network in networks.values():
+        emitted(network, Zeros(network))

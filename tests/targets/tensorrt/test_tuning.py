@@ -81,3 +81,16 @@ def test_decode_reads_as_many_slots_as_the_tuning_says(monkeypatch):
     _, decode = target("tensorrt-rtx").specs(language_part(limits), LATENCY)
     assert [profile.size("kv_length") for profile in decode.profiles] == [None, 700, 800]
     assert decode.kv_length_step == 100
+
+
+@pytest.mark.parametrize(("rows", "form"), [(1, "sums"), (4, "sums"), (15, "sums"), (16, "products"), (64, "products")])
+def test_decode_attention_has_the_form_that_is_fast_for_the_largest_batch(rows, form):
+    limits = Limits(max_batch_size=rows, max_input_len=700, max_seq_len=2048, max_num_tokens=2048)
+    specs = target("tensorrt-rtx").specs(language_part(limits), LATENCY)
+    assert [spec.decode_attention for spec in specs] == [form, form]
+    untuned = evolve(LATENCY, tuning="none")
+    assert {spec.decode_attention for spec in target("tensorrt-rtx").specs(language_part(limits), untuned)} == {
+        "products"
+    }
+    (combined,) = target("tensorrt-rtx").specs(language_part(limits), BuildSettings())
+    assert combined.decode_attention is None
