@@ -25,6 +25,7 @@ from attrs import define, field
 from benchmarks.gpu import gpu_for
 from ditto import EngineTree, LlavaModel
 from ditto.engine import Phase, version_of
+from ditto.families.preprocessor import TilePreprocessor
 from ditto.runtime import Batch, Request, Sampling, generate, open_session
 from ditto.text.images import load_image
 from ditto.text.pipeline import GenerationPipeline
@@ -234,7 +235,8 @@ class Checks:
         ids, pixels = given["input_ids"][0].tolist(), given.get("pixel_values")
         if pixels is None:
             return Request(tuple(ids))
-        features = self.session.features(pixels).flatten(0, 1)
+        items = TilePreprocessor().items({"pixel_values": pixels})
+        features = torch.cat(self.session.embeddings(items))
         rows = iter(range(len(features)))
         image, vocab_size = self.session.tokens.image, self.session.tokens.vocab_size
         return Request(tuple(vocab_size + next(rows) if token == image else token for token in ids), features)

@@ -13,7 +13,6 @@ from collections import Counter
 
 from benchmarks.described import llava_7b
 from ditto import LlavaModel, LlmBuilder, VisionBuilder
-from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.builders import EngineBuilder
 from ditto.builders.describe import Described, describe
 from ditto.network import Network
@@ -79,13 +78,11 @@ def table(have: Counter[str], needs: dict[str, tuple[int, str]], other: str = "l
 def networks() -> dict[str, Network]:
     """The networks of LLaVA-1.5-7B's shape."""
     source = llava_7b()
-    images = DynamicDimension("batch", 1, 2, 4)
-    hint = TensorTypeHint((images, *LlavaModel.pixel_shape(source.config)), source.dtype)
-    rows = LlavaModel.tokens_per_image(source.config)
+    encoder = LlavaModel.encoder(source.config)
     common = {"source": source, "target": "tensorrt-rtx", "max_batch_size": 4}
-    llm = LlmBuilder(**common, prompt_rows=rows)
+    llm = LlmBuilder(**common, prompt_rows=encoder.rows)
     builders = {
-        "vision": VisionBuilder(**common, family="llava", inputs={"input": hint}, wrap=LlavaModel.vision_wrapper),
+        "vision": VisionBuilder(**common, family="llava", inputs=encoder.inputs, wrap=encoder.module).with_batch(4),
         "llm": llm,
         "llm of trtllm": llm.with_target("trtllm"),
     }

@@ -11,6 +11,7 @@ from ditto.runtime import Request, open_session
 from ditto.runtime.reference import ReferenceSession
 from ditto.runtime.session import ScheduledRow
 from ditto.text.pipeline import GenerationPipeline
+from tests.support.images import features
 from tests.support.models import image_features
 
 pytestmark = pytest.mark.slow
@@ -72,7 +73,7 @@ def test_features_are_those_of_hugging_face(tree, asked, hugging_face):
     pixels = torch.cat([hugging_face.inputs(image, "<image>")["pixel_values"] for image in images])
     wanted = image_features(hugging_face.model, pixels)
     dtype = getattr(torch, tree.manifest.components["vision"].spec.dtype)
-    found = torch.cat([session.features(part) for part in pixels.split(4)])
+    found = features(session, pixels)
     assert relative_error(found, wanted) <= RELATIVE_ERROR[dtype]
 
 
@@ -87,7 +88,7 @@ def test_logits_are_those_of_hugging_face(tree, asked, hugging_face):
         ids = given["input_ids"][0].to(torch.int32)
         places = ids == hugging_face.model.config.image_token_index
         ids[places] = session.tokens.vocab_size + torch.arange(int(places.sum()), dtype=torch.int32)
-        features = session.features(given["pixel_values"]).flatten(0, 1)
-        each = ScheduledRow(0, Request(tuple(ids.tolist()), features), past=0)
+        rows = features(session, given["pixel_values"]).flatten(0, 1)
+        each = ScheduledRow(0, Request(tuple(ids.tolist()), rows), past=0)
         logits = session.start(1).step([each], torch.zeros(1, dtype=torch.int64))
         assert relative_error(logits[0], wanted) <= RELATIVE_ERROR[dtype]

@@ -12,6 +12,7 @@ from ditto import LlavaModel
 from ditto.configs import TrtllmConfig
 from ditto.runtime import Batch, Request, open_session
 from ditto.text.pipeline import GenerationPipeline
+from tests.support.images import features as embeddings
 
 pytestmark = pytest.mark.slow
 BATCH = 4
@@ -57,7 +58,7 @@ def test_tokens_are_those_of_hugging_face_while_requests_join_and_leave(tree, as
         for question in questions:
             ids, pixels = assembled(tree, hugging_face, images, question)
             if question.image not in features:
-                features[question.image] = session.features(pixels).flatten(0, 1)
+                features[question.image] = embeddings(session, pixels).flatten(0, 1)
             flights.append(batch.join(Request(tuple(ids), features[question.image]), 64))
         while batch.busy:
             begun.append(sum(len(flight.made) == 1 for flight in batch.step()))

@@ -6,7 +6,7 @@ B rows, S tokens of a prompt.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from ditto.bench.system import System
+from ditto.runtime.encoding import EncoderItem
 from ditto.verify.inputs import Prompts
 from ditto.verify.model import vision_of
 from ditto.verify.reference_outputs import plain_settings
@@ -33,9 +34,9 @@ class EagerBaseline(System):
 
     @override
     @torch.no_grad()
-    def features(self, pixels: Tensor) -> object:
+    def features(self, items: Sequence[EncoderItem]) -> object:
         assert self._vision is not None
-        return self._vision(pixels.to(self.dtype))
+        return self._vision(*_stacked(items, self.device, self.dtype))
 
     @override
     @torch.no_grad()
@@ -75,9 +76,9 @@ class CompiledBaseline(System):
 
     @override
     @torch.no_grad()
-    def features(self, pixels: Tensor) -> object:
+    def features(self, items: Sequence[EncoderItem]) -> object:
         assert self._vision is not None
-        return self._vision(pixels.to(self.dtype))
+        return self._vision(*_stacked(items, self.device, self.dtype))
 
     @override
     @torch.no_grad()
@@ -115,6 +116,16 @@ class CompiledBaseline(System):
         return self.model(input_ids=ids, position_ids=places, **given, **pixels).logits
 
 
+def _stacked(items: Sequence[EncoderItem], device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+    """Inputs of the vision module for tiles, in the order of its forward."""
+    names = items[0].inputs
+    return [_to(torch.stack([item.inputs[name] for item in items]), device, dtype) for name in names]
+
+
 def _placed(prompts: Prompts, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, dict[str, Tensor]]:
-    pixels = {} if prompts.pixels is None else {"pixel_values": prompts.pixels.to(device, dtype)}
-    return prompts.ids.to(device), pixels
+    given = {**prompts.inputs, **prompts.token_inputs}
+    return prompts.ids.to(device), {name: _to(tensor, device, dtype) for name, tensor in given.items()}
+
+
+def _to(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)

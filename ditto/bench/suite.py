@@ -20,6 +20,7 @@ from ditto.bench.system import System, TreeSystem
 from ditto.engine import EngineTree, versions
 from ditto.errors import DittoError
 from ditto.progress import peak_resident_bytes, stage
+from ditto.runtime.encoding import EncoderItem
 from ditto.verify import inputs
 from ditto.verify.model import checkpoint_of, load
 
@@ -133,10 +134,13 @@ def time_of(system: System, task: Task, tree: EngineTree, repeats: int) -> float
     """Milliseconds of a system for a task; per step for decode."""
     device = system.device
     if task.kind == VISION:
-        pixels = inputs.images(tree, task.batch).to(device)
+        items = [
+            EncoderItem({name: tensor.to(device) for name, tensor in item.inputs.items()})
+            for item in inputs.sample_items(tree, task.batch)
+        ]
         for _ in range(3):
-            system.features(pixels)
-        return milliseconds(lambda: system.features(pixels), device, repeats, burst=True)
+            system.features(items)
+        return milliseconds(lambda: system.features(items), device, repeats, burst=True)
     given = inputs.prompts(tree, task.batch, task.context, with_images=task.kind == ANSWER)
 
     def answered(count: int) -> Callable[[], object]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from attrs import evolve
-from torch import Tensor
 from typing_extensions import override
 
 from ditto.engine import EngineTree
 from ditto.runtime import Session, generate, open_session
+from ditto.runtime.encoding import EncoderItem
 from ditto.verify.inputs import Prompts
-from ditto.verify.tree import requests_of
+from ditto.verify.tree import embeddings, requests_of
 
 
 class System(ABC):
@@ -22,8 +23,8 @@ class System(ABC):
     device: torch.device
 
     @abstractmethod
-    def features(self, pixels: Tensor) -> object:
-        """Image features, left on the device that computes them."""
+    def features(self, items: Sequence[EncoderItem]) -> object:
+        """Image embeddings, left on the device that computes them."""
 
     @abstractmethod
     def answer(self, prompts: Prompts, new_tokens: int) -> list[tuple[int, ...]]:
@@ -40,13 +41,12 @@ class TreeSystem(System):
         self.session_name, self.device = session.name, session.device
 
     @override
-    def features(self, pixels: Tensor) -> object:
-        return self._session.features(pixels)
+    def features(self, items: Sequence[EncoderItem]) -> object:
+        return self._session.embeddings(items)
 
     @override
     def answer(self, prompts: Prompts, new_tokens: int) -> list[tuple[int, ...]]:
-        features = None if prompts.pixels is None else self._session.features(prompts.pixels)
-        requests = requests_of(self._session, prompts, features)
+        requests = requests_of(self._session, prompts, embeddings(self._session, prompts))
         return [answer.ids for answer in generate(self._session, requests, new_tokens)]
 
 

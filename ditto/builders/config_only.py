@@ -46,6 +46,11 @@ class ConfigOnlySource(ModelSource):
 
     @property
     @override
+    def image_processor(self) -> Mapping[str, Any]:
+        return self.of.image_processor
+
+    @property
+    @override
     def dtype(self) -> torch.dtype:
         return self.of.stated_dtype or torch.float32  # the default of transformers if the configuration states none
 

@@ -26,6 +26,7 @@ from ditto.wrappers.llm import DecoderWithHead, LlmWrapper, PackedLlmWrapper
 _DEFAULT_SEQ_LEN = 4096
 _DEFAULT_NUM_TOKENS = 8192
 _TEXT_TOKENS_PER_PROMPT = 64
+_TOKENS_BESIDE_IMAGES = 1024
 
 
 @frozen(kw_only=True, slots=False)
@@ -37,7 +38,7 @@ class LlmBuilder(EngineBuilder):
     Args:
         max_input_len: tokens of a prompt, image tokens included; `auto`: half of max_seq_len, or more if images need
             it.
-        max_seq_len: tokens of prompt and answer; `auto`: the model's positions, at most 4096.
+        max_seq_len: tokens of prompt and answer; `auto`: the model's positions, at most 4096 or what images need.
         max_num_tokens: tokens per call over the batch (packed targets); `auto`: 8192, or more if one prompt needs it.
         max_prompt_embedding_table_size: rows over the batch; `auto`: `prompt_rows` for each item of the batch.
         prompt_rows: image tokens per request; 0 for a text model.
@@ -118,7 +119,8 @@ class LlmBuilder(EngineBuilder):
         positions, most = same_in_all_layers(text, "max_position_embeddings"), most_positions(text)
         seq_len = self.max_seq_len
         if seq_len == "auto":
-            seq_len = min(positions or _DEFAULT_SEQ_LEN, _DEFAULT_SEQ_LEN)
+            with_images = self.prompt_rows + _TOKENS_BESIDE_IMAGES if self.prompt_rows else 0
+            seq_len = min(positions or _DEFAULT_SEQ_LEN, max(_DEFAULT_SEQ_LEN, with_images))
         elif most is not None and seq_len > most:
             raise ConfigError(
                 f"max_seq_len {seq_len} is more than the model's {most} positions{why_no_more(text)}",

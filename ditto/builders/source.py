@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -17,6 +16,7 @@ from typing_extensions import override
 
 from ditto.builders.classes import model_class
 from ditto.builders.generation import checkpoint_defaults, defaults_file
+from ditto.builders.processor_files import copy_files, image_settings
 from ditto.builders.sizes import check_sizes
 from ditto.builders.stated import check_original_form, check_stated
 from ditto.capture import config_in_dtype, weightless
@@ -41,19 +41,6 @@ DTYPES: Mapping[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
 }
 
-# Files of a checkpoint directory, other than weights, that running needs.
-_PROCESSOR_FILES = (
-    "added_tokens.json",
-    "chat_template.*",
-    "config.json",
-    "generation_config.json",
-    "merges.txt",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "special_tokens_map.json",
-    "tokenizer*",
-    "vocab.*",
-)
 # Files of a checkpoint on the hub that describing it needs.
 _TEXT_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 
@@ -94,6 +81,11 @@ class ModelSource(ABC):
     @abstractmethod
     def generation_config(self) -> Mapping[str, Any]:
         """Hugging Face's generation defaults, as `generate` reads them."""
+
+    @property
+    def image_processor(self) -> Mapping[str, Any]:
+        """Settings of the image processor; empty where unknown."""
+        return {}
 
     @property
     @abstractmethod
@@ -258,6 +250,11 @@ class Pretrained(ModelSource):
             ) from error
 
     @property
+    @override
+    def image_processor(self) -> Mapping[str, Any]:
+        return image_settings(self.text_directory)
+
+    @property
     def stated_dtype(self) -> torch.dtype | None:
         """The dtype that the configuration states.
 
@@ -349,11 +346,7 @@ class Pretrained(ModelSource):
 
     @override
     def copy_processor(self, directory: Path) -> None:
-        directory.mkdir()
-        for pattern in _PROCESSOR_FILES:
-            for file in self.directory.glob(pattern):
-                if file.is_file():
-                    shutil.copyfile(file, directory / file.name)
+        copy_files(self.directory, directory)
 
     @override
     def unused(self, used: frozenset[str]) -> list[str]:

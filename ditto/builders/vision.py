@@ -30,7 +30,8 @@ class VisionBuilder(EngineBuilder):
             follows `max_batch_size`; floating-point dtypes follow `dtype`.
         output_names: output names of the wrapper.
         wrap: function that creates the wrapper from the model; returns the model itself if it is already a wrapper.
-        tokens_per_image: image tokens that the language model expects of an image; None if it is unknown.
+        tokens_per_image: image tokens that the language model expects of an image, or of one tile of it; None if it is
+            unknown, or depends on the inputs.
     """
 
     name: ClassVar[str] = "vision"
@@ -48,6 +49,7 @@ class VisionBuilder(EngineBuilder):
 
     @override
     def part(self, target: Target) -> VisionPart:
+        target.check_family(self.family)
         loaded = self.source.load(self.resolved_dtype(target))
         wrapper = self.wrap(loaded.model)
         inputs = {

@@ -16,6 +16,19 @@ if TYPE_CHECKING:
     from ditto.families.multimodal import MultimodalModel
 
 
+# The later ones replace what follows from the earlier ones.
+_LIMITS = (
+    "max_images",
+    "max_tiles",
+    "max_input_len",
+    "opt_input_len",
+    "max_seq_len",
+    "max_num_tokens",
+    "prompt_table",
+    "vision_batch",
+)
+
+
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command's parser."""
     parser = commands.add_parser(
@@ -58,6 +71,13 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-seq-len", type=int, metavar="N", help="tokens of a prompt and its answer")
     parser.add_argument(
         "--max-num-tokens", type=int, metavar="N", help="tokens per call over the batch (packed targets)"
+    )
+    parser.add_argument("--max-images", type=int, metavar="N", help="images of a request, at most (default 1)")
+    parser.add_argument(
+        "--max-tiles",
+        type=int,
+        metavar="N",
+        help="tiles of an image, at most (default: the processor's setting)",
     )
     parser.add_argument("--prompt-table", type=int, metavar="ROWS", help="rows of image features over the batch")
     parser.add_argument("--vision-batch", type=int, metavar="N", help="images per call of the vision engine")
@@ -132,8 +152,7 @@ def configured(options: argparse.Namespace) -> MultimodalModel | LlmBuilder:
     builder = builder.with_compute_capabilities(*options.compute_capability).with_optimize(options.optimize)
     builder = builder.with_trtllm(_trtllm(options))
     settings = ("weights", "engines", "profiles", "tuning")
-    limits = ("max_input_len", "opt_input_len", "max_seq_len", "max_num_tokens", "prompt_table", "vision_batch")
-    for name in (*settings, *limits):
+    for name in (*settings, *_LIMITS):
         value = getattr(options, name)
         if value is not None:
             builder = _with(builder, name, value)

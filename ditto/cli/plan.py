@@ -13,6 +13,7 @@ from ditto.cli.console import show_json
 if TYPE_CHECKING:
     from ditto.builders.plan import EnginePlan, Plan
     from ditto.engine import EngineSpec
+    from ditto.families.multimodal import MultimodalModel
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,12 +34,37 @@ def run(options: argparse.Namespace) -> int:
 
     builder = configured(options)
     result = plan(builder.builders if isinstance(builder, MultimodalModel) else {builder.name: builder})
-    data = {**asdict(result), "weights": result.weights, "cache": result.cache, "warnings": result.warnings}
+    images = _image_tokens(builder) if isinstance(builder, MultimodalModel) else {}
     if options.json:
-        show_json(data)
+        figures = {"weights": result.weights, "cache": result.cache, "warnings": result.warnings}
+        show_json({**asdict(result), **figures, "image_tokens": images})
     else:
         print(plan_text(result))
+        if images:
+            print("\n".join(["", *listed("images", [f"{size}: {count} tokens" for size, count in images.items()])]))
     return 1 if result.refused else 0
+
+
+# Heights and widths of the images that a plan counts tokens for.
+_SIZES = ((336, 336), (480, 640), (1024, 768), (1080, 1920))
+
+
+def _image_tokens(model: MultimodalModel) -> dict[str, int]:
+    """Image tokens of an image by its size, width first; empty if the checkpoint has no processor that loads here."""
+    from loguru import logger
+
+    from ditto.errors import TreeError
+    from ditto.text.processing import image_tokens
+
+    directory = model.llm.source.places.get("the checkpoint")
+    if directory is None:
+        return {}
+    try:
+        counts = image_tokens(directory, model.preprocessor, _SIZES)
+    except TreeError as error:
+        logger.info("tokens of images are not known: {}", error.cause)
+        return {}
+    return {f"{width}x{height}": count for (height, width), count in counts.items()}
 
 
 def plan_text(plan: Plan) -> str:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from ditto.cli.console import show_json
 
-_PROMPT = "USER: <image>\nDescribe this image. ASSISTANT:"
-
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command's parser."""
@@ -49,8 +47,7 @@ def run(options: argparse.Namespace) -> int:
     tree, count = EngineTree.open(options.tree), options.max_new_tokens
     if options.prompt is not None and not options.image:
         raise ConfigError("--prompt is asked about images, and there is none", remedy="give some with --image FILE")
-    texts = [_PROMPT] if options.prompt is None else options.prompt
-    prompts = about_images(tree, options.image, texts) if options.image else mixed(tree, count)
+    prompts = about_images(tree, options.image, options.prompt) if options.image else mixed(tree, count)
     result = verify(tree, prompts, options.against, options.session, count)
     if options.json:
         show_json(result.to_json())

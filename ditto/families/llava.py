@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from attrs import frozen
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import override
 
 from ditto.errors import CheckpointError
-from ditto.families.multimodal import MultimodalModel, pair
+from ditto.families.encoder import Encoder, pair, tile
+from ditto.families.multimodal import MultimodalModel
+from ditto.families.preprocessor import Preprocessor, TilePreprocessor
+from ditto.wrappers.features import embeddings, features_owner
 from ditto.wrappers.llava import LlavaVisionWrapper
 
 # Tokens in front of the patches, without registers: a class token; DeiT also has a distillation token.
@@ -27,6 +31,38 @@ _OF_ONE_NUMBER = ("clip_vision_model", "siglip_vision_model")
 _OF_SQUARE_IMAGES = ("dinov2", "dinov2_with_registers")
 
 
+@frozen
+class LlavaPreprocessor(TilePreprocessor):
+    """Preprocessor that completes the settings of older processor files."""
+
+    @override
+    def complete(self, processor: Any, directory: Any) -> None:
+        names = ("patch_size", "vision_feature_select_strategy", "num_additional_image_tokens")
+        stated, _ = processor.get_processor_dict(directory)
+        missing = [name for name in names if stated.get(name) is None]
+        if not missing:
+            return
+        import transformers
+
+        automatic: Any = transformers.AutoConfig
+        try:
+            config = automatic.from_pretrained(directory, trust_remote_code=False)
+            vision, strategy = config.vision_config, config.vision_feature_select_strategy
+        except Exception as error:
+            raise ValueError(f"it does not state {missing[0]}, and neither does a config.json beside it") from error
+        patch, *others = set(pair("patch_size", vision.patch_size))
+        if others:
+            sizes = list(vision.patch_size)
+            raise ValueError(f"it does not state patch_size, and config.json states {sizes}, which is not square")
+        own = {
+            "patch_size": patch,
+            "vision_feature_select_strategy": strategy,
+            "num_additional_image_tokens": _tokens_before(vision),
+        }
+        for name in missing:
+            setattr(processor, name, own[name])
+
+
 @frozen(kw_only=True, slots=False)
 class LlavaModel(MultimodalModel):
     """`LlavaForConditionalGeneration`.
@@ -37,58 +73,80 @@ class LlavaModel(MultimodalModel):
     """
 
     model_type: ClassVar[str] = "llava"
-
-    @staticmethod
-    @override
-    def vision_wrapper(model: nn.Module) -> nn.Module:
-        parts: Any = getattr(model, "model", model)  # transformers 5 nests them one level deeper
-        config: Any = model.config
-        return LlavaVisionWrapper(
-            parts.vision_tower,
-            parts.multi_modal_projector,
-            config.vision_feature_layer,
-            config.vision_feature_select_strategy,
-        )
-
-    @staticmethod
-    @override
-    def pixel_shape(config: Any) -> tuple[int, int, int]:
-        vision = config.vision_config
-        return getattr(vision, "num_channels", 3), *pair("image_size", vision.image_size)
-
-    @staticmethod
-    @override
-    def tokens_per_image(config: Any) -> int:
-        _, height, width = LlavaModel.pixel_shape(config)
-        patch_height, patch_width = pair("patch_size", config.vision_config.patch_size)
-        patches = (height // patch_height) * (width // patch_width)
-        registers = getattr(config.vision_config, "num_register_tokens", 0)
-        before = _BEFORE_PATCHES.get(config.vision_config.model_type, 0) + registers
-        dropped = 1 if config.vision_feature_select_strategy == "default" else 0  # the first token, of any kind
-        return before + patches - dropped
+    needs_transformers: ClassVar[int] = 4
+    preprocessor: ClassVar[Preprocessor] = LlavaPreprocessor()
 
     @classmethod
     @override
-    def check_config(cls, config: Any) -> None:
-        _check_pairs(config.vision_config)
-        strategy = config.vision_feature_select_strategy
-        if strategy not in ("default", "full"):
-            raise CheckpointError(
-                f"vision_feature_select_strategy is {strategy!r}", remedy="give `default` or `full` in config.json"
-            )
-        count = config.vision_config.num_hidden_layers
-        layer = config.vision_feature_layer
-        chosen = [layer] if isinstance(layer, int) else layer
-        if not chosen or not all(-count - 1 <= index <= count for index in chosen):
-            raise CheckpointError(
-                f"vision_feature_layer is {layer}, the tower has {count} layers",
-                remedy=f"give one or several from {-count - 1} to {count} in config.json",
-            )
-        if not cls.tokens_per_image(config):
-            raise CheckpointError(
-                "an image becomes no features: it is one patch, which vision_feature_select_strategy 'default' drops",
-                remedy="give `full` in config.json, or check image_size and patch_size",
-            )
+    def encoder(cls, config: Any) -> Encoder:
+        _check(config)
+        size = pair("image_size", config.vision_config.image_size)
+        return Encoder(
+            inputs={"input": tile(getattr(config.vision_config, "num_channels", 3), *size)},
+            module=_vision,
+            rows=_rows(config),
+        )
+
+    @classmethod
+    @override
+    def features(cls, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+        owner: Any = features_owner(model)
+        return embeddings(owner.get_image_features(**inputs, **_selection(model.config)))
+
+
+def _vision(model: nn.Module) -> nn.Module:
+    parts: Any = getattr(model, "model", model)  # transformers 5 nests them one level deeper
+    return LlavaVisionWrapper(parts.vision_tower, parts.multi_modal_projector, *_selection(model.config).values())
+
+
+def _selection(config: Any) -> dict[str, Any]:
+    """Arguments that transformers 4.51 does not read from the configuration itself."""
+    return {
+        "vision_feature_layer": config.vision_feature_layer,
+        "vision_feature_select_strategy": config.vision_feature_select_strategy,
+    }
+
+
+def _tokens_before(vision: Any) -> int:
+    """Number of tokens that a tower puts in front of the patches."""
+    return _BEFORE_PATCHES.get(vision.model_type, 0) + getattr(vision, "num_register_tokens", 0)
+
+
+def _rows(config: Any) -> int:
+    """Number of image tokens of one image."""
+    vision = config.vision_config
+    height, width = pair("image_size", vision.image_size)
+    patch_height, patch_width = pair("patch_size", vision.patch_size)
+    patches = (height // patch_height) * (width // patch_width)
+    dropped = 1 if config.vision_feature_select_strategy == "default" else 0  # the first token, of any kind
+    return _tokens_before(vision) + patches - dropped
+
+
+def _check(config: Any) -> None:
+    """Check that a configuration is supported.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    _check_pairs(config.vision_config)
+    strategy = config.vision_feature_select_strategy
+    if strategy not in ("default", "full"):
+        raise CheckpointError(
+            f"vision_feature_select_strategy is {strategy!r}", remedy="give `default` or `full` in config.json"
+        )
+    count = config.vision_config.num_hidden_layers
+    layer = config.vision_feature_layer
+    chosen = [layer] if isinstance(layer, int) else layer
+    if not chosen or not all(-count - 1 <= index <= count for index in chosen):
+        raise CheckpointError(
+            f"vision_feature_layer is {layer}, the tower has {count} layers",
+            remedy=f"give one or several from {-count - 1} to {count} in config.json",
+        )
+    if not _rows(config):
+        raise CheckpointError(
+            "an image becomes no features: it is one patch, which vision_feature_select_strategy 'default' drops",
+            remedy="give `full` in config.json, or check image_size and patch_size",
+        )
 
 
 def _check_pairs(vision: Any) -> None:

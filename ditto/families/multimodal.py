@@ -3,111 +3,188 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from attrs import evolve, frozen
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import Self
 
-from ditto.arguments import DynamicDimension, TensorTypeHint
-from ditto.builders import EngineBuilder, InMemory, LlmBuilder, ModelSource, Pretrained, VisionBuilder
-from ditto.builders.pipeline import build
-from ditto.configs import TensorRTConfig, TrtllmConfig
 from ditto.engine import EngineTree
 from ditto.errors import CheckpointError, at
+from ditto.families.encoder import Encoder
+from ditto.families.preprocessor import Preprocessor, TilePreprocessor
+from ditto.families.registry import find_family, supported_types
+from ditto.wrappers.features import embeddings, features_owner
+
+if TYPE_CHECKING:  # running a tree needs families, and no builder
+    from ditto.builders import EngineBuilder, LlmBuilder, ModelSource, VisionBuilder
+    from ditto.configs import TensorRTConfig, TrtllmConfig
 
 
 @frozen(kw_only=True, slots=False)
 class MultimodalModel(ABC):
     """Base class of vision-language families: both builders, configured together.
 
-    A new family is a subclass with four short methods. `with_*` returns a copy and keeps both builders consistent; each
-    builder can also be used alone.
+    A family is a subclass that states its encoder and, where the default does not fit, its preprocessor. `with_*`
+    returns a copy and keeps both builders consistent; each builder can also be used alone.
 
     Args:
-        llm, vision: builders of the language model and of the vision tower.
+        llm, vision: builders of the language model and of the vision engine.
+        max_images: images per request.
+        max_tiles: tiles per image, for families that cut images into tiles.
     """
 
     model_type: ClassVar[str]
-    """Hugging Face's `model_type`, which the family's `vision/config.json` carries too."""
+    """Hugging Face's `model_type`."""
+
+    needs_transformers: ClassVar[int] = 5
+    """Oldest major version of transformers whose model and processor the family follows."""
+
+    preprocessor: ClassVar[Preprocessor] = TilePreprocessor()
+    """The runtime half: what a tree does with prompts and images."""
 
     llm: LlmBuilder
     vision: VisionBuilder
-
-    @staticmethod
-    @abstractmethod
-    def vision_wrapper(model: nn.Module) -> nn.Module:
-        """The module that becomes the vision engine: pixels → [images, tokens, width]."""
-
-    @staticmethod
-    @abstractmethod
-    def pixel_shape(config: Any) -> tuple[int, int, int]:
-        """Channels, height and width of one image."""
-
-    @staticmethod
-    @abstractmethod
-    def tokens_per_image(config: Any) -> int:
-        """Number of image tokens of one image."""
+    max_images: int = 1
+    max_tiles: int = 1
 
     @classmethod
     @abstractmethod
-    def check_config(cls, config: Any) -> None:
-        """Check that a configuration belongs to this family and is supported.
+    def encoder(cls, config: Any) -> Encoder:
+        """The encoder of a model with this configuration.
 
         Raises:
-            CheckpointError, ConfigError: it does not, or is not.
+            CheckpointError: the configuration is not supported.
         """
+
+    @classmethod
+    def most_tiles(cls, config: Any, processor: Mapping[str, Any]) -> int:
+        """Tiles per image at most, as the checkpoint's processor is configured.
+
+        Args:
+            processor: settings of the image processor; empty where unknown.
+        """
+        del config, processor
+        return 1
+
+    @classmethod
+    def features(cls, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Hugging Face's own image embeddings: [rows, width], in the order of the image tokens.
+
+        Args:
+            model: Hugging Face's model.
+            inputs: the model's inputs beside the tokens, by name.
+        """
+        owner: Any = features_owner(model)
+        return embeddings(owner.get_image_features(**inputs))
 
     @classmethod
     def from_pretrained(cls, model: str, *, revision: str | None = None) -> Self:
         """Settings for a model in a directory or on the hub.
 
+        Of `MultimodalModel` itself, the family follows from the model's configuration.
+
         Raises:
             CheckpointError: the model does not exist, or belongs to another family.
         """
+        from ditto.builders import Pretrained
+
         return cls._from_source(Pretrained(str(model), "AutoModelForImageTextToText", revision))
 
     @classmethod
     def from_model(cls, model: nn.Module) -> Self:
         """Settings for a Hugging Face model in memory."""
+        from ditto.builders import InMemory
+
         return cls._from_source(InMemory(model, getattr(model.config, "_name_or_path", "") or type(model).__name__))
 
     @classmethod
     def _from_source(cls, source: ModelSource) -> Self:
+        from ditto.builders import LlmBuilder, VisionBuilder
+
         config = source.config
-        if config.model_type != cls.model_type:
-            raise CheckpointError(
-                f"this is a {config.model_type!r} model, not {cls.model_type!r}",
-                where=source.name,
-                remedy="use the family of its model type, or LlmBuilder for a text model",
-            )
+        family = cls._family(config.model_type, source.name)
         with at(source.name):
-            cls.check_config(config)
-        images = DynamicDimension.up_to("batch", 1)
-        hint = TensorTypeHint((images, *cls.pixel_shape(config)), torch.float16)
-        tokens = cls.tokens_per_image(config)
+            family._check_transformers()
+            encoder = family.encoder(config)
+            tiles = family.most_tiles(config, source.image_processor)
         vision = VisionBuilder(
             source=source,
-            family=cls.model_type,
-            inputs={"input": hint},
-            wrap=cls.vision_wrapper,
-            tokens_per_image=tokens,
+            family=family.model_type,
+            inputs=encoder.inputs,
+            wrap=encoder.module,
+            tokens_per_image=encoder.rows,
         )
-        return cls(llm=LlmBuilder(source=source, prompt_rows=tokens), vision=vision)
+        return family(llm=LlmBuilder(source=source), vision=vision, max_tiles=tiles)._sized()
+
+    @classmethod
+    def _family(cls, model_type: str, where: str) -> type[Self]:
+        """The subclass for a model type.
+
+        Raises:
+            CheckpointError: there is none, or it is not this one.
+        """
+        if model_type == getattr(cls, "model_type", None):
+            return cls
+        if cls is not MultimodalModel:
+            raise CheckpointError(
+                f"this is a {model_type!r} model, not {cls.model_type!r}",
+                where=where,
+                remedy="use the family of its model type, or LlmBuilder for a text model",
+            )
+        family = find_family(model_type)
+        if family is None:
+            raise CheckpointError(
+                f"{model_type!r} is not a supported vision-language family",
+                where=where,
+                remedy=f"supported: {', '.join(supported_types())}",
+            )
+        return family  # type: ignore[return-value]
+
+    @classmethod
+    def _check_transformers(cls) -> None:
+        import transformers
+
+        if int(transformers.__version__.split(".")[0]) < cls.needs_transformers:
+            raise CheckpointError(
+                f"{cls.model_type!r} models need transformers {cls.needs_transformers}; "
+                f"{transformers.__version__} is installed",
+                remedy=f"install transformers {cls.needs_transformers}",
+            )
 
     def with_batch(self, maximum: int) -> Self:
-        """Accept 1 to `maximum` requests per call, with one image each.
+        """Accept 1 to `maximum` requests per call.
 
-        The prompt table grows with it.
+        The prompt table and the batch of the vision engine grow with it.
         """
-        return evolve(self, llm=self.llm.with_batch(maximum), vision=self.vision.with_batch(maximum))
+        return evolve(self, llm=self.llm.with_batch(maximum))._sized()
+
+    def with_max_images(self, maximum: int) -> Self:
+        """Accept up to `maximum` images per request.
+
+        The prompt table, the prompt length and the batch of the vision engine grow with it.
+        """
+        return evolve(self, max_images=_positive("max_images", maximum))._sized()
+
+    def with_max_tiles(self, maximum: int) -> Self:
+        """Accept up to `maximum` tiles per image; the processor must be configured for no more."""
+        return evolve(self, max_tiles=_positive("max_tiles", maximum))._sized()
 
     def with_vision_batch(self, maximum: int) -> Self:
-        """Accept 1 to `maximum` images per call of the vision engine."""
+        """Accept 1 to `maximum` images, or tiles of images, per call of the vision engine."""
         return evolve(self, vision=self.vision.with_batch(maximum))
+
+    def _sized(self) -> Self:
+        """The same with the sizes that follow from images, tiles and batch."""
+        tiles = self.max_images * self.max_tiles
+        return evolve(
+            self,
+            llm=evolve(self.llm, prompt_rows=(self.vision.tokens_per_image or 0) * tiles),
+            vision=self.vision.with_batch(self.llm.max_batch_size * tiles),
+        )
 
     def with_dtype(self, dtype: torch.dtype | str) -> Self:
         """Compute in `dtype`: float32, float16, bfloat16, or `auto` for the model's own."""
@@ -173,7 +250,7 @@ class MultimodalModel(ABC):
         return evolve(self, llm=self.llm.with_opt_input_len(typical))
 
     def with_prompt_table(self, rows: int) -> Self:
-        """Accept `rows` image tokens over the batch, e.g. several images per request."""
+        """Accept `rows` image tokens over the batch."""
         return evolve(self, llm=self.llm.with_prompt_table(rows))
 
     @property
@@ -189,17 +266,12 @@ class MultimodalModel(ABC):
         Raises:
             DittoError: the build failed; `out` is unchanged.
         """
+        from ditto.builders.pipeline import build
+
         return build(self.builders, out, force=force)
 
 
-def pair(name: str, size: int | Sequence[int]) -> tuple[int, int]:
-    """Height and width from an image or patch size of one number or two.
+def _positive(name: str, value: Any) -> int:
+    from ditto.builders.engine import positive
 
-    Raises:
-        CheckpointError: the size is neither.
-    """
-    if isinstance(size, int):
-        return size, size
-    if len(size) == 2:
-        return size[0], size[1]
-    raise CheckpointError(f"`vision_config.{name}` is {size!r}", remedy="give one number, or height and width")
+    return positive(name, value)

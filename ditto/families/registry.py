@@ -1,17 +1,60 @@
-"""Registry of families by Hugging Face's `model_type`."""
+"""Registry of families by Hugging Face's `model_type`: Ditto's own, and those of other packages."""
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ditto.builders import LlmBuilder, Pretrained
-from ditto.builders.classes import has_other_inputs, is_text_model
 from ditto.errors import ConfigError
-from ditto.families.llava import LlavaModel
-from ditto.families.multimodal import MultimodalModel
+from ditto.families.reasons import REASONS
 
-FAMILIES: dict[str, type[MultimodalModel]] = {family.model_type: family for family in (LlavaModel,)}
+if TYPE_CHECKING:  # each family is imported when it is needed
+    from ditto.builders import LlmBuilder
+    from ditto.families.multimodal import MultimodalModel
+
+GROUP = "ditto.families"
+"""Entry point group of families of other packages; the name of an entry point is the `model_type`."""
+
+_OWN = {
+    "aya_vision": "aya_vision:AyaVisionModel",
+    "deepseek_vl": "deepseek_vl:DeepseekVlModel",
+    "idefics3": "idefics3:Idefics3Model",
+    "internvl": "internvl:InternVlModel",
+    "janus": "janus:JanusModel",
+    "llava": "llava:LlavaModel",
+    "smolvlm": "idefics3:SmolVlmModel",
+    "vipllava": "vipllava:VipLlavaModel",
+}
+
+
+@cache
+def find_family(model_type: str) -> type[MultimodalModel] | None:
+    """The family of a model type; None if there is none.
+
+    Raises:
+        ConfigError: another package registers it, and it cannot be imported.
+    """
+    if model_type in _OWN:
+        module, _, name = _OWN[model_type].partition(":")
+        return getattr(import_module(f"ditto.families.{module}"), name)
+    entry = _others().get(model_type)
+    if entry is None:
+        return None
+    try:
+        return entry.load()
+    except Exception as error:
+        raise ConfigError(
+            f"the family {model_type!r} of {entry.value!r} cannot be imported: {error}",
+            remedy="mend or uninstall the package that registers it",
+        ) from error
+
+
+def supported_types() -> list[str]:
+    """Model types that have a family."""
+    return sorted({*_OWN, *_others()})
 
 
 def family_of(
@@ -23,19 +66,32 @@ def family_of(
         CheckpointError: the model does not exist.
         ConfigError: it belongs to no supported family and is not a causal language model.
     """
+    from ditto.builders import LlmBuilder, Pretrained
+    from ditto.builders.classes import is_text_model
+
     config = Pretrained(str(model), "AutoModelForCausalLM", revision, trust_remote_code).config
-    if config.model_type in FAMILIES:
-        return FAMILIES[config.model_type].from_pretrained(str(model), revision=revision)
+    family = find_family(config.model_type)
+    if family is not None:
+        return family.from_pretrained(str(model), revision=revision)
     if not is_text_model(config) and not (trust_remote_code and "AutoModelForCausalLM" in _code_of(config)):
         raise ConfigError(
             f"model type {config.model_type!r} is not supported{_reason(config)}",
             where=str(model),
-            remedy=f"supported: {', '.join(sorted(FAMILIES))}, and text-only causal language models",
+            remedy=f"supported: {', '.join(supported_types())}, and text-only causal language models",
         )
     return LlmBuilder.from_pretrained(str(model), revision=revision, trust_remote_code=trust_remote_code)
 
 
+@cache
+def _others() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
 def _reason(config: Any) -> str:
+    from ditto.builders.classes import has_other_inputs
+
+    if config.model_type in REASONS:
+        return f": {REASONS[config.model_type]}"
     if getattr(config, "is_encoder_decoder", False):
         return ": it is an encoder-decoder"
     return ": it is not a model of text alone" if has_other_inputs(config) else ""

@@ -36,10 +36,10 @@ class ReferenceSession(Session):
         self._networks: dict[str, tuple[Network, Constants]] = {}
 
     @override
-    def features_at_once(self, pixels: Tensor) -> Tensor:
+    def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
         network, constants = self.network("vision")
-        (name, spec), (output, _) = next(iter(network.inputs.items())), next(iter(network.outputs.items()))
-        return run(network, {name: pixels.to(self.device, spec.dtype)}, constants)[output]
+        given = {name: inputs[name].to(self.device, spec.dtype) for name, spec in network.inputs.items()}
+        return run(network, given, constants)[next(iter(network.outputs))]
 
     @override
     def start(self, batch: int) -> LlmRunner:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ditto.engine import EngineTree, Tokens
 from ditto.errors import PromptError, TreeError
-from ditto.network import Spec
+from ditto.runtime.encoding import EncoderItem, EncoderShapes
 from ditto.runtime.sampling import LogitsProcessor
 
 
@@ -190,27 +191,35 @@ class Session(ABC):
         assert tree.manifest.tokens is not None  # `RequestLimits.of` has checked it
         self.tokens: Tokens = tree.manifest.tokens
 
-    def features(self, pixels: Tensor) -> Tensor:
-        """Image embeddings: [images, channels, height, width] → [images, tokens, width].
+    @cached_property
+    def encoder(self) -> EncoderShapes:
+        """Shapes of the vision engine.
 
         Raises:
-            PromptError: the image size does not match the engine.
+            TreeError: the tree has none.
         """
-        vision = self.tree.component("vision")
-        wanted = Spec.parse(next(iter(vision.inputs.values()))).shape[1:]
-        if tuple(pixels.shape[1:]) != wanted:
-            raise PromptError(
-                f"images come as {list(pixels.shape[1:])}, the vision engine expects {list(wanted)}",
-                remedy="use the processor of the model that the tree was built from",
-            )
-        at_once = self.tree.max_images
-        starts = range(0, len(pixels), at_once)
-        parts = [self.features_at_once(pixels[start : start + at_once]) for start in starts]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return EncoderShapes(self.tree.component("vision"))
+
+    def embeddings(self, items: Sequence[EncoderItem]) -> list[Tensor]:
+        """Image embeddings of each item: [rows, width].
+
+        Raises:
+            PromptError: an item does not match the engine's inputs.
+        """
+        if not items:
+            return []
+        for item in items:
+            self.encoder.check(item)
+        found = [self.encode(inputs) for inputs in self.encoder.batches(items, self.tree.max_images)]
+        return [rows for part in found for rows in (part.unbind() if self.encoder.batch is not None else (part,))]
 
     @abstractmethod
-    def features_at_once(self, pixels: Tensor) -> Tensor:
-        """Image embeddings of at most one batch of the vision engine."""
+    def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Run the vision engine once.
+
+        Args:
+            inputs: tensors by input name, at most one batch.
+        """
 
     @abstractmethod
     def start(self, batch: int) -> LlmRunner:

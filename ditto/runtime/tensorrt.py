@@ -16,11 +16,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from ditto.bindings import TensorRT
-from ditto.engine import EngineTree, Phase
+from ditto.engine import Component, EngineTree, Phase
 from ditto.errors import DeviceError
 from ditto.network import Spec
 from ditto.network.dims import evaluate
 from ditto.network.weight import Weight
+from ditto.runtime.encoding import EncoderShapes
 from ditto.runtime.execution import Execution, Parts
 from ditto.runtime.graphs import GraphedCallable
 from ditto.runtime.memory import MemoryPlan
@@ -61,7 +62,7 @@ class TensorRTSession(Session):
         self._loading = loader.submit(Loaded, tree, trt, device, self.stream)
         loader.shutdown(wait=False)
         self._idle: list[KVCache] = []
-        self._vision: dict[int, _VisionCall] = {}
+        self._vision: dict[tuple[tuple[str, int], ...], _VisionCall] = {}
 
     @property
     def loaded(self) -> Loaded:
@@ -81,12 +82,13 @@ class TensorRTSession(Session):
         )
 
     @override
-    def features_at_once(self, pixels: Tensor) -> Tensor:
+    def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
         with self.working():
-            count = len(pixels)
-            if count not in self._vision:
-                self._vision[count] = _VisionCall(self.tree, self.loaded, count)
-            return self._vision[count](pixels)
+            sizes = self.encoder.sizes(inputs)
+            key = tuple(sizes.items())
+            if key not in self._vision:
+                self._vision[key] = _VisionCall(self.encoder, self.tree.component("vision"), self.loaded, sizes)
+            return self._vision[key](inputs)
 
     @override
     def start(self, batch: int) -> LlmRunner:
@@ -346,24 +348,25 @@ class TensorRTRunner(PaddedRunner):
 
 
 class _VisionCall:
-    """Call of the vision engine for a fixed number of images."""
+    """Call of the vision engine for fixed sizes of its dimensions."""
 
-    def __init__(self, tree: EngineTree, loaded: Loaded, count: int) -> None:
-        component = tree.component("vision")
-        ((source, before), *_), ((target, after), *_) = component.inputs.items(), component.outputs.items()
-        self._count, dimension = count, str(Spec.parse(before).shape[0])
-        profile, taken = profile_for(component, Phase.ENCODE, dimension, count)
+    def __init__(self, shapes: EncoderShapes, component: Component, loaded: Loaded, sizes: Mapping[str, int]) -> None:
+        profile, taken = 0, dict(sizes)
+        if shapes.batch is not None:
+            profile, taken[shapes.batch] = profile_for(component, Phase.ENCODE, shapes.batch, sizes[shapes.batch])
+        specs = {**shapes.inputs, shapes.output_name: shapes.output}
         bound = {
-            name: torch.zeros(_shape(spec, **{dimension: taken}), dtype=spec.dtype, device=loaded.scratch.device)
-            for name, spec in ((source, Spec.parse(before)), (target, Spec.parse(after)))
+            name: torch.zeros(_shape(spec, **taken), dtype=spec.dtype, device=loaded.scratch.device)
+            for name, spec in specs.items()
         }
-        self._source, self._features = source, bound[target]
+        self._rows = evaluate(shapes.output.shape[0], sizes)
+        self._inputs, self._embeddings = tuple(shapes.inputs), bound[shapes.output_name]
         self._call = StaticCall(loaded.execution("vision", profile), bound)
 
-    def __call__(self, pixels: Tensor) -> Tensor:
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Image embeddings in newly allocated memory."""
-        self._call({self._source: pixels})
-        return self._features[: self._count].clone()
+        self._call({name: inputs[name] for name in self._inputs})
+        return self._embeddings[: self._rows].clone()
 
 
 def _shape(spec: Spec, **sizes: int) -> tuple[int, ...]:

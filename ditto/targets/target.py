@@ -57,6 +57,14 @@ class Target(ABC):
         """
         del limits, prompt_rows
 
+    def check_family(self, model_type: str) -> None:
+        """Check that what runs this target's engines knows a family of vision-language models.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        del model_type
+
     def adjusted(self, limits: Limits, dtype: torch.dtype) -> Limits:
         """Adjust limits to those of this target's engines.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ditto.errors import PromptError
 from ditto.runtime import Batch, Request, Sampling, Session
+from ditto.runtime.encoding import EncodedPrompt
 from ditto.text.defaults import GenerationDefaults
 from ditto.text.detokenizer import IncrementalDetokenizer
 from ditto.text.images import ImageInput, load_images
@@ -132,7 +133,7 @@ class GenerationPipeline:
 
     def _processing(
         self,
-        encoded: Sequence[tuple[list[int], Tensor | None]],
+        encoded: Sequence[EncodedPrompt],
         requests: Sequence[Request],
         counts: Sequence[int],
         sampling: Sampling | None,
@@ -140,8 +141,8 @@ class GenerationPipeline:
         """Requests with logits processors, and the sampling settings for them."""
         wanted = chosen = self.defaults.sampling() if sampling is None else sampling
         result: list[Request] = []
-        for (ids, _), request, count in zip(encoded, requests, counts, strict=True):
-            process, chosen = self.defaults.processed(ids, count, wanted)
+        for prompt, request, count in zip(encoded, requests, counts, strict=True):
+            process, chosen = self.defaults.processed(prompt.token_ids, count, wanted)
             result.append(evolve(request, process=process))
         return result, chosen
 
@@ -168,31 +169,27 @@ class GenerationPipeline:
                         tell(flight.number, piece)
         return [(detokenizer.text, tuple(flight.made)) for detokenizer, flight in zip(wordings, flights, strict=True)]
 
-    def _requests(self, encoded: Sequence[tuple[list[int], Tensor | None]]) -> list[Request]:
-        """Requests of all prompts; the vision engine runs once for all their images."""
-        batches = [pixels for _, pixels in encoded if pixels is not None]
-        features = iter(
-            self._session.features(torch.cat(batches)).split([len(part) for part in batches]) if batches else ()
-        )
-        return [
-            Request(tuple(ids)) if pixels is None else self._request(ids, next(features).flatten(0, 1))
-            for ids, pixels in encoded
-        ]
+    def _requests(self, encoded: Sequence[EncodedPrompt]) -> list[Request]:
+        """Requests of all prompts; the vision engine runs once for all their images, or as often as it must."""
+        found = iter(self._session.embeddings([item for prompt in encoded for item in prompt.items]))
+        return [self._request(prompt, [next(found) for _ in prompt.items]) for prompt in encoded]
 
-    def _request(self, ids: list[int], features: Tensor) -> Request:
-        """One request: its image tokens become virtual ids, one per row of `features`."""
-        tokens = self._session.tokens
+    def _request(self, prompt: EncodedPrompt, embeddings: Sequence[Tensor]) -> Request:
+        """One request: its image tokens become virtual ids, one per row of the embeddings."""
+        if not embeddings:
+            return Request(prompt.token_ids)
+        features, tokens = torch.cat(list(embeddings)), self._session.tokens
         image = tokens.image
         if image is None:  # a language model that was built alone has no image token
-            image = self.tokenizer.convert_tokens_to_ids(self._processor.image_token)
-        places = [index for index, token in enumerate(ids) if token == image]
+            image = self._processor.image_token_id
+        places = [index for index, token in enumerate(prompt.token_ids) if token == image]
         if len(places) != len(features):
             raise PromptError(
                 f"the processor makes room for {len(places)} rows of image features, the vision engine gives "
                 f"{len(features)}",
                 remedy="use the processor of the model that the tree was built from",
             )
-        virtual = list(ids)
+        virtual = list(prompt.token_ids)
         for row, index in enumerate(places):
             virtual[index] = tokens.vocab_size + row
         return Request(tuple(virtual), features)

@@ -1,4 +1,4 @@
-"""Hugging Face's processor of a tree: prompts and images → token ids and pixels."""
+"""Hugging Face's processor of a tree: prompts and images → token ids and inputs of the vision engine."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import warnings
 from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import frozen
 
 from ditto.engine import EngineTree, Tokens
 from ditto.errors import DittoError, PromptError, TreeError
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from ditto.families.preprocessor import Preprocessor, TilePreprocessor
+from ditto.families.registry import find_family
+from ditto.runtime.encoding import EncodedPrompt
+from ditto.text.loading import automatic
 
 _NAME_A_MODEL = "name the model's directory or hub id with --hf-model"
 
@@ -27,13 +28,13 @@ class Processor:
         inner: Hugging Face's processor or tokenizer.
         tokens: token ids of the tree.
         directory: directory or hub id that it was loaded from.
-        sees: whether it accepts images.
+        family: what the model's family does with its outputs; None for a text model.
     """
 
     inner: Any
     tokens: Tokens
     directory: str
-    sees: bool
+    family: Preprocessor | None
 
     @staticmethod
     def of(tree: EngineTree, directory: str | Path | None = None) -> Processor:
@@ -42,15 +43,15 @@ class Processor:
         Raises:
             TreeError: it is missing, transformers cannot load it, or its tokens differ from the tree's.
         """
-        own, sees, tokens = tree.processor_directory, "vision" in tree.manifest.components, tree.manifest.tokens
+        own, family, tokens = tree.processor_directory, preprocessor_of(tree), tree.manifest.tokens
         chosen = own if directory is None else directory
         if chosen is None:
             raise TreeError("the tree has no tokenizer files", where=str(tree.root), remedy=_NAME_A_MODEL)
         if tokens is None:
             raise TreeError("the tree has no language model", where=str(tree.root), remedy="run a whole tree")
-        processor = Processor(load_processor(chosen, sees), tokens, str(chosen), sees)
+        processor = Processor(load_processor(chosen, family), tokens, str(chosen), family)
         if directory is not None:
-            processor.check_tokens(None if own is None else load_processor(own, has_vision=False))
+            processor.check_tokens(None if own is None else load_processor(own, None))
         return processor
 
     @property
@@ -61,7 +62,12 @@ class Processor:
     @property
     def image_token(self) -> str:
         """Text of the image token in a prompt."""
-        return getattr(self.inner, "image_token", None) or "<image>"
+        return "<image>" if self.family is None else self.family.placeholder(self.inner)
+
+    @property
+    def image_token_id(self) -> int | None:
+        """Id of the image token, as the processor has it; None without images."""
+        return None if self.family is None else self.family.image_token_id(self.inner)
 
     def check_tokens(self, own: Any) -> None:
         """Check that token ids have the same meaning for the tree and for this tokenizer.
@@ -74,7 +80,7 @@ class Processor:
         vocabulary = self.tokenizer.get_vocab()
         reason = None
         if own is None:
-            image = self.tokenizer.convert_tokens_to_ids(self.image_token) if self.sees else None
+            image = self.image_token_id
             if self.tokenizer.vocab_size > self.tokens.vocab_size:
                 reason = f"it has {self.tokenizer.vocab_size} tokens, the model {self.tokens.vocab_size}"
             elif self.tokens.image is not None and image not in (None, self.tokens.image):
@@ -90,45 +96,46 @@ class Processor:
                 remedy="name that model with --hf-model",
             )
 
-    def encode(self, prompts: Any, images: Sequence[Any]) -> list[tuple[list[int], Tensor | None]]:
-        """Token ids of each prompt, and the pixels of its images.
-
-        Pixels are float [images, channels, height, width].
+    def encode(self, prompts: Any, images: Sequence[Any]) -> list[EncodedPrompt]:
+        """Encode each prompt with its images.
 
         Args:
-            prompts: a list, with an image token at the position of each image.
-            images: in the order of the image tokens; a single image is used for all prompts with one image token.
+            prompts: a list, with a placeholder at the position of each image.
+            images: in the order of the placeholders; a single image is used for all prompts with one placeholder.
         Raises:
             PromptError: a prompt or an image does not fit, or the processor cannot accept it.
         """
         texts = check_prompts(prompts)
-        if not self.sees:
+        if self.family is None:
             if images:
                 raise PromptError("the tree has no vision engine", remedy="leave the images out")
-            return [(self._ids(text, number), None) for number, text in enumerate(texts, 1)]
+            return [self._text(text, number) for number, text in enumerate(texts, 1)]
         assigned = assign(texts, images, self.image_token)
-        return [self._encoded(*each, number) for number, each in enumerate(zip(texts, assigned, strict=True), 1)]
+        return [
+            self._encoded(self.family, *each, number)
+            for number, each in enumerate(zip(texts, assigned, strict=True), 1)
+        ]
 
-    def _ids(self, text: str, number: int) -> list[int]:
+    def _text(self, text: str, number: int) -> EncodedPrompt:
         with self._foreign("tokenizer", number):
-            ids = [int(token) for token in self.inner(text)["input_ids"]]
+            ids = tuple(int(token) for token in self.inner(text)["input_ids"])
         self._check_ids(ids, number, ())
-        return ids
+        return EncodedPrompt(ids)
 
-    def _encoded(self, text: str, images: Sequence[Any], number: int) -> tuple[list[int], Tensor | None]:
+    def _encoded(self, family: Preprocessor, text: str, images: Sequence[Any], number: int) -> EncodedPrompt:
         with self._foreign("processor", number):
-            encoded = self.inner(text=[text], images=list(images) or None, return_tensors="pt")
-            ids, pixels = [int(token) for token in encoded["input_ids"][0]], encoded.get("pixel_values")
-            finite = pixels is None or bool(pixels.isfinite().all())
+            encoded = family.encode(self.inner, text, images)
+            floating = [tensor for tensor in encoded.inputs.values() if tensor.is_floating_point()]
+            finite = all(bool(tensor.isfinite().all()) for tensor in floating)
         if not finite:
             raise PromptError(
                 f"the processor makes pixels of prompt {number} that are not finite numbers",
                 where=self.directory,
                 remedy="check image_mean and image_std in preprocessor_config.json",
             )
-        image = self.tokenizer.convert_tokens_to_ids(self.image_token) if images else None
-        self._check_ids(ids, number, (self.tokens.image, image) if images else ())
-        return ids, pixels
+        image = family.image_token_id(self.inner) if images else None
+        self._check_ids(encoded.token_ids, number, (self.tokens.image, image) if images else ())
+        return encoded
 
     def _check_ids(self, ids: Sequence[int], number: int, places: Collection[int | None]) -> None:
         """Check that the model has an embedding for each token, except image tokens."""
@@ -211,56 +218,42 @@ def assign(prompts: Sequence[str], images: Sequence[Any], token: str) -> list[li
     return [[next(left) for _ in range(count)] for count in places]
 
 
-def load_processor(directory: str | Path, has_vision: bool) -> Any:
+def preprocessor_of(tree: EngineTree) -> Preprocessor | None:
+    """What the family of a tree does with the outputs of its processor; None without a vision engine."""
+    if "vision" not in tree.manifest.components:
+        return None
+    family = find_family(tree.manifest.model_type)
+    return TilePreprocessor() if family is None else family.preprocessor
+
+
+def image_tokens(
+    directory: str | Path, family: Preprocessor, sizes: Sequence[tuple[int, int]]
+) -> dict[tuple[int, int], int]:
+    """Image tokens of images of some sizes (height, width), as a checkpoint's processor has them.
+
+    Raises:
+        TreeError: transformers cannot load the processor, or it does not take the images.
+    """
+    from PIL import Image
+
+    processor = load_processor(directory, family)
+    token, text = family.image_token_id(processor), family.placeholder(processor)
+    with foreign(TreeError, "the processor does not take an image", str(directory), "check its files"):
+        prompts = [family.encode(processor, text, [Image.new("RGB", (width, height))]) for height, width in sizes]
+    return {size: sum(each == token for each in prompt.token_ids) for size, prompt in zip(sizes, prompts, strict=True)}
+
+
+def load_processor(directory: str | Path, family: Preprocessor | None) -> Any:
     """Hugging Face's processor, or the tokenizer of a text model.
 
+    Args:
+        family: None for a text model.
     Raises:
         TreeError: transformers cannot load it.
     """
-    from transformers import AutoProcessor, AutoTokenizer
-
-    name = "processor" if has_vision else "tokenizer"
+    name = "tokenizer" if family is None else "processor"
     with foreign(TreeError, f"transformers cannot load the {name}", str(directory), _NAME_A_MODEL):
-        processor: Any = (AutoProcessor if has_vision else AutoTokenizer).from_pretrained(
-            directory, trust_remote_code=False
-        )
-        if hasattr(processor, "patch_size"):
-            _complete(processor, directory)
+        processor = automatic(directory, has_images=family is not None)
+        if family is not None:
+            family.complete(processor, directory)
     return processor
-
-
-def _complete(processor: Any, directory: str | Path) -> None:
-    """Set attributes that a processor needs to count image tokens from config.json.
-
-    Older files lack them.
-
-    Raises:
-        Exception: config.json lacks them too.
-    """
-    names = ("patch_size", "vision_feature_select_strategy")
-    stated, _ = type(processor).get_processor_dict(directory)
-    missing = [name for name in (*names, "num_additional_image_tokens") if stated.get(name) is None]
-    if not missing:
-        return
-    from transformers import AutoConfig
-
-    from ditto.families.registry import FAMILIES
-
-    try:
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
-        family = FAMILIES[config.model_type]
-    except Exception as error:
-        raise ValueError(f"it does not state {missing[0]}, and neither does a config.json beside it") from error
-    sizes = config.vision_config.patch_size
-    patch, *others = set(sizes) if isinstance(sizes, (list, tuple)) else {sizes}
-    if others:
-        raise ValueError(f"it does not state patch_size, and config.json states {sizes}, which is not square")
-    if "patch_size" in missing:
-        processor.patch_size = patch
-    if "vision_feature_select_strategy" in missing:
-        processor.vision_feature_select_strategy = config.vision_feature_select_strategy
-    if "num_additional_image_tokens" in missing:
-        _, height, width = family.pixel_shape(config)
-        dropped = 1 if config.vision_feature_select_strategy == "default" else 0
-        patches = (height // patch) * (width // patch)
-        processor.num_additional_image_tokens = family.tokens_per_image(config) + dropped - patches

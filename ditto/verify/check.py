@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 import torch
 from attrs import evolve
 from loguru import logger
+from torch import Tensor
 
 from ditto.engine import EngineTree, Phase
 from ditto.errors import CheckpointError, ConfigError
 from ditto.progress import stage
 from ditto.reference import RELATIVE_ERROR, watching
 from ditto.runtime import open_session
+from ditto.runtime.encoding import EncoderShapes
 from ditto.runtime.profiles import component_for
 from ditto.runtime.reference import ReferenceSession
 from ditto.runtime.weights import network_of
@@ -26,11 +28,11 @@ from ditto.text.processing import foreign
 from ditto.verify import inputs
 from ditto.verify.compare import Trio, difference, measure, worst_prompt
 from ditto.verify.divergence import Divergences
-from ditto.verify.inputs import Prompts
+from ditto.verify.inputs import Prompts, shapes_of
 from ditto.verify.model import check_model, checkpoint_of, load, rounded
 from ditto.verify.reference_outputs import ReferenceOutputs, greedy, look, modules
 from ditto.verify.report import Verification
-from ditto.verify.tree import answers, logits, requests_of, steps
+from ditto.verify.tree import answers, embeddings, logits, requests_of, steps
 
 T = TypeVar("T")
 
@@ -58,7 +60,7 @@ def verify(
         raise ConfigError("there is nothing to compare", remedy="ask for at least one prompt and one new token")
     inputs.check(tree, prompts, new_tokens)
     model = checkpoint_of(tree, against)
-    check_model(tree, model, sees=any(prompt.pixels is not None for prompt in prompts))
+    check_model(tree, model, sees=any(prompt.items for prompt in prompts))
     opened = open_session(tree, session)
     dtype: Any = getattr(torch, tree.component("llm").spec.dtype)
 
@@ -70,14 +72,15 @@ def verify(
     with stage("hugging face", model):
         exact, own = _in_both_dtypes(model, dtype, opened.device, looked)
     with stage("tree", opened.name):
-        seen = [None if prompt.pixels is None else opened.features(prompt.pixels) for prompt in prompts]
+        seen = [embeddings(opened, prompt) for prompt in prompts]
         requests = [requests_of(opened, prompt, rows)[0] for prompt, rows in zip(prompts, seen, strict=True)]
         scores = [logits(opened, request, item.tokens) for request, item in zip(requests, exact, strict=True)]
         tokens = answers(opened, requests, new_tokens)
     features = [
-        Trio(number, "image", rows.float().cpu(), wanted.features, mine.features)
-        for number, (rows, wanted, mine) in enumerate(zip(seen, exact, own, strict=True), 1)
+        trio
+        for number, (prompt, rows, wanted, mine) in enumerate(zip(prompts, seen, exact, own, strict=True), 1)
         if rows is not None and wanted.features is not None and mine.features is not None
+        for trio in _by_image(number, shapes_of(tree), prompt, rows.float().cpu(), wanted.features, mine.features)
     ]
     trios = [
         Trio(number, "token", found, wanted.logits, mine.logits)
@@ -105,6 +108,13 @@ def verify(
     return _with_divergences(result, tree, prompts[index], exact[index], dtype, opened.device)
 
 
+def _by_image(number: int, shapes: EncoderShapes, prompt: Prompts, *sides: Tensor) -> list[Trio]:
+    """Image embeddings of a prompt from three sides, image by image."""
+    counts = [shapes.rows(item) for item in prompt.items]
+    parts = zip(*(side.split(counts) for side in sides), strict=True)
+    return [Trio(number, "image", *(part[None] for part in three), first=index) for index, three in enumerate(parts, 1)]
+
+
 def _with_divergences(
     result: Verification,
     tree: EngineTree,
@@ -126,10 +136,10 @@ def _with_divergences(
             return Divergences(label, network_of(tree, component), wide, narrow, RELATIVE_ERROR[dtype])
 
         watchers: list[Divergences] = []
-        if prompt.pixels is not None:
+        if prompt.items:
             watchers.append(divergences("vision", "vision"))
             with watching(watchers[-1].watch):
-                session.features(prompt.pixels)
+                embeddings(session, prompt)
         # With Hugging Face's image embeddings, so that errors of the vision engine do not count for the decoder.
         (request,) = requests_of(session, prompt, exact.features)
         watchers.append(divergences("llm", "llm"))

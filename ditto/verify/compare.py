@@ -28,6 +28,7 @@ class Trio:
         item: name of the items along the first axis.
         found: values of the tree.
         exact, own: values of Hugging Face in float32, and in the tree's dtype.
+        first: number of the first item.
     """
 
     prompt: int
@@ -35,6 +36,7 @@ class Trio:
     found: Tensor
     exact: Tensor
     own: Tensor
+    first: int = 1
 
 
 def measure(name: str, trios: Sequence[Trio], dtype: torch.dtype) -> Measure:
@@ -43,7 +45,10 @@ def measure(name: str, trios: Sequence[Trio], dtype: torch.dtype) -> Measure:
         torch.cat([getattr(trio, side).flatten() for trio in trios]) for side in ("found", "exact", "own")
     )
     items = [
-        (relative_error(trio.found[index], trio.exact[index]), f"prompt {trio.prompt}, {trio.item} {index + 1}")
+        (
+            relative_error(trio.found[index], trio.exact[index]),
+            f"prompt {trio.prompt}, {trio.item} {index + trio.first}",
+        )
         for trio in trios
         for index in range(len(trio.exact))
     ]

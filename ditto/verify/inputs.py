@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from attrs import frozen
+from attrs import Factory, frozen
 from torch import Tensor
 
 from ditto.engine import EngineTree
 from ditto.errors import PromptError, TreeError
-from ditto.network import Spec
+from ditto.runtime.encoding import EncodedPrompt, EncoderItem, EncoderShapes
 from ditto.runtime.session import Request, RequestLimits
 from ditto.text.images import load_image
-from ditto.text.processing import Processor
+from ditto.text.processing import Processor, preprocessor_of
 
 # Tokens before the image of a random prompt.
 _BEFORE_IMAGE = 4
+# Heights and widths of synthetic images, of prompt after prompt: landscape, portrait, square and small.
+_SIZES = ((360, 640), (600, 400), (448, 448), (32, 20))
 
 
 @frozen(eq=False)
@@ -25,61 +27,122 @@ class Prompts:
 
     Args:
         ids: int64 [B, S] on the CPU; an image has one image token per row of its embedding.
-        pixels: float32 [images, channels, height, width], in the order of the image tokens, or None.
+        inputs: the model's inputs for the images of all prompts, by Hugging Face's names; empty without images.
+        items: the same for the vision engine, in the order of the image tokens.
+        token_inputs: further inputs of the model with one value for each token, [B, S]; 0 for text.
     """
 
     ids: Tensor
-    pixels: Tensor | None = None
+    inputs: Mapping[str, Tensor] = Factory(dict)
+    items: tuple[EncoderItem, ...] = ()
+    token_inputs: Mapping[str, Tensor] = Factory(dict)
 
 
-def images(tree: EngineTree, count: int, seed: int = 0) -> Tensor:
-    """Random normalised pixels: float32 [count, channels, height, width]."""
-    (spec,) = (Spec.parse(text) for text in tree.component("vision").inputs.values())
-    shape = [int(str(size)) for size in spec.shape[1:]]
-    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
+def sample_items(tree: EngineTree, count: int, seed: int = 0) -> list[EncoderItem]:
+    """Random inputs of the vision engine, e.g. tiles of normalised pixels."""
+    family = preprocessor_of(tree)
+    assert family is not None
+    return family.sample(shapes_of(tree), count, torch.Generator().manual_seed(seed))
+
+
+def shapes_of(tree: EngineTree) -> EncoderShapes:
+    """Shapes of the vision engine."""
+    return EncoderShapes(tree.component("vision"))
 
 
 def prompts(tree: EngineTree, batch: int, length: int, with_images: bool = False, seed: int = 0) -> Prompts:
     """Random prompts: `batch` of `length` tokens, without special tokens.
 
-    With an image near the beginning of each if `with_images`.
+    With random pixels near the beginning of each if `with_images`.
     """
+    ids = _random_ids(tree, batch, length, seed)
+    if not with_images:
+        return Prompts(ids)
+    tokens, family = tree.manifest.tokens, preprocessor_of(tree)
+    assert tokens is not None and tokens.image is not None and family is not None
+    ids[:, _BEFORE_IMAGE : _BEFORE_IMAGE + rows_per_image(tree)] = tokens.image
+    items = sample_items(tree, batch, seed)
+    return Prompts(ids, family.model_inputs(items), tuple(items), family.token_inputs(ids == tokens.image))
+
+
+def _random_ids(tree: EngineTree, batch: int, length: int, seed: int) -> Tensor:
     tokens = tree.manifest.tokens
     assert tokens is not None
     special = {*tokens.end, tokens.pad, tokens.image}
     allowed = torch.tensor([token for token in range(3, tokens.vocab_size) if token not in special])
     drawn = torch.randint(len(allowed), (batch, length), generator=torch.Generator().manual_seed(seed))
-    ids = allowed[drawn]
-    if not with_images:
-        return Prompts(ids)
-    assert tokens.image is not None
-    ids[:, _BEFORE_IMAGE : _BEFORE_IMAGE + rows_per_image(tree)] = tokens.image
-    return Prompts(ids, images(tree, batch, seed))
+    return allowed[drawn]
 
 
 def rows_per_image(tree: EngineTree) -> int:
-    """Image tokens per image; 0 without a vision engine."""
+    """Image tokens of a sample item of the vision engine; 0 without a vision engine."""
     if "vision" not in tree.manifest.components:
         return 0
-    output = next(iter(tree.component("vision").outputs.values()))
-    return int(Spec.parse(output).shape[1])  # type: ignore[arg-type]
+    return shapes_of(tree).rows(sample_items(tree, 1)[0])
 
 
 def mixed(tree: EngineTree, new_tokens: int, count: int = 4) -> list[Prompts]:
-    """Random prompts of different lengths that leave `new_tokens` free, one each.
+    """Prompts of different lengths that leave `new_tokens` free, one each.
 
-    If the tree has a vision engine, each has an image, except the last of several.
+    If the tree has a vision engine, each has an image, except the last of several: a synthetic image of another size
+    for each prompt, encoded by the tree's own processor, or random pixels without a processor.
     """
     limits = RequestLimits.of(tree)
     room = min(limits.max_input_len, limits.max_seq_len - new_tokens)
-    rows = rows_per_image(tree)
-    has_room = 0 < rows <= limits.max_prompt_embedding_table_size and _BEFORE_IMAGE + rows < room
     result: list[Prompts] = []
     for number in range(count):
-        seen = has_room and (number == 0 or number < count - 1)
-        length = (rows if seen else 0) + 8 + 5 * number
-        result.append(prompts(tree, 1, max(min(length, room), 1), seen, seed=number))
+        found = _with_image(tree, number, room) if number == 0 or number < count - 1 else None
+        result.append(found or prompts(tree, 1, max(min(8 + 5 * number, room), 1), seed=number))
     return result
+
+
+def _with_image(tree: EngineTree, number: int, room: int) -> Prompts | None:
+    """A prompt with an image; None if the tree has no room for any."""
+    limits, rows = RequestLimits.of(tree), rows_per_image(tree)
+    if not rows:
+        return None
+    if _has_processor(tree):
+        for encoded in _synthetic(tree, number):
+            length = len(encoded.token_ids)
+            if length < room and _image_tokens(tree, encoded) <= limits.max_prompt_embedding_table_size:
+                return _prompt_of(tree, encoded, min(8 + 5 * number, room - length), number)
+        return None
+    if rows > limits.max_prompt_embedding_table_size or _BEFORE_IMAGE + rows >= room:
+        return None
+    return prompts(tree, 1, min(rows + 8 + 5 * number, room), True, seed=number)
+
+
+def _has_processor(tree: EngineTree) -> bool:
+    """Whether the tree has the files of an image processor; a checkpoint may have none."""
+    directory = tree.processor_directory
+    names = ("preprocessor_config.json", "processor_config.json")
+    return directory is not None and any((directory / name).is_file() for name in names)
+
+
+def _synthetic(tree: EngineTree, number: int) -> Iterator[EncodedPrompt]:
+    """A synthetic image as the whole prompt, in several sizes."""
+    from PIL import Image
+
+    processor = Processor.of(tree)
+    for turn in range(len(_SIZES)):
+        height, width = _SIZES[(number + turn) % len(_SIZES)]
+        noise = torch.randint(256, (height // 4, width // 4, 3), generator=torch.Generator().manual_seed(number))
+        image = Image.fromarray(noise.byte().numpy()).resize((width, height))
+        yield processor.encode([processor.image_token], [image])[0]
+
+
+def _image_tokens(tree: EngineTree, encoded: EncodedPrompt) -> int:
+    tokens = tree.manifest.tokens
+    return 0 if tokens is None else sum(token == tokens.image for token in encoded.token_ids)
+
+
+def _prompt_of(tree: EngineTree, encoded: EncodedPrompt, more: int, seed: int) -> Prompts:
+    """A prompt of an encoded one and `more` random tokens."""
+    ids = torch.cat([torch.tensor([encoded.token_ids]), _random_ids(tree, 1, more, seed)], dim=1)
+    family, tokens = preprocessor_of(tree), tree.manifest.tokens
+    if not encoded.items or family is None or tokens is None:
+        return Prompts(ids)
+    return Prompts(ids, encoded.inputs, encoded.items, family.token_inputs(ids == tokens.image))
 
 
 def check(tree: EngineTree, given: Sequence[Prompts], new_tokens: int) -> None:
@@ -90,23 +153,26 @@ def check(tree: EngineTree, given: Sequence[Prompts], new_tokens: int) -> None:
     """
     limits, tokens = RequestLimits.of(tree), tree.manifest.tokens
     for number, prompt in enumerate(given, 1):
-        wanted = 0 if prompt.pixels is None else rows_per_image(tree) * len(prompt.pixels) // len(prompt.ids)
-        for row in prompt.ids:
-            image = None if tokens is None or not wanted else tokens.image
-            places = row.eq(image) if image is not None else torch.zeros_like(row, dtype=torch.bool)
-            found = int(places.sum())
-            if found != wanted:
-                raise PromptError(
-                    f"prompt {number} has {found} image tokens, its images become {wanted} rows of features",
-                    remedy="write <image> once for each image, e.g. 'USER: <image>\\nWhat is this? ASSISTANT:'",
-                )
-            ids = row.masked_fill(places, 0).tolist()  # the image token may be outside the vocabulary
-            limits.check([Request(tuple(ids), torch.empty(wanted, 0) if wanted else None)], new_tokens)
+        rows = sum(map(shapes_of(tree).rows, prompt.items)) if prompt.items else 0
+        image = None if tokens is None or not rows else tokens.image
+        places = prompt.ids.eq(image) if image is not None else torch.zeros_like(prompt.ids, dtype=torch.bool)
+        found = int(places.sum())
+        if found != rows:
+            raise PromptError(
+                f"prompt {number} has {found} image tokens, its images become {rows} rows of features",
+                remedy="write <image> once for each image, e.g. 'USER: <image>\\nWhat is this? ASSISTANT:'",
+            )
+        ids = prompt.ids.masked_fill(places, 0).tolist()  # the image token may be outside the vocabulary
+        counts = places.sum(1).tolist()
+        for row, count in zip(ids, counts, strict=True):
+            limits.check([Request(tuple(row), torch.empty(count, 0) if count else None)], new_tokens)
 
 
-def about_images(tree: EngineTree, files: Sequence[str], asked: Sequence[str]) -> list[Prompts]:
+def about_images(tree: EngineTree, files: Sequence[str], asked: Sequence[str] | None = None) -> list[Prompts]:
     """Each prompt combined with each image, encoded by the tree's own processor.
 
+    Args:
+        asked: prompts with one image token each; None to ask for a description.
     Raises:
         PromptError, TreeError: a file is not an image, a prompt has no image token or several, or the tree has no
             vision engine or no processor.
@@ -116,5 +182,6 @@ def about_images(tree: EngineTree, files: Sequence[str], asked: Sequence[str]) -
     if tree.processor_directory is None:
         raise TreeError("the tree has no processor", where=str(tree.root), remedy="leave the images out")
     processor, images = Processor.of(tree), [load_image(file) for file in files]
-    encoded = [processor.encode([prompt] * len(images), images) for prompt in asked]
-    return [Prompts(torch.tensor([ids]), pixels) for each in encoded for ids, pixels in each]
+    texts = [f"USER: {processor.image_token}\nDescribe this image. ASSISTANT:"] if asked is None else asked
+    encoded = [processor.encode([prompt] * len(images), images) for prompt in texts]
+    return [_prompt_of(tree, prompt, 0, 0) for each in encoded for prompt in each]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from ditto.builders import Pretrained
 from ditto.checkpoint import CheckpointReader
 from ditto.engine import EngineTree
 from ditto.errors import CheckpointError, TreeError
-from ditto.families.registry import FAMILIES
-from ditto.network import Literals, Spec, resolve
+from ditto.families.multimodal import MultimodalModel
+from ditto.families.registry import find_family
+from ditto.network import Literals, resolve
+from ditto.runtime.encoding import EncoderShapes
 
 
 def checkpoint_of(tree: EngineTree, against: str | None = None) -> str:
@@ -48,12 +51,12 @@ def check_model(tree: EngineTree, model: str, sees: bool) -> None:
     if tokens is not None and vocab_size != tokens.vocab_size:
         reason = f"its vocabulary has {vocab_size} tokens, the tree's {tokens.vocab_size}"
     elif sees:
-        family = FAMILIES.get(config.model_type)
-        wanted = Spec.parse(next(iter(tree.component("vision").inputs.values()))).shape[1:]
+        family = find_family(config.model_type)
+        shapes = EncoderShapes(tree.component("vision"))
         if family is None:
             reason = f"{config.model_type!r} accepts no images that Ditto knows, and the tree does"
-        elif family.pixel_shape(config) != wanted:
-            reason = f"its images are {list(family.pixel_shape(config))}, the tree's {list(wanted)}"
+        elif (own := _fixed(family, config)) != (wanted := _fixed_of(shapes)):
+            reason = f"its images are {_text(own)}, the tree's {_text(wanted)}"
     if reason is not None:
         raise CheckpointError(
             f"the model cannot be compared with the tree: {reason}",
@@ -102,27 +105,38 @@ def _dequantized(source: Pretrained) -> dict[str, Any]:
     return {"config": config, "state_dict": values}
 
 
+def _fixed(family: type[MultimodalModel], config: Any) -> list[list[int]]:
+    """Static sizes of each input of a model's encoder."""
+    hints = family.encoder(config).inputs.values()
+    return [[size for size in hint.shape if isinstance(size, int)] for hint in hints]
+
+
+def _fixed_of(shapes: EncoderShapes) -> list[list[int]]:
+    return [[size for size in spec.shape if isinstance(size, int)] for spec in shapes.inputs.values()]
+
+
+def _text(shapes: Iterable[Iterable[int]]) -> str:
+    return " and ".join(str(list(shape)) for shape in shapes)
+
+
 def vision_of(model: Any) -> nn.Module | None:
-    """Vision tower and projector as one module, pixels → image embeddings.
+    """The module that is captured for the vision engine, e.g. vision tower and projector.
 
     None for a text model.
     """
-    family = FAMILIES.get(model.config.model_type)
-    return None if family is None else family.vision_wrapper(model)
+    family = find_family(model.config.model_type)
+    return None if family is None else family.encoder(model.config).module(model)
 
 
-def image_features(model: Any, pixels: Tensor) -> Tensor:
-    """Hugging Face's own image embeddings.
+def image_features(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Hugging Face's own image embeddings: [rows, width].
 
-    [images, channels, height, width] → [images, rows, width].
+    Args:
+        inputs: the model's inputs beside the tokens.
     """
-    config = model.config
-    found = model.get_image_features(
-        pixel_values=pixels.to(model.device, model.dtype),
-        vision_feature_layer=config.vision_feature_layer,
-        vision_feature_select_strategy=config.vision_feature_select_strategy,
-    )
-    return torch.stack(list(getattr(found, "pooler_output", found)))
+    family = find_family(model.config.model_type)
+    assert family is not None  # `check_model` has checked it
+    return family.features(model, inputs)
 
 
 def rounded(model: Any, dtype: torch.dtype) -> None:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 from torch import Tensor, nn
 
 from ditto.builders.decoder_config import image_token_id
@@ -23,7 +23,7 @@ class ReferenceOutputs:
     """Reference outputs for one prompt, on the CPU.
 
     Args:
-        features: image embeddings, float32 [images, rows, width]; None without an image.
+        features: image embeddings, float32 [rows, width]; None without an image.
         logits: float32 [N, V]: after the prompt, and after each new token but the last.
         tokens: greedy tokens, end token included.
     """
@@ -46,7 +46,7 @@ def greedy(model: Any, prompt: Prompts, new_tokens: int) -> tuple[int, ...]:
             attention_mask=torch.ones_like(ids),
             max_new_tokens=new_tokens,
             do_sample=False,
-            **_pixels(model, prompt),
+            **_inputs(model, prompt),
         )
     return tuple(output[0, ids.shape[1] :].tolist())
 
@@ -66,7 +66,7 @@ def plain_settings(model: Any) -> Generator[None]:
 @torch.no_grad()
 def look(model: Any, prompt: Prompts, tokens: Sequence[int]) -> ReferenceOutputs:
     """The model's reference outputs for one prompt followed by `tokens`."""
-    features = None if prompt.pixels is None else image_features(model, prompt.pixels)
+    features = image_features(model, _inputs(model, evolve(prompt, token_inputs={}))) if prompt.items else None
     logits = model(**_continued(model, prompt, features, tokens[:-1]), use_cache=False, logits_to_keep=len(tokens))
     features = None if features is None else features.float().cpu()
     return ReferenceOutputs(features, logits.logits[0].float().cpu(), tuple(tokens))
@@ -80,10 +80,10 @@ def _continued(model: Any, prompt: Prompts, features: Tensor | None, answer: Seq
     ids = torch.cat([prompt.ids, torch.tensor([list(answer)], dtype=torch.int64)], 1).to(model.device)
     image = image_token_id(model.config)
     if features is None or image not in answer:
-        return {"input_ids": ids, **_pixels(model, prompt)}
+        return {"input_ids": ids, **_inputs(model, prompt, len(answer))}
     embedded = model.get_input_embeddings()(ids)
     places = (prompt.ids[0] == image).nonzero().flatten().to(model.device)
-    embedded[0, places] = features.flatten(0, 1).to(embedded)
+    embedded[0, places] = features.to(embedded)
     return {"inputs_embeds": embedded}
 
 
@@ -106,7 +106,7 @@ def modules(model: Any, prompt: Prompts) -> Mapping[str, Seen]:
                 record = seen.setdefault(path, Seen())
                 hook = module.register_forward_hook(_recorder(record), with_kwargs=True)
                 hooks.callback(hook.remove)
-        model(input_ids=prompt.ids.to(model.device), use_cache=False, **_pixels(model, prompt))
+        model(input_ids=prompt.ids.to(model.device), use_cache=False, **_inputs(model, prompt))
     return {path: record for path, record in seen.items() if record.calls == 1}
 
 
@@ -126,7 +126,18 @@ def _tensor(values: Sequence[Any]) -> Tensor | None:
     return first.detach().cpu() if isinstance(first, Tensor) and first.is_floating_point() else None
 
 
-def _pixels(model: Any, prompt: Prompts) -> dict[str, Tensor]:
-    if prompt.pixels is None:
-        return {}
-    return {"pixel_values": prompt.pixels.to(model.device, model.dtype)}
+def _inputs(model: Any, prompt: Prompts, more: int = 0) -> dict[str, Tensor]:
+    """The model's inputs for a prompt beside its tokens.
+
+    Args:
+        more: text tokens that follow the prompt.
+    """
+    given = {**prompt.inputs, **{name: _padded(tensor, more) for name, tensor in prompt.token_inputs.items()}}
+    return {
+        name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else tensor.dtype)
+        for name, tensor in given.items()
+    }
+
+
+def _padded(tensor: Tensor, more: int) -> Tensor:
+    return torch.nn.functional.pad(tensor, (0, more))

@@ -15,15 +15,22 @@ from ditto.verify.inputs import Prompts
 def requests_of(session: Session, prompts: Prompts, features: Tensor | None) -> list[Request]:
     """Requests from prompts, with virtual ids in place of image tokens.
 
-    Each virtual id selects one row of `features`; these are in the order of the prompts.
+    Args:
+        features: [rows, width], image embeddings in the order of the prompts; None without images. Each virtual id
+            selects one row.
     """
     ids = prompts.ids
     if features is None:
         return [Request(tuple(row)) for row in ids.tolist()]
     places = ids == session.tokens.image
     virtual = torch.where(places, session.tokens.vocab_size + places.cumsum(1) - 1, ids).tolist()
-    parts = features.flatten(0, 1).split(places.sum(1).tolist())
+    parts = features.split(places.sum(1).tolist())
     return [Request(tuple(row), rows) for row, rows in zip(virtual, parts, strict=True)]
+
+
+def embeddings(session: Session, prompts: Prompts) -> Tensor | None:
+    """Image embeddings of prompts, [rows, width]; None without images."""
+    return torch.cat(session.embeddings(prompts.items)) if prompts.items else None
 
 
 def logits(session: Session, request: Request, tokens: Sequence[int]) -> Tensor:

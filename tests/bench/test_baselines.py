@@ -46,5 +46,5 @@ def test_a_models_penalties_do_not_change_what_is_measured(eager, saved_tree):
 
 
 def test_features_are_the_same(static, eager, saved_tree):
-    pixels = inputs.images(saved_tree, 2)
-    assert torch.equal(static.features(pixels), eager.features(pixels))
+    items = inputs.sample_items(saved_tree, 2)
+    assert torch.equal(static.features(items), eager.features(items))

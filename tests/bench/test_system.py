@@ -16,8 +16,8 @@ def test_it_answers_as_hugging_face_does(ours, eager, saved_tree):
 
 
 def test_images_become_features(ours, saved_tree, eager):
-    pixels = inputs.images(saved_tree, 2)
-    assert torch.allclose(ours.features(pixels), eager.features(pixels), atol=1e-4)
+    items = inputs.sample_items(saved_tree, 2)
+    assert torch.allclose(torch.stack(ours.features(items)), eager.features(items), atol=1e-4)
 
 
 def test_no_token_ends_an_answer(saved_tree):

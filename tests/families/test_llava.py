@@ -25,6 +25,7 @@ from ditto.cli.main import main
 from ditto.errors import CheckpointError
 from ditto.reference import RELATIVE_ERROR, relative_error
 from ditto.runtime import open_session
+from tests.support.images import features
 from tests.support.models import LLAVA_MODELS, TEXT, VISION, image_features, llava
 
 
@@ -32,7 +33,7 @@ from tests.support.models import LLAVA_MODELS, TEXT, VISION, image_features, lla
 def test_tokens_per_image_are_hugging_faces(name):
     model = LLAVA_MODELS[name]()
     wanted = image_features(model, torch.zeros(1, 3, 28, 28)).shape[1]
-    assert LlavaModel.tokens_per_image(model.config) == wanted
+    assert LlavaModel.encoder(model.config).rows == wanted
 
 
 WIDE = {name: size for name, size in VISION.items() if name != "intermediate_size"}
@@ -50,13 +51,13 @@ def test_rows_of_other_towers_are_counted(tower, tmp_path):
     model = llava(tower, vision_feature_layer=-1)
     pixels = torch.randn(1, 3, 28, 28)
     tree = LlavaModel.from_model(model).with_target("trtllm").build_all(tmp_path / "tree")
-    found, wanted = open_session(tree, "reference").features(pixels), image_features(model, pixels)
+    found, wanted = features(open_session(tree, "reference"), pixels), image_features(model, pixels)
     assert relative_error(found, wanted) < RELATIVE_ERROR[torch.float32]
     assert tree.config("llm")["build_config"]["max_prompt_embedding_table_size"] == wanted.shape[1]
 
 
 def test_pixels_have_the_towers_shape():
-    assert LlavaModel.pixel_shape(llava().config) == (3, 28, 28)
+    assert LlavaModel.encoder(llava().config).inputs["input"].shape[1:] == (3, 28, 28)
 
 
 PAIRS = [
@@ -70,13 +71,13 @@ PAIRS = [
 @pytest.mark.parametrize(("tower", "sizes"), PAIRS, ids=str)
 def test_sizes_may_be_pairs(tower, sizes, tmp_path):
     model = llava(tower(**{**VISION, "num_hidden_layers": 1, **sizes}), vision_feature_layer=-1)
-    _, height, width = LlavaModel.pixel_shape(model.config)
+    _, _, height, width = LlavaModel.encoder(model.config).inputs["input"].shape
     assert [height, width] == list(sizes.get("image_size", (28, 28)))
     pixels = torch.randn(1, 3, height, width)
     tree = LlavaModel.from_model(model).with_target("trtllm").build_all(tmp_path / "tree")
-    found, wanted = open_session(tree, "reference").features(pixels), image_features(model, pixels)
+    found, wanted = features(open_session(tree, "reference"), pixels), image_features(model, pixels)
     assert relative_error(found, wanted) < RELATIVE_ERROR[torch.float32]
-    assert LlavaModel.tokens_per_image(model.config) == wanted.shape[1]
+    assert LlavaModel.encoder(model.config).rows == wanted.shape[1]
 
 
 @pytest.mark.parametrize("name", ["image_size", "patch_size"])
@@ -97,10 +98,8 @@ def test_pairs_that_transformers_does_not_take_are_refused_by_name(tower, name, 
 @pytest.mark.parametrize("tower", [Dinov2Config, Dinov2WithRegistersConfig])
 def test_so_are_wide_images_of_towers_that_cannot_place_their_patches(tower):
     config = LlavaConfig(vision_config=tower(**{**WIDE, "image_size": [28, 42]}), text_config=LlamaConfig(**TEXT))
-    with pytest.raises(
-        CheckpointError, match=r"`vision_config.image_size` is \[28, 42\]; .* accepts square images alone"
-    ):
-        LlavaModel.check_config(config)
+    with pytest.raises(CheckpointError, match=r"`vision_config.image_size` is \[28, 42\]; .* accepts square images"):
+        LlavaModel.encoder(config)
 
 
 def test_an_unknown_select_strategy_is_refused():
@@ -109,7 +108,7 @@ def test_an_unknown_select_strategy_is_refused():
         vision_feature_select_strategy="median", vision_config=vision
     )  # transformers 5 would refuse it itself
     with pytest.raises(CheckpointError, match="vision_feature_select_strategy is 'median'"):
-        LlavaModel.check_config(config)
+        LlavaModel.encoder(config)
 
 
 @pytest.mark.parametrize("layer", [4, -5, [-1, 9], []])

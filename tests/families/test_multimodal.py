@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ditto import LlavaModel, LlmBuilder, MultimodalModel, VisionBuilder
 from ditto.errors import CheckpointError, DittoError, ModelError
@@ -74,9 +74,10 @@ def test_a_new_family_is_a_small_subclass(tmp_path):
 
         model_type: ClassVar[str] = "llava"
 
-        @staticmethod
-        def vision_wrapper(model):
-            return torch.nn.Sequential(LlavaModel.vision_wrapper(model), Square())
+        @classmethod
+        def encoder(cls, config):
+            own = LlavaModel.encoder(config)
+            return evolve(own, module=lambda model: torch.nn.Sequential(own.module(model), Square()))
 
     tree = Squared.from_model(llava()).with_target("tensorrt-rtx").build_all(tmp_path / "tree")
     assert tree.component("vision").outputs == {"encoder_output": "float32[batch, 16, 64]"}
@@ -89,9 +90,10 @@ def test_a_tower_with_other_rows_than_expected_is_refused(tmp_path):
 
         model_type: ClassVar[str] = "llava"
 
-        @staticmethod
-        def tokens_per_image(config):
-            return LlavaModel.tokens_per_image(config) - 1
+        @classmethod
+        def encoder(cls, config):
+            own = LlavaModel.encoder(config)
+            return evolve(own, rows=own.rows - 1)
 
     with pytest.raises(ModelError, match="makes 16 image tokens of an image, 15 were expected"):
         Miscounted.from_model(llava()).with_target("trtllm").build_all(tmp_path / "tree")

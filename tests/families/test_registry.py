@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from ditto import LlavaModel, LlmBuilder
-from ditto.errors import ConfigError
-from ditto.families.registry import family_of
-from tests.support.models import llama
+from ditto import LlavaModel, LlmBuilder, MultimodalModel
+from ditto.errors import CheckpointError, ConfigError
+from ditto.families import registry
+from ditto.families.registry import family_of, find_family, supported_types
+from tests.support.models import llama, llava
 
 
 def test_a_llava_is_a_llava(shapes_checkpoint):
@@ -26,4 +27,50 @@ def test_other_models_are_refused_with_what_is_supported(tmp_path, model_type):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
     with pytest.raises(ConfigError, match=f"model type '{model_type}' is not supported") as caught:
         family_of(str(tmp_path))
-    assert "supported: llava, and text-only causal language models" in str(caught.value)
+    assert "llava, smolvlm, vipllava, and text-only causal language models" in str(caught.value)
+
+
+def test_the_base_class_finds_the_family(tmp_path):
+    llava().save_pretrained(tmp_path)
+    assert type(MultimodalModel.from_pretrained(str(tmp_path))) is LlavaModel
+    with pytest.raises(CheckpointError, match="'llama' is not a supported vision-language family"):
+        MultimodalModel.from_model(llama())
+
+
+class Entry:
+    """An entry point of another package."""
+
+    name, value = "other", "other:Model"
+
+    def __init__(self, found):
+        self.found = found
+
+    def load(self):
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
+
+
+@pytest.fixture
+def others(monkeypatch):
+    """Entry points of other packages, by name."""
+    found = {}
+    monkeypatch.setattr(registry, "_others", lambda: found)
+    find_family.cache_clear()
+    yield found
+    find_family.cache_clear()
+
+
+def test_other_packages_register_families(others):
+    class Other(LlavaModel):
+        model_type = "other"
+
+    others["other"] = Entry(Other)
+    assert find_family("other") is Other
+    assert "other" in supported_types() and find_family("another") is None
+
+
+def test_a_package_that_cannot_be_imported_is_named(others):
+    others["other"] = Entry(ImportError("no module"))
+    with pytest.raises(ConfigError, match="the family 'other' of 'other:Model' cannot be imported: no module"):
+        find_family("other")

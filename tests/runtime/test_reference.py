@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from ditto import LlmBuilder
 from ditto.errors import PromptError, TreeError
 from ditto.runtime import Request, generate, open_session
+from tests.support.images import features
 from tests.support.models import llama
 
 
@@ -50,4 +51,4 @@ def test_a_changed_checkpoint_is_refused(built):
 
 def test_images_of_another_size_are_refused(llava_tree):
     with pytest.raises(PromptError, match=r"images come as \[3, 14, 14\], the vision engine expects \[3, 28, 28\]"):
-        open_session(llava_tree, "reference").features(torch.zeros(1, 3, 14, 14))
+        features(open_session(llava_tree, "reference"), torch.zeros(1, 3, 14, 14))

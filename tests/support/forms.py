@@ -10,7 +10,6 @@ from attrs import evolve
 from benchmarks.forms import Held
 from benchmarks.gpu_limits import compiled
 from ditto import LlavaModel, LlmBuilder, VisionBuilder
-from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.bindings import load_native
 from ditto.network.dims import evaluate
 from ditto.network.layers import Attention, MatrixMultiply
@@ -57,11 +56,10 @@ def check_differ(cases):
 
 def described(source):
     """Ditto's networks of the tower, of prompts and of single tokens, by task."""
-    hint = (DynamicDimension("batch", 1, 2, 4), *LlavaModel.pixel_shape(source.config))
+    encoder = LlavaModel.encoder(source.config)
     common = {"source": source, "target": "tensorrt-rtx", "max_batch_size": 4}
-    inputs = {"input": TensorTypeHint(hint, source.dtype)}
-    vision = VisionBuilder(**common, family="llava", inputs=inputs, wrap=LlavaModel.vision_wrapper)
-    llm = LlmBuilder(**common, prompt_rows=LlavaModel.tokens_per_image(source.config))
+    vision = VisionBuilder(**common, family="llava", inputs=encoder.inputs, wrap=encoder.module).with_batch(4)
+    llm = LlmBuilder(**common, prompt_rows=encoder.rows)
     networks = {}
     for builder in (vision, llm):
         for name, engine in engines_of(builder.with_optimize("latency").with_tuning("9.0")).items():

@@ -30,9 +30,10 @@ from ditto.runtime.session import ScheduledRow
 from ditto.runtime.weights import network_of, weights_of
 from ditto.targets.tensorrt.target import NativeTarget
 from ditto.verify.inputs import Prompts
-from ditto.verify.tree import requests_of
+from ditto.verify.tree import embeddings, requests_of
 from tests.support.decoding import eager, in_dtype
 from tests.support.drawn import Drawn, Llava
+from tests.support.images import prompts as given_prompts
 from tests.support.layers import emitted
 from tests.support.models import image_features
 from tests.support.parts import DIVISIONS, as_a_whole, run_in_parts
@@ -189,14 +190,14 @@ def compare(drawn: Drawn, tree: EngineTree, exact: Any, own: Sequence[Any]) -> N
     """
     session = open_session(tree, "reference")
     given = list(prompts(drawn, tree))
-    seen = [None if prompt.pixels is None else session.features(prompt.pixels) for prompt in given]
+    seen = [embeddings(session, prompt) for prompt in given]
     requests = [requests_of(session, prompt, features)[0] for prompt, features in zip(given, seen, strict=True)]
     with watched(session) as logits:
         answers = generate(session, requests, NEW_TOKENS)
     features, rows, tokens = Trios(drawn.build.dtype), Trios(drawn.build.dtype), list[int]()
     for prompt, mine, request, answer in zip(given, seen, requests, answers, strict=True):
-        if prompt.pixels is not None:
-            faces = [image_features(model, prompt.pixels.to(model.dtype)) for model in (exact, *own)]
+        if prompt.items:
+            faces = [image_features(model, **images(prompt, model)).flatten(0, 1) for model in (exact, *own)]
             features.add(mine, *faces)
         made = list(answer.ids)
         ends = [index for index, token in enumerate(made) if token in drawn.text.ends]
@@ -262,7 +263,7 @@ def prompts(drawn: Drawn, tree: EngineTree) -> Iterator[Prompts]:
     for _ in range(limits["max_batch_size"]):
         ids = [rng.randrange(drawn.text.settings["vocab_size"]) for _ in range(rng.randint(1, min(WORDS, longest)))]
         if not isinstance(drawn.model, Llava):
-            yield Prompts(torch.tensor([ids]))
+            yield given_prompts(torch.tensor([ids]))
             continue
         image, vision = drawn.model.settings["image_token_index"], drawn.model.vision
         rows = tree.config("vision")["builder_config"]["output_shape"][1]
@@ -274,12 +275,12 @@ def prompts(drawn: Drawn, tree: EngineTree) -> Iterator[Prompts]:
         ids[start:start] = [image] * rows * count
         size = vision["image_size"]
         pixels = torch.randn(count, vision["num_channels"], size, size, generator=generator)
-        yield Prompts(torch.tensor([ids]), pixels if count else None)
+        yield given_prompts(torch.tensor([ids]), pixels if count else None)
 
 
 def images(prompt: Prompts, model: Any) -> dict[str, Tensor]:
     """A prompt's images as Hugging Face takes them."""
-    return {} if prompt.pixels is None else {"pixel_values": prompt.pixels.to(model.dtype)}
+    return {name: tensor.to(model.dtype) for name, tensor in prompt.inputs.items()}
 
 
 @contextmanager

@@ -144,12 +144,12 @@ LLAVA_MODELS: dict[str, Callable[[], Any]] = {
 }
 
 
-def image_features(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+def image_features(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
     """Hugging Face's own image features: [images, tokens, width]."""
     config = model.config
     with torch.no_grad():
         features = model.get_image_features(
-            pixel_values=pixels,
+            pixel_values=pixel_values,
             vision_feature_layer=config.vision_feature_layer,
             vision_feature_select_strategy=config.vision_feature_select_strategy,
         )

@@ -14,6 +14,7 @@ from ditto.runtime import GREEDY, Request, Sampling, generate, open_session
 from ditto.text.pipeline import GenerationPipeline
 from ditto.verify.inputs import Prompts
 from ditto.verify.tree import requests_of
+from tests.support.images import features
 from tests.support.models import llama
 from tests.support.shapes import HuggingFace
 
@@ -69,8 +70,8 @@ def test_prompts_with_and_without_images_are_answered_in_one_batch(tree, hugging
     )
     (request,) = requests_of(
         session,
-        Prompts(with_image["input_ids"], with_image["pixel_values"]),
-        session.features(with_image["pixel_values"]),
+        Prompts(with_image["input_ids"]),
+        features(session, with_image["pixel_values"]).flatten(0, 1),
     )
     wanted = hugging_face.model.generate(torch.tensor([text]), max_new_tokens=8, do_sample=False)[0, len(text) :]
     for batch in ([request, Request(tuple(text))], [Request(tuple(text)), request]):

@@ -12,6 +12,7 @@ from transformers import AutoProcessor
 
 from ditto.engine import EngineTree, Tokens
 from ditto.errors import PromptError, TreeError
+from ditto.families.llava import LlavaPreprocessor
 from ditto.text.processing import Processor, assign, check_prompts, foreign, load_processor
 from tests.support.hostile import change
 
@@ -31,17 +32,19 @@ def image():
 
 
 def processor(directory, sees=True, **tokens):
-    inner = load_processor(directory, sees)
+    family = LlavaPreprocessor() if sees else None
+    inner = load_processor(directory, family)
     token = inner.tokenizer.convert_tokens_to_ids("<image>") if sees else None
-    return Processor(inner, evolve(TOKENS, image=token, **tokens), str(directory), sees)
+    return Processor(inner, evolve(TOKENS, image=token, **tokens), str(directory), family)
 
 
 def test_prompts_become_what_hugging_face_makes_of_them(directory, image):
     wanted = AutoProcessor.from_pretrained(directory)(text=[DESCRIBE], images=[image], return_tensors="pt")
-    ((ids, pixels), _) = processor(directory).encode([DESCRIBE] * 2, [image])
-    assert ids == wanted["input_ids"][0].tolist()
-    assert pixels.equal(wanted["pixel_values"])
-    assert processor(directory).encode(["Hello"], [])[0][1] is None
+    (encoded, _) = processor(directory).encode([DESCRIBE] * 2, [image])
+    assert list(encoded.token_ids) == wanted["input_ids"][0].tolist()
+    assert encoded.inputs["pixel_values"].equal(wanted["pixel_values"])
+    assert encoded.items[0].inputs["input"].equal(wanted["pixel_values"][0])
+    assert not processor(directory).encode(["Hello"], [])[0].items
 
 
 @pytest.mark.parametrize(
@@ -58,16 +61,16 @@ def test_prompts_become_what_hugging_face_makes_of_them(directory, image):
 def test_what_older_processors_leave_out_is_the_models_own(missing, strategy, directory, image):
     for name in ("config.json", "processor_config.json"):
         change(name, vision_feature_select_strategy=strategy)(directory)
-    wanted = processor(directory).encode([DESCRIBE], [image])[0][0]
+    wanted = processor(directory).encode([DESCRIBE], [image])[0].token_ids
     change("processor_config.json", **dict.fromkeys(missing))(directory)
-    assert processor(directory).encode([DESCRIBE], [image])[0][0] == wanted
+    assert processor(directory).encode([DESCRIBE], [image])[0].token_ids == wanted
 
 
 def test_what_no_file_states_is_named(directory):
     change("processor_config.json", patch_size=None)(directory)
     (directory / "config.json").unlink()
     with pytest.raises(TreeError, match="it does not state patch_size, and neither does a config.json") as caught:
-        load_processor(directory, has_vision=True)
+        load_processor(directory, LlavaPreprocessor())
     assert caught.value.where == str(directory)
 
 
@@ -76,17 +79,17 @@ def test_patches_that_are_not_square_are_refused(directory):
     config = json.loads((directory / "config.json").read_text())
     config["vision_config"]["patch_size"] = [14, 14]
     (directory / "config.json").write_text(json.dumps(config))
-    assert load_processor(directory, has_vision=True).patch_size == 14
+    assert load_processor(directory, LlavaPreprocessor()).patch_size == 14
     config["vision_config"]["patch_size"] = [14, 28]
     (directory / "config.json").write_text(json.dumps(config))
     with pytest.raises(TreeError, match=r"config.json states \[14, 28\], which is not square"):
-        load_processor(directory, has_vision=True)
+        load_processor(directory, LlavaPreprocessor())
 
 
 @pytest.mark.parametrize("sees", [True, False])
 def test_a_token_without_an_embedding_is_named_by_its_text(sees, directory, image):
     path = directory / "tokenizer.json"
-    data, size = json.loads(path.read_text()), len(load_processor(directory, has_vision=False))
+    data, size = json.loads(path.read_text()), len(load_processor(directory, None))
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     data["added_tokens"].append({"id": size, "content": "<|im_start|>", "special": True, **flags})
     path.write_text(json.dumps(data))
@@ -102,9 +105,9 @@ def test_a_token_without_an_embedding_is_named_by_its_text(sees, directory, imag
 def test_the_image_token_may_be_outside_of_the_vocabulary_where_images_are(directory, image):
     """As in LLaVA 1.5: images replace it, and a text model has no use for it."""
     token = processor(directory).tokens.image
-    beside = [other for other in processor(directory).encode(["<image>"], [image])[0][0] if other != token]
+    beside = [other for other in processor(directory).encode(["<image>"], [image])[0].token_ids if other != token]
     assert max(beside) < token
-    assert token in processor(directory, vocab_size=token).encode(["<image>"], [image])[0][0]
+    assert token in processor(directory, vocab_size=token).encode(["<image>"], [image])[0].token_ids
     with pytest.raises(PromptError, match=f"prompt 1 holds '<image>', token {token}"):
         processor(directory, sees=False, vocab_size=token).encode(["<image>"], [])
 

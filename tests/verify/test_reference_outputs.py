@@ -7,6 +7,7 @@ import torch
 
 from ditto.verify.inputs import Prompts
 from ditto.verify.reference_outputs import greedy, look, modules
+from tests.support.images import prompts
 from tests.support.models import image_features, llama, llava
 
 TEXT = Prompts(torch.tensor([[5, 9, 31, 7]]))
@@ -65,9 +66,9 @@ def test_features_are_hugging_faces():
     model = llava()
     ids = torch.tensor([[5, *[model.config.image_token_index] * 16, 6]])
     pixels = torch.randn(1, 3, 28, 28)
-    found = look(model, Prompts(ids, pixels), (4,))
-    assert torch.equal(found.features, image_features(model, pixels))
-    seen = modules(model, Prompts(ids, pixels))
+    found = look(model, prompts(ids, pixels), (4,))
+    assert torch.equal(found.features, image_features(model, pixels).flatten(0, 1))
+    seen = modules(model, prompts(ids, pixels))
     assert any("multi_modal_projector" in path for path in seen)
 
 
@@ -90,13 +91,13 @@ def test_an_image_token_in_an_answer_is_a_token_like_any_other(image_token, answ
     model = llava(image_token_index=image_token)
     model.generation_config.eos_token_id = None
     ids = torch.tensor([[5, *[image_token] * 16, 6]])
-    prompt = Prompts(ids, torch.randn(1, 3, 28, 28))
+    prompt = prompts(ids, torch.randn(1, 3, 28, 28))
     tokens = tuple(image_token if token < 0 else token for token in answer)
     with torch.no_grad():
         made = model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            pixel_values=prompt.pixels,
+            **prompt.inputs,
             max_new_tokens=len(tokens),
             logits_processor=[Forced(ids.shape[1], tokens)],
             do_sample=False,

@@ -28,6 +28,9 @@ TYPE_ID = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 7}
 
 MAX_BEAM_WIDTH = 1
 
+# Model types that TensorRT-LLM's multimodal runner runs with an engine of one input (contract, multimodal 3.2).
+RUNNER_TYPES = frozenset({"internvl", "llava"})
+
 
 def default_range(name: str, maximum: int) -> DynamicDimension:
     """Range from 1 to `maximum`, tuned for half of it, rounded up (contract 2.0)."""

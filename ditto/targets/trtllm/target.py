@@ -30,7 +30,7 @@ from ditto.targets.part import LanguagePart, ModelPart, VisionPart
 from ditto.targets.target import Target
 from ditto.targets.trtllm import inferred
 from ditto.targets.trtllm.config import llm_config
-from ditto.targets.trtllm.contract import LAST_TOKENS, PROMPT_ROWS, TOKENS, adjusted, pool_ranges, ranges
+from ditto.targets.trtllm.contract import LAST_TOKENS, PROMPT_ROWS, RUNNER_TYPES, TOKENS, adjusted, pool_ranges, ranges
 from ditto.targets.trtllm.lowering import PackedDecoder, vision_attention
 from ditto.targets.trtllm.packing import drop_batch, pack_attention
 from ditto.targets.trtllm.versions import Version, version
@@ -117,6 +117,14 @@ class TrtllmTarget(Target):
             raise ConfigError(
                 f"a prompt table of {rows} rows gives each of {batch} requests {rows // batch}; {needed}",
                 remedy=f"give at least {max(prompt_rows, 1) * batch}, or leave the table's size to Ditto",
+            )
+
+    @override
+    def check_family(self, model_type: str) -> None:
+        if model_type not in RUNNER_TYPES:
+            raise ConfigError(
+                f"TensorRT-LLM's multimodal runner does not know {model_type!r} models",
+                remedy="build for the target tensorrt-rtx or tensorrt",
             )
 
     @override

@@ -1,0 +1,99 @@
+"""The runtime half of a family: from prompts and images to token ids and inputs of the vision engine."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from attrs import field, frozen
+from torch import Tensor
+from typing_extensions import override
+
+from ditto.runtime.encoding import EncodedPrompt, EncoderItem, EncoderShapes
+
+# Outputs of processors that follow from the token ids.
+_OF_TOKENS = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"})
+
+
+@frozen
+class Preprocessor(ABC):
+    """What a family does with the outputs of its checkpoint's own processor."""
+
+    def placeholder(self, processor: Any) -> str:
+        """Text that stands for one image in a prompt."""
+        return str(getattr(processor, "image_token", None) or "<image>")
+
+    def image_token_id(self, processor: Any) -> int | None:
+        """Id of the image token, of which one stands for each row of the image embeddings; None if unknown."""
+        stated = getattr(processor, "image_token_id", None)
+        if stated is not None:
+            return int(stated)
+        return processor.tokenizer.convert_tokens_to_ids(self.placeholder(processor))
+
+    def complete(self, processor: Any, directory: Any) -> None:  # noqa: B027
+        """Set attributes that older processor files lack and the model's configuration states.
+
+        Raises:
+            Exception: neither states them.
+        """
+
+    def encode(self, processor: Any, text: str, images: Sequence[Any]) -> EncodedPrompt:
+        """Token ids and tensors of one prompt, with as many placeholders as images."""
+        found = dict(processor(text=[text], images=list(images) or None, return_tensors="pt"))
+        ids = tuple(int(token) for token in found["input_ids"][0])
+        if not images:
+            return EncodedPrompt(ids)
+        inputs = {name: tensor for name, tensor in found.items() if name not in _OF_TOKENS}
+        return EncodedPrompt(ids, inputs, tuple(self.items(inputs)))
+
+    @abstractmethod
+    def items(self, inputs: Mapping[str, Tensor]) -> list[EncoderItem]:
+        """Items of the vision engine for the inputs of Hugging Face's model, in the order of the image tokens."""
+
+    @abstractmethod
+    def model_inputs(self, items: Sequence[EncoderItem]) -> dict[str, Tensor]:
+        """Inputs of Hugging Face's model for the images of one prompt, given as items."""
+
+    @abstractmethod
+    def sample(self, shapes: EncoderShapes, count: int, generator: torch.Generator) -> list[EncoderItem]:
+        """Random items, for verification and measurement without images."""
+
+    def token_inputs(self, is_image: Tensor) -> dict[str, Tensor]:
+        """Further inputs of Hugging Face's model that follow from the token ids.
+
+        Args:
+            is_image: bool [B, S], whether each token is an image token.
+        """
+        del is_image
+        return {}
+
+
+@frozen
+class TilePreprocessor(Preprocessor):
+    """Preprocessor of images that come as tiles of one size.
+
+    Args:
+        names: names of the model's inputs in transformers, by the names of the engine's inputs. They are floating
+            [..., channels, height, width] and have the same leading axes.
+    """
+
+    names: Mapping[str, str] = field(factory=lambda: {"input": "pixel_values"})
+
+    @override
+    def items(self, inputs: Mapping[str, Tensor]) -> list[EncoderItem]:
+        tiles = {name: inputs[known].flatten(0, -4) for name, known in self.names.items()}
+        return [EncoderItem(dict(zip(tiles, tensors))) for tensors in zip(*tiles.values(), strict=True)]
+
+    @override
+    def model_inputs(self, items: Sequence[EncoderItem]) -> dict[str, Tensor]:
+        return {known: torch.stack([item.inputs[name] for item in items]) for name, known in self.names.items()}
+
+    @override
+    def sample(self, shapes: EncoderShapes, count: int, generator: torch.Generator) -> list[EncoderItem]:
+        sizes = {name: [int(str(size)) for size in shapes.item_shape(name)] for name in self.names}
+        return [
+            EncoderItem({name: torch.randn(size, generator=generator) for name, size in sizes.items()})
+            for _ in range(count)
+        ]

@@ -1,0 +1,104 @@
+"""Reasons why vision-language models of transformers have no family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_WINDOWS = "its tower has relative positions in windows"
+_NOT_TRIED = "its processor needs torchvision, without which it has not been verified"
+_NATIVE = "its tower takes images of any size as packed patches"
+_ANY_RESOLUTION = "it assembles tiles into one image, without the padding"
+_CROSS_ATTENTION = "its decoder reads images by cross-attention"
+_CODES = "images become tokens of a codebook"
+_SPANS = "its images attend to themselves in both directions within the prompt"
+_EXPERTS = "its decoder is a mixture of experts"
+_RECURRENT = "its decoder keeps the state of a convolution or a recurrence"
+_ENCODER_DECODER = "it is an encoder-decoder"
+_DEEPSTACK = "features of its tower are added after the first layers of the decoder"
+_VIDEO = "it is made for videos"
+_OTHER_MODALITY = "it takes other inputs than text and images"
+
+REASONS: Mapping[str, str] = {
+    "aria": _EXPERTS,
+    "blip": _CROSS_ATTENTION,
+    "chameleon": _CODES,
+    "cohere2_vision": _NOT_TRIED,
+    "cosmos3_edge": _NATIVE,
+    "cosmos3_omni": _OTHER_MODALITY,
+    "deepseek_ocr2": _EXPERTS,
+    "deepseek_vl_hybrid": _WINDOWS,
+    "dots3_note": "its layers have different sizes",
+    "emu3": _CODES,
+    "ernie4_5_vl_moe": _EXPERTS,
+    "evolla": _OTHER_MODALITY,
+    "exaone4_5": _NATIVE,
+    "fast_vlm": "its tower is of the package timm",
+    "florence2": _ENCODER_DECODER,
+    "fuyu": "it has no tower: patches of any number go into the decoder",
+    "gemma3": _SPANS,
+    "gemma3n": "its decoder has embeddings of each layer and shares keys and values between layers",
+    "gemma4": "its layers have different sizes",
+    "gemma4_unified": "its layers have different sizes",
+    "git": _CROSS_ATTENTION,
+    "glm46v": _NATIVE,
+    "glm4v": _NATIVE,
+    "glm4v_moe": _EXPERTS,
+    "glm5_next": _EXPERTS,
+    "glm_ocr": _NATIVE,
+    "glmga": _NATIVE,
+    "got_ocr2": _WINDOWS,
+    "granite4_vision": _DEEPSTACK,
+    "hunyuan_vl": _NATIVE,
+    "hy_v4_vl": _EXPERTS,
+    "hyperclovax_vision_v2": _NATIVE,
+    "idefics": _CROSS_ATTENTION,
+    "idefics2": "its tower takes images of any size, padded with a mask",
+    "instructblip": "its vision side reads the prompt, too",
+    "instructblipvideo": _VIDEO,
+    "kimi_k25": _EXPERTS,
+    "kosmos-2": "it has positions of its own",
+    "kosmos-2.5": "its tower takes images of any size as packed patches",
+    "lfm2_vl": _RECURRENT,
+    "lfm3_vl": _RECURRENT,
+    "lighton_ocr": _NATIVE,
+    "llama4": "its decoder attends within chunks and is a mixture of experts",
+    "llava_next": _ANY_RESOLUTION,
+    "llava_next_video": _VIDEO,
+    "llava_onevision": _ANY_RESOLUTION,
+    "minicpm_ocr": _RECURRENT,
+    "minicpmv4_6": _RECURRENT,
+    "minicpmv4_7": _RECURRENT,
+    "minimax_m3_vl": _EXPERTS,
+    "mistral3": _NATIVE,
+    "mistral4": "its decoder has latent attention",
+    "mistral_large4": _EXPERTS,
+    "mllama": _CROSS_ATTENTION,
+    "molmo2": _SPANS,
+    "muse_glimmer": _NATIVE,
+    "muse_spark": _EXPERTS,
+    "nemotron_h_omni": _RECURRENT,
+    "ovis2": "features of its own stand in place of the tokens around an image",
+    "paddleocr_vl": _NATIVE,
+    "paligemma": "its prompt attends to itself in both directions",
+    "perception_lm": "its tower is of the package timm",
+    "pi0": "it is made for actions of a robot",
+    "pix2struct": _ENCODER_DECODER,
+    "pp_formulanet": _ENCODER_DECODER,
+    "qwen2_5_omni_thinker": _OTHER_MODALITY,
+    "qwen2_5_vl": _NATIVE,
+    "qwen2_vl": _NATIVE,
+    "qwen3_5": _RECURRENT,
+    "qwen3_5_moe": _RECURRENT,
+    "qwen3_omni_moe_thinker": _OTHER_MODALITY,
+    "qwen3_vl": _DEEPSTACK,
+    "qwen3_vl_moe": _DEEPSTACK,
+    "qwen4_exp": _RECURRENT,
+    "shieldgemma2": _SPANS,
+    "t5gemma2": _ENCODER_DECODER,
+    "udop": _ENCODER_DECODER,
+    "unlimited_ocr": _EXPERTS,
+    "video_llama_3": _NATIVE,
+    "video_llava": _VIDEO,
+    "vision-encoder-decoder": _ENCODER_DECODER,
+}
+"""By `model_type`; a model that gets a family leaves this table."""

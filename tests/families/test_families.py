@@ -1,0 +1,114 @@
+"""Every family gives Hugging Face's image embeddings and tokens, for images of any size and number."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from attrs import frozen
+
+from ditto import EngineTree, MultimodalModel
+from ditto.errors import ConfigError
+from ditto.families.registry import find_family
+from ditto.reference import RELATIVE_ERROR, relative_error
+from ditto.runtime import Session, open_session
+from ditto.targets.tensorrt.target import NativeTarget
+from ditto.text.pipeline import GenerationPipeline
+from ditto.text.processing import Processor
+from ditto.verify.check import verify
+from ditto.verify.inputs import mixed
+from tests.support.families import FAMILIES, SIZES, Family, images
+from tests.support.models import TRANSFORMERS_5
+
+NEW_TOKENS = 5
+
+
+@frozen
+class Case:
+    """A family's tiny model and its tree."""
+
+    family: Family
+    model: Any
+    tree: EngineTree
+    checkpoint: Path
+    session: Session
+
+    def prompt(self, count: int) -> str:
+        return "Is " + " or ".join([self.family.placeholder] * count) + " new?"
+
+    def hugging_face(self, text: str, pixels: list[Any]) -> dict[str, Any]:
+        """The model's inputs, as its own processor makes them."""
+        given = self.family.load_processor(self.checkpoint)(text=[text], images=pixels or None, return_tensors="pt")
+        taken = inspect.signature(type(self.model).forward).parameters
+        return {name: tensor for name, tensor in given.items() if name != "token_type_ids" or name in taken}
+
+    @torch.no_grad()
+    def tokens(self, text: str, pixels: list[Any]) -> tuple[int, ...]:
+        """Hugging Face's greedy tokens."""
+        given = self.hugging_face(text, pixels)
+        found = self.model.generate(**given, max_new_tokens=NEW_TOKENS, do_sample=False)
+        return tuple(found[0, given["input_ids"].shape[1] :].tolist())
+
+
+@pytest.fixture(scope="module", params=FAMILIES if TRANSFORMERS_5 else ["llava"])
+def case(request, tmp_path_factory):
+    family, directory = FAMILIES[request.param], tmp_path_factory.mktemp(request.param)
+    model = family.save(directory / "checkpoint")
+    builders = MultimodalModel.from_pretrained(str(directory / "checkpoint"))
+    assert builders.model_type == request.param
+    with patch.object(NativeTarget, "cannot_compile", "it takes longer than all else"):
+        tree = builders.with_batch(3).with_max_images(2).with_target("tensorrt-rtx").build_all(directory / "tree")
+    return Case(family, model, tree, directory / "checkpoint", open_session(tree, "reference"))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", SIZES)
+def test_embeddings_are_hugging_faces(case, size):
+    pixels = images(size)
+    (encoded,) = Processor.of(case.tree).encode([case.prompt(1)], pixels)
+    given = case.hugging_face(case.prompt(1), pixels)
+    assert list(encoded.token_ids) == given["input_ids"][0].tolist()
+    found = torch.cat(case.session.embeddings(encoded.items))
+    wanted = find_family(case.model.config.model_type).features(case.model, encoded.inputs)
+    assert len(found) == encoded.token_ids.count(case.tree.manifest.tokens.image)
+    assert relative_error(found, wanted) < RELATIVE_ERROR[torch.float32]
+    if case.family.tiled and len(encoded.items) > 1:
+        shuffled = torch.cat(case.session.embeddings(encoded.items[::-1]))
+        assert relative_error(shuffled, wanted) > 100 * RELATIVE_ERROR[torch.float32]
+
+
+def test_tokens_are_hugging_faces(case):
+    """Rows with one image, with two of other sizes, and without, in one batch."""
+    prompts = [case.prompt(1), case.prompt(2), case.prompt(0)]
+    pixels = [images("landscape"), images("strip", "portrait"), []]
+    wanted = tuple(case.tokens(text, given) for text, given in zip(prompts, pixels))
+    reply = GenerationPipeline(case.session).answer(prompts, [*pixels[0], *pixels[1]], NEW_TOKENS)
+    assert reply.tokens == wanted
+    alone = GenerationPipeline(case.session).answer([prompts[1]], images("square", "strip"), NEW_TOKENS)
+    assert alone.tokens == (case.tokens(prompts[1], images("square", "strip")),)
+
+
+def test_verification_passes(case):
+    prompts = mixed(case.tree, NEW_TOKENS)
+    assert [bool(prompt.items) for prompt in prompts] == [True, True, True, False]
+    assert verify(case.tree, prompts, session="reference", new_tokens=NEW_TOKENS).passed
+
+
+def test_tensorrt_llm_gets_the_types_that_its_runner_knows(case, tmp_path):
+    builders = MultimodalModel.from_pretrained(str(case.checkpoint)).with_target("trtllm")
+    if case.model.config.model_type not in ("internvl", "llava"):
+        with pytest.raises(ConfigError, match="multimodal runner does not know"):
+            builders.build_all(tmp_path / "tree")
+        return
+    session = open_session(builders.build_all(tmp_path / "tree"), "reference")
+    text, pixels = case.prompt(1), images("landscape")
+    assert GenerationPipeline(session).answer([text], pixels, NEW_TOKENS).tokens == (case.tokens(text, pixels),)
+
+
+def test_tiles_are_cut_where_the_family_cuts_them(case):
+    (encoded,) = Processor.of(case.tree).encode([case.prompt(1)], images("strip"))
+    assert (len(encoded.items) > 1) == case.family.tiled

@@ -1,0 +1,259 @@
+"""Tiny random vision-language models with processors of the real classes, for transformers 5."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import string
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as hf
+from attrs import frozen
+from PIL import Image
+
+from ditto.text.loading import without_videos
+from tests.support.models import made, rope
+
+VOCABULARY = 192
+TEXT: dict[str, Any] = {
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 2048,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 3,
+}
+VISION: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 7,
+}
+# Height and width of images: landscape, portrait, square, tiny, and a strip.
+SIZES = {"landscape": (60, 100), "portrait": (90, 56), "square": (64, 64), "tiny": (5, 3), "strip": (24, 150)}
+
+
+def tokenizer(*special: str, **named: str) -> Any:
+    """A tokenizer of single characters and some special tokens.
+
+    Args:
+        named: special tokens that it also has as attributes.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        "<pad>",
+        *special,
+        *named.values(),
+        *string.ascii_letters,
+        *string.digits,
+        *" .,:?\n",
+    ]
+    inner = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        additional_special_tokens=[*special, *named.values()],
+        **({"extra_special_tokens": named} if named else {}),
+    )
+
+
+@frozen
+class Family:
+    """A tiny model of a family.
+
+    Args:
+        processor: makes its processor.
+        model: makes the model, for the id of the image token.
+        tiled: whether larger images become several tiles.
+        placeholder: text of an image in a prompt.
+        image_token: text of an image token; None for that of an image.
+    """
+
+    processor: Callable[[], Any]
+    model: Callable[[int], Any]
+    tiled: bool = False
+    placeholder: str = "<image>"
+    image_token: str | None = None
+
+    def save(self, directory: Path) -> Any:
+        """Write a checkpoint; returns the model."""
+        with without_videos():
+            processor = self.processor()
+            save_processor(processor, directory)
+        model = self.model(processor.tokenizer.convert_tokens_to_ids(self.image_token or self.placeholder))
+        model.generation_config.eos_token_id = None
+        model.save_pretrained(directory)
+        return model
+
+    def load_processor(self, directory: Path) -> Any:
+        """The processor of a checkpoint, by transformers."""
+        with without_videos():
+            return hf.AutoProcessor.from_pretrained(directory)
+
+
+def save_processor(processor: Any, directory: Path) -> None:
+    """Write a processor's files; transformers itself writes none of a processor without its video part."""
+    if not hasattr(processor, "video_processor"):
+        processor.save_pretrained(directory)
+        return
+    for part in (processor.tokenizer, processor.image_processor):
+        part.save_pretrained(directory)
+    stated = {name: getattr(processor, name, None) for name in inspect.signature(type(processor)).parameters}
+    settings = {name: value for name, value in stated.items() if isinstance(value, (int, str))}
+    settings["processor_class"] = type(processor).__name__
+    (directory / "processor_config.json").write_text(json.dumps(settings))
+
+
+def images(*names: str) -> list[Image.Image]:
+    """Noisy images of named sizes."""
+    generator = torch.Generator().manual_seed(7)
+    pixels = [torch.randint(256, (*SIZES[name], 3), generator=generator) for name in names]
+    return [Image.fromarray(each.byte().numpy()) for each in pixels]
+
+
+def llama(**settings: Any) -> Any:
+    return hf.LlamaConfig(**{**TEXT, **rope(), **settings})
+
+
+def qwen2(**settings: Any) -> Any:
+    return hf.Qwen2Config(**{**TEXT, **rope(), **settings})
+
+
+def _internvl(image: int) -> Any:
+    vision = hf.InternVLVisionConfig(**{**VISION, "layer_scale_init_value": 0.5})
+    config = hf.InternVLConfig(
+        vision_config=vision, text_config=qwen2(), image_token_id=image, image_seq_length=4, tie_word_embeddings=False
+    )
+    return made(hf.InternVLForConditionalGeneration, config)
+
+
+def _internvl_processor() -> Any:
+    names = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    }
+    tiles = hf.GotOcr2ImageProcessor(size={"height": 28, "width": 28}, max_patches=4)
+    return hf.InternVLProcessor(tiles, tokenizer(**names), None, image_seq_length=4)
+
+
+def _vipllava(image: int) -> Any:
+    vision = hf.CLIPVisionConfig(**VISION, projection_dim=32)
+    config = hf.VipLlavaConfig(
+        vision_config=vision, text_config=llama(), image_token_id=image, vision_feature_layer=[-1, -2]
+    )
+    return made(hf.VipLlavaForConditionalGeneration, config)
+
+
+def _llava(image: int) -> Any:
+    vision = hf.CLIPVisionConfig(**VISION, projection_dim=32)
+    config = hf.LlavaConfig(vision_config=vision, text_config=llama(), image_token_index=image)
+    return made(hf.LlavaForConditionalGeneration, config)
+
+
+def _llava_processor() -> Any:
+    pixels = hf.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    return hf.LlavaProcessor(
+        pixels,
+        tokenizer("<image>"),
+        patch_size=7,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+
+
+def _idefics3(kind: str) -> Callable[[int], Any]:
+    def model(image: int) -> Any:
+        vision = getattr(hf, f"{kind}VisionConfig")(**VISION)
+        settings = {"text_config": llama(), "image_token_id": image, "scale_factor": 2, "tie_word_embeddings": False}
+        config = getattr(hf, f"{kind}Config")(vision_config=vision, **settings, pad_token_id=3)
+        return made(getattr(hf, f"{kind}ForConditionalGeneration"), config)
+
+    return model
+
+
+def _idefics3_processor() -> Any:
+    tiles = hf.Idefics3ImageProcessor(size={"longest_edge": 84}, max_image_size={"longest_edge": 28})
+    extra = [f"<row_{row}_col_{column}>" for row in (1, 2, 3) for column in (1, 2, 3)]
+    special = ("<image>", "<fake_token_around_image>", "<end_of_utterance>", "<global-img>", *extra)
+    return hf.Idefics3Processor(tiles, tokenizer(*special), image_seq_len=4)
+
+
+def cohere2(**settings: Any) -> Any:
+    return hf.Cohere2Config(**{**TEXT, **rope(), "sliding_window": 16, **settings})
+
+
+def siglip(**settings: Any) -> Any:
+    return hf.SiglipVisionConfig(**{**VISION, **settings})
+
+
+def _aya_vision(image: int) -> Any:
+    config = hf.AyaVisionConfig(
+        vision_config=siglip(),
+        text_config=cohere2(),
+        image_token_index=image,
+        downsample_factor=2,
+        alignment_intermediate_size=64,
+    )
+    return made(hf.AyaVisionForConditionalGeneration, config)
+
+
+def _aya_vision_processor() -> Any:
+    tiles = hf.GotOcr2ImageProcessor(size={"height": 28, "width": 28}, max_patches=4)
+    special = ("<image>", "<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>", "<|IMG_LINE_BREAK|>")
+    text = tokenizer(*special, "TILE", "TILE_GLOBAL")
+    return hf.AyaVisionProcessor(tiles, text, patch_size=7, img_size=28, downsample_factor=2)
+
+
+def _janus(image: int) -> Any:
+    vision = hf.JanusVisionConfig(**{**VISION, "mlp_ratio": 2, "projection_dim": 48, "num_image_tokens": 16})
+    settings = {"embed_dim": 8, "num_embeddings": 16, "base_channels": 32, "channel_multiplier": [1, 1]}
+    codes = hf.JanusVQVAEConfig(**settings, latent_channels=32, image_token_embed_dim=48, projection_dim=48)
+    config = hf.JanusConfig(vision_config=vision, text_config=llama(), vq_config=codes, image_token_id=image)
+    return made(hf.JanusForConditionalGeneration, config)
+
+
+def _janus_processor() -> Any:
+    pixels = hf.JanusImageProcessor(size={"height": 28, "width": 28}, min_size=4)
+    names = {"image_token": "<image>", "boi_token": "<boi>", "eoi_token": "<eoi>"}
+    return hf.JanusProcessor(pixels, tokenizer(**names), num_image_tokens=16)
+
+
+def _deepseek_vl(image: int) -> Any:
+    config = hf.DeepseekVLConfig(vision_config=siglip(vision_use_head=False), text_config=llama(), image_token_id=image)
+    return made(hf.DeepseekVLForConditionalGeneration, config)
+
+
+def _deepseek_vl_processor() -> Any:
+    pixels = hf.DeepseekVLImageProcessor(size={"height": 28, "width": 28}, min_size=4)
+    return hf.DeepseekVLProcessor(pixels, tokenizer(image_token="<image>"), num_image_tokens=16)
+
+
+FAMILIES: Mapping[str, Family] = {
+    "aya_vision": Family(_aya_vision_processor, _aya_vision, tiled=True, image_token="<|IMG_PATCH|>"),
+    "deepseek_vl": Family(_deepseek_vl_processor, _deepseek_vl),
+    "idefics3": Family(_idefics3_processor, _idefics3("Idefics3"), tiled=True),
+    "internvl": Family(_internvl_processor, _internvl, tiled=True, placeholder="<IMG_CONTEXT>"),
+    "janus": Family(_janus_processor, _janus),
+    "llava": Family(_llava_processor, _llava),
+    "smolvlm": Family(_idefics3_processor, _idefics3("SmolVLM"), tiled=True),
+    "vipllava": Family(_llava_processor, _vipllava),
+}
