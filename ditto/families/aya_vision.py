@@ -1,4 +1,4 @@
-"""Aya Vision: tiles of one size and a view of the whole image, pixel shuffle, gated projector."""
+"""Aya Vision and Command A Vision: tiles of one size and a view of the whole image, pixel shuffle, gated projector."""
 
 from __future__ import annotations
 
@@ -41,3 +41,10 @@ class AyaVisionModel(MultimodalModel):
     def most_tiles(cls, config: Any, processor: Mapping[str, Any]) -> int:
         most = processor.get("max_patches", 12)
         return most + 1 if most > 1 else 1  # the whole image is one more tile
+
+
+@frozen(kw_only=True, slots=False)
+class Cohere2VisionModel(AyaVisionModel):
+    """`Cohere2VisionForConditionalGeneration`."""
+
+    model_type: ClassVar[str] = "cohere2_vision"

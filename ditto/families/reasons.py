@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _WINDOWS = "its tower has relative positions in windows"
-_NOT_TRIED = "its processor needs torchvision, without which it has not been verified"
 _NATIVE = "its tower takes images of any size as packed patches"
 _ANY_RESOLUTION = "it assembles tiles into one image, without the padding"
 _CROSS_ATTENTION = "its decoder reads images by cross-attention"
@@ -22,7 +21,6 @@ REASONS: Mapping[str, str] = {
     "aria": _EXPERTS,
     "blip": _CROSS_ATTENTION,
     "chameleon": _CODES,
-    "cohere2_vision": _NOT_TRIED,
     "cosmos3_edge": _NATIVE,
     "cosmos3_omni": _OTHER_MODALITY,
     "deepseek_ocr2": _EXPERTS,
@@ -84,6 +82,7 @@ REASONS: Mapping[str, str] = {
     "pi0": "it is made for actions of a robot",
     "pix2struct": _ENCODER_DECODER,
     "pp_formulanet": _ENCODER_DECODER,
+    "qianfan_ocr": "its checkpoints store the projections of the tower in another form",
     "qwen2_5_omni_thinker": _OTHER_MODALITY,
     "qwen2_5_vl": _NATIVE,
     "qwen2_vl": _NATIVE,
@@ -98,7 +97,6 @@ REASONS: Mapping[str, str] = {
     "udop": _ENCODER_DECODER,
     "unlimited_ocr": _EXPERTS,
     "video_llama_3": _NATIVE,
-    "video_llava": _VIDEO,
     "vision-encoder-decoder": _ENCODER_DECODER,
 }
 """By `model_type`; a model that gets a family leaves this table."""

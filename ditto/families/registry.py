@@ -21,11 +21,13 @@ GROUP = "ditto.families"
 _OWN = {
     "aya_vision": "aya_vision:AyaVisionModel",
     "deepseek_vl": "deepseek_vl:DeepseekVlModel",
+    "cohere2_vision": "aya_vision:Cohere2VisionModel",
     "idefics3": "idefics3:Idefics3Model",
     "internvl": "internvl:InternVlModel",
     "janus": "janus:JanusModel",
     "llava": "llava:LlavaModel",
     "smolvlm": "idefics3:SmolVlmModel",
+    "video_llava": "video_llava:VideoLlavaModel",
     "vipllava": "vipllava:VipLlavaModel",
 }
 

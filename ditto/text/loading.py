@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -38,13 +37,13 @@ def automatic(directory: str | Path, *, has_images: bool) -> Any:
 def without_videos() -> Generator[None]:
     """Context in which processors come without their video part, which needs torchvision.
 
-    Videos are not supported, so that nothing is lost. Where torchvision is installed, nothing changes. For
-    transformers 5; remove it when transformers loads such processors by itself.
+    Videos are not supported, so that nothing is lost. For transformers 5; remove it when transformers loads such
+    processors by itself.
     """
     from transformers import processing_utils
 
     loaders: Any = getattr(processing_utils, "MODALITY_TO_AUTOPROCESSOR_MAPPING", None)
-    if loaders is None or find_spec("torchvision") is not None:
+    if loaders is None:
         yield
         return
     mixin: Any = processing_utils.ProcessorMixin

@@ -21,7 +21,7 @@ from ditto.text.pipeline import GenerationPipeline
 from ditto.text.processing import Processor
 from ditto.verify.check import verify
 from ditto.verify.inputs import mixed
-from tests.support.families import FAMILIES, SIZES, Family, images
+from tests.support.families import FAMILIES, SIZES, Family, cohere2_vision, images
 from tests.support.models import TRANSFORMERS_5
 
 NEW_TOKENS = 5
@@ -112,3 +112,15 @@ def test_tensorrt_llm_gets_the_types_that_its_runner_knows(case, tmp_path):
 def test_tiles_are_cut_where_the_family_cuts_them(case):
     (encoded,) = Processor.of(case.tree).encode([case.prompt(1)], images("strip"))
     assert (len(encoded.items) > 1) == case.family.tiled
+
+
+@pytest.mark.parametrize("make", [cohere2_vision] if TRANSFORMERS_5 else [])
+def test_models_whose_processors_need_torchvision_are_hugging_faces(make, tmp_path):
+    """With random pixels in place of images."""
+    make(image=150).save_pretrained(tmp_path / "checkpoint")
+    with patch.object(NativeTarget, "cannot_compile", "it takes longer than all else"):
+        model = MultimodalModel.from_pretrained(str(tmp_path / "checkpoint")).with_batch(2)
+        tree = model.with_target("tensorrt-rtx").build_all(tmp_path / "tree")
+    prompts = mixed(tree, NEW_TOKENS)
+    assert sum(bool(prompt.items) for prompt in prompts) == 3
+    assert verify(tree, prompts, session="reference", new_tokens=NEW_TOKENS).passed

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -247,7 +248,42 @@ def _deepseek_vl_processor() -> Any:
     return hf.DeepseekVLProcessor(pixels, tokenizer(image_token="<image>"), num_image_tokens=16)
 
 
-FAMILIES: Mapping[str, Family] = {
+def _video_llava(image: int) -> Any:
+    vision = hf.CLIPVisionConfig(**VISION, projection_dim=32)
+    config = hf.VideoLlavaConfig(
+        vision_config=vision, text_config=llama(), image_token_index=image, video_token_index=5
+    )
+    return made(hf.VideoLlavaForConditionalGeneration, config)
+
+
+def _video_llava_processor() -> Any:
+    pixels = hf.VideoLlavaImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    return hf.VideoLlavaProcessor(pixels, None, tokenizer("<image>", "<video>"), patch_size=7)
+
+
+def cohere2_vision(image: int) -> Any:
+    config = hf.Cohere2VisionConfig(
+        vision_config=siglip(),
+        text_config=cohere2(),
+        image_token_id=image,
+        downsample_factor=2,
+        alignment_intermediate_size=64,
+    )
+    return made(hf.Cohere2VisionForConditionalGeneration, config)
+
+
+def _cohere2_vision_processor() -> Any:
+    tiles = hf.Cohere2VisionImageProcessor(size={"height": 28, "width": 28}, max_patches=4, patch_size=2)
+    names = {
+        "image_token": "<|IMG_PATCH|>",
+        "boi_token": "<|START_OF_IMG|>",
+        "eoi_token": "<|END_OF_IMG|>",
+        "img_line_break_token": "<|IMG_LINE_BREAK|>",
+    }
+    return hf.Cohere2VisionProcessor(tiles, tokenizer(**names))
+
+
+FAMILIES: dict[str, Family] = {
     "aya_vision": Family(_aya_vision_processor, _aya_vision, tiled=True, image_token="<|IMG_PATCH|>"),
     "deepseek_vl": Family(_deepseek_vl_processor, _deepseek_vl),
     "idefics3": Family(_idefics3_processor, _idefics3("Idefics3"), tiled=True),
@@ -255,5 +291,12 @@ FAMILIES: Mapping[str, Family] = {
     "janus": Family(_janus_processor, _janus),
     "llava": Family(_llava_processor, _llava),
     "smolvlm": Family(_idefics3_processor, _idefics3("SmolVLM"), tiled=True),
+    "video_llava": Family(_video_llava_processor, _video_llava),
     "vipllava": Family(_llava_processor, _vipllava),
 }
+
+# Processors of these need torchvision.
+if find_spec("torchvision") is not None:
+    FAMILIES["cohere2_vision"] = Family(
+        _cohere2_vision_processor, cohere2_vision, tiled=True, placeholder="<|IMG_PATCH|>"
+    )

@@ -1,8 +1,6 @@
-"""Processors load without their video part where torchvision is missing."""
+"""Processors load without their video part."""
 
 from __future__ import annotations
-
-from importlib.util import find_spec
 
 import pytest
 import transformers
@@ -12,7 +10,7 @@ from tests.support.families import FAMILIES
 from tests.support.models import TRANSFORMERS_5
 
 # The second has a video part, which transformers 4 does not know.
-NAMES = ["llava", "internvl"] if TRANSFORMERS_5 and find_spec("torchvision") is None else ["llava"]
+NAMES = ["llava", "internvl"] if TRANSFORMERS_5 else ["llava"]
 
 
 @pytest.mark.parametrize("name", NAMES)
