@@ -79,7 +79,7 @@ def held(model_type: str) -> Result:
 
 
 def verified(checkpoint: Path, target: str, out: Path) -> dict[str, float] | str:
-    """Relative errors of a tree that passes with four prompts, three of them with an image; else why it is refused.
+    """Relative errors of a tree that passes with four prompts, at least three with an image; else why it is refused.
 
     Raises:
         AssertionError: it differs from Hugging Face.
@@ -91,7 +91,7 @@ def verified(checkpoint: Path, target: str, out: Path) -> dict[str, float] | str
     except DittoError as error:
         return error.cause
     prompts = mixed(tree, NEW_TOKENS)
-    assert sum(bool(prompt.items) for prompt in prompts) == 3, "the engines have no room for the images"
+    assert sum(bool(prompt.items) for prompt in prompts) >= 3, "the engines have no room for the images"
     result = verify(tree, prompts, session="reference", new_tokens=NEW_TOKENS)
     assert result.passed, result.text()
     return {measure.name: measure.worst_relative_error for measure in result.measures}

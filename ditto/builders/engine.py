@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from attrs import asdict, evolve, frozen
+from torch import nn
 from typing_extensions import Self
 
 from ditto.builders.pipeline import build
@@ -45,6 +46,11 @@ def positive(name: str, value: Any) -> int:
     if value > _MOST:
         raise ConfigError(f"{name} is {value}", remedy=f"give a number of at most {_MOST}")
     return value
+
+
+def itself(model: nn.Module) -> nn.Module:
+    """The model itself, where a part of it could be captured."""
+    return model
 
 
 @frozen(kw_only=True, slots=False)

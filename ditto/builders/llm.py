@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from inspect import Parameter, signature
 from typing import Any, ClassVar
 
-from attrs import asdict, evolve, frozen
+from attrs import asdict, evolve, field, frozen
 from loguru import logger
 from torch import Tensor, nn
 from typing_extensions import Self, override
 
 from ditto.builders.decoder_config import attention_layers, read_decoder_config, same_in_all_layers
-from ditto.builders.engine import Auto, EngineBuilder, positive
+from ditto.builders.engine import Auto, EngineBuilder, itself, positive
 from ditto.builders.generation import tokens
 from ditto.builders.in_memory import InMemory
 from ditto.builders.positions import most_positions, why_no_more
-from ditto.builders.source import Loaded, Pretrained
+from ditto.builders.source import Pretrained
 from ditto.configs import Limits
 from ditto.engine import Tokens, TreeLimits
 from ditto.errors import ConfigError, ModelError, UnsupportedFeature, at
@@ -45,6 +46,7 @@ class LlmBuilder(EngineBuilder):
         opt_input_len: tokens of a typical prompt. With specialized profiles, prompts of at most this length and not far
             below it run faster, and the build takes longer. 0 for no typical length; `auto`: image tokens and 64 text
             tokens, or 0 for a text model.
+        language: function from the model to the language model inside it, with its output embedding.
     """
 
     name: ClassVar[str] = "llm"
@@ -55,6 +57,7 @@ class LlmBuilder(EngineBuilder):
     max_prompt_embedding_table_size: int | Auto = "auto"
     prompt_rows: int = 0
     opt_input_len: int | Auto = "auto"
+    language: Callable[[nn.Module], nn.Module] = field(default=itself)
 
     @classmethod
     def from_pretrained(cls, model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Self:
@@ -188,13 +191,14 @@ class LlmBuilder(EngineBuilder):
         target.check_limits(limits, self.prompt_rows)
         self._warn(limits)
         loaded = self.source.load(self.resolved_dtype(target))
-        _refuse_own_positions(loaded.model)
-        embedding = _embedding(loaded)
+        model = self.language(loaded.model)
+        _refuse_own_positions(model)
+        embedding = _embedding(model)
         vocab_size = int(embedding.weight.shape[0])
-        wrapper = (PackedLlmWrapper if target.packs_tokens else LlmWrapper)(loaded.model, embedding, vocab_size)
+        wrapper = (PackedLlmWrapper if target.packs_tokens else LlmWrapper)(model, embedding, vocab_size)
         with at(self.source.name):
             has_images = bool(limits.max_prompt_embedding_table_size)
-            _check_vocabulary(loaded.model, vocab_size, self.tokens().vocab_size, has_images)
+            _check_vocabulary(model, vocab_size, self.tokens().vocab_size, has_images)
             config = self.source.config.get_text_config()
             decoder = read_decoder_config(config, vocab_size)
             attentions = attention_layers(config, decoder.num_hidden_layers)
@@ -245,13 +249,13 @@ def _refuse_own_positions(model: nn.Module) -> None:
         )
 
 
-def _embedding(loaded: Loaded) -> Any:
+def _embedding(given: nn.Module) -> Any:
     """The token embedding module.
 
     Raises:
         UnsupportedFeature: the model has several embedding tables, or does not state which it uses.
     """
-    model: Any = loaded.model.decoder if isinstance(loaded.model, DecoderWithHead) else loaded.model
+    model: Any = given.decoder if isinstance(given, DecoderWithHead) else given
     try:
         found = model.get_input_embeddings()
     except NotImplementedError:  # raised by transformers' models that do not define it

@@ -10,14 +10,10 @@ from torch import nn
 from typing_extensions import Self, override
 
 from ditto.arguments import DynamicDimension, TensorTypeHint
-from ditto.builders.engine import EngineBuilder
+from ditto.builders.engine import EngineBuilder, itself
 from ditto.engine import TreeLimits
 from ditto.errors import ConfigError
 from ditto.targets import Target, VisionPart
-
-
-def _itself(model: nn.Module) -> nn.Module:
-    return model
 
 
 @frozen(kw_only=True, slots=False)
@@ -39,7 +35,7 @@ class VisionBuilder(EngineBuilder):
     family: str
     inputs: Mapping[str, TensorTypeHint]
     output_names: tuple[str, ...] = ("encoder_output",)
-    wrap: Callable[[nn.Module], nn.Module] = field(default=_itself)
+    wrap: Callable[[nn.Module], nn.Module] = field(default=itself)
     tokens_per_image: int | None = None
 
     @override

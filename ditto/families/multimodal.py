@@ -60,6 +60,14 @@ class MultimodalModel(ABC):
             CheckpointError: the configuration is not supported.
         """
 
+    @staticmethod
+    def language_model(model: nn.Module) -> nn.Module:
+        """The language model inside a model, with its output embedding.
+
+        By default the model itself, if it runs on embeddings alone, without an image.
+        """
+        return model
+
     @classmethod
     def most_tiles(cls, config: Any, processor: Mapping[str, Any]) -> int:
         """Tiles per image at most, as the checkpoint's processor is configured.
@@ -118,7 +126,9 @@ class MultimodalModel(ABC):
             wrap=encoder.module,
             tokens_per_image=encoder.rows,
         )
-        return family(llm=LlmBuilder(source=source), vision=vision, max_tiles=tiles)._sized()
+        return family(
+            llm=LlmBuilder(source=source, language=family.language_model), vision=vision, max_tiles=tiles
+        )._sized()
 
     @classmethod
     def _family(cls, model_type: str, where: str) -> type[Self]:

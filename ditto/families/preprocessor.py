@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from attrs import field, frozen
@@ -20,6 +20,9 @@ _OF_TOKENS = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_tok
 @frozen
 class Preprocessor(ABC):
     """What a family does with the outputs of its checkpoint's own processor."""
+
+    needs_image: ClassVar[bool] = False
+    """Whether each prompt has an image."""
 
     def placeholder(self, processor: Any) -> str:
         """Text that stands for one image in a prompt."""

@@ -21,6 +21,7 @@ GROUP = "ditto.families"
 _OWN = {
     "aya_vision": "aya_vision:AyaVisionModel",
     "deepseek_vl": "deepseek_vl:DeepseekVlModel",
+    "blip-2": "blip_2:Blip2Model",
     "cohere2_vision": "aya_vision:Cohere2VisionModel",
     "idefics3": "idefics3:Idefics3Model",
     "internvl": "internvl:InternVlModel",

@@ -90,8 +90,10 @@ def mixed(tree: EngineTree, new_tokens: int, count: int = 4) -> list[Prompts]:
     limits = RequestLimits.of(tree)
     room = min(limits.max_input_len, limits.max_seq_len - new_tokens)
     result: list[Prompts] = []
+    family = preprocessor_of(tree)
+    seeing = count if count == 1 or (family is not None and family.needs_image) else count - 1
     for number in range(count):
-        found = _with_image(tree, number, room) if number == 0 or number < count - 1 else None
+        found = _with_image(tree, number, room) if number < seeing else None
         result.append(found or prompts(tree, 1, max(min(8 + 5 * number, room), 1), seed=number))
     return result
 

@@ -72,7 +72,7 @@ def test_a_vision_language_model_of_another_class_is_refused(tmp_path, name):
     family = LlavaModel.from_pretrained(str(tmp_path / "model")).with_target("tensorrt-rtx")
     for builder in family.builders.values():
         with pytest.raises(CheckpointError, match=f"of class {name}, which is not a vision-language model"):
-            builder.described(builder.resolved_target())
+            builder.part(builder.resolved_target())
 
 
 def configurations():

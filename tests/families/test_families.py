@@ -38,10 +38,13 @@ class Case:
     session: Session
 
     def prompt(self, count: int) -> str:
+        if self.family.before_prompt:
+            return self.family.placeholder * count + "Is it new?"
         return "Is " + " or ".join([self.family.placeholder] * count) + " new?"
 
     def hugging_face(self, text: str, pixels: list[Any]) -> dict[str, Any]:
         """The model's inputs, as its own processor makes them."""
+        text = text.replace(self.family.placeholder, "") if self.family.before_prompt else text
         given = self.family.load_processor(self.checkpoint)(text=[text], images=pixels or None, return_tensors="pt")
         taken = inspect.signature(type(self.model).forward).parameters
         return {name: tensor for name, tensor in given.items() if name != "token_type_ids" or name in taken}
@@ -83,18 +86,20 @@ def test_embeddings_are_hugging_faces(case, size):
 
 def test_tokens_are_hugging_faces(case):
     """Rows with one image, with two of other sizes, and without, in one batch."""
-    prompts = [case.prompt(1), case.prompt(2), case.prompt(0)]
-    pixels = [images("landscape"), images("strip", "portrait"), []]
+    sizes = [("landscape",), ("strip", "portrait"), ("square",)]
+    pixels = [images(*names[:count]) for names, count in zip(sizes, case.family.images)]
+    prompts = [case.prompt(count) for count in case.family.images]
     wanted = tuple(case.tokens(text, given) for text, given in zip(prompts, pixels))
-    reply = GenerationPipeline(case.session).answer(prompts, [*pixels[0], *pixels[1]], NEW_TOKENS)
-    assert reply.tokens == wanted
-    alone = GenerationPipeline(case.session).answer([prompts[1]], images("square", "strip"), NEW_TOKENS)
-    assert alone.tokens == (case.tokens(prompts[1], images("square", "strip")),)
+    given = [image for each in pixels for image in each]
+    assert GenerationPipeline(case.session).answer(prompts, given, NEW_TOKENS).tokens == wanted
+    other = images("square", "strip")[: case.family.images[1]]
+    alone = GenerationPipeline(case.session).answer([prompts[1]], other, NEW_TOKENS)
+    assert alone.tokens == (case.tokens(prompts[1], other),)
 
 
 def test_verification_passes(case):
     prompts = mixed(case.tree, NEW_TOKENS)
-    assert [bool(prompt.items) for prompt in prompts] == [True, True, True, False]
+    assert [bool(prompt.items) for prompt in prompts] == [True, True, True, 0 not in case.family.images]
     assert verify(case.tree, prompts, session="reference", new_tokens=NEW_TOKENS).passed
 
 

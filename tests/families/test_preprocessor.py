@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from ditto.errors import PromptError
+from ditto.families.blip_2 import Blip2Preprocessor
 from ditto.families.idefics3 import Idefics3Preprocessor
 from ditto.families.preprocessor import TilePreprocessor
 
@@ -40,3 +43,9 @@ def test_padded_tiles_are_refused():
     mask[0, 1, 3] = False
     with pytest.raises(PromptError, match="the processor pads images"):
         Idefics3Preprocessor().items({"pixel_values": pixels, "pixel_attention_mask": mask})
+
+
+@pytest.mark.parametrize(("text", "count"), [("Is it new?", 0), ("Is <image> new?", 1), ("<image><image>", 2)])
+def test_one_image_before_the_prompt_is_asked_for(text, count):
+    with pytest.raises(PromptError, match="the model takes one image before each prompt"):
+        Blip2Preprocessor().encode(SimpleNamespace(image_token="<image>"), text, [None] * count)

@@ -85,6 +85,8 @@ class Family:
         tiled: whether larger images become several tiles.
         placeholder: text of an image in a prompt.
         image_token: text of an image token; None for that of an image.
+        images: numbers of images of the prompts of a batch.
+        before_prompt: whether the processor itself puts the image before the prompt.
     """
 
     processor: Callable[[], Any]
@@ -92,6 +94,8 @@ class Family:
     tiled: bool = False
     placeholder: str = "<image>"
     image_token: str | None = None
+    images: tuple[int, ...] = (1, 2, 0)
+    before_prompt: bool = False
 
     def save(self, directory: Path) -> Any:
         """Write a checkpoint; returns the model."""
@@ -283,8 +287,28 @@ def _cohere2_vision_processor() -> Any:
     return hf.Cohere2VisionProcessor(tiles, tokenizer(**names))
 
 
+def _blip_2(image: int) -> Any:
+    vision = hf.Blip2VisionConfig(**VISION)
+    former = {**TEXT, "num_attention_heads": 2, "encoder_hidden_size": 32, "cross_attention_frequency": 1}
+    text = {**TEXT, "ffn_dim": 64, "word_embed_proj_dim": 48, "dropout": 0.0}
+    config = hf.Blip2Config(
+        vision_config=vision.to_dict(),
+        qformer_config=hf.Blip2QFormerConfig(**former).to_dict(),
+        text_config=hf.OPTConfig(**text).to_dict(),
+        num_query_tokens=6,
+        image_token_index=image,
+    )
+    return made(hf.Blip2ForConditionalGeneration, config)
+
+
+def _blip_2_processor() -> Any:
+    pixels = hf.BlipImageProcessor(size={"height": 28, "width": 28})
+    return hf.Blip2Processor(pixels, tokenizer("<image>"), num_query_tokens=6)
+
+
 FAMILIES: dict[str, Family] = {
     "aya_vision": Family(_aya_vision_processor, _aya_vision, tiled=True, image_token="<|IMG_PATCH|>"),
+    "blip-2": Family(_blip_2_processor, _blip_2, images=(1, 1, 1), before_prompt=True),
     "deepseek_vl": Family(_deepseek_vl_processor, _deepseek_vl),
     "idefics3": Family(_idefics3_processor, _idefics3("Idefics3"), tiled=True),
     "internvl": Family(_internvl_processor, _internvl, tiled=True, placeholder="<IMG_CONTEXT>"),
