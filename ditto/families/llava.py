@@ -29,6 +29,8 @@ _BEFORE_PATCHES = {
 # Vision towers whose classes accept only single numbers as sizes, and those that arrange patches in a square.
 _OF_ONE_NUMBER = ("clip_vision_model", "siglip_vision_model")
 _OF_SQUARE_IMAGES = ("dinov2", "dinov2_with_registers")
+# Vision towers that pack the patches of all images into one row.
+_OF_ANY_SIZE = ("pixtral",)
 
 
 @frozen
@@ -128,6 +130,11 @@ def _check(config: Any) -> None:
     Raises:
         CheckpointError: it is not.
     """
+    if config.vision_config.model_type in _OF_ANY_SIZE:
+        raise CheckpointError(
+            f"its {config.vision_config.model_type} tower takes images of any size as one row of patches",
+            remedy="use a LLaVA whose tower takes images of one size",
+        )
     _check_pairs(config.vision_config)
     strategy = config.vision_feature_select_strategy
     if strategy not in ("default", "full"):

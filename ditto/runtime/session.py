@@ -106,7 +106,7 @@ class RequestLimits:
             raise PromptError(
                 f"the images need {rows} rows of the prompt table, the engine has "
                 f"{self.max_prompt_embedding_table_size}",
-                remedy="send fewer images at once, or build with a larger --prompt-table",
+                remedy="send fewer images at once, or build with a larger --max-images or --prompt-table",
             )
 
 

@@ -110,11 +110,23 @@ class Processor:
             if images:
                 raise PromptError("the tree has no vision engine", remedy="leave the images out")
             return [self._text(text, number) for number, text in enumerate(texts, 1)]
+        self._refuse_other_media(texts)
         assigned = assign(texts, images, self.image_token)
         return [
             self._encoded(self.family, *each, number)
             for number, each in enumerate(zip(texts, assigned, strict=True), 1)
         ]
+
+    def _refuse_other_media(self, texts: Sequence[str]) -> None:
+        """Refuse prompts with places for videos or audio, which processors of some models have."""
+        for medium in ("video", "audio"):
+            token = getattr(self.inner, f"{medium}_token", None)
+            for number, text in enumerate(texts, 1):
+                if token is not None and str(token) in text:
+                    raise PromptError(
+                        f"prompt {number} has a place for {medium}, {token}; engines take text and images",
+                        remedy="leave it out, or give frames of a video as images",
+                    )
 
     def _text(self, text: str, number: int) -> EncodedPrompt:
         with self._foreign("tokenizer", number):

@@ -12,6 +12,7 @@ def test_a_plan_names_engines_layers_and_needs(shapes_checkpoint, capsys):
     shown = capsys.readouterr().out
     for wanted in ("past_key_#", "x 4", "profile     decode: batch 1 to 4", "4 Attention", "GPU, KV cache"):
         assert wanted in shown
+    assert "images      336x336: " in shown and "1920x1080: " in shown
 
 
 def test_a_plan_in_json(shapes_checkpoint, capsys):
@@ -19,6 +20,8 @@ def test_a_plan_in_json(shapes_checkpoint, capsys):
     data = json.loads(capsys.readouterr().out)
     assert set(data["engines"]) == {"vision", "llm"}
     assert data["engines"]["llm"]["layers"]["Attention"] == 4
+    rows = data["engines"]["vision"]["outputs"]["encoder_output"].split(", ")[1]
+    assert data["image_tokens"] == dict.fromkeys(("336x336", "640x480", "768x1024", "1920x1080"), int(rows))
     assert data["weights"] == sum(engine["weights"] for engine in data["engines"].values())
 
 

@@ -12,7 +12,7 @@ import torch
 from attrs import frozen
 
 from ditto import EngineTree, MultimodalModel
-from ditto.errors import ConfigError
+from ditto.errors import ConfigError, PromptError
 from ditto.families.registry import find_family
 from ditto.reference import RELATIVE_ERROR, relative_error
 from ditto.runtime import Session, open_session
@@ -112,6 +112,14 @@ def test_tensorrt_llm_gets_the_types_that_its_runner_knows(case, tmp_path):
     session = open_session(builders.build_all(tmp_path / "tree"), "reference")
     text, pixels = case.prompt(1), images("landscape")
     assert GenerationPipeline(session).answer([text], pixels, NEW_TOKENS).tokens == (case.tokens(text, pixels),)
+
+
+@pytest.mark.parametrize("medium", ["video", "audio"])
+def test_videos_and_audio_are_refused(case, medium):
+    processor = Processor.of(case.tree)
+    setattr(processor.inner, f"{medium}_token", "<other>")
+    with pytest.raises(PromptError, match=f"prompt 1 has a place for {medium}, <other>"):
+        processor.encode(["What is <other>?"], [])
 
 
 def test_tiles_are_cut_where_the_family_cuts_them(case):

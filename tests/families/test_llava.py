@@ -16,6 +16,7 @@ from transformers import (
     Dinov2WithRegistersConfig,
     LlamaConfig,
     LlavaConfig,
+    PixtralVisionConfig,
     SiglipVisionConfig,
     ViTConfig,
 )
@@ -99,6 +100,12 @@ def test_pairs_that_transformers_does_not_take_are_refused_by_name(tower, name, 
 def test_so_are_wide_images_of_towers_that_cannot_place_their_patches(tower):
     config = LlavaConfig(vision_config=tower(**{**WIDE, "image_size": [28, 42]}), text_config=LlamaConfig(**TEXT))
     with pytest.raises(CheckpointError, match=r"`vision_config.image_size` is \[28, 42\]; .* accepts square images"):
+        LlavaModel.encoder(config)
+
+
+def test_towers_that_pack_their_patches_are_refused():
+    config = LlavaConfig(vision_config=PixtralVisionConfig(**VISION), text_config=LlamaConfig(**TEXT))
+    with pytest.raises(CheckpointError, match="its pixtral tower takes images of any size"):
         LlavaModel.encoder(config)
 
 

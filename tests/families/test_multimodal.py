@@ -9,7 +9,7 @@ import torch
 from attrs import evolve, frozen
 
 from ditto import LlavaModel, LlmBuilder, MultimodalModel, VisionBuilder
-from ditto.errors import CheckpointError, DittoError, ModelError
+from ditto.errors import CheckpointError, ConfigError, DittoError, ModelError
 from tests.support.models import llama, llava
 
 
@@ -42,6 +42,26 @@ def test_the_prompt_table_grows_with_the_batch(model):
     assert model.with_batch(1).llm.limits.max_prompt_embedding_table_size == 16
     assert model.with_batch(5).llm.limits.max_prompt_embedding_table_size == 80
     assert model.with_batch(5).with_prompt_table(100).llm.limits.max_prompt_embedding_table_size == 100
+
+
+def test_limits_follow_from_images_and_tiles(model):
+    changed = model.with_batch(2).with_max_images(3).with_max_tiles(2)
+    assert changed.llm.limits.max_prompt_embedding_table_size == 2 * 3 * 2 * 16
+    assert changed.vision.max_batch_size == 2 * 3 * 2
+    assert changed.with_batch(1).vision.max_batch_size == 3 * 2
+    assert changed.with_vision_batch(4).vision.max_batch_size == 4
+    for wrong in (0, -1, "2"):
+        with pytest.raises(ConfigError, match="max_images is"):
+            model.with_max_images(wrong)
+        with pytest.raises(ConfigError, match="max_tiles is"):
+            model.with_max_tiles(wrong)
+
+
+def test_prompts_have_room_for_all_images():
+    many = LlavaModel.from_model(llava(text={"max_position_embeddings": 8192})).with_max_images(400)
+    limits = many.llm.limits
+    assert limits.max_input_len > 400 * 16 and limits.max_seq_len > limits.max_input_len
+    assert many.with_max_images(1).llm.limits.max_seq_len == 4096
 
 
 def test_the_vision_batch_may_differ(model):
