@@ -16,12 +16,14 @@ from ditto.errors import ConfigError, PromptError
 from ditto.families.registry import find_family
 from ditto.reference import RELATIVE_ERROR, relative_error
 from ditto.runtime import Session, open_session
+from ditto.runtime.weights import network_of, weights_of
 from ditto.targets.tensorrt.target import NativeTarget
 from ditto.text.pipeline import GenerationPipeline
 from ditto.text.processing import Processor
 from ditto.verify.check import verify
 from ditto.verify.inputs import mixed
 from tests.support.families import FAMILIES, SIZES, Family, cohere2_vision, images
+from tests.support.layers import emitted
 from tests.support.models import TRANSFORMERS_5
 
 NEW_TOKENS = 5
@@ -112,6 +114,21 @@ def test_tensorrt_llm_gets_the_types_that_its_runner_knows(case, tmp_path):
     session = open_session(builders.build_all(tmp_path / "tree"), "reference")
     text, pixels = case.prompt(1), images("landscape")
     assert GenerationPipeline(session).answer([text], pixels, NEW_TOKENS).tokens == (case.tokens(text, pixels),)
+
+
+def test_tensorrt_takes_every_layer(case):
+    for name in case.tree.manifest.components:
+        emitted(network_of(case.tree, name), weights_of(case.tree, name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_verification_passes_in_other_dtypes(case, dtype, tmp_path):
+    """With external weights, so that prefill and decode are engines of their own."""
+    builders = MultimodalModel.from_pretrained(str(case.checkpoint)).with_target("tensorrt-rtx").with_dtype(dtype)
+    with patch.object(NativeTarget, "cannot_compile", "it takes longer than all else"):
+        tree = builders.with_optimize("latency").build_all(tmp_path / "tree")
+    assert verify(tree, mixed(tree, NEW_TOKENS), session="reference", new_tokens=NEW_TOKENS).passed
 
 
 @pytest.mark.parametrize("medium", ["video", "audio"])
