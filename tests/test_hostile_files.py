@@ -146,7 +146,10 @@ def stated(llava_tree):
 
 @pytest.mark.parametrize(
     "part",
-    ["target", "settings", "limits", "generation", "checkpoint", "tokens", "components", "unused", "stages", "files"],
+    [
+        *("target", "settings", "limits", "decoder", "generation", "checkpoint", "tokens", "components", "unused"),
+        *("stages", "files"),
+    ],
 )
 def test_a_manifest_with_any_value_replaced_is_refused_or_says_as_much(part, stated, tree, capsys):
     """Whatever is read back is harmless: free text, or numbers in their range."""

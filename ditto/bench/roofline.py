@@ -54,7 +54,7 @@ class DecoderCost:
     @staticmethod
     def of(tree: EngineTree) -> DecoderCost:
         """The decoder of a tree."""
-        config = tree.config("llm")["pretrained_config"]
+        sizes = tree.decoder
         network = network_of(tree, "llm")
         tokens = str(network.inputs["input_ids"].shape[-1])
         passed = {True: 0, False: 0}
@@ -63,10 +63,10 @@ class DecoderCost:
         return DecoderCost(
             weights=passed[True],
             last=passed[False],
-            layers=config["num_hidden_layers"],
-            width=config["num_attention_heads"] * config["head_size"],
-            kv_width=config["num_key_value_heads"] * config["head_size"],
-            item_bytes=4 if config["dtype"] == "float32" else 2,
+            layers=sizes.num_hidden_layers,
+            width=sizes.num_attention_heads * sizes.head_size,
+            kv_width=sizes.num_key_value_heads * sizes.head_size,
+            item_bytes=4 if tree.component("llm").spec.dtype == "float32" else 2,
         )
 
     def prefill(self, batch: int, tokens: int) -> Cost:

@@ -82,6 +82,7 @@ def build(builders: Mapping[str, PartBuilder], out: str | Path, *, force: bool =
                 **target.settings(),
             },
             limits=_joined_limits(builder.tree_limits(target) for builder in builders.values()),
+            decoder=next((sizes for engine in engines if (sizes := engine.part.decoder_sizes) is not None), None),
             checkpoint=source.checkpoint,
             tokens=tokens,
             generation={} if tokens is None else answer_settings(source.generation_config),

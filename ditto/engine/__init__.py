@@ -1,6 +1,15 @@
 """Engine trees on disk: files, manifest, and safe replacement."""
 
-from ditto.engine.manifest import Checkpoint, Component, Manifest, Tokens, TreeLimits, spec_digest, write_manifest
+from ditto.engine.manifest import (
+    Checkpoint,
+    Component,
+    DecoderSizes,
+    Manifest,
+    Tokens,
+    TreeLimits,
+    spec_digest,
+    write_manifest,
+)
 from ditto.engine.profile import Phase, Profile
 from ditto.engine.spec import EngineSpec, PassSpec
 from ditto.engine.staging import staged
@@ -10,6 +19,7 @@ __all__ = [
     "ENGINE_FILES",
     "Checkpoint",
     "Component",
+    "DecoderSizes",
     "EngineSpec",
     "EngineTree",
     "Manifest",

@@ -243,26 +243,11 @@ def read_config(directory: Path) -> dict[str, Any]:
     return data
 
 
-# Minimum values of the numbers that Ditto reads, by section of config.json.
-_LEAST = {
-    "builder_config": {"max_batch_size": 1},
-    "build_config": {
-        "max_batch_size": 1,
-        "max_input_len": 1,
-        "max_seq_len": 1,
-        "max_prompt_embedding_table_size": 0,
-    },
-    "pretrained_config": dict.fromkeys(
-        (
-            "vocab_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "num_key_value_heads",
-            "head_size",
-        ),
-        1,
-    ),
+# Minimum values of the numbers that the reference session of packed engines reads, by section of config.json.
+_LEAST: dict[str, dict[str, int]] = {
+    "builder_config": {},
+    "build_config": {"max_batch_size": 1, "max_seq_len": 1, "max_prompt_embedding_table_size": 0},
+    "pretrained_config": {"vocab_size": 1, "hidden_size": 1},
 }
 _CONVERTER = strict_converter(known_keys_only=False)
 

@@ -22,7 +22,7 @@ from ditto.files import parse_json, read_whole
 from ditto.outputs import MANIFEST as NAME
 from ditto.strict import faults_of, strict_converter
 
-FORMAT = 3
+FORMAT = 4
 _UNSEALED = "0" * 64
 
 
@@ -80,6 +80,27 @@ class Tokens:
 
 
 @frozen(kw_only=True)
+class DecoderSizes:
+    """Sizes of a language model's decoder, under Hugging Face's names.
+
+    Args:
+        vocab_size: number of rows of the token embedding.
+        num_attention_heads, num_key_value_heads: query heads, and key and value heads, of each layer.
+        head_size: width of each head.
+        max_position_embeddings: positions that the model supports.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_size: int
+    max_position_embeddings: int
+
+
+@frozen(kw_only=True)
 class TreeLimits:
     """Size limits of the engines of a tree.
 
@@ -111,6 +132,7 @@ class Manifest:
         model_type: Hugging Face's name of the model family.
         settings: limits and build settings, both requested and derived.
         limits: size limits of the engines, used by run, bench and verify.
+        decoder: sizes of the language model, None without one.
         checkpoint: None for a model that was built from memory.
         generation: the model's generation defaults under Hugging Face's names, without its special tokens.
         unused: checkpoint tensors that no engine uses.
@@ -127,6 +149,7 @@ class Manifest:
     model_type: str
     settings: dict[str, Any]
     limits: TreeLimits
+    decoder: DecoderSizes | None
     checkpoint: Checkpoint | None
     tokens: Tokens | None
     generation: dict[str, Any]

@@ -27,7 +27,7 @@ from typing_extensions import override
 from ditto.configs import Limits
 from ditto.engine.config import read_config
 from ditto.engine.digest import PIECE_BYTES, FileRecord, file_record
-from ditto.engine.manifest import NAME, Component, Manifest, read_manifest
+from ditto.engine.manifest import NAME, Component, DecoderSizes, Manifest, read_manifest
 from ditto.engine.paths import file_bytes, inside, listed
 from ditto.errors import TreeError
 
@@ -112,6 +112,17 @@ class EngineTree:
         return self.manifest.limits.llm
 
     @property
+    def decoder(self) -> DecoderSizes:
+        """Sizes of the language model.
+
+        Raises:
+            TreeError: the tree has no language model.
+        """
+        self.component("llm")
+        assert self.manifest.decoder is not None
+        return self.manifest.decoder
+
+    @property
     def max_images(self) -> int:
         """Maximum number of images per call of the vision engine.
 
@@ -127,7 +138,7 @@ class EngineTree:
         return inside(self.root, self.component(name).directory)
 
     def config(self, name: str) -> dict[str, Any]:
-        """The content of a component's config.json."""
+        """The content of a component's config.json, which only TensorRT-LLM and its reference session use."""
         return read_config(self.directory(name))
 
     @property

@@ -70,6 +70,7 @@ def faults(manifest: Manifest) -> Iterator[str]:
     yield from _files(manifest)
     yield from _settings(manifest)
     yield from _limits(manifest)
+    yield from _decoder(manifest)
     yield from _tokens(manifest)
     for name, component in manifest.components.items():
         if name != component.spec.name:
@@ -142,6 +143,16 @@ def _limits(manifest: Manifest) -> Iterator[str]:
     for place, value in _numbers(asdict(manifest.limits), "$.limits"):
         if not 0 <= value <= _MOST:
             yield f"a limit is out of range @ {place}"
+
+
+def _decoder(manifest: Manifest) -> Iterator[str]:
+    if manifest.decoder is None:
+        if "llm" in manifest.components:
+            yield "the sizes of llm are not stated @ $.decoder"
+        return
+    for place, value in _numbers(asdict(manifest.decoder), "$.decoder"):
+        if not 1 <= value <= _MOST:
+            yield f"a size is out of range @ {place}"
 
 
 def _tokens(manifest: Manifest) -> Iterator[str]:

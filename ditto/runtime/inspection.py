@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from attrs import frozen
+from attrs import asdict, frozen
 
 from ditto.engine import Component, EngineTree, Manifest
 from ditto.errors import TreeError
@@ -16,9 +16,9 @@ from ditto.network.text import layer_text
 from ditto.runtime.memory import engine_bytes
 from ditto.runtime.weights import network_of
 
-# Configuration keys that change a model's results or sizes; shown where the model states them.
+# Configuration keys that change a model's results or sizes; shown where the tree states them.
 _FACTS = (
-    "architecture",
+    "architectures",
     "vocab_size",
     "hidden_size",
     "num_hidden_layers",
@@ -27,12 +27,10 @@ _FACTS = (
     "head_size",
     "intermediate_size",
     "hidden_act",
-    "norm_epsilon",
+    "rms_norm_eps",
+    "layer_norm_eps",
     "max_position_embeddings",
-    "position_embedding_type",
-    "rotary_embedding_dim",
-    "rotary_base",
-    "rotary_scaling",
+    "rope_theta",
     "rope_parameters",
     "rope_scaling",
     "sliding_window",
@@ -74,14 +72,12 @@ class EngineReport:
         engine_bytes: size of the engine files, 0 until they are compiled.
         constant_bytes: size of its weights, embedded or external.
         layers: all layers but constants, in execution order.
-        build: `build_config` or `builder_config` of its config.json; empty if it shares another engine's.
     """
 
     record: Component
     engine_bytes: int
     constant_bytes: int
     layers: list[LayerRow]
-    build: dict[str, Any]
 
 
 @frozen(kw_only=True)
@@ -106,7 +102,6 @@ def inspect(tree: EngineTree) -> TreeReport:
 
 def _engine(tree: EngineTree, name: str) -> EngineReport:
     record, network = tree.component(name), network_of(tree, name)
-    config = tree.config(name) if (tree.directory(name) / "config.json").is_file() else {}
     return EngineReport(
         record=record,
         engine_bytes=engine_bytes(tree, name),
@@ -114,7 +109,6 @@ def _engine(tree: EngineTree, name: str) -> EngineReport:
             math.prod(constant.weight.shape) * constant.weight.dtype.itemsize for constant in network.constants()
         ),
         layers=_rows(network),
-        build=config.get("build_config") or config.get("builder_config") or {},
     )
 
 
@@ -135,7 +129,7 @@ def _rows(network: Network) -> list[LayerRow]:
 
 
 def _facts(tree: EngineTree) -> dict[str, Any]:
-    """Configuration values from llm/config.json and the model's own config.json, if the tree has it."""
+    """Configuration values from the manifest and from Hugging Face's config.json, if the tree has it."""
     stated: dict[str, Any] = {}
     if tree.processor_directory is not None and (tree.processor_directory / "config.json").is_file():
         path = tree.processor_directory / "config.json"
@@ -145,6 +139,6 @@ def _facts(tree: EngineTree) -> dict[str, Any]:
             raise TreeError(f"cannot read the model's configuration: {error}", where=str(path)) from error
         parts = [model, model.get("text_config")] if isinstance(model, dict) else []
         stated = {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
-    if "llm" in tree.manifest.components:
-        stated.update(tree.config("llm").get("pretrained_config", {}))
+    if tree.manifest.decoder is not None:
+        stated.update(asdict(tree.manifest.decoder))
     return {name: stated[name] for name in _FACTS if stated.get(name) is not None}

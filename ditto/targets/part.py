@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import fields, frozen
 from torch import nn
 from typing_extensions import override
 
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.configs import Limits
+from ditto.engine import DecoderSizes
 from ditto.errors import ModelError
 from ditto.network.graph import Network
 from ditto.network.weight import TensorSource, Weight
@@ -20,7 +21,7 @@ WeightOf = Callable[[str], Weight]
 
 
 @frozen(kw_only=True)
-class DecoderConfig:
+class DecoderConfig(DecoderSizes):
     """Decoder configuration, with the key names of TensorRT-LLM 0.19 (contract 1.4).
 
     Args:
@@ -28,20 +29,17 @@ class DecoderConfig:
     """
 
     architecture: str
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_size: int
-    intermediate_size: int
     hidden_act: str
     norm_epsilon: float
-    max_position_embeddings: int
     position_embedding_type: str
     rotary_embedding_dim: int
     qk_layernorm: bool
     extra: dict[str, Any]
+
+    @property
+    def sizes(self) -> DecoderSizes:
+        """The sizes alone."""
+        return DecoderSizes(**{each.name: getattr(self, each.name) for each in fields(DecoderSizes)})
 
 
 @frozen(kw_only=True)
@@ -84,6 +82,11 @@ class ModelPart:
         """Size of the KV cache at the chosen limits."""
         return 0
 
+    @property
+    def decoder_sizes(self) -> DecoderSizes | None:
+        """Sizes of the decoder; None without one."""
+        return None
+
     def check(self, network: Network) -> None:
         """Check the network that the part was lowered to.
 
@@ -112,6 +115,11 @@ class LanguagePart(ModelPart):
         decoder, limits = self.decoder, self.limits
         values = 2 * decoder.num_hidden_layers * decoder.num_key_value_heads * decoder.head_size
         return values * self.dtype.itemsize * limits.max_batch_size * limits.max_seq_len
+
+    @property
+    @override
+    def decoder_sizes(self) -> DecoderSizes:
+        return self.decoder.sizes
 
 
 @frozen(kw_only=True)

@@ -29,6 +29,7 @@ def build(out, content):
             model_type="m",
             settings={},
             limits=TreeLimits(),
+            decoder=None,
             checkpoint=None,
             tokens=None,
             generation={},

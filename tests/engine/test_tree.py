@@ -5,12 +5,17 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from attrs import evolve
+from attrs import asdict, evolve
 
 from ditto import EngineTree
-from ditto.engine import engine_files, write_manifest
+from ditto.bench.plan import PREFILL, Task
+from ditto.bench.roofline import Roofline
+from ditto.engine import engine_files, record_files, write_manifest
 from ditto.engine.manifest import Checkpoint
 from ditto.errors import TreeError
+from ditto.runtime import Request, generate, open_session
+from ditto.runtime.inspection import inspect
+from tests.support.models import llava
 
 
 @pytest.fixture
@@ -122,3 +127,21 @@ def test_a_directory_that_cannot_be_read_is_named(llava_tree, monkeypatch):
 
 def test_a_tree_is_shown_on_one_short_line(llava_tree):
     assert repr(llava_tree) == f"<EngineTree {str(llava_tree.root)!r}: llava for tensorrt-rtx, vision, llm>"
+
+
+def test_the_manifest_has_hugging_faces_sizes_of_the_decoder(llava_tree):
+    stated = llava().config.get_text_config()
+    sizes = asdict(llava_tree.decoder)
+    width = stated.hidden_size // stated.num_attention_heads
+    assert sizes.pop("head_size") == (getattr(stated, "head_dim", None) or width)
+    assert sizes == {name: getattr(stated, name) for name in sizes}
+
+
+def test_config_json_is_for_tensorrt_llm_alone(copy):
+    for name in ("vision", "llm"):
+        (copy.root / name / "config.json").write_text("{}")
+    write_manifest(evolve(copy.manifest, files=record_files(copy.root)), copy.root)
+    tree = EngineTree.open(copy.root)
+    assert inspect(tree).facts["num_key_value_heads"] == tree.decoder.num_key_value_heads
+    assert Roofline(tree).of(Task(PREFILL, 1, 4, 1)).flops > 0
+    assert generate(open_session(tree, "reference"), [Request((5, 7))], 2)

@@ -79,6 +79,14 @@ CHANGES = {
     "no limits of the language model": (of_limits(llm=None), "the limits of llm are not stated @ $.limits"),
     "no limit of the vision engine": (of_limits(max_images=None), "the limits of vision are not stated"),
     "a limit too large": (of_limits(max_images=2**31), "a limit is out of range @ $.limits.max_images"),
+    "no sizes of the language model": (
+        lambda manifest: evolve(manifest, decoder=None),
+        "the sizes of llm are not stated @ $.decoder",
+    ),
+    "a size of the language model": (
+        lambda manifest: evolve(manifest, decoder=evolve(manifest.decoder, head_size=0)),
+        "a size is out of range @ $.decoder.head_size",
+    ),
     "a limit": (of_settings(max_seq_len=-1), "a limit is out of range"),
     "a limit that is text": (of_settings(max_seq_len="64"), "'64' is not of type int"),
     "a compute capability": (of_settings(compute_capabilities=["new"]), "are not compute capabilities"),

@@ -37,7 +37,8 @@ def test_windows_soft_caps_and_rope_are_among_the_facts(tmp_path):
     assert report.facts["sliding_window"] == 5
     assert report.facts["attn_logit_softcapping"] == 3.0
     assert report.facts["final_logit_softcapping"] == 2.0
-    assert report.facts["rotary_base"] == 10000.0
+    stated = report.facts.get("rope_parameters", report.facts)  # transformers 5, and 4
+    assert stated["rope_theta"] == 10000.0
     assert report.engines["llm"].engine_bytes == 0
     assert any(row.layer.startswith("GPTAttention") for row in report.engines["llm"].layers)
 

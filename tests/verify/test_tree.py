@@ -54,6 +54,6 @@ def test_images_share_the_table(llava_tree):
     session = open_session(llava_tree, "reference")
     rows = session.limits.max_prompt_embedding_table_size
     first = session.tokens.vocab_size
-    width = llava_tree.config("llm")["pretrained_config"]["hidden_size"]
+    width = llava_tree.decoder.hidden_size
     full = Request((*range(first, first + rows), 5), torch.randn(rows, width))
     assert len(answers(session, [full, full], 2)) == 2
