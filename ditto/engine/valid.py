@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import asdict, frozen
 from cattrs.errors import BaseValidationError
 
 from ditto.configs import TARGETS, TensorRTConfig, TrtllmConfig
+from ditto.configs.build import EngineLayout, ProfileKind, WeightPlacement
 from ditto.engine.paths import listed
 from ditto.errors import TreeError
 from ditto.outputs import MANIFEST
@@ -39,10 +40,10 @@ class _Settings:
     """Known settings of a component; others are allowed."""
 
     compute_capabilities: list[str]
-    optimize: str
-    weights: str
-    engines: str
-    profiles: str
+    optimize: Literal["portable", "latency", "size"]
+    weights: WeightPlacement
+    engines: EngineLayout
+    profiles: ProfileKind
     tuning: str
     tensorrt: TensorRTConfig
     max_batch_size: int
@@ -131,8 +132,14 @@ def _settings(manifest: Manifest) -> Iterator[str]:
             continue
         if isinstance(stated, _Settings) and not all(map(_CAPABILITY.fullmatch, stated.compute_capabilities)):
             yield f"settings of {name}: {stated.compute_capabilities} are not compute capabilities"
+        if isinstance(stated, _Settings) and not _is_tuning(stated.tuning):
+            yield f"settings of {name}: {stated.tuning!r} is not a value of tuning"
         if isinstance(stated, _Settings) and not all(0 <= value <= _MOST for value in stated.limits):
             yield f"settings of {name}: a limit is out of range"
+
+
+def _is_tuning(value: str) -> bool:
+    return value in ("auto", "none") or _CAPABILITY.fullmatch(value) is not None
 
 
 def _limits(manifest: Manifest) -> Iterator[str]:
@@ -198,6 +205,8 @@ def _spec(component: Component) -> Iterator[str]:
     spec = component.spec
     if spec.dtype not in _FLOATING:
         yield f"dtype {spec.dtype!r} is not one of {', '.join(_FLOATING)}"
+    if not _is_tuning(spec.tuning):
+        yield f"{spec.tuning!r} is not a value of tuning"
     if not all(map(_CAPABILITY.fullmatch, spec.compute_capabilities)):
         yield f"{list(spec.compute_capabilities)} are not compute capabilities"
     known = {name for text in component.inputs.values() for name in re.findall(_NAME, text.partition("[")[2])}

@@ -90,6 +90,9 @@ CHANGES = {
     "a limit": (of_settings(max_seq_len=-1), "a limit is out of range"),
     "a limit that is text": (of_settings(max_seq_len="64"), "'64' is not of type int"),
     "a compute capability": (of_settings(compute_capabilities=["new"]), "are not compute capabilities"),
+    "a preset": (of_settings(optimize="speed"), "optimize"),
+    "a tuning": (of_settings(tuning="new"), "settings of llm: 'new' is not a value of tuning"),
+    "a tuning of an engine": (of_spec(tuning="new"), "'new' is not a value of tuning @ $.components['llm']"),
     "a setting of TensorRT": (
         of_settings(tensorrt={"builder_config": {"builder_optimization_level": 9}}),
         "builder_optimization_level is 9",
