@@ -24,6 +24,7 @@ class IncrementalDetokenizer:
         self._tokenizer, self._stops = tokenizer, [stop for stop in stops if stop]
         self._ids: list[int] = []  # without special tokens
         self._from, self._to = 0, 0  # range of ids decoded as context of the next: leading spaces, partial characters
+        self._taken = 0  # number of characters of the text from `_from` on that are in `_full_text`
         self._full_text = ""  # text with special tokens
         self._returned = 0  # number of characters returned so far, without special tokens
         self._hidden: list[tuple[int, int]] = []  # start and end of the special tokens in `_full_text`
@@ -44,19 +45,23 @@ class IncrementalDetokenizer:
             self._append(special)
             return self._advance(self._certain)
         self._ids.append(token)
-        context, longer = self._decode(self._ids[self._from : self._to]), self._decode(self._ids[self._from :])
+        longer = self._decode(self._ids[self._from :])
+        self._take(longer.rstrip(_PARTIAL))  # a token may hold whole characters before a partial one
         if not longer.endswith(_PARTIAL):
-            self._take(longer[len(context) :])
+            self._from, self._to = self._to, len(self._ids)
+            self._taken = len(self._decode(self._ids[self._from :]))
         return self._advance(self._certain)
 
     def end(self) -> str:
         """Finish the answer; returns the rest of the text."""
-        context, longer = self._decode(self._ids[self._from : self._to]), self._decode(self._ids[self._from :])
-        self._take(longer[len(context) :])
+        self._take(self._decode(self._ids[self._from :]))
         return self._advance(len(self.text))
 
     def _decode(self, ids: Sequence[int], without_special: bool = True) -> str:
-        return self._tokenizer.decode(list(ids), skip_special_tokens=without_special)
+        # Clean-up removes spaces before punctuation in earlier text, also where the model wrote them.
+        return self._tokenizer.decode(
+            list(ids), skip_special_tokens=without_special, clean_up_tokenization_spaces=False
+        )
 
     def _special_text(self, token: int) -> str:
         """Text of a special token in a prompt; empty for other tokens."""
@@ -64,9 +69,10 @@ class IncrementalDetokenizer:
             self._special[token] = "" if self._decode([token]) else self._decode([token], without_special=False).strip()
         return self._special[token]
 
-    def _take(self, more: str) -> None:
-        self._append(more)
-        self._from, self._to = self._to, len(self._ids)
+    def _take(self, text: str) -> None:
+        """Append the new characters of the text from `_from` on."""
+        self._append(text[self._taken :])
+        self._taken = max(self._taken, len(text))
 
     def _append(self, more: str) -> None:
         self._full_text += more

@@ -6,7 +6,8 @@ import random
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.generation.stopping_criteria import StopStringCriteria
 
 from ditto.text.detokenizer import IncrementalDetokenizer
@@ -17,7 +18,7 @@ END = 256  # <|end|>
 class Bytes:
     """A tokenizer whose tokens are bytes: any character can be cut. There is one special token."""
 
-    def decode(self, ids, skip_special_tokens):
+    def decode(self, ids, skip_special_tokens, clean_up_tokenization_spaces):
         special = b"" if skip_special_tokens else b"<|end|>"
         return b"".join(special if token == END else bytes([token]) for token in ids).decode(errors="replace")
 
@@ -118,3 +119,53 @@ def test_an_answer_stops_at_the_token_at_which_hugging_face_stops(stops, shapes_
         if not detokenizer.stopped:
             assert tokenizer.decode(made, skip_special_tokens=True) == detokenizer.text
     assert stopped > 3
+
+
+TEXTS = ["it is called 'shapes' , isn't it ?", "caf\u00e9 \u00fcber \u65e5\u672c\u8a9e \U0001f600 ok", "##\n\nUSER: a"]
+
+
+@pytest.fixture(scope="module")
+def byte_pairs():
+    """A tokenizer whose tokens may end within a character, and that cleans spaces up if nobody forbids it."""
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=330, initial_alphabet=alphabet, show_progress=False)
+    inner.train_from_iterator(TEXTS * 9, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=inner, clean_up_tokenization_spaces=True)
+
+
+@pytest.mark.parametrize(
+    "stops", [["'s"], [" ?"], ["\u65e5"], ["\u65e5\u672c"], ["\u00e9 \u00fc"], ["\n\nUSER", "\U0001f600"], ["x"]]
+)
+def test_tokens_that_end_within_a_character_stop_where_hugging_face_does(stops, byte_pairs):
+    criteria, drawn, stopped = StopStringCriteria(byte_pairs, stops), random.Random(0), 0
+    for _ in range(40):
+        ids = [drawn.randrange(len(byte_pairs)) for _ in range(6)]
+        ids += [token for text in drawn.sample(TEXTS, 2) for token in byte_pairs(text)["input_ids"]]
+        detokenizer, made, told = IncrementalDetokenizer(byte_pairs, stops), [], []
+        for token in ids:
+            made.append(token)
+            told.append(detokenizer.add(token))
+            assert detokenizer.stopped == bool(criteria(torch.tensor([made]), None)), made
+            if detokenizer.stopped:
+                stopped += 1
+                break
+        else:
+            told.append(detokenizer.end())
+            assert detokenizer.text == byte_pairs.decode(made, clean_up_tokenization_spaces=False)
+        assert "".join(told) == detokenizer.text
+    assert stopped > 3 or stops == ["x"]
+
+
+def test_whole_characters_of_a_token_are_told_before_the_rest_of_it():
+    class Pairs(Bytes):
+        def decode(self, ids, **options):
+            return super().decode([byte for pair in ids for byte in pair], **options)
+
+    detokenizer = IncrementalDetokenizer(Pairs(), ["ab"])
+    first, second = "\u00e9".encode()
+    assert pieces(detokenizer, [(97, first), (second, 97)]) == ["", "a\u00e9"]
+    assert detokenizer.add((98, first)) == ""
+    assert detokenizer.stopped
+    assert detokenizer.text == "a\u00e9"
