@@ -157,9 +157,8 @@ class Batch:
         with self._runner.working():
             logits = _processed(self._runner.step(scheduled, self._sampled), sequences)
             uniform = None if self._sampling.is_greedy else self._sent(uniforms, torch.float32)
-            sampled = found = choose(logits, self._sampling, uniform)
-            if uniform is not None:
-                sampled = found.clamp(min=0)  # an invalid row (-1) is reported when it is read
+            found = choose(logits, self._sampling, uniform)
+            sampled = found.clamp(min=0)  # an invalid row (-1) is reported when it is read
             if len(scheduled) == len(self._rows) and all(each.row == row for row, each in enumerate(scheduled)):
                 self._sampled.copy_(sampled)
             else:
@@ -174,8 +173,8 @@ class Batch:
                 continue
             if token < 0:
                 raise ModelError(
-                    f"The logits of prompt {sequence.number + 1} are not finite numbers for any of the tokens that new "
-                    f"token {len(sequence.made) + 1} may be, so none can be sampled.",
+                    f"The logits of prompt {sequence.number + 1} are not finite numbers where new token "
+                    f"{len(sequence.made) + 1} is chosen.",
                     remedy="build with --dtype bfloat16 or float32, or check the model's generation defaults",
                 )
             sequence.made.append(token)

@@ -100,10 +100,11 @@ def choose(logits: Tensor, sampling: Sampling, uniform: Tensor | None) -> Tensor
         logits: float32 [B, V].
         uniform: float32 [B] in [0, 1), random numbers; None for greedy.
     Returns:
-        int64 [B]; where `uniform` is given and the largest logit is not a finite number, -1.
+        int64 [B]; -1 where no token can be chosen: a logit is NaN or, if `uniform` is given, the largest is not finite.
     """
     if uniform is None:
-        return logits.argmax(-1)
+        largest, tokens = logits.max(-1)
+        return torch.where(largest.isnan(), -1, tokens)
     probabilities, tokens = candidates(logits, sampling)
     reached = probabilities.cumsum(-1)
     place = (reached <= uniform[:, None] * reached[:, -1:]).sum(-1, keepdim=True)

@@ -142,8 +142,19 @@ def test_rows_that_cannot_be_sampled_are_marked_and_others_are_not(logits, wrong
     assert torch.equal(choose(broken, Sampling(**more), uniform), wanted)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_rows_without_a_most_likely_token_are_marked(logits, value):
+    """Hugging Face takes the largest of infinite logits as of others."""
+    broken = logits.clone()
+    broken[1, 3] = value
+    wanted = broken.argmax(-1)
+    wanted[1] = -1 if value != value else wanted[1]
+    assert torch.equal(choose(broken, GREEDY, None), wanted)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(seed=1)], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("lookahead", [0, 2])
-def test_logits_that_cannot_be_sampled_end_the_run_with_their_prompt(lookahead, tmp_path, monkeypatch):
+def test_logits_without_a_choice_end_the_run_with_their_prompt(lookahead, sampling, tmp_path, monkeypatch):
     tree = LlmBuilder.from_model(llama()).with_batch(2).with_target("trtllm").build(tmp_path / "tree")
     session = open_session(tree, "reference")
     start = session.start
@@ -164,5 +175,5 @@ def test_logits_that_cannot_be_sampled_end_the_run_with_their_prompt(lookahead, 
 
     session.start = broken
     with pytest.raises(ModelError, match="The logits of prompt 2 are not finite numbers.* new token 3") as caught:
-        generate(session, [Request((5, 9, 17)), Request((77, 3, 4))], 6, Sampling(seed=1))
+        generate(session, [Request((5, 9, 17)), Request((77, 3, 4))], 6, sampling)
     assert caught.value.exit_code == 1
