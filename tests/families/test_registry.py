@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -28,6 +30,17 @@ def test_other_models_are_refused_with_what_is_supported(tmp_path, model_type):
     with pytest.raises(ConfigError, match=f"model type '{model_type}' is not supported") as caught:
         family_of(str(tmp_path))
     assert f"supported: {', '.join(supported_types())}, and text-only causal language models" in str(caught.value)
+
+
+def test_families_load_no_builder():
+    """Trees run without them."""
+    code = (
+        "import sys; from ditto.families.registry import find_family, supported_types\n"
+        "print([find_family(name).__name__ for name in supported_types()].count('LlavaModel'))\n"
+        "print(sorted({'ditto.builders', 'ditto.capture', 'transformers'} & set(sys.modules)))"
+    )
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert made.stdout == "1\n[]\n"
 
 
 def test_the_base_class_finds_the_family(tmp_path):

@@ -14,6 +14,7 @@ from ditto import LlavaModel
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.reference import relative_error
 from ditto.runtime import Request, open_session
+from ditto.runtime.encoding import EncoderShapes
 from ditto.runtime.memory import MemoryPlan
 from ditto.runtime.session import ScheduledRow, Session
 from ditto.runtime.tensorrt import KVCache, TensorRTRunner, TensorRTSession, _VisionCall
@@ -144,5 +145,6 @@ def test_images_are_counted_by_whatever_name_their_number_has(tmp_path, monkeypa
     )
     tree = evolve(builder, inputs={"input": hint}).build(tmp_path / "tree")
     pixels = torch.randn(3, 3, 28, 28)
-    call = _VisionCall(tree, CpuEngines(tree), 3)
-    assert relative_error(call(pixels), image_features(model, pixels)) < 1e-5
+    component = tree.component("vision")
+    call = _VisionCall(EncoderShapes(component), component, CpuEngines(tree), {"images": 3})
+    assert relative_error(call({"input": pixels}), image_features(model, pixels)) < 1e-5
