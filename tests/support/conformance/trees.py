@@ -59,7 +59,7 @@ def _json(path: Path) -> Any:
 
 
 def _profiles(directory: Path, name: str) -> Profiles:
-    profiles = _json(directory / "ditto.json")["components"][name]["profiles"]
+    profiles = _json(directory / "ditto.json")["components"][name]["spec"]["profiles"]
     return {profile["phase"]: profile["ranges"] for profile in profiles}
 
 
@@ -99,7 +99,7 @@ def violations(tree: Tree, version: str) -> list[Violation]:
             if name == "llm":
                 found += PluginCheck(where, tables, part.network, scope).run()
         found += _checks(tree, tables, scope)
-    return found + list(_files(tree, tables))
+    return found + list(_files(tree, tables, scope))
 
 
 def _configs(tree: Tree, tables: Tables, scope: Scope) -> Iterator[Violation]:
@@ -113,11 +113,12 @@ def _checks(tree: Tree, tables: Tables, scope: Scope) -> Iterator[Violation]:
             yield violation("the tree:", f"{row['message']} (`{row['test']}`)", row)
 
 
-def _files(tree: Tree, tables: Tables) -> Iterator[Violation]:
+def _files(tree: Tree, tables: Tables, scope: Scope) -> Iterator[Violation]:
     """Directories and files of a tree. Engines are there all or none: a tree may still have to be compiled."""
     if tree.directory is None:
         return
     rows = [row for row in tables.data["files"] if set(row["needs"]) <= tree.parts.keys()]
+    rows = [row for row in rows if scope.evaluate(row.get("when", "True"))]
     compiled = any((tree.directory / row["path"]).is_file() for row in rows if row["kind"] == "engine")
     for row in rows:
         path = tree.directory / row["path"]
