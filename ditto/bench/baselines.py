@@ -119,7 +119,7 @@ class CompiledBaseline(System):
 def _stacked(items: Sequence[EncoderItem], device: torch.device, dtype: torch.dtype) -> list[Tensor]:
     """Inputs of the vision module for tiles, in the order of its forward."""
     names = items[0].inputs
-    return [_to(torch.stack([item.inputs[name] for item in items]), device, dtype) for name in names]
+    return [_to(torch.cat([item.stacked(name) for item in items]), device, dtype) for name in names]
 
 
 def _placed(prompts: Prompts, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, dict[str, Tensor]]:

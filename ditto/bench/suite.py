@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from attrs import evolve
 
 from ditto.bench.baselines import CompiledBaseline, EagerBaseline
 from ditto.bench.clock import milliseconds
@@ -20,7 +21,6 @@ from ditto.bench.system import System, TreeSystem
 from ditto.engine import EngineTree, versions
 from ditto.errors import DittoError
 from ditto.progress import peak_resident_bytes, stage
-from ditto.runtime.encoding import EncoderItem
 from ditto.verify import inputs
 from ditto.verify.model import checkpoint_of, load
 
@@ -135,7 +135,7 @@ def time_of(system: System, task: Task, tree: EngineTree, repeats: int) -> float
     device = system.device
     if task.kind == VISION:
         items = [
-            EncoderItem({name: tensor.to(device) for name, tensor in item.inputs.items()})
+            evolve(item, inputs={name: tensor.to(device) for name, tensor in item.inputs.items()})
             for item in inputs.sample_items(tree, task.batch)
         ]
         for _ in range(3):

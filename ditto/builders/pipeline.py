@@ -25,11 +25,11 @@ from ditto.engine import (
     write_manifest,
 )
 from ditto.engine.config import write_config
-from ditto.network import save
+from ditto.network import resolve, save
 from ditto.network.schedule import save_schedule
-from ditto.network.weight import stored_names
+from ditto.network.weight import Literals, stored_names
 from ditto.progress import recording, stage
-from ditto.targets import Target
+from ditto.targets import ModelPart, Target, VisionPart
 
 
 @frozen
@@ -119,6 +119,7 @@ def _build_engine(engine: Described, target: Target, directory: Path, root: Path
         write_config(target.config(part, network), directory)
     save(network, directory / "network.json", directory / "network.safetensors")
     used = frozenset(name for constant in network.constants() for name in stored_names(constant.weight))
+    used |= _write_files(part, directory) if spec.is_first else frozenset()
     if part.keeps_weights and spec.is_first:
         with stage("save weights", spec.name):
             tensors = {name: part.tensors.tensor(name).contiguous() for name in used}
@@ -142,5 +143,16 @@ def _build_engine(engine: Described, target: Target, directory: Path, root: Path
         weights=("" if spec.is_first else "../") + "weights.safetensors" if part.keeps_weights else "checkpoint",
         external_weights=partition.external,
         cache_key=cache_key,
+        assembly=part.assembly if isinstance(part, VisionPart) else None,
     )
     return Built(component, used, library)
+
+
+def _write_files(part: ModelPart, directory: Path) -> frozenset[str]:
+    """Write the weights that a session needs beside the engine; returns the names of their tensors."""
+    for name, weights in part.files.items():
+        tensors = {key: resolve(weight, part.tensors, Literals()) for key, weight in weights.items()}
+        save_file(tensors, directory / name)
+    return frozenset(
+        name for weights in part.files.values() for weight in weights.values() for name in stored_names(weight)
+    )

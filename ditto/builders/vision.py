@@ -11,9 +11,10 @@ from typing_extensions import Self, override
 
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.builders.engine import EngineBuilder, itself
-from ditto.engine import TreeLimits
+from ditto.engine import NEWLINE, NEWLINE_FILE, Assembly, TreeLimits
 from ditto.errors import ConfigError
 from ditto.targets import Target, VisionPart
+from ditto.wrappers.features import image_newline
 
 
 @frozen(kw_only=True, slots=False)
@@ -28,6 +29,7 @@ class VisionBuilder(EngineBuilder):
         wrap: function that creates the wrapper from the model; returns the model itself if it is already a wrapper.
         tokens_per_image: image tokens that the language model expects of an image, or of one tile of it; None if it is
             unknown, or depends on the inputs.
+        assembly: how the embeddings of tiles become those of an image; None if they are those of an image.
     """
 
     name: ClassVar[str] = "vision"
@@ -37,6 +39,7 @@ class VisionBuilder(EngineBuilder):
     output_names: tuple[str, ...] = ("encoder_output",)
     wrap: Callable[[nn.Module], nn.Module] = field(default=itself)
     tokens_per_image: int | None = None
+    assembly: Assembly | None = None
 
     @override
     def with_batch(self, maximum: int) -> Self:
@@ -45,9 +48,10 @@ class VisionBuilder(EngineBuilder):
 
     @override
     def part(self, target: Target) -> VisionPart:
-        target.check_family(self.family)
+        target.check_family(self.family, self.assembly)
         loaded = self.source.load(self.resolved_dtype(target))
         wrapper = self.wrap(loaded.model)
+        newline = None if self.assembly is None else loaded.weights[id(image_newline(loaded.model))]
         inputs = {
             name: evolve(hint, dtype=loaded.dtype) if hint.dtype.is_floating_point else hint
             for name, hint in self.inputs.items()
@@ -65,6 +69,8 @@ class VisionBuilder(EngineBuilder):
             model_type=self.family,
             max_images=self.max_batch_size,
             tokens_per_image=self.tokens_per_image,
+            assembly=self.assembly,
+            files={} if newline is None else {NEWLINE_FILE: {NEWLINE: newline}},
         )
 
     @property

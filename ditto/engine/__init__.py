@@ -1,5 +1,6 @@
 """Engine trees on disk: files, manifest, and safe replacement."""
 
+from ditto.engine.assembly import NEWLINE, NEWLINE_FILE, Assembly
 from ditto.engine.manifest import (
     Checkpoint,
     Component,
@@ -17,6 +18,9 @@ from ditto.engine.tree import ENGINE_FILES, EngineTree, engine_files, record_fil
 
 __all__ = [
     "ENGINE_FILES",
+    "NEWLINE",
+    "NEWLINE_FILE",
+    "Assembly",
     "Checkpoint",
     "Component",
     "DecoderSizes",

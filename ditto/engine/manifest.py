@@ -12,6 +12,7 @@ from attrs import Factory, frozen
 from cattrs.errors import BaseValidationError
 
 from ditto.configs import Limits
+from ditto.engine.assembly import Assembly
 from ditto.engine.digest import FileRecord
 from ditto.engine.paths import inside
 from ditto.engine.profile import register_hooks
@@ -40,6 +41,7 @@ class Component:
         weights: source of the constants, `checkpoint` or a safetensors file relative to `directory`.
         external_weights: for each such engine input, the constant of `network.json` to bind to it.
         cache_key: cache key, by which a later build can reuse the engine; empty if it cannot be reused.
+        assembly: how the embeddings of tiles become those of an image; None if they are those of an image.
     """
 
     directory: str
@@ -52,6 +54,7 @@ class Component:
     weights: str
     external_weights: dict[str, str] = Factory(dict)
     cache_key: dict[str, str] = Factory(dict)
+    assembly: Assembly | None = None
 
 
 @frozen(kw_only=True)

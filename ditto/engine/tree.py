@@ -2,6 +2,7 @@
 
     OUT/ditto.json                                       the manifest
     OUT/vision/{config.json,model.engine}                vision tower and projector
+    OUT/vision/image_newlines.safetensors                newline embedding, where images are assembled from tiles
     OUT/llm/{config.json,rank0.engine}                   language model
     OUT/llm/llm-decode/rank0.engine                      its decode engine, if prefill and decode have separate ones
     OUT/*/{network.json,network.safetensors}             the network of each engine

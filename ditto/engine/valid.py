@@ -11,6 +11,7 @@ from cattrs.errors import BaseValidationError
 
 from ditto.configs import TARGETS, TensorRTConfig, TrtllmConfig
 from ditto.configs.build import EngineLayout, ProfileKind, WeightPlacement
+from ditto.engine.assembly import NEWLINE_FILE
 from ditto.engine.paths import listed
 from ditto.errors import TreeError
 from ditto.outputs import MANIFEST
@@ -178,6 +179,7 @@ def _tokens(manifest: Manifest) -> Iterator[str]:
 def _component(manifest: Manifest, component: Component) -> Iterator[str]:
     wanted = ["network.json", "network.safetensors", *component.engines]
     wanted += [component.weights] if component.weights != "checkpoint" else []
+    wanted += [NEWLINE_FILE] if component.assembly is not None else []
     yield from (fault for name in wanted if (fault := _unlisted(manifest, component.directory, name)))
     if len(set(component.engines)) != len(component.engines):
         yield "an engine file is named twice"

@@ -9,6 +9,7 @@ from attrs import frozen
 from torch import nn
 
 from ditto.arguments import DynamicDimension, TensorTypeHint
+from ditto.engine import Assembly
 from ditto.errors import CheckpointError
 
 
@@ -20,11 +21,13 @@ class Encoder:
         inputs: engine inputs by name, in the order of the module's forward. A first axis `batch` counts tiles.
         module: function from the whole model to the module to capture.
         rows: embeddings of one tile; None if their number depends on the inputs.
+        assembly: how the embeddings of tiles become those of an image; None if they are those of an image.
     """
 
     inputs: Mapping[str, TensorTypeHint]
     module: Callable[[nn.Module], nn.Module]
     rows: int | None = None
+    assembly: Assembly | None = None
 
 
 def tile(channels: int, height: int, width: int) -> TensorTypeHint:

@@ -125,6 +125,7 @@ class MultimodalModel(ABC):
             inputs=encoder.inputs,
             wrap=encoder.module,
             tokens_per_image=encoder.rows,
+            assembly=encoder.assembly,
         )
         return family(
             llm=LlmBuilder(source=source, language=family.language_model), vision=vision, max_tiles=tiles
@@ -192,9 +193,16 @@ class MultimodalModel(ABC):
         tiles = self.max_images * self.max_tiles
         return evolve(
             self,
-            llm=evolve(self.llm, prompt_rows=(self.vision.tokens_per_image or 0) * tiles),
+            llm=evolve(self.llm, prompt_rows=self.image_tokens_per_request),
             vision=self.vision.with_batch(self.llm.max_batch_size * tiles),
         )
+
+    @property
+    def image_tokens_per_request(self) -> int:
+        """Image tokens of a request at most; 0 if unknown."""
+        if self.vision.assembly is not None:
+            return self.vision.assembly.most_rows(self.max_tiles) * self.max_images
+        return (self.vision.tokens_per_image or 0) * self.max_images * self.max_tiles
 
     def with_dtype(self, dtype: torch.dtype | str) -> Self:
         """Compute in `dtype`: float32, float16, bfloat16, or `auto` for the model's own."""

@@ -60,7 +60,6 @@ REASONS: Mapping[str, str] = {
     "lfm3_vl": _RECURRENT,
     "lighton_ocr": _NATIVE,
     "llama4": "its decoder attends within chunks and is a mixture of experts",
-    "llava_next": _ANY_RESOLUTION,
     "llava_next_video": _VIDEO,
     "llava_onevision": _ANY_RESOLUTION,
     "minicpm_ocr": _RECURRENT,

@@ -27,6 +27,7 @@ _OWN = {
     "internvl": "internvl:InternVlModel",
     "janus": "janus:JanusModel",
     "llava": "llava:LlavaModel",
+    "llava_next": "llava_next:LlavaNextModel",
     "smolvlm": "idefics3:SmolVlmModel",
     "video_llava": "video_llava:VideoLlavaModel",
     "vipllava": "vipllava:VipLlavaModel",

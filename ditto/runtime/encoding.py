@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import torch
 from attrs import Factory, frozen
@@ -12,6 +13,7 @@ from ditto.engine import Component
 from ditto.errors import PromptError
 from ditto.network import Spec
 from ditto.network.dims import evaluate, symbol
+from ditto.runtime.assembly import assemble
 
 
 @frozen(eq=False)
@@ -19,10 +21,18 @@ class EncoderItem:
     """One input of the vision engine: a tile of an image, or a whole image.
 
     Args:
-        inputs: tensors by the engine's input names, without the batch axis where the engine has one.
+        inputs: tensors by the engine's input names, without the batch axis where the engine has one. Those of an image
+            that is assembled from tiles have a first axis of tiles: a view of the whole image, the grid row by row, and
+            any number of tiles that mean nothing; or the view alone.
+        size: height and width of the original image, if it is assembled from tiles.
     """
 
     inputs: Mapping[str, Tensor]
+    size: tuple[int, int] | None = None
+
+    def stacked(self, name: str) -> Tensor:
+        """An input with a first axis of tiles."""
+        return self.inputs[name] if self.size is not None else self.inputs[name][None]
 
 
 @frozen(eq=False)
@@ -54,6 +64,7 @@ class EncoderShapes:
         named = {str(dim) for spec in self.inputs.values() for dim in spec.shape if not isinstance(dim, int)}
         first = {str(spec.shape[0]) for spec in self.inputs.values()}
         self.batch = next(iter(named)) if len(named) == 1 and named == first else None
+        self.assembly = component.assembly
 
     def item_shape(self, name: str) -> tuple[object, ...]:
         """Shape of an item's tensor; dynamic dimensions are named."""
@@ -66,16 +77,33 @@ class EncoderShapes:
             PromptError: one is missing, or has another shape.
         """
         for name in self.inputs:
-            wanted, found = self.item_shape(name), list(item.inputs[name].shape) if name in item.inputs else None
-            fixed = found is not None and len(found) == len(wanted)
-            if not fixed or any(isinstance(size, int) and size != has for size, has in zip(wanted, found or ())):
+            if not self._fits(item, name):
+                found = list(item.inputs[name].shape) if name in item.inputs else None
+                tiles = f" for each of {self.tiles(item)} tiles" if self.assembly is not None else ""
                 raise PromptError(
-                    f"images come as {found}, the vision engine expects [{', '.join(map(str, wanted))}]",
+                    f"images come as {found}, the vision engine expects "
+                    f"[{', '.join(map(str, self.item_shape(name)))}]{tiles}",
                     remedy="use the processor of the model that the tree was built from",
                 )
 
+    def _fits(self, item: EncoderItem, name: str) -> bool:
+        if name not in item.inputs or (item.size is None) != (self.assembly is None):
+            return False
+        wanted, found = self.item_shape(name), item.stacked(name).shape
+        if len(found) != len(wanted) + 1 or found[0] < self.tiles(item):
+            return False
+        return all(size == has for size, has in zip(wanted, found[1:]) if isinstance(size, int))
+
+    def tiles(self, item: EncoderItem) -> int:
+        """Tiles of an item, without those that mean nothing."""
+        if self.assembly is None or item.size is None or len(next(iter(item.inputs.values()))) == 1:
+            return 1
+        return self.assembly.tiles(*item.size)
+
     def rows(self, item: EncoderItem) -> int:
         """Image tokens of an item."""
+        if self.assembly is not None and item.size is not None:
+            return self.assembly.rows(*item.size) if self.tiles(item) > 1 else self.assembly.rows_of_view
         if self.batch is not None:
             return int(str(self.output.shape[1]))
         return evaluate(self.output.shape[0], self.sizes(item.inputs))
@@ -93,5 +121,22 @@ class EncoderShapes:
         """Inputs of each call for `items`, at most `at_once` in one call."""
         if self.batch is None:
             return [dict(item.inputs) for item in items]
-        groups = [items[start : start + at_once] for start in range(0, len(items), at_once)]
-        return [{name: torch.stack([item.inputs[name] for item in group]) for name in self.inputs} for group in groups]
+        tiles = {
+            name: torch.cat([item.stacked(name)[: self.tiles(item)] for item in items]).split(at_once)
+            for name in self.inputs
+        }
+        return [dict(zip(tiles, group)) for group in zip(*tiles.values(), strict=True)]
+
+    def assembled(self, items: Sequence[EncoderItem], tiles: Sequence[Tensor], newline: Tensor) -> list[Tensor]:
+        """Image embeddings of each item, from those of all its tiles: [rows, width].
+
+        Args:
+            newline: [width], the embedding that ends a row of tiles.
+        """
+        assert self.assembly is not None
+        left, found = iter(tiles), []
+        for item in items:
+            assert item.size is not None  # `check` has checked it
+            own = torch.stack(list(islice(left, self.tiles(item))))
+            found.append(assemble(self.assembly, own, item.size, newline))
+        return found

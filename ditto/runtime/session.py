@@ -12,10 +12,11 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from ditto.engine import EngineTree, Tokens
+from ditto.engine import NEWLINE, NEWLINE_FILE, EngineTree, Tokens
 from ditto.errors import PromptError, TreeError
 from ditto.runtime.encoding import EncoderItem, EncoderShapes
 from ditto.runtime.sampling import LogitsProcessor
+from ditto.runtime.weights import tensor_beside
 
 
 @frozen(eq=False)
@@ -211,7 +212,17 @@ class Session(ABC):
         for item in items:
             self.encoder.check(item)
         found = [self.encode(inputs) for inputs in self.encoder.batches(items, self.tree.max_images)]
-        return [rows for part in found for rows in (part.unbind() if self.encoder.batch is not None else (part,))]
+        parts = [rows for part in found for rows in (part.unbind() if self.encoder.batch is not None else (part,))]
+        return parts if self.encoder.assembly is None else self.encoder.assembled(items, parts, self.image_newline)
+
+    @cached_property
+    def image_newline(self) -> Tensor:
+        """The embedding that ends a row of an image of tiles: [width].
+
+        Raises:
+            TreeError: its file has changed.
+        """
+        return tensor_beside(self.tree, "vision", NEWLINE_FILE, NEWLINE)
 
     @abstractmethod
     def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:

@@ -134,6 +134,15 @@ def external_weights(tree: EngineTree, name: str) -> dict[str, Weight]:
     return {input_name: constants[value].weight for input_name, value in external.items()}
 
 
+def tensor_beside(tree: EngineTree, name: str, file: str, tensor: str) -> Tensor:
+    """A tensor of a safetensors file beside a component's engine.
+
+    Raises:
+        TreeError: the file has changed.
+    """
+    return CheckpointReader(CheckpointIndex.of_files(tree.directory(name), [tree.checked(name, file)])).tensor(tensor)
+
+
 def weights_of(tree: EngineTree, name: str) -> TensorSource:
     """Source of a component's weight values.
 

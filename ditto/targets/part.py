@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from attrs import fields, frozen
+from attrs import Factory, fields, frozen
 from torch import nn
 from typing_extensions import override
 
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.configs import Limits
-from ditto.engine import DecoderSizes
+from ditto.engine import Assembly, DecoderSizes
 from ditto.errors import ModelError
 from ditto.network.graph import Network
 from ditto.network.weight import TensorSource, Weight
@@ -55,6 +55,7 @@ class ModelPart:
         weight_of: the weight of a parameter, by its name in the wrapper.
         tensors: provider of the checkpoint's values.
         keeps_weights: the tree keeps the weights, because the model is not on disk.
+        files: weights that a session needs beside the engine, by safetensors file and name.
         positions: name of the input with token positions; None without one.
         attentions: number of self-attention layers, each with a KV cache; None without KV caches.
     """
@@ -71,6 +72,7 @@ class ModelPart:
     keeps_weights: bool
     positions: str | None = None
     attentions: int | None = None
+    files: Mapping[str, Mapping[str, Weight]] = Factory(dict)
 
     @property
     def dtype_name(self) -> str:
@@ -129,12 +131,15 @@ class VisionPart(ModelPart):
     Args:
         model_type: Hugging Face's name of the family, as TensorRT-LLM's multimodal runner expects it.
         max_images: images per call.
-        tokens_per_image: image tokens that the language model expects of an image; None if it is unknown.
+        tokens_per_image: image tokens that the language model expects of an image, or the embeddings of a tile; None if
+            they are unknown.
+        assembly: how the embeddings of tiles become those of an image; None if they are those of an image.
     """
 
     model_type: str
     max_images: int
     tokens_per_image: int | None
+    assembly: Assembly | None = None
 
     @property
     def dimensions(self) -> tuple[DynamicDimension, ...]:

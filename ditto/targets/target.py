@@ -13,6 +13,7 @@ from attrs import frozen
 from ditto.arguments import TensorTypeHint
 from ditto.configs import Limits, TensorRTConfig
 from ditto.configs.build import BuildSettings
+from ditto.engine import Assembly
 from ditto.engine.config import LlmConfig, VisionConfig
 from ditto.engine.spec import EngineSpec
 from ditto.network.graph import Network
@@ -57,13 +58,15 @@ class Target(ABC):
         """
         del limits, prompt_rows
 
-    def check_family(self, model_type: str) -> None:
+    def check_family(self, model_type: str, assembly: Assembly | None) -> None:
         """Check that what runs this target's engines knows a family of vision-language models.
 
+        Args:
+            assembly: how the embeddings of tiles become those of an image; None if they are those of an image.
         Raises:
             ConfigError: it does not.
         """
-        del model_type
+        del model_type, assembly
 
     def adjusted(self, limits: Limits, dtype: torch.dtype) -> Limits:
         """Adjust limits to those of this target's engines.

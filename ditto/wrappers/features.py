@@ -42,6 +42,12 @@ def features_owner(model: nn.Module) -> nn.Module:
     return inner if hasattr(inner, "get_image_features") else model
 
 
+def image_newline(model: nn.Module) -> nn.Parameter:
+    """The embedding that ends a row of an image of tiles: [width]."""
+    owner: Any = features_owner(model)
+    return owner.image_newline
+
+
 def pooled(found: Any) -> Any:
     """Image embeddings from a result of `get_image_features`: since transformers 5 it also holds other tensors."""
     return getattr(found, "pooler_output", found)

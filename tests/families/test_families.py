@@ -64,7 +64,7 @@ def case(request, tmp_path_factory):
     family, directory = FAMILIES[request.param], tmp_path_factory.mktemp(request.param)
     model = family.save(directory / "checkpoint")
     builders = MultimodalModel.from_pretrained(str(directory / "checkpoint"))
-    assert builders.model_type == request.param
+    assert builders.model_type == model.config.model_type
     with patch.object(NativeTarget, "cannot_compile", "it takes longer than all else"):
         tree = builders.with_batch(3).with_max_images(2).with_target("tensorrt-rtx").build_all(directory / "tree")
     return Case(family, model, tree, directory / "checkpoint", open_session(tree, "reference"))

@@ -174,6 +174,38 @@ def _llava(image: int) -> Any:
     return made(hf.LlavaForConditionalGeneration, config)
 
 
+PINPOINTS = [[28, 56], [56, 28], [56, 56], [84, 28], [28, 84]]
+
+
+def llava_next(image: int, vision: Any, text: Any, **settings: Any) -> Any:
+    settings = {"image_token_index": image, "image_grid_pinpoints": PINPOINTS, **settings}
+    config = hf.LlavaNextConfig(vision_config=vision, text_config=text, **settings)
+    return made(hf.LlavaNextForConditionalGeneration, config)
+
+
+def clip(**settings: Any) -> Any:
+    return hf.CLIPVisionConfig(**{**VISION, "projection_dim": 32, **settings})
+
+
+def _granite_vision(image: int) -> Any:
+    text = hf.GraniteConfig(**{**TEXT, **rope()}, embedding_multiplier=3.0, logits_scaling=2.0)
+    return llava_next(image, siglip(), text, vision_feature_layer=[-2, -1], vision_feature_select_strategy="full")
+
+
+def llava_next_processor(side: int = 28, patch: int = 7, tokens_before: int = 1, **settings: Any) -> Any:
+    size = {"height": side, "width": side}
+    pixels = hf.LlavaNextImageProcessor(
+        **{"size": size, "crop_size": size, "image_grid_pinpoints": PINPOINTS, **settings}
+    )
+    return hf.LlavaNextProcessor(
+        pixels,
+        tokenizer("<image>"),
+        patch_size=patch,
+        vision_feature_select_strategy="default" if tokens_before else "full",
+        num_additional_image_tokens=tokens_before,
+    )
+
+
 def _llava_processor() -> Any:
     pixels = hf.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
     return hf.LlavaProcessor(
@@ -310,10 +342,12 @@ FAMILIES: dict[str, Family] = {
     "aya_vision": Family(_aya_vision_processor, _aya_vision, tiled=True, image_token="<|IMG_PATCH|>"),
     "blip-2": Family(_blip_2_processor, _blip_2, images=(1, 1, 1), before_prompt=True),
     "deepseek_vl": Family(_deepseek_vl_processor, _deepseek_vl),
+    "granite_vision": Family(lambda: llava_next_processor(tokens_before=0), _granite_vision),
     "idefics3": Family(_idefics3_processor, _idefics3("Idefics3"), tiled=True),
     "internvl": Family(_internvl_processor, _internvl, tiled=True, placeholder="<IMG_CONTEXT>"),
     "janus": Family(_janus_processor, _janus),
     "llava": Family(_llava_processor, _llava),
+    "llava_next": Family(llava_next_processor, lambda image: llava_next(image, clip(), llama())),
     "smolvlm": Family(_idefics3_processor, _idefics3("SmolVLM"), tiled=True),
     "video_llava": Family(_video_llava_processor, _video_llava),
     "vipllava": Family(_llava_processor, _vipllava),

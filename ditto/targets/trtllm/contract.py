@@ -5,11 +5,14 @@ Source: contract, LLM 2.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from attrs import evolve
 
 from ditto.arguments import DynamicDimension
 from ditto.configs import Limits, TrtllmConfig
+from ditto.engine import Assembly
 from ditto.network import Dim, Spec, symbol
 from ditto.targets.trtllm.versions import Version
 
@@ -28,8 +31,12 @@ TYPE_ID = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 7}
 
 MAX_BEAM_WIDTH = 1
 
-# Model types that TensorRT-LLM's multimodal runner runs with an engine of one input (contract, multimodal 3.2).
-RUNNER_TYPES = frozenset({"internvl", "llava"})
+# How TensorRT-LLM's multimodal runner assembles images of any resolution (contract, multimodal 3.2).
+_LLAVA_NEXT = Assembly(
+    tile=336, side=24, sizes=[[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]], shrink_above=None
+)
+# Model types that the runner runs with an engine of one input, and how it assembles their images from tiles.
+RUNNER_TYPES: Mapping[str, Assembly | None] = {"internvl": None, "llava": None, "llava_next": _LLAVA_NEXT}
 
 
 def default_range(name: str, maximum: int) -> DynamicDimension:

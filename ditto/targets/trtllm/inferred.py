@@ -21,6 +21,10 @@ ROPE_IN_PLUGIN = ("default", "linear", "llama3")
 POOL_PER_WINDOW = ("0.20.0", "0.21.0", "1.0.0", "1.1.0", "1.2.0")
 
 
+# Model types whose tiles the multimodal runner arranges by (height, width) as if it were (width, height).
+TRANSPOSED_TYPES = ("llava_next",)
+
+
 @frozen
 class Deduction:
     """An inferred fact, its section in the contract, and where to check it."""

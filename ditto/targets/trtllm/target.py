@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 
 import torch
 from attrs import asdict, evolve, frozen
+from loguru import logger
 from typing_extensions import override
 
 from ditto.arguments import TensorTypeHint
 from ditto.bindings import is_installed, load_plugins, plugins_version
 from ditto.configs import Limits, TensorRTConfig, TrtllmConfig
 from ditto.configs.build import BuildSettings, refuse_settings
-from ditto.engine import Phase, Profile
+from ditto.engine import Assembly, Phase, Profile
 from ditto.engine.config import LlmConfig, VisionConfig
 from ditto.engine.spec import EngineSpec
 from ditto.errors import ConfigError, UnsupportedFeature
@@ -120,12 +121,19 @@ class TrtllmTarget(Target):
             )
 
     @override
-    def check_family(self, model_type: str) -> None:
-        if model_type not in RUNNER_TYPES:
-            raise ConfigError(
-                f"TensorRT-LLM's multimodal runner does not know {model_type!r} models",
-                remedy="build for the target tensorrt-rtx or tensorrt",
-            )
+    def check_family(self, model_type: str, assembly: Assembly | None) -> None:
+        if model_type in RUNNER_TYPES and RUNNER_TYPES[model_type] == assembly:
+            if model_type in inferred.TRANSPOSED_TYPES:
+                logger.warning(
+                    "TensorRT-LLM's runner takes the height of an image for its width: answers about images that are "
+                    "not square differ from Hugging Face's"
+                )
+            return
+        what = "that assemble their images as this one" if model_type in RUNNER_TYPES else "at all"
+        raise ConfigError(
+            f"TensorRT-LLM's multimodal runner does not know {model_type!r} models {what}",
+            remedy="build for the target tensorrt-rtx or tensorrt",
+        )
 
     @override
     def adjusted(self, limits: Limits, dtype: torch.dtype) -> Limits:

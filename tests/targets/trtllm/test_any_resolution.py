@@ -1,0 +1,66 @@
+"""Trees of models that assemble images from tiles: what TensorRT-LLM's multimodal runner wants of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ditto import MultimodalModel
+from ditto.errors import ConfigError
+from ditto.runtime import open_session
+from ditto.text.pipeline import GenerationPipeline
+from tests.support.conformance import Tree, violations
+from tests.support.families import Family, clip, images, llama, llava_next, llava_next_processor
+from tests.support.models import TRANSFORMERS_5
+
+# As the runner has them (contract, multimodal 3.2).
+SIZES = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+NEW_TOKENS = 4
+
+
+def of_the_runner(sizes=SIZES):
+    """A tiny LLaVA-NeXT with the tiles that the runner assembles."""
+    text = llama(max_position_embeddings=4096, num_hidden_layers=1)
+    vision = clip(image_size=336, patch_size=14, num_hidden_layers=1)
+    return Family(
+        lambda: llava_next_processor(336, 14, image_grid_pinpoints=sizes),
+        lambda image: llava_next(image, vision, text, image_grid_pinpoints=sizes),
+    )
+
+
+def tree_of(family, directory):
+    model = family.save(directory / "checkpoint")
+    builders = MultimodalModel.from_pretrained(str(directory / "checkpoint")).with_target("trtllm")
+    return model, builders.with_dtype("float32").build_all(directory / "tree")
+
+
+@pytest.mark.skipif(not TRANSFORMERS_5, reason="the family follows transformers 5")
+def test_a_llava_next_keeps_the_contract(tmp_path):
+    family = of_the_runner()
+    model, tree = tree_of(family, tmp_path)
+    newlines = tree.root / "vision" / "image_newlines.safetensors"
+    assert list(load_file(newlines)) == ["image_newline"]
+    assert torch.equal(load_file(newlines)["image_newline"], model.model.image_newline)
+    assert tree.component("vision").inputs == {"input": "float32[batch, 3, 336, 336]"}
+    assert tree.component("vision").outputs == {"encoder_output": "float32[batch, 576, 48]"}
+    assert tree.max_images == 5  # views and tiles, all of which the runner passes in one call
+    assert tree.limits.max_prompt_embedding_table_size == 576 + 48 * 49
+    opened = Tree.open(tree.root)
+    assert violations(opened, "0.19.0") == []
+
+    text, pixels = "Is <image> new?", images("strip")
+    given = family.load_processor(tmp_path / "checkpoint")(text=[text], images=pixels, return_tensors="pt")
+    wanted = model.generate(**given, max_new_tokens=NEW_TOKENS, do_sample=False)[0, given["input_ids"].shape[1] :]
+    reply = GenerationPipeline(open_session(tree, "reference")).answer([text], pixels, NEW_TOKENS)
+    assert reply.tokens == (tuple(wanted.tolist()),)
+
+    newlines.unlink()
+    (found,) = violations(opened, "0.19.0")
+    assert str(found) == "vision/image_newlines.safetensors is no file [multimodal 1.1, 6.10]"
+
+
+@pytest.mark.skipif(not TRANSFORMERS_5, reason="the family follows transformers 5")
+def test_other_sizes_than_the_runners_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="does not know 'llava_next' models that assemble their images as this one"):
+        tree_of(of_the_runner(SIZES[::-1]), tmp_path)
