@@ -1,6 +1,6 @@
 # make demo: build the bundled LLaVA's engines and let them describe images.
-# make test: linters, types, import layers, tests. make docs: the documentation site. All set up their own environment;
-# nothing but Python and pip is needed.
+# make test: linters, types, import layers, tests. make test-slow: many more random draws. make docs: the documentation
+# site. All set up their own environment; nothing but Python and pip is needed.
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -13,7 +13,7 @@ EXAMPLE := examples/shapes_llava
 SPREAD := --numprocesses auto --dist loadfile
 PROMPT := $$'USER: <image>\nDescribe this image. ASSISTANT:'
 
-.PHONY: demo test test-old check docs clean
+.PHONY: demo test test-slow test-old check docs clean
 .DELETE_ON_ERROR:
 
 # torch first and pinned: otherwise pip may bring gigabytes of another build of it.
@@ -46,6 +46,9 @@ check: $(VENV)/.dev
 
 test: check
 	$(VENV)/bin/python -m pytest -q $(SPREAD)
+
+test-slow: $(VENV)/.dev
+	$(VENV)/bin/python -m pytest -q $(SPREAD) -m slow
 
 test-old: $(OLD_VENV)/.dev
 	$(OLD_VENV)/bin/python -m pytest -q $(SPREAD)

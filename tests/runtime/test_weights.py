@@ -147,7 +147,6 @@ def test_weights_of_a_model_in_memory_come_from_the_tree(tmp_path):
     assert_close(found[name].squeeze(), model.get_parameter(name).detach(), rtol=0, atol=0)
 
 
-@pytest.mark.slow
 def test_both_engines_of_the_bundled_model_take_their_weights_as_inputs(shapes_checkpoint, tmp_path):
     family = (
         LlavaModel.from_pretrained(str(shapes_checkpoint))
