@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlavaForConditionalGeneration
 
 from ditto import EngineTree, LlavaModel
 from ditto.api import build_llm_engine, build_multimodal_engine
@@ -15,7 +14,7 @@ from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.errors import ConfigError, DittoError
 from ditto.runtime import open_session
 from ditto.text.pipeline import GenerationPipeline
-from tests.support.models import TRANSFORMERS_5, llama
+from tests.support.models import TRANSFORMERS_5, llama, llava
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "llava" / "build_llava.py"
 
@@ -67,8 +66,8 @@ def test_for_tensorrt_llm_script_and_builders_write_the_same_configuration(shape
     assert tree.config("llm")["build_config"]["plugin_config"]["gpt_attention_plugin"] == "auto"
 
 
-def test_the_language_model_can_be_passed_as_the_installed_transformers_has_it(shapes_checkpoint, tmp_path):
-    model = LlavaForConditionalGeneration.from_pretrained(shapes_checkpoint, torch_dtype=torch.float16)
+def test_the_language_model_can_be_passed_as_the_installed_transformers_has_it(tmp_path):
+    model = llava().half()
     out = tmp_path / "llm"
     if TRANSFORMERS_5:
         with pytest.raises(ConfigError, match="it is a bare decoder"):

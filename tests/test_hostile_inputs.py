@@ -14,7 +14,7 @@ import sys
 
 import pytest
 
-from ditto import LlavaModel, LlmBuilder
+from ditto import LlmBuilder
 from ditto.api import build_llm_engine
 from ditto.cache import cache_directory
 from ditto.cli.main import main
@@ -27,9 +27,8 @@ DESCRIBE = "USER: <image>\nDescribe this image. ASSISTANT:"
 
 
 @pytest.fixture(scope="module")
-def tree(shapes_checkpoint, tmp_path_factory):
-    out = tmp_path_factory.mktemp("hostile") / "tree"
-    return LlavaModel.from_pretrained(str(shapes_checkpoint)).with_batch(2).with_target("trtllm").build_all(out).root
+def tree(packed_shapes_tree):
+    return packed_shapes_tree.root
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from ditto.configs import TrtllmConfig
 from ditto.runtime import Batch, Request, open_session
 from ditto.text.pipeline import GenerationPipeline
 from tests.support.images import features as embeddings
+from tests.support.shapes import one_of_each_kind
 
-pytestmark = pytest.mark.slow
 BATCH = 4
 
 
@@ -63,25 +63,20 @@ def test_tokens_are_those_of_hugging_face_while_requests_join_and_leave(tree, as
         while batch.busy:
             begun.append(sum(len(flight.made) == 1 for flight in batch.step()))
     assert [tuple(flight.made) for flight in flights] == expected
-    assert sum(count == 0 for count in begun) > 50 and sum(0 < count < BATCH for count in begun) > 50
+    assert sum(count == 0 for count in begun) > 20 and sum(0 < count < BATCH for count in begun) > 20
 
 
-def test_tokens_are_those_of_hugging_face_one_at_a_time(tree, pipeline, asked, expected):
-    """All images with the default's blocks of 32, a question of every kind with others."""
+def test_tokens_are_those_of_hugging_face_one_at_a_time(pipeline, asked, expected):
     images, questions = asked
-    chosen = set({question.kind: index for index, question in enumerate(questions)}.values())
-    assert len(chosen) == 6
-    if tree.config("llm")["build_config"]["plugin_config"]["tokens_per_block"] == 32:
-        chosen = set(range(len(questions)))
-    for index in chosen:
-        question = questions[index]
+    for number in one_of_each_kind(questions):
+        question = questions[number]
         reply = pipeline.answer([question.prompt], [images[question.image]], max_new_tokens=64)
-        assert reply.tokens == (expected[index],), question
+        assert reply.tokens == (expected[number],), question
 
 
 def test_tokens_are_those_of_hugging_face_in_batches(pipeline, asked, expected):
     images, questions = asked
-    for start in range(0, len(questions), BATCH):
+    for start in range(0, len(questions) // 2, BATCH):  # requests that join and leave are asked all of them
         part, wanted = questions[start : start + BATCH], expected[start : start + BATCH]
         reply = pipeline.answer(
             [question.prompt for question in part],

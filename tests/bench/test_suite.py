@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ditto.bench.baselines import EagerBaseline
+from ditto.bench.peak_rates import PeakRates
 from ditto.bench.plan import DECODE, VISION, Plan
 from ditto.bench.suite import bench
 from ditto.bench.system import TreeSystem
@@ -16,6 +17,12 @@ PLAN = Plan(batches=(1, 2), contexts=(9,), new_tokens=3, repeats=1)
 @pytest.fixture
 def no_new_process(monkeypatch):
     monkeypatch.setattr("ditto.bench.suite.cold_seconds", lambda *arguments: 1.0)
+
+
+@pytest.fixture(autouse=True)
+def known_rates(monkeypatch):
+    """Peak rates have tests of their own, and take a second to measure."""
+    monkeypatch.setattr("ditto.bench.suite.measure", lambda *arguments: PeakRates(1e10, 1e12))
 
 
 def test_every_task_has_a_time(saved_tree, no_new_process):

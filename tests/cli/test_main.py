@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -25,10 +26,8 @@ DESCRIBE = "USER: <image>\nDescribe this image. ASSISTANT:"
 
 
 @pytest.fixture(scope="module")
-def tree(shapes_checkpoint, tmp_path_factory):
-    out = tmp_path_factory.mktemp("cli") / "a tree with späces"
-    assert main(["-q", "build", str(shapes_checkpoint), "-o", str(out), "--batch", "2"]) == 0
-    return out
+def tree(shapes_tree, tmp_path_factory):
+    return shutil.copytree(shapes_tree.root, tmp_path_factory.mktemp("cli") / "a tree with späces")
 
 
 def test_build_prints_the_tree(shapes_checkpoint, tmp_path, capsys):
@@ -271,12 +270,7 @@ def test_help_is_as_recorded(command, golden, capsys, monkeypatch):
     assert capsys.readouterr().out == golden(name=" ".join(["ditto", *command]))
 
 
-def test_the_module_runs_as_a_program():
-    made = subprocess.run([sys.executable, "-m", "ditto", "doctor"], capture_output=True, text=True, check=True)
-    assert "compile for tensorrt-rtx" in made.stdout
-
-
-def test_the_programs_exit_code_is_that_of_the_command(tmp_path):
+def test_the_module_is_a_program_whose_exit_code_is_that_of_the_command(tmp_path):
     command = [sys.executable, "-m", "ditto", "plan", str(tmp_path / "none")]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     assert made.returncode == 2
@@ -319,11 +313,14 @@ def test_the_version_is_told_and_known(capsys):
     assert re.fullmatch(r"\d+\.\d+\S*", ditto.__version__)
 
 
-@pytest.mark.parametrize("arguments", [["-q", "build"], ["build", "-q"], ["build", "--quiet"]])
-def test_a_quiet_build_is_silent(arguments, tree, shapes_checkpoint, capsys):
-    """Quiet before the command or after it."""
-    assert main([*arguments, str(shapes_checkpoint), "-o", str(tree), "--batch", "2"]) == 0
+def test_a_quiet_build_is_silent(tree, shapes_checkpoint, capsys):
+    assert main(["build", "-q", str(shapes_checkpoint), "-o", str(tree), "--batch", "2"]) == 0
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("arguments", [["-q", "doctor"], ["doctor", "-q"], ["doctor", "--quiet"]])
+def test_quiet_may_come_before_the_command_and_after(arguments):
+    assert parser().parse_args(arguments).quiet is True
 
 
 @pytest.mark.parametrize("arguments", [["-v", "doctor"], ["doctor", "-v"], ["doctor", "--verbose"]])
@@ -384,11 +381,10 @@ def test_what_makes_no_sense_is_refused(tree, images, arguments, message, capsys
     assert message in capsys.readouterr().err
 
 
-def test_a_tree_for_tensorrt_llm_is_measured(shapes_checkpoint, tmp_path, capsys):
+def test_a_tree_for_tensorrt_llm_is_measured(packed_shapes_tree):
     """In a process of its own: here somebody else may have made the target's layers known."""
-    out = tmp_path / "tree"
-    assert main(["-q", "build", str(shapes_checkpoint), "-o", str(out), "--target", "trtllm"]) == 0
-    command = [sys.executable, "-m", "ditto", "-q", "bench", str(out), "--context", "8", "--new-tokens", "2"]
+    root = str(packed_shapes_tree.root)
+    command = [sys.executable, "-m", "ditto", "-q", "bench", root, "--context", "8", "--new-tokens", "2"]
     done = subprocess.run([*command, "--repeats", "1"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "decode after 8 tokens" in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,18 @@ def world(directory: Path, count: int = 32, seed: int = 5) -> tuple[list[Path], 
         for kind, (question, answer) in scenes.questions(scene, rng).items()
     ]
     return paths, asked
+
+
+def one_of_each_kind(questions: Sequence[Question]) -> list[int]:
+    """Numbers of questions: one of every kind, about images as different as there are."""
+    kinds = list(dict.fromkeys(question.kind for question in questions))
+    return [
+        max(
+            (number for number, question in enumerate(questions) if question.kind == kind),
+            key=lambda number, turn=turn: (questions[number].image % len(kinds) == turn, -number),
+        )
+        for turn, kind in enumerate(kinds)
+    ]
 
 
 class HuggingFace:

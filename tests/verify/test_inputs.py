@@ -42,10 +42,9 @@ def test_mixed_prompts_differ_in_length_and_in_images(llava_tree, llama_tree):
     assert not any(prompt.items for prompt in mixed(llama_tree, 6))
 
 
-def test_a_persons_images_go_through_the_processor(shapes_checkpoint, images, tmp_path, llama_tree, llava_tree):
-    tree = LlavaModel.from_pretrained(str(shapes_checkpoint)).with_target("tensorrt-rtx").build_all(tmp_path / "tree")
+def test_a_persons_images_go_through_the_processor(shapes_checkpoint, images, shapes_tree, llama_tree, llava_tree):
     prompt = "USER: <image>\nWhat? ASSISTANT:"
-    first, second = about_images(tree, [str(path) for path in images[:2]], [prompt])
+    first, second = about_images(shapes_tree, [str(path) for path in images[:2]], [prompt])
     processor = AutoProcessor.from_pretrained(shapes_checkpoint)
     with Image.open(images[1]) as image:
         wanted = processor(text=["USER: <image>\nWhat? ASSISTANT:"], images=[image.convert("RGB")], return_tensors="pt")

@@ -34,14 +34,6 @@ def said(tree: Tree, version: str = "0.19.0") -> list[str]:
     return [str(violation) for violation in violations(tree, version)]
 
 
-@pytest.fixture(scope="session")
-def shapes_tree(shapes_checkpoint, tmp_path_factory) -> Path:
-    """The bundled LLaVA for a batch of 4; not to be changed."""
-    out = tmp_path_factory.mktemp("trtllm") / "shapes"
-    LlavaModel.from_pretrained(shapes_checkpoint).with_batch(4).with_target("trtllm").build_all(out)
-    return out
-
-
 @pytest.fixture(scope="session", params=list(TEXT_MODELS))
 def text_model(request, tmp_path_factory) -> tuple[str, Tree]:
     """Every kind of text model, and its tree."""
@@ -86,9 +78,9 @@ def test_text_models_have_the_seventeen_inputs_of_the_python_session(text_model)
     assert set(tree.parts["llm"].network.inputs) == TEXT_INPUTS
 
 
-def test_a_llava_has_the_twenty_inputs_of_the_python_session(shapes_tree):
+def test_a_llava_has_the_twenty_inputs_of_the_python_session(packed_shapes_tree):
     assert len(TEXT_INPUTS | TABLE_INPUTS) == 20
-    assert set(Tree.open(shapes_tree).parts["llm"].network.inputs) == TEXT_INPUTS | TABLE_INPUTS
+    assert set(Tree.open(packed_shapes_tree.root).parts["llm"].network.inputs) == TEXT_INPUTS | TABLE_INPUTS
 
 
 def test_text_models_are_taken_by_the_recorder(text_model):
@@ -142,21 +134,21 @@ def test_a_llava_keeps_the_contract_of_a_version(version, tmp_path):
         recorded(part.network, version)
 
 
-def test_shapes_llava_keeps_the_contract(shapes_tree):
-    assert said(Tree.open(shapes_tree)) == []
+def test_shapes_llava_keeps_the_contract(packed_shapes_tree):
+    assert said(Tree.open(packed_shapes_tree.root)) == []
 
 
 @pytest.mark.parametrize("part", ["llm", "vision"])
-def test_shapes_llava_is_compiled_by_the_recorder(shapes_tree, tmp_path, part):
-    made = Tree.open(shapes_tree).parts[part]
+def test_shapes_llava_is_compiled_by_the_recorder(packed_shapes_tree, tmp_path, part):
+    made = Tree.open(packed_shapes_tree.root).parts[part]
     definition, config = compiled(made.network, made.profiles, "0.19.0", tmp_path / "engine")
     assert [tensor.name for tensor in definition.inputs] == list(made.network.inputs)
     assert len(config.profiles) == 1
 
 
 @pytest.mark.parametrize("part", ["llm", "vision"])
-def test_shapes_llava_without_plugins_is_taken_by_tensorrt(shapes_tree, part):
-    rest = cut(Tree.open(shapes_tree).parts[part].network)
+def test_shapes_llava_without_plugins_is_taken_by_tensorrt(packed_shapes_tree, part):
+    rest = cut(Tree.open(packed_shapes_tree.root).parts[part].network)
     emitted(rest, Zeros(rest))
 
 
