@@ -227,8 +227,8 @@ def test_a_towers_block_is_called_for_every_layer_that_a_norm_follows(tower):
         assert all(f"layers.{number}." in name or norm in name for name in names)
 
 
-@pytest.mark.parametrize("name", TEXT_MODELS)
-def test_every_kind_of_decoder_has_a_block(name):
+@pytest.mark.parametrize("name", ["mistral with a window", "qwen2", "qwen3", "phi3"])
+def test_other_decoders_have_a_block_too(name):
     network, _ = described_disaggregated(LlmBuilder.from_model(TEXT_MODELS[name]()))["llm-decode"]
     parts, block = block_of(network)
     assert len(parts.schedule.calls) == 1 + 2 + 1
