@@ -7,11 +7,12 @@ import torch
 
 from ditto import LlavaModel, LlmBuilder
 from ditto.errors import UnsupportedFeature
+from ditto.network.layers import Dequantize
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error
 from ditto.runtime import Request, generate, open_session
 from ditto.verify.check import verify
-from ditto.verify.inputs import Prompts
-from tests.support.decoding import continued
+from ditto.verify.inputs import mixed
+from tests.support.decoding import continued, in_dtype
 from tests.support.describing import engine_of
 from tests.support.greedy import greedy
 from tests.support.models import llama, llava
@@ -24,6 +25,7 @@ from tests.support.quantised import (
     pack_quantized,
     save_quantised,
 )
+from tests.support.witness.comparison import allowed_error, decoder_errors, definition_of, eager, logits
 
 INT4 = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 32}
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm"}
@@ -51,6 +53,30 @@ def test_logits_are_those_of_the_dequantised_weights(tmp_path, name):
     for found, wanted, other in continued(network, Constants(network, engine.part.tensors), meaning, model):
         assert relative_error(found, wanted) < RELATIVE_ERROR[torch.float32]
         assert relative_error(found, other) > 3e-3
+    quantised = sum(isinstance(node.layer, Dequantize) for node in network.nodes)
+    assert quantised == (8 if name in ("int4", "int4, asymmetric", "int8") else 0)  # q/k/v and gate/up are joined
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("int4", "float16"), ("int4, asymmetric", "float16"), ("int8", "float32")])
+def test_tensorrt_is_given_what_the_dequantised_model_computes(tmp_path, name, dtype):
+    meaning = eager(save_quantised(llama(), tmp_path, *FORMS[name]))
+    rows = [torch.tensor([5, 6, 7, 8, 9]), torch.tensor([20, 21, 22])]
+    wanted, kind = logits(meaning, rows), getattr(torch, dtype)
+    own = max(map(relative_error, logits(in_dtype(meaning, kind), rows), wanted))
+    assert max(decoder_errors(definition_of(builder(tmp_path, dtype)), rows, wanted)) <= allowed_error(kind, own)
+
+
+def test_weights_that_are_dequantised_may_be_external(tmp_path):
+    meaning = save_quantised(llama(num_hidden_layers=1), tmp_path / "model", *FORMS["fp8"])
+    tree = builder(tmp_path / "model").with_weights("external").build(tmp_path / "tree")
+    (found,) = generate(open_session(tree, "reference"), [Request((5, 6, 7, 8))], max_new_tokens=8)
+    assert found.ids == greedy(meaning, [5, 6, 7, 8], 8)
+
+
+def test_integers_as_engine_inputs_are_refused(tmp_path):
+    save_quantised(llama(num_hidden_layers=1), tmp_path / "model", *FORMS["int4"])
+    with pytest.raises(UnsupportedFeature, match=r"4 quantised linear layers(.|\n)*--weights embedded"):
+        builder(tmp_path / "model").with_weights("external").build(tmp_path / "tree")
 
 
 def test_a_tree_of_a_mixed_checkpoint_is_built_run_and_verified(tmp_path):
@@ -61,7 +87,7 @@ def test_a_tree_of_a_mixed_checkpoint_is_built_run_and_verified(tmp_path):
     tree = builder(tmp_path / "model").build(tmp_path / "tree")
     (found,) = generate(open_session(tree, "reference"), [Request((5, 6, 7, 8))], max_new_tokens=8)
     assert found.ids == greedy(meaning, [5, 6, 7, 8], 8)
-    result = verify(tree, [Prompts(torch.tensor([[5, 6, 7, 8]]), None)], session="reference", new_tokens=4)
+    result = verify(tree, mixed(tree, 3, 1), session="reference", new_tokens=3)
     assert result.passed, result.text()
 
 
@@ -69,8 +95,7 @@ def test_a_llava_is_built_and_verified(tmp_path):
     save_quantised(llava(), tmp_path / "model", *FORMS["int4"])
     family = LlavaModel.from_pretrained(str(tmp_path / "model")).with_target("tensorrt-rtx").with_dtype("float32")
     tree = family.build_all(tmp_path / "tree")
-    ids = torch.tensor([[1, *[127] * 16, 5, 6]])
-    result = verify(tree, [Prompts(ids, torch.randn(1, 3, 28, 28))], session="reference", new_tokens=4)
+    result = verify(tree, mixed(tree, 3, 1), session="reference", new_tokens=3)
     assert result.passed, result.text()
 
 

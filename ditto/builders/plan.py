@@ -20,7 +20,7 @@ from ditto.configs.build import BuildSettings
 from ditto.engine.spec import EngineSpec
 from ditto.errors import ModelError, UnsupportedOperator
 from ditto.network import Network
-from ditto.network.weight import Stored, Weight, leaves
+from ditto.network.weight import Stored, Weight, leaves, weight_bytes
 from ditto.targets import ModelPart, Target
 from ditto.targets.compile import at_once
 from ditto.units import size_text
@@ -284,18 +284,14 @@ def _count(tensors: Iterable[Stored]) -> int:
 
 
 def _bytes(network: Network) -> int:
-    return sum(_weight_bytes(constant.weight) for constant in network.constants())
-
-
-def _weight_bytes(weight: Weight) -> int:
-    return math.prod(weight.shape) * weight.dtype.itemsize
+    return sum(weight_bytes(constant.weight) for constant in network.constants())
 
 
 def _computed_bytes(engines: Iterable[Iterable[Network]]) -> int:
     """Bytes of computed constants, which stay on disk until their segment is written."""
 
     def computed(network: Network) -> int:
-        return sum(_weight_bytes(each.weight) for each in network.constants() if not each.weight.is_view)
+        return sum(weight_bytes(each.weight) for each in network.constants() if not each.weight.is_view)
 
     return max((_concurrent_bytes(map(computed, parts)) for parts in engines), default=0)
 

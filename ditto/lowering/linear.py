@@ -9,6 +9,7 @@ import torch
 from ditto.errors import UnsupportedFeature
 from ditto.lowering.arithmetic import binary, rank_of
 from ditto.lowering.lower import Lowering, Operand
+from ditto.lowering.quantized import quantized_product
 from ditto.lowering.registry import lowers
 from ditto.network.graph import Value
 from ditto.network.layers import Convolution, MatrixMultiply
@@ -23,7 +24,9 @@ def linear(net: Lowering, x: Operand, weight: Operand, bias: Operand | None = No
     value = net.value(x)
     if value.rank < 2:
         raise UnsupportedFeature("a linear layer of a vector")
-    product = net.add(MatrixMultiply(transpose_y=True), value, net.operand(weight, value.spec.dtype, value.rank))
+    product = quantized_product(net, value, weight) if isinstance(weight, Weight) else None
+    if product is None:
+        product = net.add(MatrixMultiply(transpose_y=True), value, net.operand(weight, value.spec.dtype, value.rank))
     return product if bias is None else binary(net, "SUM", product, bias, value.spec.dtype)
 
 

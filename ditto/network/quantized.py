@@ -74,8 +74,7 @@ class QuantizedWeight(Weight):
 
     @override
     def __str__(self) -> str:
-        kind = f"int{self.bits}" if self.values.dtype == torch.int8 else "fp8"
-        return f"{kind}({', '.join(str(part) for part in self.parts)})"
+        return f"dequantize({', '.join(str(part) for part in self.parts)})"
 
 
 def quantized_form(weight: Weight) -> QuantizedWeight | None:
@@ -101,7 +100,7 @@ def quantized_form(weight: Weight) -> QuantizedWeight | None:
 
 def _concatenated(parts: list[QuantizedWeight | None]) -> QuantizedWeight | None:
     """Quantised matrices below each other; None if they differ in more than values, or blocks are cut off."""
-    forms = [_by_row(part) for part in parts if part is not None]
+    forms = [by_row(part) for part in parts if part is not None]
     first = forms[0] if len(forms) == len(parts) else None
     if first is None or len({_form(form) for form in forms}) > 1 or any(f.shape[0] % f.block[0] for f in forms[:-1]):
         return None
@@ -121,22 +120,22 @@ def _form(weight: QuantizedWeight) -> object:
     return weight.bits, weight.values.dtype, scales, zeros, weight.block, weight.groups, weight.shape[1], weight.dtype
 
 
-def _by_row(weight: QuantizedWeight) -> QuantizedWeight:
+def by_row(weight: QuantizedWeight) -> QuantizedWeight:
     """A matrix whose blocks are all of its rows, in the form with a scale for each row."""
     rows = weight.shape[0]
     if weight.block[0] < rows or weight.block[0] == 1:
         return weight
 
-    def by_row(part: Weight) -> Weight:
+    def spread(part: Weight) -> Weight:
         return fold("expand", part, (rows, part.shape[1]))
 
-    zeros = None if weight.zeros is None else by_row(weight.zeros)
-    return evolve(weight, scales=by_row(weight.scales), zeros=zeros, block=(1, weight.block[1]))
+    zeros = None if weight.zeros is None else spread(weight.zeros)
+    return evolve(weight, scales=spread(weight.scales), zeros=zeros, block=(1, weight.block[1]))
 
 
 def _rows(weight: QuantizedWeight, start: int, stop: int) -> QuantizedWeight | None:
     """Some rows of a quantised matrix; None if they cut a block."""
-    form, count = _by_row(weight), stop - start
+    form, count = by_row(weight), stop - start
     high = form.block[0]
     if start % high or (count % high and stop != form.shape[0]):
         return None

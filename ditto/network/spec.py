@@ -9,6 +9,7 @@ from typing_extensions import override
 from ditto.errors import ShapeError
 from ditto.network.dims import Dim, DimExpr, parse, product
 
+INT4: torch.dtype = torch.int4  # type: ignore[attr-defined] - torch's stubs lack it; torch only stores and views it
 FLOATING = (torch.float32, torch.float16, torch.bfloat16)
 INTEGRAL = (torch.int64, torch.int32)  # int8 is for quantized weights: TensorRT does not support it as an index
 

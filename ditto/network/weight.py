@@ -7,6 +7,7 @@ and the network's literals, one weight at a time.
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ from typing_extensions import override
 
 from ditto.errors import ShapeError
 from ditto.network.packing import unpack
-from ditto.network.spec import Spec
+from ditto.network.spec import INT4, Spec
 
 
 class TensorSource(Protocol):
@@ -197,6 +198,7 @@ FOLDABLE: Mapping[str, Callable[..., Tensor]] = {
     "exponential": lambda x: x.exp(),
     "square_root": lambda x: x.sqrt(),
     "unpack": unpack,
+    "int4": lambda x: x.contiguous().view(INT4),
 }
 
 
@@ -213,6 +215,12 @@ def fold(op: str, *operands: Any) -> Folded:
 def spec_of(weight: Weight) -> Spec:
     """Shape and dtype of a weight."""
     return Spec(weight.shape, weight.dtype)
+
+
+def weight_bytes(weight: Weight) -> int:
+    """Size of a weight in an engine; int4 values share bytes."""
+    count = math.prod(weight.shape)
+    return -(-count // 2) if weight.dtype == INT4 else count * weight.dtype.itemsize
 
 
 def stored_names(weight: Weight) -> frozenset[str]:

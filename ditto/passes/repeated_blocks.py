@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from attrs import frozen
 
 from ditto.network.graph import Node
-from ditto.network.layers import MatrixMultiply, Shuffle
+from ditto.network.layers import Dequantize, MatrixMultiply, Shuffle
 from ditto.passes.body import Body
 
 # Number of periods to try: shorter distances between equal nodes within a block may be more frequent than the period.
@@ -77,7 +77,7 @@ def _begins_with_product(body: Body, block: RepeatedBlock) -> bool:
         weights = [name for name in node.inputs if name in seen or body.is_weight(name)]
         if isinstance(node.layer, MatrixMultiply):
             return bool(weights)
-        if not isinstance(node.layer, Shuffle):
+        if not isinstance(node.layer, (Dequantize, Shuffle)):
             return False
         seen.update(node.outputs if weights else ())
     return False

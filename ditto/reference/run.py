@@ -14,7 +14,7 @@ from ditto.errors import ShapeError, at
 from ditto.network import dims
 from ditto.network.graph import Network
 from ditto.network.layers import Constant
-from ditto.network.spec import Spec
+from ditto.network.spec import INT4, Spec
 from ditto.network.weight import TensorSource, Weight, resolve
 
 Watcher = Callable[[str, Tensor], None]
@@ -41,8 +41,13 @@ class Constants:
 
     def __getitem__(self, weight: Weight) -> Tensor:
         if weight not in self._kept:
-            self._kept[weight] = resolve(weight, self._source, self._network.literals).to(self._device)
+            self._kept[weight] = _moved(resolve(weight, self._source, self._network.literals), self._device)
         return self._kept[weight]
+
+
+def _moved(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on a device; torch copies no int4 tensors."""
+    return tensor.view(torch.int8).to(device).view(INT4) if tensor.dtype == INT4 else tensor.to(device)
 
 
 def run(network: Network, inputs: Mapping[str, Tensor], constants: Constants) -> dict[str, Tensor]:

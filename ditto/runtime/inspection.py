@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from attrs import asdict, frozen
@@ -13,6 +12,7 @@ from ditto.files import read_json
 from ditto.network import Network
 from ditto.network.layers import Constant
 from ditto.network.text import layer_text
+from ditto.network.weight import weight_bytes
 from ditto.runtime.memory import engine_bytes
 from ditto.runtime.weights import network_of
 
@@ -105,9 +105,7 @@ def _engine(tree: EngineTree, name: str) -> EngineReport:
     return EngineReport(
         record=record,
         engine_bytes=engine_bytes(tree, name),
-        constant_bytes=sum(
-            math.prod(constant.weight.shape) * constant.weight.dtype.itemsize for constant in network.constants()
-        ),
+        constant_bytes=sum(weight_bytes(constant.weight) for constant in network.constants()),
         layers=_rows(network),
     )
 

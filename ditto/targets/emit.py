@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -15,6 +16,8 @@ from ditto.garbage import without_collection
 from ditto.network.check import check
 from ditto.network.dims import DimExpr, symbol
 from ditto.network.graph import Network, Node
+from ditto.network.packing import packed_nibbles
+from ditto.network.spec import INT4
 from ditto.network.weight import Room, TensorSource, Weight, resolve
 
 _DTYPES = {
@@ -24,6 +27,7 @@ _DTYPES = {
     torch.int64: "INT64",
     torch.int32: "INT32",
     torch.int8: "INT8",
+    INT4: "INT4",
     torch.bool: "BOOL",
 }
 
@@ -138,16 +142,27 @@ class Emission:
         It is joined here: of constants that TensorRT joins, it keeps a copy per profile to the end of the build.
         """
         assert self._network is not None
-        return self._constant(resolve(weight, self._source, self._network.literals, self._room))
+        if weight.dtype != INT4:
+            return self._constant(resolve(weight, self._source, self._network.literals, self._room))
+        packed = packed_nibbles(resolve(weight, self._source, self._network.literals))
+        if self._room is not None:
+            packed = self._room(tuple(packed.shape), packed.dtype).copy_(packed)
+        return self._constant(packed, weight)
 
     def number(self, value: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Any:
         """Add a constant filled with one value."""
         return self._constant(torch.full(shape, value, dtype=dtype))
 
-    def _constant(self, tensor: Tensor) -> Any:
+    def _constant(self, tensor: Tensor, packed: Weight | None = None) -> Any:
+        """Add a tensor as a constant.
+
+        Args:
+            packed: the weight whose values the tensor holds in TensorRT's form; None if it holds its own values.
+        """
         self._kept.append(tensor)
-        weights = self.trt.Weights(self.dtype(tensor.dtype), tensor.data_ptr(), tensor.numel())
-        return self.made(self.net.add_constant(tuple(tensor.shape), weights)).get_output(0)
+        shape, dtype = (tuple(tensor.shape), tensor.dtype) if packed is None else (packed.shape, packed.dtype)
+        weights = self.trt.Weights(self.dtype(dtype), tensor.data_ptr(), math.prod(shape))
+        return self.made(self.net.add_constant(shape, weights)).get_output(0)
 
     def _not_none(self, added: Any) -> Any:
         if added is None:

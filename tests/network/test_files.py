@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from ditto.errors import TreeError
 from ditto.network import Network, layers, load, network_text, save
 from ditto.network.files import FORMAT
+from ditto.network.quantized import QuantizedWeight
 from ditto.network.spec import Spec
 from ditto.network.weight import Folded, Literal, Stored, leaves
 from ditto.reference import Constants, run
@@ -45,7 +46,7 @@ def saved(files, whole_saved):
 def test_a_network_comes_back_as_it_was(files):
     network, inputs, source = every_layer_network()
     weights = [constant.weight for constant in network.constants()]
-    assert {type(weight) for weight in weights} == {Stored, Literal, Folded}
+    assert {type(weight) for weight in weights} == {Stored, Literal, Folded, QuantizedWeight}
     assert any(isinstance(weight.operands[0], Folded) for weight in weights if isinstance(weight, Folded))
     assert {type(node.layer).__name__ for node in network.nodes} == set(layers.__all__)
     save(network, *files)

@@ -77,7 +77,7 @@ def test_its_values_are_the_formula_rounded_once(given, dtype):
 def test_it_knows_its_tensors():
     weight, _ = matrix("known", groups=True)
     assert stored_names(weight) == {"known.values", "known.scales", "known.zeros", "known.groups"}
-    assert str(weight) == "int4(known.values, known.scales, known.zeros, known.groups)"
+    assert str(weight) == "dequantize(known.values, known.scales, known.zeros, known.groups)"
     assert not weight.is_view
 
 

@@ -16,6 +16,7 @@ from ditto.network.layers import (
     Concatenation,
     Constant,
     Convolution,
+    Dequantize,
     ElementWise,
     Fill,
     Gather,
@@ -32,6 +33,7 @@ from ditto.network.layers import (
     Softmax,
     Unary,
 )
+from ditto.network.quantized import QuantizedWeight
 from ditto.network.weight import Stored, fold
 
 BATCH, SEQUENCE = symbol("batch"), symbol("sequence")
@@ -74,6 +76,9 @@ def every_layer_network() -> tuple[Network, dict[str, Tensor], InMemoryTensors]:
         k__weight=(torch.randn(8, 8) / 3).half(),
         table=torch.rand(2, 16, 4),
         patch__weight=torch.randn(4, 1, 2, 2),
+        up__packed=torch.randint(-(2**31), 2**31 - 1, (4, 2), dtype=torch.int32),
+        up__zeros=torch.randint(-8, 8, (4, 2), dtype=torch.int8),
+        up__scales=torch.rand(4, 2).half(),
     )
     inputs = {
         "hidden": torch.randn(2, 3, 8),
@@ -140,5 +145,12 @@ def every_layer_network() -> tuple[Network, dict[str, Tensor], InMemoryTensors]:
         literal(torch.ones(4)),
     )
     net.output("patches", patches)
+    integers = fold("unpack", stored("up.packed"), 4, ())
+    scales = net.add(Constant(fold("cast", stored("up.scales"), torch.float32)))
+    net.output("small", net.add(Dequantize(), net.add(Constant(fold("int4", integers))), scales))
+    groups = net.literals.keep(torch.arange(16) % 2)
+    parts = integers, stored("up.scales"), stored("up.zeros")
+    ordered = QuantizedWeight(*parts, 4, (1, 8), groups, (4, 16), torch.float32)
+    net.output("ordered", net.add(Unary("NEG"), net.add(Constant(ordered))))
     net.output("same", net.add(Identity(), positions))
     return net, inputs, source

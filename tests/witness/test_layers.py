@@ -291,6 +291,32 @@ CASES |= {
 }
 
 
+def _dequantize(bits: int, groups: int, dtype: torch.dtype, to: Sketch) -> Any:
+    """`groups` 0: a scale for each row."""
+    values = (to.random(4, 8) * 2 ** (bits - 2)).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1).to(torch.int8)
+    scales = to.random(4, groups or 1, dtype=dtype).abs()
+    wanted = (values.double().unflatten(1, (groups or 1, -1)) * scales.double()[..., None]).flatten(1).to(dtype)
+    if bits == 4:
+        pairs = values.view(torch.uint8).reshape(-1, 2)
+        to.kept.append(pairs[:, 0] % 16 + pairs[:, 1] % 16 * 16)
+        weights = trt.Weights(trt.DataType.INT4, to.kept[-1].data_ptr(), values.numel())
+        handle = to.net.add_constant((4, 8), weights).get_output(0)
+    else:
+        handle = to.input(values)
+    made = to.net.add_dequantize(handle, to.input(scales if groups else scales[:, 0]), TYPES[dtype])
+    if not groups:
+        made.axis = 0
+    elif bits == 8:
+        made.block_shape = trt.Dims([1, 8 // groups])
+    return made, wanted
+
+
+CASES |= {
+    f"int{bits} with {groups or 'no'} groups": partial(_dequantize, bits, groups, dtype)
+    for bits, groups, dtype in ((4, 0, HALF), (4, 2, FLOAT), (4, 4, BF16), (8, 0, FLOAT), (8, 2, HALF))
+}
+
+
 @case
 def convolution_of_tensors(to):
     x, kernel, bias = to.random(2, 4, 7, 9), to.random(6, 2, 2, 3), to.random(6)

@@ -7,6 +7,7 @@ from ditto.network.layers.elementwise import Activation, Cast, ElementWise, Sele
 from ditto.network.layers.gather import Gather
 from ditto.network.layers.matmul import MatrixMultiply
 from ditto.network.layers.norm import Normalization
+from ditto.network.layers.quantization import Dequantize
 from ditto.network.layers.reduce import Reduce, Softmax
 from ditto.network.layers.shape import Concatenation, Fill, Shape, Shuffle, Slice
 
@@ -17,6 +18,7 @@ __all__ = [
     "Concatenation",
     "Constant",
     "Convolution",
+    "Dequantize",
     "ElementWise",
     "Fill",
     "Gather",

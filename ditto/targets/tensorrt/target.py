@@ -17,8 +17,10 @@ from ditto.configs.build import BuildSettings, refuse_settings
 from ditto.engine import Phase
 from ditto.engine.config import BuildConfig, LlmConfig, PluginConfig, PretrainedConfig, VisionConfig
 from ditto.engine.spec import EngineSpec
+from ditto.errors import UnsupportedFeature
 from ditto.lowering import Lowering, Operand, lower, table
 from ditto.network.graph import Network
+from ditto.network.layers import Dequantize
 from ditto.network.weight import TensorSource
 from ditto.passes import SIMPLIFY
 from ditto.passes.spec import specs_of
@@ -152,6 +154,16 @@ class NativeTarget(Target):
 
     @override
     def lower(self, part: ModelPart, program: Program, spec: EngineSpec) -> Network:
+        network = self._lowered(part, program, spec)
+        layers = sum(isinstance(node.layer, Dequantize) for node in network.nodes)
+        if spec.weights == "external" and layers:
+            raise UnsupportedFeature(
+                f"the {spec.name} network has {layers} quantised linear layers, whose weights are embedded in engines",
+                remedy="build with --weights embedded: as engine inputs, quantised weights are slower than float ones",
+            )
+        return network
+
+    def _lowered(self, part: ModelPart, program: Program, spec: EngineSpec) -> Network:
         if isinstance(part, VisionPart):
             lowerings = {**table(), torch.ops.ditto.attention.default: attention}
             return lower(program, lowerings, part.weight_of, spec.name)

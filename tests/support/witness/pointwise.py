@@ -77,6 +77,26 @@ def cast(layer: Reading) -> Tensor:
     return layer.input(0).to(DTYPES[layer.get("to_type")])
 
 
+def dequantize(layer: Reading) -> Tensor:
+    """IDequantizeLayer: values times the scales of their rows (along axis 0) or of blocks of a row, as TensorRT tells
+    them: from the shape of the scales for int4, from `block_shape` for int8."""
+    values, scales = layer.input(0), layer.input(1)
+    kinds, to_type = (torch.int4, torch.int8), DTYPES[layer.get("to_type")]
+    if values.dtype not in kinds or values.dim() != 2 or to_type != scales.dtype:
+        layer.fail(f"of {values.dtype}{list(values.shape)} and {scales.dtype} to {to_type}")
+    (rows, columns), axis = values.shape, layer.get("axis")
+    try:
+        block = tuple(layer.get("block_shape"))
+    except RuntimeError:  # not set
+        block = (1, columns // scales.shape[-1]) if scales.dim() == 2 and values.dtype == torch.int4 else None
+    if block is None and (axis, scales.shape) != (0, (rows,)):
+        layer.fail(f"has scales {list(scales.shape)} along axis {axis}")
+    if block is not None and tuple(size * step for size, step in zip(scales.shape, block)) != (rows, columns):
+        layer.fail(f"has blocks {block} with scales {list(scales.shape)}")
+    each = scales[:, None] if block is None else scales.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)
+    return (values.view(torch.int8).double() * each.double()).to(scales.dtype)
+
+
 def elementwise(layer: Reading) -> Tensor:
     """IElementWiseLayer: equal ranks and dtypes, axes of size 1 are broadcast."""
     x, y, op = layer.input(0), layer.input(1), layer.get("op")

@@ -18,6 +18,7 @@ DTYPES: Mapping[Any, torch.dtype] = {
     trt.DataType.INT64: torch.int64,
     trt.DataType.INT32: torch.int32,
     trt.DataType.INT8: torch.int8,
+    trt.DataType.INT4: torch.int4,
     trt.DataType.BOOL: torch.bool,
 }
 
@@ -119,16 +120,24 @@ def numbers(weights: Any) -> Tensor:
     TensorRT's bindings hand out a numpy array wherever numpy has the dtype: float32, float16, int64, int32, int8,
     bool. numpy has no bfloat16; then the property is a `trt.Weights`, which shows dtype, size and nbytes but not the
     address. pybind11 keeps the pointer to the C++ object right behind the PyObject header; dtype and size, which the
-    API does show, prove that it was found.
+    API does show, prove that it was found. int4 lies in pairs, the first in the lower half of a byte; it is returned as
+    one value per byte.
     """
     if isinstance(weights, np.ndarray):
         return torch.from_numpy(weights.copy())
-    if weights.dtype != trt.DataType.BF16:
+    is_int4 = weights.dtype == trt.DataType.INT4
+    if weights.dtype != trt.DataType.BF16 and not is_int4:
         raise WitnessError(f"weights of dtype {weights.dtype} are not known to the witness")
     behind_header = ctypes.c_void_p.from_address(id(weights) + object.__basicsize__)
     found = _Weights.from_address(behind_header.value or 0)
-    if (found.type, found.count) != (int(weights.dtype), weights.size) or weights.nbytes != 2 * weights.size:
-        raise WitnessError("bfloat16 weights do not lie where pybind11 kept them so far")
+    size = weights.size // 2 if is_int4 else 2 * weights.size
+    has_size = is_int4 or weights.nbytes == size  # of int4 the property is not a size
+    if (found.type, found.count) != (int(weights.dtype), weights.size) or not has_size:
+        raise WitnessError("weights do not lie where pybind11 kept them so far")
+    if is_int4:
+        pairs = torch.frombuffer(bytearray(ctypes.string_at(found.values, size)), dtype=torch.int8)
+        low, high = (pairs << 4) >> 4, pairs >> 4  # the sign is in the highest bit of each half
+        return torch.stack((low, high), -1).flatten().view(torch.int4)
     if not weights.size:
         return torch.empty(0, dtype=torch.bfloat16)
     return torch.frombuffer(bytearray(ctypes.string_at(found.values, weights.nbytes)), dtype=torch.bfloat16)

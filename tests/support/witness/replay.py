@@ -22,6 +22,7 @@ RULES: Mapping[Any, tuple[type, Callable[[Reading], Tensor]]] = {
     _KIND.CONCATENATION: (trt.IConcatenationLayer, moving.concatenation),
     _KIND.CONSTANT: (trt.IConstantLayer, pointwise.constant),
     _KIND.CONVOLUTION: (trt.IConvolutionLayer, contracting.convolution),
+    _KIND.DEQUANTIZE: (trt.IDequantizeLayer, pointwise.dequantize),
     _KIND.ELEMENTWISE: (trt.IElementWiseLayer, pointwise.elementwise),
     _KIND.FILL: (trt.IFillLayer, moving.fill),
     _KIND.GATHER: (trt.IGatherLayer, moving.gather),
