@@ -1,5 +1,5 @@
 # make demo: build the bundled LLaVA's engines and let them describe images.
-# make test: linters, types, import layers, tests. make test-slow: many more random draws. make docs: the documentation
+# make test: linters, types, import layers, tests. make test-slow: many more cases. make docs: the documentation
 # site. All set up their own environment; nothing but Python and pip is needed.
 
 SHELL := /bin/bash

@@ -121,8 +121,7 @@ def test_tensorrt_takes_every_layer(case):
         emitted(network_of(case.tree, name), weights_of(case.tree, name))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float16", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_verification_passes_in_other_dtypes(case, dtype, tmp_path):
     """With external weights, so that prefill and decode are engines of their own."""
     builders = MultimodalModel.from_pretrained(str(case.checkpoint)).with_target("tensorrt-rtx").with_dtype(dtype)
