@@ -65,7 +65,7 @@ def main() -> None:
     shutil.rmtree(out, ignore_errors=True)
     start = Start.now()
     tree: EngineTree = builder.build(out)
-    report = start.report([tree.root / file for file in tree.component("vision").engines], "torch", "transformers")
+    report = start.report([tree.root / file for file in tree.component("vision").engine_files], "torch", "transformers")
     for record in tree.manifest.stages:
         print(f"{record['name']:<10} {record['detail']:<12} {record['seconds']:6.2f} s")
     print(f"total after imports {report.seconds:6.2f} s")

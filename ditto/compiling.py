@@ -91,7 +91,7 @@ def _compile(tree: EngineTree, checkpoint: Path | None) -> None:
             paths = [inside(directory, component.directory, engine) for engine in engines]
             library = chosen.compile(parts.networks, component.spec, weights_of(tree, name), paths)
             libraries.add(library)
-            components[name] = evolve(component, engines=engines)
+            components[name] = evolve(component, engines=[engines])
         finished = evolve(
             manifest,
             library=", ".join(sorted(libraries)),

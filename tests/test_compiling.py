@@ -44,7 +44,7 @@ def forget(root, *names):
     """Make a tree one whose engines are still to be compiled."""
     components = dict(read_manifest(root).components)
     for name in names:
-        for engine in components[name].engines:
+        for engine in components[name].engine_files:
             (root / components[name].directory / engine).unlink()
         components[name] = evolve(components[name], engines=[])
     edit(root, components=components, library=None)
@@ -70,7 +70,7 @@ def test_compiling_later_gives_the_tree_that_a_build_gives(described, llava_tree
     tree = compile_tree(described)
     for name, part in tree.manifest.components.items():
         assert part.engines == llava_tree.component(name).engines
-        load_schedule(tree.checked(name, "schedule.json"), len(part.engines))
+        load_schedule(tree.checked(name, "schedule.json"), len(part.engine_files))
     assert tree.manifest.library == llava_tree.manifest.library
     assert [stage["name"] for stage in tree.manifest.stages][-2:] == ["compile", "compile"]
     assert set(tree.manifest.files) == set(llava_tree.manifest.files)
@@ -83,7 +83,7 @@ def test_engines_built_one_at_a_time_are_compiled_one_after_the_other(described,
     shutil.copytree(llama_tree.root, root / "llm")
     forget(root / "llm", "llm")
     tree = compile_tree(root)
-    assert tree.component("llm").engines == ["rank0.engine"]
+    assert tree.component("llm").engines == [["rank0.engine"]]
     assert (root / "llm" / "rank0.engine").stat().st_size > 0
 
 
@@ -91,7 +91,7 @@ def test_the_light_core_compiles_without_transformers(described):
     code = f"{WITHOUT_TRANSFORMERS}\nfrom ditto.cli.main import main\nsys.exit(main(['compile', {str(described)!r}]))"
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
-    assert EngineTree.open(described).component("llm").engines == ["rank0.engine"]
+    assert EngineTree.open(described).component("llm").engines == [["rank0.engine"]]
 
 
 def test_a_compiled_tree_is_left_alone(llava_tree):
@@ -124,7 +124,7 @@ def test_separate_prefill_and_decode_are_compiled_as_they_were_described(tmp_pat
     tree = compile_tree(root)
     for name, part in tree.manifest.components.items():
         assert part == built.component(name)
-        load_schedule(tree.checked(name, "schedule.json"), len(part.engines))
+        load_schedule(tree.checked(name, "schedule.json"), len(part.engine_files))
 
 
 def test_a_tree_that_is_divided_otherwise_is_refused(described):

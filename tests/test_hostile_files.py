@@ -181,7 +181,7 @@ def renamed(data, part, old, new):
     """A manifest in which a file of a component has another name everywhere."""
     made = copy.deepcopy(data)
     component = made["components"][part]
-    component["engines"] = [new if name == old else name for name in component["engines"]]
+    component["engines"] = [[new if name == old else name for name in rank] for rank in component["engines"]]
     made["files"][f"{part}/{new}"] = made["files"].pop(f"{part}/{old}")
     return made
 

@@ -82,7 +82,7 @@ class EngineCache:
             return None
         try:
             with stage("reuse", name):
-                old = [self.old.checked(name, file) for file in component.engines]
+                old = [self.old.checked(name, file) for file in component.engine_files]
                 for source, path in zip(old, paths, strict=True):
                     _link(source, path)
         except TreeError as error:

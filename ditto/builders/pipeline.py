@@ -134,7 +134,7 @@ def _build_engine(engine: Described, target: Target, directory: Path, root: Path
         library = target.compile(partition.networks, spec, part.tensors, paths)
     component = Component(
         directory=directory.relative_to(root).as_posix(),
-        engines=[path.name for path in paths] if library is not None else [],
+        engines=[[path.name for path in paths]] if library is not None else [],
         spec=spec,
         inputs={name: str(spec) for name, spec in network.inputs.items()},
         outputs={name: str(network.value(value).spec) for name, value in network.outputs.items()},

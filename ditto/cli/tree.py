@@ -26,7 +26,7 @@ def tree_text(tree: EngineTree) -> str:
         lines.append(f"  {name}: {component.spec.dtype}, {layers} layers, profiles {profiles}")
     sizes = {name: record.bytes for name, record in manifest.files.items()}
     for name, component in manifest.components.items():
-        files = [tree.listed(name, file) for file in component.engines]
+        files = [tree.listed(name, file) for file in component.engine_files]
         if len(files) > 1:
             sizes[f"{files[0]} and {len(files) - 1} more"] = sum(sizes.pop(file) for file in files)
     width = max(map(len, sizes), default=0)
@@ -68,8 +68,8 @@ def fact_text(value: Any) -> str:
 
 
 def engine_text(engine: EngineReport) -> str:
-    """Size of an engine, and its number of segments."""
-    count = len(engine.record.engines)
+    """Size of an engine, and its number of parts."""
+    count = len(engine.record.engine_files)
     if not count:
         return "still to be compiled"
     return size_text(engine.engine_bytes) + (f" in {count} parts" if count > 1 else "")

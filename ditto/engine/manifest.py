@@ -33,7 +33,8 @@ class Component:
 
     Args:
         directory: directory relative to the tree, `.` for a tree of one part of a model.
-        engines: the engine's file names, one for each partition of the network; empty before compilation.
+        engines: the engine's file names, rank by rank and part by part of the partitioned network; empty before
+            compilation.
         spec: decisions about the engine.
         inputs, outputs: dtype and shape by name, e.g. `float16[batch, 3, 336, 336]`.
         shared: for each output that uses the memory of an input, the name of that input.
@@ -45,7 +46,7 @@ class Component:
     """
 
     directory: str
-    engines: list[str]
+    engines: list[list[str]]
     spec: EngineSpec
     inputs: dict[str, str]
     outputs: dict[str, str]
@@ -55,6 +56,11 @@ class Component:
     external_weights: dict[str, str] = Factory(dict)
     cache_key: dict[str, str] = Factory(dict)
     assembly: Assembly | None = None
+
+    @property
+    def engine_files(self) -> list[str]:
+        """The engine's file names of all ranks."""
+        return [name for rank in self.engines for name in rank]
 
 
 @frozen(kw_only=True)

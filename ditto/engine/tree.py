@@ -37,14 +37,14 @@ ENGINE_FILES = {"vision": "model.engine", "llm": "rank0.engine"}
 
 
 def engine_files(part: str, count: int) -> list[str]:
-    """Engine file names of a component: `rank0.engine`, `rank0.1.engine`, ...
+    """Engine file names of a component's first rank: `rank0.engine`, `rank0.part1.engine`, ...
 
     Args:
         part: the part of the model that it runs.
         count: number of networks in its partition, one file each.
     """
     stem, suffix = ENGINE_FILES[part].split(".")
-    return [f"{stem}.{number}.{suffix}" if number else f"{stem}.{suffix}" for number in range(count)]
+    return [f"{stem}.part{number}.{suffix}" if number else f"{stem}.{suffix}" for number in range(count)]
 
 
 @frozen
@@ -80,7 +80,7 @@ class EngineTree:
                     f"{name} is not {record.bytes} bytes long", where=str(root), remedy="build the tree again"
                 )
         for component in manifest.components.values():
-            for name in (*(["config.json"] if component.spec.is_first else []), *component.engines):
+            for name in (*(["config.json"] if component.spec.is_first else []), *component.engine_files):
                 record = manifest.files.get(listed(component.directory, name))
                 if record is None or not record.bytes:
                     raise TreeError(

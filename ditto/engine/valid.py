@@ -177,12 +177,17 @@ def _tokens(manifest: Manifest) -> Iterator[str]:
 
 
 def _component(manifest: Manifest, component: Component) -> Iterator[str]:
-    wanted = ["network.json", "network.safetensors", *component.engines]
+    files = component.engine_files
+    wanted = ["network.json", "network.safetensors", *files]
     wanted += [component.weights] if component.weights != "checkpoint" else []
     wanted += [NEWLINE_FILE] if component.assembly is not None else []
     yield from (fault for name in wanted if (fault := _unlisted(manifest, component.directory, name)))
-    if len(set(component.engines)) != len(component.engines):
+    if len(set(files)) != len(files):
         yield "an engine file is named twice"
+    if not all(component.engines):
+        yield "a rank has no engine file"
+    if len(component.engines) > 1:
+        yield f"there are engines of {len(component.engines)} ranks, and engines of one rank are supported"
     for name, spec in {**component.inputs, **component.outputs}.items():
         if not _SPEC.fullmatch(spec):
             yield f"{spec[:70]!r} is not a type and shape of {name!r}"

@@ -70,7 +70,7 @@ class Parts:
         """
         component = tree.component(name)
         kernels = RuntimeCache(_kernels_file(tree, name, device))
-        engines = [Engine(trt, tree.checked(name, file), kernels) for file in component.engines]
+        engines = [Engine(trt, tree.checked(name, file), kernels) for file in component.engine_files]
         inputs = {key: Spec.parse(text) for key, text in component.inputs.items()}
         schedule = load_schedule(tree.checked(name, "schedule.json"), len(engines))
         return Parts(engines, schedule, inputs, component.spec.profiles, kernels)
@@ -202,7 +202,7 @@ class Execution:
 def _kernels_file(tree: EngineTree, name: str, device: torch.device) -> Path | None:
     """Kernel cache file of a component, named after the digest of its engines and the GPU."""
     directory = cache_directory()
-    files = [tree.manifest.files[tree.listed(name, file)] for file in tree.component(name).engines]
+    files = [tree.manifest.files[tree.listed(name, file)] for file in tree.component(name).engine_files]
     digest = hashlib.sha256(" ".join(file.sha256 for file in files).encode()).hexdigest()
     gpu = re.sub(r"\W+", "-", torch.cuda.get_device_name(device))
     return directory / "kernels" / f"{digest[:32]}-{gpu}.bin" if directory else None

@@ -87,7 +87,7 @@ class MemoryPlan:
 
 def engine_bytes(tree: EngineTree, name: str) -> int:
     """Bytes of a component's engine files, 0 until they are compiled."""
-    return sum(tree.manifest.files[tree.listed(name, file)].bytes for file in tree.component(name).engines)
+    return sum(tree.manifest.files[tree.listed(name, file)].bytes for file in tree.component(name).engine_files)
 
 
 def external_bytes(tree: EngineTree) -> int:

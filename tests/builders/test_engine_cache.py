@@ -69,10 +69,10 @@ def test_an_unchanged_engine_is_taken_over(model, out):
 def test_an_unchanged_engine_in_parts_is_taken_over_whole(model, out_in_parts):
     out = out_in_parts
     first = EngineTree.open(out).manifest
-    files = [out / component.directory / name for component in first.components.values() for name in component.engines]
+    files = [out / part.directory / name for part in first.components.values() for name in part.engine_files]
     assert [file.name for file in files] == [
-        *("rank0.engine", *(f"rank0.{number}.engine" for number in range(1, 5))),
-        *("rank0.engine", "rank0.1.engine", "rank0.2.engine"),
+        *("rank0.engine", *(f"rank0.part{number}.engine" for number in range(1, 5))),
+        *("rank0.engine", "rank0.part1.engine", "rank0.part2.engine"),
     ]
     made = [file.stat().st_ino for file in files]
     again = stages(model, out, change=latency)
@@ -83,7 +83,7 @@ def test_an_unchanged_engine_in_parts_is_taken_over_whole(model, out_in_parts):
     assert (second.manifest.files, second.manifest.components) == (first.files, first.components)
 
 
-@pytest.mark.parametrize("name", ["llm-decode/rank0.2.engine", "schedule.json"])
+@pytest.mark.parametrize("name", ["llm-decode/rank0.part2.engine", "schedule.json"])
 def test_of_a_tree_with_a_damaged_part_nothing_is_taken_over(model, out_in_parts, name):
     out = out_in_parts
     damaged = (out / name).read_bytes()[::-1]

@@ -51,8 +51,9 @@ def test_with_weights_outside_each_part_has_an_engine_and_calls_say_how_they_fol
     prompts, steps = [0, 1, 2, 1, 2, 1, 2, 3, 4], [0, 1, 1, 1, 1, 2]
     for name, order in (("llm", prompts), ("llm-decode", steps)):
         component, directory = tree.component(name), tree.directory(name)
-        assert component.engines == ["rank0.engine", *(f"rank0.{number}.engine" for number in range(1, order[-1] + 1))]
-        assert all((directory / file).stat().st_size > 1000 for file in component.engines)
+        parts = (f"rank0.part{number}.engine" for number in range(1, order[-1] + 1))
+        assert component.engine_files == ["rank0.engine", *parts]
+        assert all((directory / file).stat().st_size > 1000 for file in component.engine_files)
         calls = load_schedule(directory / "schedule.json")
         assert [call.part for call in calls.calls] == order
         tensors = {tensor for call in calls.calls for tensor in call.tensors.values()}
@@ -64,13 +65,13 @@ def test_with_weights_inside_each_block_has_an_engine_with_its_own(tmp_path):
     builder = LlmBuilder.from_model(llama(num_hidden_layers=4)).with_target("tensorrt-rtx")
     tree = builder.build(tmp_path / "tree")
     component, directory = tree.component("llm"), tree.directory("llm")
-    assert component.engines == ["rank0.engine", *(f"rank0.{number}.engine" for number in range(1, 5))]
+    assert component.engine_files == ["rank0.engine", *(f"rank0.part{number}.engine" for number in range(1, 5))]
     assert not component.external_weights
     calls = load_schedule(directory / "schedule.json")
     assert [call.part for call in calls.calls] == list(range(5))
     tensors = {tensor for call in calls.calls for tensor in call.tensors.values()}
     assert tensors == {*component.inputs, *component.outputs, *calls.between}
-    blocks = [(directory / file).stat().st_size for file in component.engines[1:4]]
+    blocks = [(directory / file).stat().st_size for file in component.engine_files[1:4]]
     assert max(blocks) < 1.01 * min(blocks)
 
 

@@ -41,7 +41,7 @@ def check_plan(made, tree):
         engine = made.engines[name]
         for field in ("spec", "inputs", "outputs", "layers"):
             assert getattr(engine, field) == getattr(component, field)
-        size = sum(tree.manifest.files[f"{component.directory}/{file}"].bytes for file in component.engines)
+        size = sum(tree.manifest.files[f"{component.directory}/{file}"].bytes for file in component.engine_files)
         assert 0.3 * engine.engine < size <= engine.engine
     assert made.unused == tree.manifest.unused
     assert made.disk >= sum(record.bytes for record in tree.manifest.files.values() if record.bytes > 10**6)

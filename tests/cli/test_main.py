@@ -35,7 +35,7 @@ def test_build_prints_the_tree(shapes_checkpoint, tmp_path, capsys):
     arguments = ["build", str(shapes_checkpoint), "-o", str(out), "--dtype", "float32", "--max-seq-len", "128"]
     assert main([*arguments, "--target", "tensorrt-rtx", "--compute-capability", "8.9", "12.0"]) == 0
     shown = capsys.readouterr()
-    assert "llm/rank0.engine and 4 more" in shown.out and "rank0.1.engine" not in shown.out
+    assert "llm/rank0.engine and 4 more" in shown.out and "rank0.part1.engine" not in shown.out
     assert "vision/model.engine and 4 more" in shown.out
     size = sum(path.stat().st_size for path in (out / "llm").glob("*.engine"))
     assert re.search(rf"rank0\.engine and 4 more +{re.escape(size_text(size))}$", shown.out, re.MULTILINE)
@@ -50,11 +50,11 @@ def test_build_prints_one_json_object(tree, shapes_checkpoint, capsys):
     """Built again, both engines are taken over."""
     assert main(["-q", "build", str(shapes_checkpoint), "-o", str(tree), "--batch", "2", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
-    assert {name: files[0] for name, files in record["engines"].items()} == {
+    assert {name: ranks[0][0] for name, ranks in record["engines"].items()} == {
         "vision": "model.engine",
         "llm": "rank0.engine",
     }
-    assert {name: len(files) for name, files in record["engines"].items()} == {"vision": 5, "llm": 5}
+    assert {name: list(map(len, ranks)) for name, ranks in record["engines"].items()} == {"vision": [5], "llm": [5]}
     assert record["reused"] == ["vision", "llm"]
     assert record["peak_bytes"] > 10**7 and record["seconds"] > 0
     assert record["files"]["llm/rank0.engine"] == (tree / "llm" / "rank0.engine").stat().st_size
@@ -344,7 +344,7 @@ def test_compiling_a_compiled_tree_changes_nothing(tree, capsys):
     assert (tree / "ditto.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("engines", [[], ["rank0.engine"]])
+@pytest.mark.parametrize("engines", [[], [["rank0.engine"]]])
 def test_what_is_next_can_be_pasted(engines, llava_tree, tmp_path):
     """A shell takes it apart as it is meant: one path, and no words that belong to no command."""
     out = tmp_path / "it's a tree; with $HOME & (brackets)"

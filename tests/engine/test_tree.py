@@ -98,8 +98,8 @@ def test_engines_that_do_not_belong_together_are_refused(llava_tree, tmp_path, c
     ("component", "parts", "wanted"),
     [
         ("llm", 1, ["rank0.engine"]),
-        ("llm", 3, ["rank0.engine", "rank0.1.engine", "rank0.2.engine"]),
-        ("vision", 2, ["model.engine", "model.1.engine"]),
+        ("llm", 3, ["rank0.engine", "rank0.part1.engine", "rank0.part2.engine"]),
+        ("vision", 2, ["model.engine", "model.part1.engine"]),
     ],
 )
 def test_each_part_of_an_engine_has_a_file(component, parts, wanted):

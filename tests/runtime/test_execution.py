@@ -257,7 +257,7 @@ COMPILED = SimpleNamespace(
 def test_every_part_is_loaded_with_the_same_kernels(outside_tree, opened, tmp_path):
     parts = Parts.of(outside_tree, "llm-decode", SimpleNamespace(), torch.device("cpu"))
     names, kernels = zip(*opened, strict=True)
-    assert names == ("rank0.engine", "rank0.1.engine", "rank0.2.engine")
+    assert names == ("rank0.engine", "rank0.part1.engine", "rank0.part2.engine")
     assert len({id(each) for each in kernels}) == 1
     assert [call.part for call in parts._schedule.calls] == [0, 1, 1, 1, 2]
     kernels[0].give(COMPILED)
@@ -282,7 +282,7 @@ def test_with_weights_inside_every_block_is_loaded_and_called_once(opened, tmp_p
     tree = LlmBuilder.from_model(llama(num_hidden_layers=4)).with_target("tensorrt-rtx").build(tmp_path / "tree")
     parts = Parts.of(tree, "llm", SimpleNamespace(), torch.device("cpu"))
     names = [name for name, _ in opened]
-    assert names == ["rank0.engine", *(f"rank0.{number}.engine" for number in range(1, 5))]
+    assert names == ["rank0.engine", *(f"rank0.part{number}.engine" for number in range(1, 5))]
     assert [call.part for call in parts._schedule.calls] == list(range(5))
 
 

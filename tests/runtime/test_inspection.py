@@ -19,7 +19,7 @@ def test_every_layer_but_constants_is_a_row_with_its_place(llava_tree, name):
     assert [row.name for row in engine.layers] == [node["outputs"][0] for node in nodes]
     assert [row.layer.partition("(")[0] for row in engine.layers] == [node["layer"]["kind"] for node in nodes]
     assert [row.module for row in engine.layers] == [node["module"] for node in nodes]
-    files = [llava_tree.directory(name) / file for file in llava_tree.component(name).engines]
+    files = [llava_tree.directory(name) / file for file in llava_tree.component(name).engine_files]
     assert engine.engine_bytes == sum(file.stat().st_size for file in files)
     assert engine.constant_bytes > 0
 
@@ -54,6 +54,6 @@ def test_engines_beside_one_another_are_reported_each(tmp_path):
     report = inspect(tree)
     assert set(report.engines) == set(tree.manifest.components) == {"llm", "llm-decode"}
     for name, engine in report.engines.items():
-        files = tree.component(name).engines
+        files = tree.component(name).engine_files
         assert len(files) == {"llm": 5, "llm-decode": 3}[name]  # prompts write their caches beside
         assert engine.engine_bytes == sum((tree.directory(name) / file).stat().st_size for file in files)

@@ -21,7 +21,7 @@ def test_a_row_of_cache_is_keys_and_values_of_every_layer(llama_tree):
 
 def test_a_plan_counts_the_engine_files(llava_tree):
     files = [path.stat().st_size for path in llava_tree.root.rglob("*.engine")]
-    assert len(files) == sum(len(component.engines) for component in llava_tree.manifest.components.values()) == 5
+    assert len(files) == sum(len(component.engine_files) for component in llava_tree.manifest.components.values()) == 5
     plan = MemoryPlan.of(llava_tree)
     assert plan.weights == sum(files)
     assert plan.with_scratch(7).loaded == sum(files) + 7

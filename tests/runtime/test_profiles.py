@@ -38,7 +38,7 @@ def component(*profiles: Profile, kv_length_step: int | None = None) -> Componen
     )
     return Component(
         directory=".",
-        engines=["an.engine"],
+        engines=[["an.engine"]],
         spec=spec,
         inputs={},
         outputs={},

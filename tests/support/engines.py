@@ -142,7 +142,7 @@ class CpuEngines:
             component, network = self.tree.component(name), network_of(self.tree, name)
             constants = Constants(network, weights_of(self.tree, name))
             networks = in_shared_blocks(network).networks
-            assert len(networks) == len(component.engines)
+            assert len(networks) == len(component.engine_files)
             engines = [CpuEngine(part, constants, component.spec.profiles) for part in networks]
             inputs = {key: Spec.parse(text) for key, text in component.inputs.items()}
             calls = load_schedule(self.tree.checked(name, "schedule.json"))
