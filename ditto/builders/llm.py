@@ -27,6 +27,8 @@ from ditto.wrappers.llm import DecoderWithHead, LlmWrapper, PackedLlmWrapper
 _DEFAULT_SEQ_LEN = 4096
 _DEFAULT_NUM_TOKENS = 8192
 _TEXT_TOKENS_PER_PROMPT = 64
+# Typical prompt lengths are derived from a multiple of this number of image tokens: the runtime pads prompts to it.
+_PROMPT_LENGTH_STEP = 64
 _TOKENS_BESIDE_IMAGES = 1024
 
 
@@ -138,9 +140,8 @@ class LlmBuilder(EngineBuilder):
             rows = self.prompt_rows * self.max_batch_size
         typical = self.opt_input_len
         if typical == "auto":
-            typical = (
-                min(-(-self.prompt_rows // 64) * 64 + _TEXT_TOKENS_PER_PROMPT, input_len) if self.prompt_rows else 0
-            )
+            images = -(-self.prompt_rows // _PROMPT_LENGTH_STEP) * _PROMPT_LENGTH_STEP
+            typical = min(images + _TEXT_TOKENS_PER_PROMPT, input_len) if self.prompt_rows else 0
         num_tokens = self.max_num_tokens
         if num_tokens == "auto":
             num_tokens = max(_DEFAULT_NUM_TOKENS, input_len)

@@ -6,10 +6,12 @@ from attrs import frozen
 
 from ditto.engine import Component, EngineTree, Phase
 
-# Prompts are padded to a multiple of this: TensorRT-RTX compiles kernels for each new length.
-_LENGTH_STEP = 64
-# Maximum ratio of padded to real length; static shapes gain at least as much as this padding costs.
-_MOST_PADDING = 9 / 8
+# Prompts are padded to a multiple of this: TensorRT-RTX compiles kernels for each new length, see "Cold start" in
+# benchmarks/NOTES.md.
+PROMPT_LENGTH_STEP = 64
+# Maximum ratio of padded to real length of a prompt on a profile with static shapes. Padding by an eighth costs less
+# than the 18 to 30 % that these profiles gain, see "On an H200" in benchmarks/NOTES.md.
+MAX_STATIC_PADDING = 9 / 8
 
 
 def component_for(tree: EngineTree, phase: Phase) -> str:
@@ -70,7 +72,7 @@ def prefill_profile(tree: EngineTree, rows: int, length: int) -> PrefillCall:
         fixed = profile.size("sequence")
         if profile.phase != Phase.PREFILL or profile.size("batch") != rows or fixed is None:
             continue
-        if length <= fixed <= length * _MOST_PADDING:
+        if length <= fixed <= length * MAX_STATIC_PADDING:
             return PrefillCall(index, fixed, is_fixed=True)
     general = dynamic_prefill_profile(tree)
     return PrefillCall(general, padded_length(length, profiles[general].ranges["sequence"].max), is_fixed=False)
@@ -90,7 +92,7 @@ def dynamic_prefill_profile(tree: EngineTree) -> int:
 
 def padded_length(length: int, longest: int) -> int:
     """Prompt length rounded up to a multiple of the padding step, at most `longest`."""
-    return min(-(-length // _LENGTH_STEP) * _LENGTH_STEP, longest)
+    return min(-(-length // PROMPT_LENGTH_STEP) * PROMPT_LENGTH_STEP, longest)
 
 
 def decode_profile(tree: EngineTree, batch: int, kv_length: int | None = None) -> tuple[int, int]:
