@@ -79,8 +79,10 @@ def _takes_patches(layer: Convolution, x: Value, weight: Weight) -> bool:
 def _of_patches(net: Lowering, x: Value, weight: Weight, bias: Operand | None) -> Value:
     """A convolution of non-overlapping patches as a matrix multiplication, one row per patch.
 
-    A row is a flattened patch [channels, height, width]. 5x faster for one image of CLIP-L/14-336 on H100.
+    A row is a flattened patch [channels, height, width].
     """
+    # For all targets and GPUs: patches do not overlap, so their rows repeat no value of the image. 5x faster for one
+    # image of CLIP-L/14-336, see the first table of benchmarks/NOTES.md.
     batch, channels, *sizes = x.spec.shape
     high, wide = weight.shape[2:]
     rows, columns = (int(size) // step for size, step in zip(sizes, (high, wide), strict=True))  # type: ignore[arg-type]
