@@ -27,6 +27,7 @@ from ditto import EngineTree, LlavaModel
 from ditto.engine import Phase, version_of
 from ditto.families.preprocessor import TilePreprocessor
 from ditto.runtime import Batch, Request, Sampling, generate, open_session
+from ditto.runtime.encoding import EncoderItem
 from ditto.text.images import load_image
 from ditto.text.pipeline import GenerationPipeline
 from tests.support.shapes import HuggingFace, Question, world
@@ -191,8 +192,8 @@ class Checks:
         told: list[str] = []
         for rows in (1, ROWS):
             requests = [self.question(question) for question in self.questions[:rows]]
-            pixels = torch.randn(rows, 3, 112, 112)
-            vision = self.milliseconds(partial(self.session.features, pixels))
+            items = [EncoderItem({"input": torch.randn(3, 112, 112)}) for _ in range(rows)]
+            vision = self.milliseconds(partial(self.session.embeddings, items))
             few, many = (self.milliseconds(partial(self.tokens, requests, count), 5) for count in (1, 33))
             told.append(f"batch {rows}: vision {vision:.2f} ms, prompt {few:.2f} ms, step {(many - few) / 32:.3f} ms")
         peak = torch.cuda.max_memory_allocated() / 2**20

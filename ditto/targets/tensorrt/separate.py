@@ -8,8 +8,8 @@ TensorRT-RTX copies it first if the batch size is dynamic). It has two other for
 
 - Sums: multiplications and sums along the last axis read the slots once, in place. Keys are stored as [slot, D] and
   values as [D, slot], so that both sums run over contiguous memory. The fastest for a few rows.
-- Products: matrix multiplications of the query heads that share a KV head. Both are stored as [slot, D]. Faster from 16
-  rows on, and where query heads share KV heads.
+- Products: matrix multiplications of the query heads that share a KV head; keys and values stored as [slot, D].
+  TensorRT copies the slots first, yet this is faster from 16 rows on where at least four query heads share a KV head.
 
 See "Decode attention by KV heads and rows" in benchmarks/NOTES.md.
 """

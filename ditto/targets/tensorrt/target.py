@@ -133,7 +133,8 @@ class NativeTarget(Target):
             steps = combined_decode_profiles(part.limits, is_specialized)
             return (evolve(spec, profiles=(*prompts, *steps), tuning="none"),)
         step = tuning.kv_length_step
-        spec = evolve(spec, decode_attention=tuning.decode_attention(part.limits.max_batch_size))
+        group = part.decoder.num_attention_heads // part.decoder.num_key_value_heads
+        spec = evolve(spec, decode_attention=tuning.decode_attention(part.limits.max_batch_size, group))
         return (
             evolve(spec, profiles=prompts, passes=specs_of(tuning.prefill_passes())),
             evolve(

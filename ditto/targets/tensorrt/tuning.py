@@ -30,7 +30,8 @@ class Tuning:
         transpose_chains: put the weight on the left of prefill matrix multiplications where this needs no transpose.
         rope_halves: decompose the rotary embedding of prefill.
         bias_halves: add biases before activations of a vision tower in halves.
-        decode_products_from: from so many rows at most per call, decode attention is in products, not in sums.
+        decode_products_from: engines for at least this many rows may compute decode attention in products, not in sums.
+        decode_products_group: they do so if at least this many query heads share a KV head.
         kv_length_step: decode reads a multiple of this many KV cache slots. Each length has its own CUDA graph, and
             rows of a multiple of 256 values are read faster.
     """
@@ -42,7 +43,8 @@ class Tuning:
     transpose_chains: bool = False
     rope_halves: bool = False
     bias_halves: bool = False
-    decode_products_from: int = 1
+    decode_products_from: int = 16
+    decode_products_group: int = 4
     kv_length_step: int = 256
 
     @staticmethod
@@ -65,9 +67,15 @@ class Tuning:
         """Passes over a language model for decode."""
         return _with_tuned(self._split_k())
 
-    def decode_attention(self, rows: int) -> DecodeAttention:
-        """Form of decode attention of engines for up to so many rows."""
-        return "products" if rows >= self.decode_products_from else "sums"
+    def decode_attention(self, rows: int, group: int) -> DecodeAttention:
+        """Form of decode attention of an engine.
+
+        Args:
+            rows: maximum number of rows per call.
+            group: query heads per KV head.
+        """
+        is_shared = rows >= self.decode_products_from and group >= self.decode_products_group
+        return "products" if is_shared else "sums"
 
     @property
     def blocks(self) -> ColumnBlocks | None:
@@ -99,6 +107,7 @@ H200 = Tuning(
     rope_halves=True,  # "What the traces of single kernels showed": 0.8 % of prefill at batch 4
     bias_halves=True,  # "On an H200": 11 of 98 us of a tower's block
     decode_products_from=16,  # "Decode attention by KV heads and rows": sums are faster up to 4 rows
+    decode_products_group=4,  # the same: sums are faster at any number of rows if no query heads share a KV head
     kv_length_step=256,  # "What the traces of single kernels showed": steps of 128 read no faster
 )
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from attrs import evolve
 
 from ditto import LlmBuilder
 from ditto.network.layers import Attention, MatrixMultiply
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
+from ditto.targets.tensorrt.tuning import H200, TUNINGS
 from tests.support.describing import engines_of
 from tests.support.layers import emitted
 from tests.support.models import TEXT_MODELS
@@ -29,8 +31,11 @@ def parts(request):
     name, form = request.param
     model = TEXT_MODELS[name]()
     builder = LlmBuilder.from_model(model).with_target("tensorrt-rtx").with_optimize("latency").with_batch(2)
-    builder = builder.with_tuning("9.0" if form == "sums" else "none")
-    engines = engines_of(builder.with_max_seq_len(CAPACITY).with_max_input_len(CAPACITY - 1))
+    builder = builder.with_tuning("9.0").with_max_seq_len(CAPACITY).with_max_input_len(CAPACITY - 1)
+    rows = 1 if form == "products" else 1 << 20
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TUNINGS, "9.0", evolve(H200, decode_products_from=rows, decode_products_group=1))
+        engines = engines_of(builder)
     assert {engine.spec.decode_attention for engine in engines.values()} == {form}
     networks = {name: engine.network for name, engine in engines.items()}
     return model, networks, {name: Constants(each.network, each.part.tensors) for name, each in engines.items()}

@@ -83,14 +83,16 @@ def test_decode_reads_as_many_slots_as_the_tuning_says(monkeypatch):
     assert decode.kv_length_step == 100
 
 
-@pytest.mark.parametrize(("rows", "form"), [(1, "sums"), (4, "sums"), (15, "sums"), (16, "products"), (64, "products")])
-def test_decode_attention_has_the_form_that_is_fast_for_the_largest_batch(rows, form):
+@pytest.mark.parametrize(
+    ("rows", "kv_heads", "form"),
+    [(1, 1, "sums"), (15, 1, "sums"), (16, 1, "products"), (64, 1, "products"), (64, 2, "sums"), (64, 4, "sums")],
+)
+@pytest.mark.parametrize("tuning", ["9.0", "none"])
+def test_decode_attention_has_the_form_that_is_fast_for_rows_and_kv_heads(rows, kv_heads, form, tuning):
     limits = Limits(max_batch_size=rows, max_input_len=700, max_seq_len=2048, max_num_tokens=2048)
-    specs = target("tensorrt-rtx").specs(language_part(limits), LATENCY)
+    part = language_part(limits)
+    part = evolve(part, decoder=evolve(part.decoder, num_key_value_heads=kv_heads))
+    specs = target("tensorrt-rtx").specs(part, evolve(LATENCY, tuning=tuning))
     assert [spec.decode_attention for spec in specs] == [form, form]
-    untuned = evolve(LATENCY, tuning="none")
-    assert {spec.decode_attention for spec in target("tensorrt-rtx").specs(language_part(limits), untuned)} == {
-        "products"
-    }
-    (combined,) = target("tensorrt-rtx").specs(language_part(limits), BuildSettings())
+    (combined,) = target("tensorrt-rtx").specs(part, BuildSettings())
     assert combined.decode_attention is None
