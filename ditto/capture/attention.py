@@ -20,7 +20,7 @@ from ditto.ops.attention import AttentionArguments
 IMPLEMENTATION = "ditto"
 
 # Arguments of attention functions that have no effect here: a captured forward has no cache, no gradient and no packed
-# sequences.
+# sequences, and some models pass on an argument that is for their output embedding.
 _WITHOUT_EFFECT = frozenset(
     {
         "cache_position",
@@ -29,6 +29,7 @@ _WITHOUT_EFFECT = frozenset(
         "head_mask",
         "is_training",
         "layer_idx",
+        "logits_to_keep",
         "max_length_k",
         "max_length_q",
         "output_attentions",

@@ -190,12 +190,16 @@ class MultimodalModel(ABC):
 
     def _sized(self) -> Self:
         """The same with the sizes that follow from images, tiles and batch."""
-        tiles = self.max_images * self.max_tiles
         return evolve(
             self,
             llm=evolve(self.llm, prompt_rows=self.image_tokens_per_request),
-            vision=self.vision.with_batch(self.llm.max_batch_size * tiles),
+            vision=self.vision.with_batch(self.llm.max_batch_size * self.tiles_per_request),
         )
+
+    @property
+    def tiles_per_request(self) -> int:
+        """Tiles of a request at most."""
+        return self.max_images * self.max_tiles
 
     @property
     def image_tokens_per_request(self) -> int:

@@ -42,9 +42,15 @@ class Preprocessor(ABC):
             Exception: neither states them.
         """
 
+    def images_of_prompt(self, images: Sequence[Any]) -> list[Any]:
+        """The images of one prompt, in the form that the processor takes."""
+        return list(images)
+
     def encode(self, processor: Any, text: str, images: Sequence[Any]) -> EncodedPrompt:
         """Token ids and tensors of one prompt, with as many placeholders as images."""
-        found = dict(processor(text=[text], images=list(images) or None, return_tensors="pt"))
+        found = dict(
+            processor(text=[text], images=self.images_of_prompt(images) if images else None, return_tensors="pt")
+        )
         ids = tuple(int(token) for token in found["input_ids"][0])
         if not images:
             return EncodedPrompt(ids)

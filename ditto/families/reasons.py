@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 _WINDOWS = "its tower has relative positions in windows"
 _NATIVE = "its tower takes images of any size as packed patches"
-_ANY_RESOLUTION = "it assembles tiles into one image, without the padding"
 _CROSS_ATTENTION = "its decoder reads images by cross-attention"
 _CODES = "images become tokens of a codebook"
 _SPANS = "its images attend to themselves in both directions within the prompt"
@@ -61,7 +60,6 @@ REASONS: Mapping[str, str] = {
     "lighton_ocr": _NATIVE,
     "llama4": "its decoder attends within chunks and is a mixture of experts",
     "llava_next_video": _VIDEO,
-    "llava_onevision": _ANY_RESOLUTION,
     "minicpm_ocr": _RECURRENT,
     "minicpmv4_6": _RECURRENT,
     "minicpmv4_7": _RECURRENT,

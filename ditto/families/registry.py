@@ -28,6 +28,7 @@ _OWN = {
     "janus": "janus:JanusModel",
     "llava": "llava:LlavaModel",
     "llava_next": "llava_next:LlavaNextModel",
+    "llava_onevision": "llava_onevision:LlavaOnevisionModel",
     "smolvlm": "idefics3:SmolVlmModel",
     "video_llava": "video_llava:VideoLlavaModel",
     "vipllava": "vipllava:VipLlavaModel",

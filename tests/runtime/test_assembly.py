@@ -7,8 +7,10 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from transformers import CLIPVisionConfig, LlavaNextConfig
+from attrs import evolve
+from transformers import CLIPVisionConfig, LlavaNextConfig, LlavaOnevisionConfig
 from transformers.models.llava_next import modeling_llava_next
+from transformers.models.llava_onevision import modeling_llava_onevision
 
 from ditto.engine import Assembly
 from ditto.reference import RELATIVE_ERROR, relative_error
@@ -44,6 +46,27 @@ def test_embeddings_are_hugging_faces(size):
     assert len(tiles) == ASSEMBLY.tiles(*size)
     assert torch.equal(assemble(ASSEMBLY, tiles, size, NEWLINE), wanted)
     assert ASSEMBLY.rows(*size) == len(wanted)
+
+
+def hugging_face_shrunk(tiles, size, most):
+    vision = CLIPVisionConfig(image_size=TILE, patch_size=TILE // SIDE)
+    config = LlavaOnevisionConfig(vision_config=vision, image_grid_pinpoints=PINPOINTS)
+    module = modeling_llava_onevision
+    owner = getattr(module, "LlavaOnevisionModel", module.LlavaOnevisionForConditionalGeneration)
+    given = [tiles], torch.tensor([size]), NEWLINE, f"anyres_max_{most}"
+    found, _ = owner.pack_image_features(SimpleNamespace(config=config), *given)
+    return found if isinstance(found, torch.Tensor) else found[0]
+
+
+@pytest.mark.parametrize("most", [1, 3, 9])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_many_embeddings_are_shrunk_as_hugging_face_does(size, most):
+    tiles, shrinking = tiles_of(size), evolve(ASSEMBLY, shrink_above=most)
+    found, wanted = assemble(shrinking, tiles, size, NEWLINE), hugging_face_shrunk(tiles, size, most)
+    assert found.shape == wanted.shape and relative_error(found, wanted) < RELATIVE_ERROR[torch.float32]
+    assert shrinking.rows(*size) == len(wanted) <= shrinking.most_rows(13)
+    if most == 1 and max(size) > 1000 < 2 * min(size):
+        assert relative_error(found[: SIDE**2], wanted[: SIDE**2]) == 0 and len(found) < ASSEMBLY.rows(*size)
 
 
 def test_a_view_that_is_alone_ends_with_a_newline():

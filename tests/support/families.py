@@ -85,6 +85,7 @@ class Family:
         tiled: whether larger images become several tiles.
         placeholder: text of an image in a prompt.
         image_token: text of an image token; None for that of an image.
+        nests_images: whether its processor takes a list of images for each prompt.
         images: numbers of images of the prompts of a batch.
         before_prompt: whether the processor itself puts the image before the prompt.
     """
@@ -94,6 +95,7 @@ class Family:
     tiled: bool = False
     placeholder: str = "<image>"
     image_token: str | None = None
+    nests_images: bool = False
     images: tuple[int, ...] = (1, 2, 0)
     before_prompt: bool = False
 
@@ -174,6 +176,7 @@ def _llava(image: int) -> Any:
     return made(hf.LlavaForConditionalGeneration, config)
 
 
+MANY_PINPOINTS = [[28 * rows, 28 * columns] for rows in range(1, 5) for columns in range(1, 5)]
 PINPOINTS = [[28, 56], [56, 28], [56, 56], [84, 28], [28, 84]]
 
 
@@ -204,6 +207,33 @@ def llava_next_processor(side: int = 28, patch: int = 7, tokens_before: int = 1,
         vision_feature_select_strategy="default" if tokens_before else "full",
         num_additional_image_tokens=tokens_before,
     )
+
+
+def llava_onevision(image: int, vision: Any, **settings: Any) -> Any:
+    settings = {"image_token_index": image, "video_token_index": image + 1, **settings}
+    config = hf.LlavaOnevisionConfig(vision_config=vision, tie_word_embeddings=False, **settings)
+    return made(hf.LlavaOnevisionForConditionalGeneration, config)
+
+
+def llava_onevision_processor(side: int = 28, patch: int = 7, most: int = 9, **settings: Any) -> Any:
+    pixels = hf.LlavaOnevisionImageProcessor(size={"height": side, "width": side}, **settings)
+    return hf.LlavaOnevisionProcessor(
+        pixels,
+        tokenizer("<image>", "<video>"),
+        None,
+        num_image_tokens=(side // patch) ** 2,
+        vision_feature_select_strategy="full",
+        vision_aspect_ratio=f"anyres_max_{most}",
+    )
+
+
+def _llava_onevision(image: int) -> Any:
+    settings = {"image_grid_pinpoints": MANY_PINPOINTS, "vision_aspect_ratio": "anyres_max_2"}
+    return llava_onevision(image, siglip(vision_use_head=False), text_config=qwen2(), **settings)
+
+
+def _llava_onevision_processor() -> Any:
+    return llava_onevision_processor(most=2, image_grid_pinpoints=MANY_PINPOINTS)
 
 
 def _llava_processor() -> Any:
@@ -347,6 +377,7 @@ FAMILIES: dict[str, Family] = {
     "internvl": Family(_internvl_processor, _internvl, tiled=True, placeholder="<IMG_CONTEXT>"),
     "janus": Family(_janus_processor, _janus),
     "llava": Family(_llava_processor, _llava),
+    "llava_onevision": Family(_llava_onevision_processor, _llava_onevision, nests_images=True),
     "llava_next": Family(llava_next_processor, lambda image: llava_next(image, clip(), llama())),
     "smolvlm": Family(_idefics3_processor, _idefics3("SmolVLM"), tiled=True),
     "video_llava": Family(_video_llava_processor, _video_llava),

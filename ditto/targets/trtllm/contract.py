@@ -35,8 +35,19 @@ MAX_BEAM_WIDTH = 1
 _LLAVA_NEXT = Assembly(
     tile=336, side=24, sizes=[[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]], shrink_above=None
 )
+_LLAVA_ONEVISION = Assembly(
+    tile=384,
+    side=27,
+    sizes=[[384 * rows, 384 * columns] for rows in range(1, 7) for columns in range(1, 7)],
+    shrink_above=9,
+)
 # Model types that the runner runs with an engine of one input, and how it assembles their images from tiles.
-RUNNER_TYPES: Mapping[str, Assembly | None] = {"internvl": None, "llava": None, "llava_next": _LLAVA_NEXT}
+RUNNER_TYPES: Mapping[str, Assembly | None] = {
+    "internvl": None,
+    "llava": None,
+    "llava_next": _LLAVA_NEXT,
+    "llava_onevision": _LLAVA_ONEVISION,
+}
 
 
 def default_range(name: str, maximum: int) -> DynamicDimension:

@@ -11,12 +11,23 @@ from ditto.errors import ConfigError
 from ditto.runtime import open_session
 from ditto.text.pipeline import GenerationPipeline
 from tests.support.conformance import Tree, violations
-from tests.support.families import Family, clip, images, llama, llava_next, llava_next_processor
+from tests.support.families import (
+    Family,
+    clip,
+    images,
+    llama,
+    llava_next,
+    llava_next_processor,
+    llava_onevision,
+    llava_onevision_processor,
+    qwen2,
+    siglip,
+)
 from tests.support.models import TRANSFORMERS_5
 
 # As the runner has them (contract, multimodal 3.2).
 SIZES = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
-NEW_TOKENS = 4
+NEW_TOKENS, TEXT = 4, "Is <image> new?"
 
 
 def of_the_runner(sizes=SIZES):
@@ -35,6 +46,17 @@ def tree_of(family, directory):
     return model, builders.with_dtype("float32").build_all(directory / "tree")
 
 
+def greedy(family, model, directory, pixels):
+    """Hugging Face's greedy tokens."""
+    given = family.load_processor(directory / "checkpoint")(text=[TEXT], images=pixels, return_tensors="pt")
+    found = model.generate(**given, max_new_tokens=NEW_TOKENS, do_sample=False)[0, given["input_ids"].shape[1] :]
+    return (tuple(found.tolist()),)
+
+
+def answered(tree):
+    return GenerationPipeline(open_session(tree, "reference")).answer([TEXT], images("strip"), NEW_TOKENS).tokens
+
+
 @pytest.mark.skipif(not TRANSFORMERS_5, reason="the family follows transformers 5")
 def test_a_llava_next_keeps_the_contract(tmp_path):
     family = of_the_runner()
@@ -49,15 +71,29 @@ def test_a_llava_next_keeps_the_contract(tmp_path):
     opened = Tree.open(tree.root)
     assert violations(opened, "0.19.0") == []
 
-    text, pixels = "Is <image> new?", images("strip")
-    given = family.load_processor(tmp_path / "checkpoint")(text=[text], images=pixels, return_tensors="pt")
-    wanted = model.generate(**given, max_new_tokens=NEW_TOKENS, do_sample=False)[0, given["input_ids"].shape[1] :]
-    reply = GenerationPipeline(open_session(tree, "reference")).answer([text], pixels, NEW_TOKENS)
-    assert reply.tokens == (tuple(wanted.tolist()),)
+    assert answered(tree) == greedy(family, model, tmp_path, images("strip"))
 
     newlines.unlink()
     (found,) = violations(opened, "0.19.0")
     assert str(found) == "vision/image_newlines.safetensors is no file [multimodal 1.1, 6.10]"
+
+
+@pytest.mark.skipif(not TRANSFORMERS_5, reason="the family follows transformers 5")
+def test_so_does_a_llava_onevision(tmp_path):
+    vision = siglip(image_size=384, patch_size=14, num_hidden_layers=1, vision_use_head=False)
+    text = qwen2(max_position_embeddings=4096, num_hidden_layers=1)
+    family = Family(
+        lambda: llava_onevision_processor(384, 14), lambda image: llava_onevision(image, vision, text_config=text)
+    )
+    model = family.save(tmp_path / "checkpoint")
+    builders = MultimodalModel.from_pretrained(str(tmp_path / "checkpoint")).with_max_tiles(2).with_target("trtllm")
+    tree = builders.with_dtype("float32").build_all(tmp_path / "tree")
+    newlines = load_file(tree.root / "vision" / "image_newlines.safetensors")
+    assert torch.equal(newlines["image_newline"], model.model.image_newline)
+    assert tree.component("vision").outputs == {"encoder_output": "float32[batch, 729, 48]"}
+    assert tree.limits.max_prompt_embedding_table_size == 729 + 27 * 28
+    assert violations(Tree.open(tree.root), "0.19.0") == []
+    assert answered(tree) == greedy(family, model, tmp_path, [images("strip")])
 
 
 @pytest.mark.skipif(not TRANSFORMERS_5, reason="the family follows transformers 5")
