@@ -5,13 +5,16 @@ T tokens, H heads, G KV heads, D head width, P positions, R rotated columns.
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Generic, Optional, TypeVar
 
 import torch
+from attrs import astuple, frozen
 from torch import Tensor
 
 from ditto.ops.attention import attention
 from ditto.ops.rope import rope
+
+T = TypeVar("T")
 
 
 @torch.library.custom_op("ditto::packed_attention", mutates_args=())
@@ -70,6 +73,27 @@ def _(
 ) -> Tensor:
     del cos, sin, interleaved, scale, window, softcap, layer
     return qkv.new_empty((*qkv.shape[:-1], qkv.shape[-1] // (heads + 2 * kv_heads) * heads))
+
+
+@frozen
+class PackedAttentionArguments(Generic[T]):
+    """The arguments of `packed_attention`, by name and in order; tensors are graph nodes or operands of a network."""
+
+    qkv: T
+    cos: T | None
+    sin: T | None
+    heads: int
+    kv_heads: int
+    interleaved: bool
+    scale: float
+    window: int
+    softcap: float
+    layer: int
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The positional arguments of `packed_attention`."""
+        return astuple(self, recurse=False)
 
 
 @torch.library.custom_op("ditto::packed_last_tokens", mutates_args=())

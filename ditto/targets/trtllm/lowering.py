@@ -28,6 +28,7 @@ from ditto.network.graph import Value
 from ditto.network.layers import Concatenation, ElementWise, Gather, Select
 from ditto.network.weight import Weight, fold, resolve
 from ditto.ops.attention import AttentionArguments
+from ditto.ops.packed import PackedAttentionArguments
 from ditto.targets.part import DecoderConfig
 from ditto.targets.trtllm import inferred
 from ditto.targets.trtllm.contract import TOKENS, attention_specs
@@ -60,7 +61,9 @@ class PackedDecoder:
     def table(self) -> Table:
         """The shared lowerings, with those of the decoder."""
         own: dict[OpOverload, LoweringFunction] = {
-            _ditto.packed_attention.default: self.attention,
+            _ditto.packed_attention.default: lambda net, *args, **kwargs: self.attention(
+                net, PackedAttentionArguments(*args, **kwargs)
+            ),
             _ditto.packed_last_tokens.default: last_tokens,
             _ditto.prompt_rows.default: self.prompt_rows,
             _ditto.rope.default: decomposed_rope,
@@ -69,50 +72,37 @@ class PackedDecoder:
             own[aten.linear.default] = linear
         return {**table(), **own}
 
-    def attention(
-        self,
-        net: Lowering,
-        qkv: Operand,
-        cos: Operand | None,
-        sin: Operand | None,
-        heads: int,
-        kv_heads: int,
-        interleaved: bool,
-        scale: float,
-        window: int,
-        softcap: float,
-        layer: int,
-    ) -> Value:
+    def attention(self, net: Lowering, given: PackedAttentionArguments[Operand]) -> Value:
         """Attention as a plugin.
 
         The plugin applies rope if its tables equal the model's; otherwise rope is computed before it.
         """
-        value = net.value(qkv)
+        value = net.value(given.qkv)
         if value.rank != 2:
             raise UnsupportedFeature(
                 f"attention is given {value.spec}, not packed tokens",
                 remedy="let the model keep its tokens in [batch, sequence, width] around attention",
             )
-        width = int(value.spec.shape[1]) // (heads + 2 * kv_heads)  # type: ignore[arg-type]
-        rope = self._plugin_rope(net, cos, sin)
-        if cos is not None and sin is not None and rope is None:
-            value = self._rotated(net, value, cos, sin, heads, kv_heads, width, interleaved)
-        if layer in self._layers:
-            raise UnsupportedFeature(f"two attentions say that they are layer {layer}")
-        self._layers.add(layer)
+        width = int(value.spec.shape[1]) // (given.heads + 2 * given.kv_heads)  # type: ignore[arg-type]
+        rope = self._plugin_rope(net, given.cos, given.sin)
+        if given.cos is not None and given.sin is not None and rope is None:
+            value = self._rotated(net, value, given, width)
+        if given.layer in self._layers:
+            raise UnsupportedFeature(f"two attentions say that they are layer {given.layer}")
+        self._layers.add(given.layer)
         rotated = 2 * len(rope.inv_freq) if rope is not None else 0
         fused = str(value.spec.dtype).removeprefix("torch.") in inferred.FUSED_CONTEXT_DTYPES  # as in config.json
         plugin = GPTAttention(
             trtllm=self.options.version,
             dtype=value.spec.dtype,
-            window=window,
-            layer_idx=layer,
-            num_heads=heads,
-            num_kv_heads=kv_heads,
+            window=given.window,
+            layer_idx=given.layer,
+            num_heads=given.heads,
+            num_kv_heads=given.kv_heads,
             head_size=width,
-            q_scaling=1.0 / (scale * math.sqrt(width)),
-            attn_logit_softcapping_scale=softcap,
-            position_embedding_type=(ROPE_GPTJ if interleaved else ROPE_GPT_NEOX) if rope else LEARNED_ABSOLUTE,
+            q_scaling=1.0 / (given.scale * math.sqrt(width)),
+            attn_logit_softcapping_scale=given.softcap,
+            position_embedding_type=(ROPE_GPTJ if given.interleaved else ROPE_GPT_NEOX) if rope else LEARNED_ABSOLUTE,
             rotary_embedding_dim=rotated,
             rotary_embedding_base=rope.base if rope else 10000.0,
             rotary_embedding_scale_type=rope.scale_type if rope else 0,
@@ -123,11 +113,11 @@ class PackedDecoder:
             context_fmha_type=int(fused),
             use_paged_context_fmha=int(fused and self.options.use_paged_context_fmha),
         )
-        given = dict(self._attention_inputs(net))
+        inputs = dict(self._attention_inputs(net))
         if rope is not None:
             tables = (net.literal(rope.inv_freq), net.literal(rope.cos_sin))
-            given.update(zip(ROPE_INPUTS, tables, strict=True))
-        return net.add(plugin, value, *attention_inputs(plugin, given))
+            inputs.update(zip(ROPE_INPUTS, tables, strict=True))
+        return net.add(plugin, value, *attention_inputs(plugin, inputs))
 
     def check_layers(self) -> None:
         """Check that each layer has a KV cache.
@@ -167,23 +157,22 @@ class PackedDecoder:
                 return rope
         return None
 
-    def _rotated(
-        self, net: Lowering, qkv: Value, cos: Any, sin: Any, heads: int, kv_heads: int, width: int, interleaved: bool
-    ) -> Value:
+    def _rotated(self, net: Lowering, qkv: Value, given: PackedAttentionArguments[Any], width: int) -> Value:
         """Rotate queries and keys in qkv [T, (H + 2 G) D] with layers of the network."""
+        assert given.cos is not None and given.sin is not None
         positions = net.network.value("position_ids")
         tokens = qkv.spec.shape[0]
-        rotated = heads + kv_heads
+        rotated = given.heads + given.kv_heads
         rows = net.reshape(net.slice(qkv, 1, 0, rotated * width), (tokens, rotated, width))
-        c, s = (net.add(Gather(axis=0), net.value(part), positions) for part in (cos, sin))
+        c, s = (net.add(Gather(axis=0), net.value(part), positions) for part in (given.cos, given.sin))
         columns = 2 * int(c.spec.shape[1])  # type: ignore[arg-type]
         head = net.slice(rows, 2, 0, columns) if columns < width else rows
         angles = [net.reshape(part, (tokens, 1, columns // 2)) for part in (c, s)]
-        result = _rotate(net, head, angles[0], angles[1], interleaved)
+        result = _rotate(net, head, angles[0], angles[1], given.interleaved)
         if columns < width:
             result = net.add(Concatenation(axis=2), result, net.slice(rows, 2, columns, width - columns))
         merged = net.reshape(result, (tokens, rotated * width))
-        return net.add(Concatenation(axis=1), merged, net.slice(qkv, 1, rotated * width, kv_heads * width))
+        return net.add(Concatenation(axis=1), merged, net.slice(qkv, 1, rotated * width, given.kv_heads * width))
 
     def prompt_rows(self, net: Lowering, ids: Operand, table: Operand, vocab_size: int) -> Value:
         """Rows of the prompt embedding table for virtual token ids (contract 3.12).

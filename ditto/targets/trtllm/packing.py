@@ -16,6 +16,7 @@ from attrs import frozen
 from torch import SymInt, Tensor, fx
 
 from ditto.errors import UnsupportedFeature, at
+from ditto.ops.packed import PackedAttentionArguments
 from ditto.ops.traits import Trait, traits_of
 from ditto.program import Program
 from ditto.rewrite.rule import arguments, as_call
@@ -70,18 +71,24 @@ def _pack(program: Program, node: fx.Node, positions: str) -> None:
     with graph.inserting_before(node):
         parts = {name: _traced(program, given[name], positions) for name in ("query", "key", "value")}
         query, key = parts["query"], parts["key"]
-        rotation = (query.cos, query.sin, query.interleaved)
         if not query.is_rotated_like(key) or parts["value"].cos is not None:
             parts = {name: _traced(program, given[name], None) for name in parts}
-            rotation = (None, None, False)
-        qkv = _joined(program, [part.source for part in parts.values()])
-        facts = (given["scale"], given["window"], given["softcap"], given["layer"])
-        cos, sin, interleaved = rotation
-        packed = graph.call_function(
-            _ditto.packed_attention.default, (qkv, cos, sin, heads, kv_heads, interleaved, *facts)
+            query = parts["query"]
+        packing = PackedAttentionArguments(
+            qkv=_joined(program, [part.source for part in parts.values()]),
+            cos=query.cos,
+            sin=query.sin,
+            heads=heads,
+            kv_heads=kv_heads,
+            interleaved=query.interleaved,
+            scale=given["scale"],
+            window=given["window"],
+            softcap=given["softcap"],
+            layer=given["layer"],
         )
+        packed = graph.call_function(_ditto.packed_attention.default, packing.args)
         packed.meta.update(node.meta)
-        packed.meta["val"] = _fake(packed)
+        packed.meta["val"] = _fake(packing)
         _replace_merged(program, node, packed)
 
 
@@ -220,11 +227,9 @@ def _replace_merged(program: Program, node: fx.Node, packed: fx.Node) -> None:
         node.replace_all_uses_with(transposed)
 
 
-def _fake(node: fx.Node) -> Any:
-    qkv, *_ = node.args
-    assert isinstance(qkv, fx.Node)
-    value, heads, kv_heads = qkv.meta["val"], node.args[3], node.args[4]
-    return value.new_empty((*value.shape[:-1], value.shape[-1] // (heads + 2 * kv_heads) * heads))  # type: ignore[operator]
+def _fake(packing: PackedAttentionArguments[fx.Node]) -> Any:
+    value, heads = packing.qkv.meta["val"], packing.heads
+    return value.new_empty((*value.shape[:-1], value.shape[-1] // (heads + 2 * packing.kv_heads) * heads))
 
 
 _RESHAPES = frozenset({aten.view.default, aten.reshape.default, aten._unsafe_view.default})
