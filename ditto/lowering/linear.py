@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -93,6 +94,32 @@ def _of_patches(net: Lowering, x: Value, weight: Weight, bias: Operand | None) -
     return net.reshape(net.permute(product, (0, 2, 1)), (batch, outputs, rows, columns))
 
 
+@lowers(aten.conv3d.default)
+def conv3d(
+    net: Lowering,
+    x: Operand,
+    weight: Operand,
+    bias: Operand | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Value:
+    """conv3d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[3] stride=[1, 1, 1], SymInt[3] padding=[0, 0, 0],
+    SymInt[3] dilation=[1, 1, 1], SymInt groups=1) -> Tensor"""
+    del stride, dilation
+    value = net.value(x)
+    batch, *window = value.spec.shape
+    kernel = weight.shape if isinstance(weight, Weight) else net.value(weight).spec.shape
+    if kernel[1:] != tuple(window) or groups != 1 or any(_triple(padding)):
+        raise UnsupportedFeature("a convolution over time and space", remedy="one of whole patches is supported")
+    outputs, width = kernel[0], math.prod(int(size) for size in kernel[1:])  # type: ignore[arg-type]
+    rows = net.reshape(value, (batch, width))
+    flat = fold("reshape", weight, (outputs, width)) if isinstance(weight, Weight) else None
+    product = linear(net, rows, net.reshape(net.value(weight), (outputs, width)) if flat is None else flat, bias)
+    return net.reshape(product, (batch, outputs, 1, 1, 1))
+
+
 @lowers(aten.conv2d.padding)
 def conv2d_padding(
     net: Lowering,
@@ -109,6 +136,10 @@ def conv2d_padding(
     if padding != "valid":
         raise UnsupportedFeature(f"a convolution with padding {padding!r}")
     return conv2d(net, x, weight, bias, stride, 0, dilation, groups)
+
+
+def _triple(value: Any) -> tuple[int, ...]:
+    return (value,) * 3 if isinstance(value, int) else tuple(value)
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -150,6 +150,15 @@ def chunk(net: Lowering, x: Operand, chunks: int, dim: int = 0) -> list[Value]:
     return split_with_sizes(net, x, _even(net, x, size, dim), dim)
 
 
+@lowers(aten.unbind.int)
+def unbind(net: Lowering, x: Operand, dim: int = 0) -> list[Value]:
+    """unbind.int(Tensor(a -> *) self, int dim=0) -> Tensor(a)[]"""
+    value = net.value(x)
+    axis = dim % value.rank
+    shape = (*value.spec.shape[:axis], *value.spec.shape[axis + 1 :])
+    return [net.reshape(part, shape) for part in split_with_sizes(net, x, _even(net, x, 1, axis), axis)]
+
+
 def _even(net: Lowering, x: Operand, size: int, dim: int) -> list[int]:
     have = net.value(x).spec.shape[dim]
     if not isinstance(have, int) or not isinstance(size, int):

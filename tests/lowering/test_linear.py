@@ -20,6 +20,7 @@ def _randn(*shape, seed=0):
 
 X, WEIGHT, BIAS = _randn(3, 2, 4), _randn(5, 4, seed=1), _randn(5, seed=2)
 IMAGE, KERNEL = _randn(3, 4, 6, 8), _randn(5, 4, 2, 2, seed=1)
+FRAMES, WINDOW = _randn(6, 3, 2, 4, 4), _randn(5, 3, 2, 4, 4, seed=1)
 
 ROWS = {
     aten.linear.default: [
@@ -42,6 +43,10 @@ ROWS = {
         Row(IMAGE, KERNEL, BIAS, [1, 2], [0, 1], [2, 1]),
         Row(IMAGE, _randn(6, 2, 3, 3), None, [1, 1], [1, 1], [1, 1], 2),
         Row(IMAGE, KERNEL, None, [2], [1]),
+    ],
+    aten.conv3d.default: [
+        *(Row(*(x.to(dtype) for x in (FRAMES, WINDOW, BIAS)), [2, 4, 4]) for dtype in FLOATS),
+        Row(FRAMES, WINDOW),
     ],
     aten.conv2d.padding: [
         *(Row(*(x.to(dtype) for x in (IMAGE, KERNEL, BIAS)), [2, 2], "valid") for dtype in FLOATS),
@@ -111,3 +116,11 @@ def test_what_has_no_layer_is_refused(function, said):
     with pytest.raises(UnsupportedFeature) as raised:
         lowered(function, {"x": X, "y": WEIGHT})
     assert raised.value.cause == said
+
+
+@pytest.mark.parametrize("settings", [{"padding": 1}, {"groups": 2}, {}])
+def test_a_convolution_over_time_is_one_of_whole_patches(settings):
+    kernel = (1, 2, 2) if not settings else (2, 4, 4)
+    convolution = nn.Conv3d(4, 4, kernel, **settings)
+    with pytest.raises(UnsupportedFeature, match="a convolution over time and space"):
+        lowered(convolution, {"x": _randn(3, 4, 2, 4, 4)})

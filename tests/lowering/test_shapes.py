@@ -62,6 +62,9 @@ ROWS = {
     + [Row(X.half(), [1, 2, 1], -1, result=1), Row(X, [2, 1], result=1, static=True)],
     aten.split.Tensor: [Row(X, 3, 2, result=i) for i in (0, 1)]
     + [Row(X, 1, -2, result=1), Row(X, 2, result=1, static=True)],
+    aten.unbind.int: [Row(X, 1, result=i) for i in (0, 1)]
+    + [Row(x, -1, result=2) for x in _DTYPES]
+    + [Row(X, result=1, static=True)],
     aten.chunk.default: [Row(X, 2, 2, result=i) for i in (0, 1)]
     + [Row(X, 3, -1, result=1), Row(X, 3, result=2, static=True)],
     aten.arange.default: [
