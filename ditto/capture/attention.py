@@ -8,6 +8,7 @@ Ditto's functions are registered as `ditto`. The mask function expands the reque
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ from ditto.errors import ModelError, UnsupportedFeature
 from ditto.ops.attention import AttentionArguments
 
 IMPLEMENTATION = "ditto"
+# The name for towers of packed images. As it contains "flash", their code calls attention once for all images, instead
+# of once for each image, in a loop over lengths that torch.export cannot capture.
+PACKED_IMPLEMENTATION = "ditto_flash"
 
 # Arguments of attention functions that have no effect here: a captured forward has no cache, no gradient and no packed
 # sequences, and some models pass on an argument that is for their output embedding.
@@ -55,12 +59,14 @@ def attention_function(
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
+    segments: Tensor | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
     """Attention function for Hugging Face's registry.
 
     Query is [B, H, S, D], key and value are [B, G, S, D], the result is [B, S, H, D]. `is_causal` and `sliding_window`
-    apply only without a mask.
+    apply only without a mask. `segments` is integer [S]: positions attend to those of the same segment, in addition to
+    the mask. Boundaries of packed sequences (`cu_seq_lens_q`) have no effect: a captured tower runs on one image.
 
     Raises:
         UnsupportedFeature: the model passes an argument that is not supported here.
@@ -77,6 +83,9 @@ def attention_function(
     bare = attention_mask is None
     # Masks of transformers 4.51 have a column for a future token; its own functions slice them in the same way.
     mask = None if attention_mask is None else attention_mask[..., : key.shape[-2]]
+    if segments is not None:
+        assert mask is None and not causal, "towers with segments have no other mask"
+        mask = (segments[:, None] == segments)[None, None]
     attention = AttentionArguments(
         query=query,
         key=key,
@@ -119,7 +128,8 @@ def register() -> None:
     """Register both functions with Hugging Face; further calls have no effect."""
     from transformers.modeling_utils import AttentionInterface
 
-    AttentionInterface.register(IMPLEMENTATION, attention_function)
+    for name in (IMPLEMENTATION, PACKED_IMPLEMENTATION):
+        AttentionInterface.register(name, attention_function)
     try:
         from transformers.masking_utils import AttentionMaskInterface
     except ImportError:  # before transformers 4.53, models build masks themselves
@@ -132,7 +142,10 @@ def use_semantic_attention(module: nn.Module) -> None:
 
     Classes that call `scaled_dot_product_attention` directly (CLIP before 4.53) are recognised later, by that operator.
     """
-    for part in module.modules():
-        config = getattr(part, "config", None)
-        if config is not None and hasattr(config, "_attn_implementation"):
-            config._attn_implementation = IMPLEMENTATION
+    configs: list[tuple[nn.Module, Any]] = [(part, getattr(part, "config", None)) for part in module.modules()]
+    owners = [(part, config) for part, config in configs if hasattr(config, "_attn_implementation")]
+    for _, config in owners:
+        config._attn_implementation = IMPLEMENTATION
+    for part, config in owners:
+        if "cu_seqlens" in signature(type(part).forward).parameters:
+            config._attn_implementation = PACKED_IMPLEMENTATION

@@ -15,7 +15,12 @@ from torch.export.graph_signature import InputKind
 from ditto.arguments import TensorTypeHint
 from ditto.capture.attention import register, use_semantic_attention
 from ditto.capture.export_patches import export_patches
-from ditto.capture.patches import freeze_rope_scaling, state_windows
+from ditto.capture.patches import (
+    add_deepstack_rows,
+    freeze_rope_scaling,
+    select_mrope_columns,
+    state_windows,
+)
 from ditto.capture.skeleton import stand_in
 from ditto.errors import DittoError, ModelError
 from ditto.network import dims
@@ -50,6 +55,8 @@ def export(
         twin = stand_in(module, mode, dtype)
         use_semantic_attention(twin)
         state_windows(twin)
+        select_mrope_columns(twin)
+        add_deepstack_rows(twin)
         if longest is not None:
             freeze_rope_scaling(twin, longest)
         with mode:

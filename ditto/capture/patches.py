@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ditto.errors import UnsupportedFeature
 
@@ -51,6 +52,56 @@ def freeze_rope_scaling(module: nn.Module, longest: int) -> None:
                 remedy=f"lower max_seq_len to {known}",
             )
         object.__setattr__(part, "rope_type", "default")
+
+
+def select_mrope_columns(module: nn.Module) -> None:
+    """Compose the cosines and sines of multimodal rope (m-rope) by one selection of columns.
+
+    Each column is that of one of three position axes. Which one depends on the model: sections in a row, interleaved,
+    or repeated. Interleaved ones are written into other tensors, which a captured program cannot do. For transformers
+    5. `module` is a copy for capture, so the user's model is not modified.
+    """
+    for part in module.modules():
+        compose: Any = getattr(part, "recomposition_frequencies", None)
+        if compose is None or not hasattr(part, "mrope_section"):
+            continue
+        columns: Any = part.inv_freq
+        numbers = torch.arange(3 * len(columns), dtype=torch.float32).view(3, 1, 1, -1)
+        selected = _Selected(compose(numbers.clone()).flatten().long())
+        other = numbers.sin()
+        if torch.equal(selected(other), compose(other.clone())):  # it selects, and does nothing else
+            object.__setattr__(part, "recomposition_frequencies", selected)
+
+
+class _Selected:
+    """Composition of m-rope's columns: [3, B, S, columns] → [B, S, width].
+
+    Args:
+        chosen: int64 [width], the column of each result, counted over all axes.
+    """
+
+    def __init__(self, chosen: Tensor) -> None:
+        self.chosen = chosen
+
+    def __call__(self, of_axes: Tensor) -> Tensor:
+        return of_axes.permute(1, 2, 0, 3).flatten(2).index_select(2, self.chosen)
+
+
+def add_deepstack_rows(module: nn.Module) -> None:
+    """Add deepstack embeddings to hidden states as one sum.
+
+    Hugging Face adds them to the hidden states of image tokens only, which it finds by their values. Ditto's wrapper
+    states them for all tokens, 0 for text. For transformers 5. `module` is a copy for capture, so the user's model is
+    not modified.
+    """
+    for part in module.modules():
+        if hasattr(part, "_deepstack_process"):
+            object.__setattr__(part, "_deepstack_process", _with_rows)
+
+
+def _with_rows(hidden_states: Tensor, visual_pos_masks: Tensor, visual_embeds: Tensor) -> Tensor:
+    del visual_pos_masks
+    return hidden_states + visual_embeds
 
 
 def _length_of_change(part: Any) -> int:

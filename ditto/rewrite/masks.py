@@ -30,11 +30,12 @@ class _Facts:
     window: int
 
 
-def classify_masks(program: Program, sizes: Mapping[str, int]) -> int:
+def classify_masks(program: Program, sizes: Mapping[str, int], is_decoder: bool = True) -> int:
     """Replace mask operands of `ditto.attention` by `causal` and `window`; return the number of replacements.
 
     Args:
         sizes: maximum sizes of the named dimensions in the engine.
+        is_decoder: whether masks have to fit a KV cache. Those of a tower may follow from the values of inputs.
     Raises:
         UnsupportedFeature: a mask depends on values, adds a bias, or has a form that engines do not support.
     """
@@ -45,7 +46,7 @@ def classify_masks(program: Program, sizes: Mapping[str, int]) -> int:
             continue
         given: AttentionArguments[fx.Node] = AttentionArguments(**arguments(node))
         mask = given.mask
-        if mask is None:
+        if mask is None or (not is_decoder and _is_computed(program, mask)):
             continue
         with at(program.place(node)):
             if mask not in known:
@@ -60,6 +61,11 @@ def classify_masks(program: Program, sizes: Mapping[str, int]) -> int:
         count += 1
     program.sweep()
     return count
+
+
+def _is_computed(program: Program, mask: fx.Node) -> bool:
+    """Whether an engine can compute a mask from the values of its inputs: it says only which keys are attended to."""
+    return mask.meta["val"].dtype == torch.bool and bool(_sources_of_values(program, mask))
 
 
 def _look_at(program: Program, mask: fx.Node, sizes: Mapping[str, int]) -> _Facts | Tensor:

@@ -46,7 +46,7 @@ def rewrite(
     steps: dict[str, Step] = {
         "clean": clean,
         "recognise attention": recognise_sdpa,
-        "state masks": lambda program: classify_masks(program, sizes),
+        "state masks": lambda program: classify_masks(program, sizes, is_decoder=positions is not None),
         "refuse writes": refuse_writes,
     }
     if positions is not None:

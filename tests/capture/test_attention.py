@@ -81,6 +81,17 @@ def test_arguments_that_are_not_known_are_refused_by_name():
     assert raised.value.remedy == "if it does not change the result, name it in `ditto/capture/attention.py`"
 
 
+def test_segments_become_a_mask_and_boundaries_have_no_effect():
+    segments = torch.tensor([0, 0, 1, 1, 2])
+    seen = (segments[:, None] == segments)[None, None]
+    said = {"is_causal": False, "cu_seq_lens_q": torch.zeros(2), "max_length_q": 0}
+    for given, mask in (({"segments": segments}, seen), ({}, None)):
+        found, _ = attention_function(_Layer(), *_operands(), None, **said, **given)
+        assert torch.equal(
+            found, ops.attention(*_operands(), mask, None, WIDTH**-0.5, False, 0, 0.0, 0).transpose(1, 2)
+        )
+
+
 def test_dropped_weights_are_refused():
     with pytest.raises(ModelError) as raised:
         attention_function(_Layer(), *_operands(), None, dropout=0.1)

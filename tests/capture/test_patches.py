@@ -6,8 +6,9 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
-from ditto.capture.patches import freeze_rope_scaling, state_windows
+from ditto.capture.patches import freeze_rope_scaling, select_mrope_columns, state_windows
 from ditto.errors import UnsupportedFeature
 from tests.support.models import LONGROPE, TEXT_MODELS, TRANSFORMERS_5, llama, rope
 
@@ -56,3 +57,44 @@ def test_rope_keeps_the_frequencies_of_sequences_that_do_not_reach_their_change(
         UnsupportedFeature, match=f"{kind} rope changes its frequencies in sequences of more than {length}"
     ):
         freeze_rope_scaling(copy.deepcopy(model), length + 1)
+
+
+class _Rotary(nn.Module):
+    """Multimodal rope as transformers writes it, over 3 columns of each axis."""
+
+    def __init__(self, compose):
+        super().__init__()
+        self.inv_freq, self.mrope_section, self.compose = torch.ones(3), [1, 1, 1], compose
+
+    def recomposition_frequencies(self, freq):
+        return self.compose(freq)
+
+
+def _sections(freq):
+    parts = torch.cat([part[axis] for axis, part in enumerate(freq.split([1, 1, 1], dim=-1))], dim=-1)
+    return torch.cat((parts, parts), dim=-1)
+
+
+def _interleaved(freq):
+    first = freq[0]
+    for axis in (1, 2):
+        first[..., axis:3:3] = freq[axis, ..., axis:3:3]
+    return torch.cat((first, first), dim=-1)
+
+
+def _repeated(freq):
+    return _sections(freq)[..., :3].repeat_interleave(2, dim=-1)
+
+
+@pytest.mark.parametrize("compose", [_sections, _interleaved, _repeated])
+def test_columns_of_multimodal_rope_are_selected(compose):
+    freq, rotary = torch.randn(3, 2, 5, 3), _Rotary(compose)
+    select_mrope_columns(nn.ModuleList([rotary]))
+    assert torch.equal(rotary.recomposition_frequencies(freq), compose(freq.clone()))
+    assert "recomposition_frequencies" in vars(rotary)
+
+
+def test_other_compositions_are_left_alone():
+    rotary = _Rotary(lambda freq: freq[0] + freq[1])
+    select_mrope_columns(rotary)
+    assert "recomposition_frequencies" not in vars(rotary)

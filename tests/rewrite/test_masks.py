@@ -204,3 +204,23 @@ def test_masks_of_torchs_own_attention_are_looked_at_too():
     recognise_sdpa(program)
     assert masks(program) == 1
     assert program.outputs[0].args[6] is True
+
+
+def test_a_tower_may_compute_its_mask():
+    """Of segments, e.g.; an added mask of values may be a bias, and stays refused."""
+
+    def segments(x, ids):
+        return (ids[:1, :, None] == ids[:1, None, :])[:, None]
+
+    ids = torch.tensor([[0] * 5 + [1] * 7]).repeat(2, 1)
+    tower = partial(classify_masks, sizes=SIZES, is_decoder=False)
+    module = FunctionModule(lambda x, ids: _attention(x, segments(x, ids)))
+    program = captured(module, {"x": X, "ids": ids}, NAMES)
+    assert tower(program) == 0
+    (node,) = program.outputs
+    assert node.args[3] is not None and not node.args[6]
+    with pytest.raises(UnsupportedFeature, match="depends on the values of `ids`"):
+        masks(captured(module, {"x": X, "ids": ids}, NAMES))
+    added = FunctionModule(lambda x, ids: _attention(x, _added(segments(x, ids))))
+    with pytest.raises(UnsupportedFeature, match="depends on the values of `ids`"):
+        tower(captured(added, {"x": X, "ids": ids}, NAMES))
