@@ -196,18 +196,22 @@ class LlmBuilder(EngineBuilder):
         _refuse_own_positions(model)
         embedding = _embedding(model)
         vocab_size = int(embedding.weight.shape[0])
-        wrapper = (PackedLlmWrapper if target.packs_tokens else LlmWrapper)(model, embedding, vocab_size)
+        has_images = bool(limits.max_prompt_embedding_table_size)
+        deepstack = self._deepstack if has_images else 0
+        wrapper_class = PackedLlmWrapper if target.packs_tokens else LlmWrapper
+        captured = _decoder_with_head(model) if deepstack else model
+        wrapper = wrapper_class(captured, embedding, vocab_size, deepstack)
         with at(self.source.name):
-            has_images = bool(limits.max_prompt_embedding_table_size)
             _check_vocabulary(model, vocab_size, self.tokens().vocab_size, has_images)
             config = self.source.config.get_text_config()
             decoder = read_decoder_config(config, vocab_size)
             attentions = attention_layers(config, decoder.num_hidden_layers)
+            axes = _position_axes(loaded.model) if has_images else 1
         return LanguagePart(
             name=self.name,
             wrapper=wrapper,
             prefix="model.",
-            inputs=target.llm_inputs(limits, decoder.hidden_size, loaded.dtype),
+            inputs=target.llm_inputs(limits, decoder.hidden_size * (1 + deepstack), loaded.dtype, axes),
             output_names=("logits",),
             dtype=loaded.dtype,
             sizes=target.llm_sizes(limits),
@@ -219,6 +223,12 @@ class LlmBuilder(EngineBuilder):
             decoder=decoder,
             limits=limits,
         )
+
+    @property
+    def _deepstack(self) -> int:
+        """Layers after which further embeddings of image tokens are added to hidden states."""
+        vision = getattr(self.source.config, "vision_config", None)
+        return len(getattr(vision, "deepstack_visual_indexes", None) or ())
 
     @property
     @override
@@ -233,6 +243,16 @@ class LlmBuilder(EngineBuilder):
     def tokens(self) -> Tokens:
         config = self.source.config
         return tokens(config, self.source.generation_config, config.get_text_config().vocab_size)
+
+
+def _decoder_with_head(model: Any) -> DecoderWithHead:
+    """The language model of a vision-language model that adds embeddings to hidden states, and its output embedding."""
+    return DecoderWithHead(model.model.language_model, model.lm_head)
+
+
+def _position_axes(model: nn.Module) -> int:
+    """Positions of each token: time, height and width in multimodal rope, of which text has three equal ones."""
+    return 3 if any(hasattr(part, "mrope_section") for part in model.modules()) else 1
 
 
 def _refuse_own_positions(model: nn.Module) -> None:

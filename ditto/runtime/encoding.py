@@ -15,6 +15,9 @@ from ditto.network import Spec
 from ditto.network.dims import evaluate, symbol
 from ditto.runtime.assembly import assemble
 
+BATCH = "batch"
+"""Name of the dimension that counts the items of a call."""
+
 
 @frozen(eq=False)
 class EncoderItem:
@@ -36,6 +39,29 @@ class EncoderItem:
 
 
 @frozen(eq=False)
+class TokenPositions:
+    """Positions of a prompt's tokens along several axes, as in multimodal rope: time, height and width.
+
+    Args:
+        ids: int32 [axes, S].
+        delta: difference between position and index of the tokens after the prompt, on each axis.
+    """
+
+    ids: Tensor
+    delta: int
+
+    def resized(self, count: int) -> Tensor:
+        """Positions of the first `count` tokens, with text after the prompt: int32 [axes, count]."""
+        known = self.ids.shape[1]
+        text = torch.arange(known, max(count, known), dtype=torch.int32) + self.delta
+        return torch.cat([self.ids, text.expand(len(self.ids), -1)], dim=1)[:, :count]
+
+    def continued(self, count: int) -> TokenPositions:
+        """Positions of the prompt and `count` text tokens after it."""
+        return TokenPositions(self.resized(self.ids.shape[1] + count), self.delta)
+
+
+@frozen(eq=False)
 class EncodedPrompt:
     """A prompt and its images, as Hugging Face's processor encodes them.
 
@@ -43,28 +69,31 @@ class EncodedPrompt:
         token_ids: image tokens included, one for each row of the image embeddings.
         inputs: the model's inputs beside the tokens, by Hugging Face's names, e.g. `pixel_values`.
         items: the same for the vision engine, in the order of the image tokens.
+        positions: positions of the tokens; None if they are the tokens' indices.
     """
 
     token_ids: tuple[int, ...]
     inputs: Mapping[str, Tensor] = Factory(dict)
     items: tuple[EncoderItem, ...] = ()
+    positions: TokenPositions | None = None
 
 
 class EncoderShapes:
     """Input and output shapes of a vision engine.
 
-    An engine whose inputs all begin with the same dynamic dimension, and have no other, is batched: one call runs
-    several items. Other engines run one item per call.
+    An engine whose inputs all begin with the dimension `batch` is batched: one call runs several items. Other engines
+    run one item per call, whose sizes the engine's profiles limit.
     """
 
     def __init__(self, component: Component) -> None:
         self.inputs = {name: Spec.parse(text) for name, text in component.inputs.items()}
         self.output_name, text = next(iter(component.outputs.items()))
         self.output = Spec.parse(text)
-        named = {str(dim) for spec in self.inputs.values() for dim in spec.shape if not isinstance(dim, int)}
         first = {str(spec.shape[0]) for spec in self.inputs.values()}
-        self.batch = next(iter(named)) if len(named) == 1 and named == first else None
         self.assembly = component.assembly
+        self.batch = BATCH if first == {BATCH} else None
+        ranges = [size for profile in component.spec.profiles for size in profile.ranges.values()]
+        self.largest = {size.name: size.max for size in sorted(ranges, key=lambda size: size.max)}
 
     def item_shape(self, name: str) -> tuple[object, ...]:
         """Shape of an item's tensor; dynamic dimensions are named."""
@@ -84,6 +113,12 @@ class EncoderShapes:
                     f"images come as {found}, the vision engine expects "
                     f"[{', '.join(map(str, self.item_shape(name)))}]{tiles}",
                     remedy="use the processor of the model that the tree was built from",
+                )
+        for name, size in self.sizes(item.inputs).items() if self.batch is None else ():
+            if size > self.largest.get(name, size):
+                raise PromptError(
+                    f"an image becomes {size} {name.replace('_', ' ')}, the vision engine accepts {self.largest[name]}",
+                    remedy="make the image smaller, or build with a larger --max-image-size",
                 )
 
     def _fits(self, item: EncoderItem, name: str) -> bool:

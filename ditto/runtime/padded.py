@@ -10,6 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from ditto.network import Spec
+from ditto.runtime.encoding import TokenPositions
 from ditto.runtime.session import LlmRunner, ScheduledRow, Session
 
 
@@ -24,6 +25,8 @@ class PaddedRunner(LlmRunner):
     def __init__(self, session: Session, batch: int) -> None:
         self._batch = batch
         self._cached = [0] * batch  # KV length of each row
+        self._deltas = [0] * batch  # difference between position and KV length of each row
+        self._position_axes = session.limits.position_axes
         self._tokens, self._limits = session.tokens, session.limits
         table = session.tree.component("llm").inputs.get("prompt_embedding_table")
         width = 0 if table is None else int(Spec.parse(table).shape[1])  # type: ignore[arg-type]
@@ -43,7 +46,8 @@ class PaddedRunner(LlmRunner):
 
         Args:
             rows: B rows of the batch.
-            input_ids, position_ids: int32 [B, S], rows padded at the end.
+            input_ids: int32 [B, S], rows padded at the end.
+            position_ids: int32 [B, S], or [axes, B, S] if each token has several positions.
             last_token_ids: int32 [B], index of each row's last real token.
             write_indices: int32 [B], KV length of each row.
             table: [image tokens, width], the prompt embedding table, at least one row.
@@ -51,25 +55,52 @@ class PaddedRunner(LlmRunner):
             float32 [B, vocabulary] on `device`, valid until the next call.
         """
 
-    def run_prompts(self, rows: slice, prompts: Sequence[Sequence[int]], table: Tensor | None) -> Tensor:
+    def run_prompts(
+        self,
+        rows: slice,
+        prompts: Sequence[Sequence[int]],
+        positions: Sequence[TokenPositions | None],
+        table: Tensor | None,
+    ) -> Tensor:
         """Run the language model on the prompts of neighbouring rows, whose caches are empty.
 
         Args:
             rows: rows of the batch.
             prompts: token ids of each row.
+            positions: of each row; None if they are the tokens' indices.
             table: as in `run`; None if there are no images.
         Returns:
             Logits, as in `run`.
         """
-        return self._run_padded(rows, prompts, max(len(ids) for ids in prompts), table)
+        return self._run_padded(rows, prompts, positions, max(len(ids) for ids in prompts), table)
 
-    def _run_padded(self, rows: slice, prompts: Sequence[Sequence[int]], width: int, table: Tensor | None) -> Tensor:
+    def _run_padded(
+        self,
+        rows: slice,
+        prompts: Sequence[Sequence[int]],
+        positions: Sequence[TokenPositions | None],
+        width: int,
+        table: Tensor | None,
+    ) -> Tensor:
         """Run prompts, all padded to `width` tokens."""
         padded = [[*ids, *[self._tokens.pad] * (width - len(ids))] for ids in prompts]
         last = torch.tensor([len(ids) - 1 for ids in prompts], dtype=torch.int32)
         ids = torch.tensor(padded, dtype=torch.int32)
-        positions = torch.arange(width, dtype=torch.int32).expand_as(ids).contiguous()
-        return self.run(rows, ids, positions, last, torch.zeros_like(last), self._no_images if table is None else table)
+        table = self._no_images if table is None else table
+        return self.run(rows, ids, self._padded_positions(positions, width), last, torch.zeros_like(last), table)
+
+    def _padded_positions(self, positions: Sequence[TokenPositions | None], width: int) -> Tensor:
+        """Positions of prompts padded to `width` tokens, as in `run`."""
+        indices = torch.arange(width, dtype=torch.int32)
+        if self._position_axes == 1:
+            return indices.repeat(len(positions), 1)
+        rows = [indices.expand(self._position_axes, -1) if each is None else each.resized(width) for each in positions]
+        return torch.stack(rows, dim=1)
+
+    def _next_positions(self, cached: Sequence[int]) -> Tensor:
+        """Positions of one token after `cached` tokens of every row, as in `run`."""
+        next_ones = torch.tensor([count + delta for count, delta in zip(cached, self._deltas)], dtype=torch.int32)
+        return next_ones[:, None] if self._position_axes == 1 else next_ones[:, None].repeat(self._position_axes, 1, 1)
 
     def run_next(self, sampled: Tensor, cached: Sequence[int], moving: Sequence[bool]) -> Tensor:
         """Run the language model on one token of every row.
@@ -85,7 +116,8 @@ class PaddedRunner(LlmRunner):
         written = torch.tensor(cached, dtype=torch.int32)
         first = torch.zeros_like(written)
         ids = sampled.to(torch.int32)[:, None]
-        return self.run(slice(0, self._batch), ids, written[:, None], first, written, self._no_images)
+        positions = self._next_positions(cached)
+        return self.run(slice(0, self._batch), ids, positions, first, written, self._no_images)
 
     @override
     def takes(self, scheduled: Sequence[ScheduledRow]) -> bool:
@@ -125,8 +157,10 @@ class PaddedRunner(LlmRunner):
             if features is not None:
                 parts.append(features.to(self._no_images))
                 offset += len(features)
-            self._cached[each.row] = len(ids)
-        return self.run_prompts(rows, prompts, torch.cat(parts) if parts else None)
+            positions = each.request.positions
+            self._cached[each.row], self._deltas[each.row] = len(ids), 0 if positions is None else positions.delta
+        positions = [each.request.positions for each in scheduled]
+        return self.run_prompts(rows, prompts, positions, torch.cat(parts) if parts else None)
 
     def _run_next(self, scheduled: Sequence[ScheduledRow], sampled: Tensor) -> Tensor:
         """Logits of every row; rows that are not scheduled compute a filler token."""

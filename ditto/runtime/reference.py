@@ -98,7 +98,7 @@ class _ReferenceRunner(PaddedRunner):
         written = torch.tensor(cached, dtype=torch.int32)
         given = {
             "input_ids": sampled.to(torch.int32)[:, None],
-            "position_ids": written[:, None],
+            "position_ids": self._next_positions(cached),
             "write_indices": written,
             "cache_slots": torch.arange(max(cached) + 1, dtype=torch.int32),
             "prompt_embedding_table": self._no_images,

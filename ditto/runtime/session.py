@@ -9,12 +9,13 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from torch import Tensor
 
 from ditto.engine import NEWLINE, NEWLINE_FILE, EngineTree, Tokens
 from ditto.errors import PromptError, TreeError
-from ditto.runtime.encoding import EncoderItem, EncoderShapes
+from ditto.network import Spec
+from ditto.runtime.encoding import EncoderItem, EncoderShapes, TokenPositions
 from ditto.runtime.sampling import LogitsProcessor
 from ditto.runtime.weights import tensor_beside
 
@@ -27,22 +28,35 @@ class Request:
         ids: token ids; ids from the vocabulary size on are virtual: id - vocabulary size is a row of `features`.
         features: [image tokens, width], embeddings of all images of the prompt, concatenated, or None.
         process: logits processor, applied before each new token is chosen, or None.
+        positions: positions of the tokens; None if they are the tokens' indices.
     """
 
     ids: tuple[int, ...]
     features: Tensor | None = None
     process: LogitsProcessor | None = None
+    positions: TokenPositions | None = None
+
+
+def position_axes(tree: EngineTree) -> int:
+    """Positions of each token that a tree's language model takes: 3 with multimodal rope, else 1."""
+    spec = Spec.parse(tree.component("llm").inputs["position_ids"])
+    return int(str(spec.shape[0])) if spec.rank > 2 else 1
 
 
 @frozen
 class RequestLimits:
-    """Limits and vocabulary size of a tree's language model."""
+    """Limits and vocabulary size of a tree's language model.
+
+    Args:
+        position_axes: positions of each token.
+    """
 
     max_batch_size: int
     max_input_len: int
     max_seq_len: int
     max_prompt_embedding_table_size: int
     vocab_size: int
+    position_axes: int = field(default=1, kw_only=True)
 
     @staticmethod
     def of(tree: EngineTree) -> RequestLimits:
@@ -60,6 +74,7 @@ class RequestLimits:
             max_seq_len=stated.max_seq_len,
             max_prompt_embedding_table_size=stated.max_prompt_embedding_table_size,
             vocab_size=tokens.vocab_size,
+            position_axes=position_axes(tree),
         )
 
     def check(self, requests: Sequence[Request], max_new_tokens: int) -> None:
@@ -102,12 +117,26 @@ class RequestLimits:
                     remedy=f"ask for at most {self.max_seq_len - length} new tokens, or build with a larger "
                     "--max-seq-len",
                 )
+            self._check_positions(request, number)
         rows = sum(0 if request.features is None else len(request.features) for request in requests)
         if rows > self.max_prompt_embedding_table_size:
             raise PromptError(
                 f"the images need {rows} rows of the prompt table, the engine has "
                 f"{self.max_prompt_embedding_table_size}",
                 remedy="send fewer images at once, or build with a larger --max-images or --prompt-table",
+            )
+
+    def _check_positions(self, request: Request, number: int) -> None:
+        """Check that a request with images states its positions if they have several axes."""
+        axes, positions = self.position_axes, request.positions
+        is_stated = request.features is not None or positions is not None
+        wanted = [axes, len(request.ids)] if axes > 1 and is_stated else None
+        found = None if positions is None else list(positions.ids.shape)
+        if found != wanted:
+            raise PromptError(
+                f"the positions of prompt {number} are {found or 'the indices of its tokens'}, the engine expects "
+                f"{wanted or 'indices'}",
+                remedy="encode the prompt with the processor of the model that the tree was built from",
             )
 
 

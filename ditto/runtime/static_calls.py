@@ -47,7 +47,8 @@ class StaticPrefill:
     Args:
         execution: on a profile for exactly this number and length.
         count, length: number and length of the prompts; shorter ones are padded with token `pad`.
-        bound: tensors of all inputs and outputs other than tokens and positions.
+        bound: tensors of all inputs and outputs other than tokens; with positions only if they are not the indices of
+            the tokens.
     """
 
     def __init__(self, execution: Execution, count: int, length: int, pad: int, bound: Mapping[str, Tensor]) -> None:
@@ -69,8 +70,12 @@ class StaticPrefill:
         """Whether it is replayed."""
         return self._call.is_recorded
 
-    def __call__(self, prompts: Sequence[Sequence[int]], table: Tensor | None) -> Tensor:
-        """Logits after each prompt."""
+    def __call__(self, prompts: Sequence[Sequence[int]], given: Mapping[str, Tensor]) -> Tensor:
+        """Logits after each prompt.
+
+        Args:
+            given: new values of inputs in `bound`.
+        """
         sent = array("i")
         for ids in prompts:
             sent.extend(ids)
@@ -78,5 +83,5 @@ class StaticPrefill:
         sent.extend(itertools.repeat(0, self._places - len(sent)))
         sent.extend(len(ids) - 1 for ids in prompts)
         self._sent.copy_(torch.frombuffer(sent, dtype=torch.int32), non_blocking=True)
-        self._call({} if table is None else {"prompt_embedding_table": table})
+        self._call(given)
         return self._logits

@@ -21,7 +21,7 @@ from ditto.errors import DeviceError
 from ditto.network import Spec
 from ditto.network.dims import evaluate
 from ditto.network.weight import Weight
-from ditto.runtime.encoding import EncoderShapes
+from ditto.runtime.encoding import EncoderShapes, TokenPositions
 from ditto.runtime.execution import Execution, Parts
 from ditto.runtime.graphs import GraphedCallable
 from ditto.runtime.memory import MemoryPlan
@@ -37,6 +37,9 @@ from ditto.runtime.profiles import (
 from ditto.runtime.session import LlmRunner, Session
 from ditto.runtime.static_calls import StaticCall, StaticPrefill
 from ditto.runtime.weights import bound_weights
+
+# Image sizes whose call of the vision engine is kept, for engines that accept any size.
+_MOST_SIZES = 8
 
 
 class TensorRTSession(Session):
@@ -87,6 +90,8 @@ class TensorRTSession(Session):
             sizes = self.encoder.sizes(inputs)
             key = tuple(sizes.items())
             if key not in self._vision:
+                while self.encoder.batch is None and len(self._vision) >= _MOST_SIZES:
+                    self._vision.pop(next(iter(self._vision)))
                 self._vision[key] = _VisionCall(self.encoder, self.tree.component("vision"), self.loaded, sizes)
             return self._vision[key](inputs)
 
@@ -209,13 +214,15 @@ class TensorRTRunner(PaddedRunner):
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.int32, device=self.device)
 
-        # Inputs and outputs of the CUDA graph. The KV length of a row is also its next position.
+        # Inputs and outputs of the CUDA graph. The KV length of a row is also its next position, if those have one
+        # axis; else it differs from the positions by the row's shift.
         rows = self._rows
         self._ids, self._written, self._moving, first = zeros(rows, 1), zeros(rows), zeros(rows), zeros(rows)
+        self._shifts, self._positions = zeros(rows), zeros(self._position_axes, rows, 1)
         self._logits = self._new_logits(rows)
         self._bound = {
             "input_ids": self._ids,
-            "position_ids": self._written[:, None],
+            "position_ids": self._written[:, None] if self._position_axes == 1 else self._positions,
             "last_token_ids": first,
             "write_indices": self._written,
             "prompt_embedding_table": self._no_images,
@@ -224,7 +231,7 @@ class TensorRTRunner(PaddedRunner):
         }
         self._sampled = torch.zeros(batch, dtype=torch.int64, device=self.device)
         self._slots = torch.arange(session.limits.max_seq_len, dtype=torch.int32, device=self.device)
-        self._on_device: tuple[list[int], list[bool]] = ([], [])
+        self._on_device: tuple[list[int], list[bool], list[int]] = ([], [], [])
         self._steps: dict[int, GraphedCallable] = {}
 
     @property
@@ -239,7 +246,7 @@ class TensorRTRunner(PaddedRunner):
 
     def open(self) -> None:
         """Begin a batch."""
-        self._cached = [0] * self._batch
+        self._cached, self._deltas = [0] * self._batch, [0] * self._batch
 
     @override
     def sampled(self, batch: int) -> Tensor:
@@ -247,10 +254,19 @@ class TensorRTRunner(PaddedRunner):
         return self._sampled
 
     @override
-    def run_prompts(self, rows: slice, prompts: Sequence[Sequence[int]], table: Tensor | None) -> Tensor:
+    def run_prompts(
+        self,
+        rows: slice,
+        prompts: Sequence[Sequence[int]],
+        positions: Sequence[TokenPositions | None],
+        table: Tensor | None,
+    ) -> Tensor:
         call = prefill_profile(self._session.tree, len(prompts), max(len(ids) for ids in prompts))
         if not call.is_fixed:
-            return self._run_padded(rows, prompts, call.length, table)
+            return self._run_padded(rows, prompts, positions, call.length, table)
+        given = {} if table is None else {"prompt_embedding_table": table}
+        if self._position_axes > 1:
+            given["position_ids"] = self._padded_positions(positions, call.length)
         key = (call.profile, rows.start)
         if key not in self._prompts:
             execution = self._session.loaded.execution(component_for(self._session.tree, Phase.PREFILL), call.profile)
@@ -258,11 +274,12 @@ class TensorRTRunner(PaddedRunner):
             table_of_all = self._no_images.new_zeros(most, self._no_images.shape[1])
             bound = {
                 **self._known({"prompt_embedding_table": table_of_all}),
+                **{name: tensor.to(self.device) for name, tensor in given.items() if name == "position_ids"},
                 **self._cache.bound(rows),
                 "logits": self._new_logits(len(prompts)),
             }
             self._prompts[key] = StaticPrefill(execution, len(prompts), call.length, self._tokens.pad, bound)
-        return self._prompts[key](prompts, table)
+        return self._prompts[key](prompts, given)
 
     @override
     def run(
@@ -290,13 +307,14 @@ class TensorRTRunner(PaddedRunner):
 
     @override
     def run_next(self, sampled: Tensor, cached: Sequence[int], moving: Sequence[bool]) -> Tensor:
-        if self._on_device != (cached, moving):
+        if self._on_device != (cached, moving, self._deltas):
+            self._shifts[: self._batch].copy_(torch.tensor(self._deltas, dtype=torch.int32), non_blocking=True)
             self._written[: self._batch].copy_(torch.tensor(cached, dtype=torch.int32), non_blocking=True)
             self._moving[: self._batch].copy_(torch.tensor(moving, dtype=torch.int32), non_blocking=True)
         self._ids[: self._batch].copy_(sampled[:, None])
         self._step(kv_length_bucket(self._session.tree, max(cached) + 1, len(self._slots)))()
         moved = [count + goes for count, goes in zip(cached, moving, strict=True)]
-        self._on_device = (moved, list(moving))
+        self._on_device = (moved, list(moving), list(self._deltas))
         return self._logits[: self._batch]
 
     @override
@@ -331,6 +349,8 @@ class TensorRTRunner(PaddedRunner):
             known = {name: tensor for name, tensor in bound.items() if name in {*component.inputs, *component.outputs}}
 
             def work() -> None:
+                if self._position_axes > 1:
+                    self._positions.copy_((self._written + self._shifts)[:, None].expand_as(self._positions))
                 execution.bind(known)
                 execution.enqueue()
                 self._written += self._moving

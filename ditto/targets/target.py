@@ -82,8 +82,17 @@ class Target(ABC):
         """Dtype to state explicitly if a weakly typed request is not supported by the library, else None."""
 
     @abstractmethod
-    def llm_inputs(self, limits: Limits, hidden_size: int, dtype: torch.dtype) -> dict[str, TensorTypeHint]:
-        """Inputs of the captured language model, in the order of its wrapper's forward."""
+    def llm_inputs(
+        self, limits: Limits, hidden_size: int, dtype: torch.dtype, position_axes: int = 1
+    ) -> dict[str, TensorTypeHint]:
+        """Inputs of the captured language model, in the order of its wrapper's forward.
+
+        Args:
+            hidden_size: width of the prompt embedding table.
+            position_axes: positions of each token.
+        Raises:
+            UnsupportedFeature: the target's runtime does not provide one of the inputs.
+        """
 
     @abstractmethod
     def llm_sizes(self, limits: Limits) -> dict[str, int]:

@@ -24,13 +24,17 @@ class LlmWrapper(nn.Module):
             with `logits` [B, S, V]; may be a vision-language model that does so without an image.
         embedding: token ids below `vocab_size` → [B, S, W].
         vocab_size: ids from here on select rows of the prompt embedding table.
+        deepstack: number of first layers after which further embeddings of an image token are added to its hidden
+            state. They follow the token's own in its row of the table, and the model accepts `visual_pos_masks` and
+            `deepstack_visual_embeds`.
     """
 
-    def __init__(self, model: nn.Module, embedding: nn.Module, vocab_size: int) -> None:
+    def __init__(self, model: nn.Module, embedding: nn.Module, vocab_size: int, deepstack: int = 0) -> None:
         super().__init__()
         self.model = model
         self.embedding = embedding
         self.vocab_size = vocab_size
+        self.deepstack = deepstack
 
     @override
     def forward(
@@ -44,9 +48,9 @@ class LlmWrapper(nn.Module):
 
         Args:
             input_ids: int32 [B, S].
-            position_ids: int32 [B, S].
+            position_ids: int32 [B, S], or [axes, B, S] for multimodal rope.
             last_token_ids: int32 [B], the index of each row's last token.
-            prompt_embedding_table: [rows, W], floating, or None for a text model.
+            prompt_embedding_table: [rows, (1 + deepstack) W], floating, or None for a text model.
         Returns:
             float32 [B, V].
         """
@@ -55,18 +59,26 @@ class LlmWrapper(nn.Module):
 
     def _logits(self, input_ids: Tensor, position_ids: Tensor, prompt_embedding_table: Tensor | None) -> Tensor:
         """Logits of all tokens: [B, S, V]."""
+        more: dict[str, Any] = {}
         if prompt_embedding_table is None:
             embedded = self.embedding(input_ids)
         else:
             virtual = input_ids > self.vocab_size - 1
             text = self.embedding(torch.where(virtual, self.vocab_size - 1, input_ids))
             rows = ops.prompt_rows(input_ids, prompt_embedding_table, self.vocab_size)
+            if self.deepstack:
+                rows, *layers = rows.chunk(1 + self.deepstack, dim=-1)
+                more = {
+                    "visual_pos_masks": virtual,
+                    "deepstack_visual_embeds": [torch.where(virtual.unsqueeze(-1), each, 0.0) for each in layers],
+                }
             embedded = torch.where(virtual.unsqueeze(-1), rows, text)
         result: Any = self.model(
             inputs_embeds=embedded,
             attention_mask=torch.ones_like(input_ids),  # no padding; also disables the detection of packed sequences
             position_ids=position_ids,
             use_cache=False,
+            **more,
         )
         return result.logits
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from attrs import evolve
 
 from ditto import EngineTree
 from ditto.errors import PromptError, TreeError
 from ditto.runtime import Request, generate, open_session
+from ditto.runtime.encoding import TokenPositions
 from ditto.runtime.session import RequestLimits
 
 LIMITS = RequestLimits(
@@ -38,6 +40,19 @@ def test_what_is_more_than_the_engine_takes_is_refused(requests, count, message)
     with pytest.raises(PromptError, match=message) as caught:
         LIMITS.check(requests, count)
     assert caught.value.remedy or message.endswith("empty")
+
+
+def test_positions_need_as_many_axes_as_the_engine_has():
+    features, one, three = torch.zeros(1, 3), *(TokenPositions(torch.zeros(axes, 2).int(), 0) for axes in (1, 3))
+    several = evolve(LIMITS, position_axes=3)
+    LIMITS.check([Request((1, 10), features)], 1)
+    several.check([Request((1, 10), features, positions=three), Request((1, 2))], 1)
+    several.check([Request((1, 2), positions=three)], 1)
+    with pytest.raises(PromptError, match=r"are \[3, 2\], the engine expects indices"):
+        LIMITS.check([Request((1, 2), positions=three)], 1)
+    for request in (Request((1, 10), features), Request((1, 2), positions=one), Request((1,), positions=three)):
+        with pytest.raises(PromptError, match="the positions of prompt 1 are .*, the engine expects \\[3, "):
+            several.check([request], 1)
 
 
 def test_limits_are_read_from_the_manifest_alone(llama_tree, monkeypatch):

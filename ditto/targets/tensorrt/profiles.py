@@ -22,7 +22,8 @@ def buckets(maximum: int) -> tuple[int, ...]:
 
 def vision_profiles(dimensions: Sequence[DynamicDimension], is_specialized: bool) -> tuple[Profile, ...]:
     """Profiles of a vision tower: one for all batch sizes, or one with static shapes for each bucket."""
-    if not is_specialized or len(dimensions) != 1:
+    batches_only = [dimension.name for dimension in dimensions] == ["batch"]
+    if not (is_specialized and batches_only):  # of other dimensions, padding would be seen
         return (Profile(Phase.ENCODE, {dimension.name: dimension for dimension in dimensions}),)
     (batch,) = dimensions
     return tuple(Profile(Phase.ENCODE, {batch.name: _fixed(batch.name, count)}) for count in buckets(batch.max))

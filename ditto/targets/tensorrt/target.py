@@ -83,12 +83,15 @@ class NativeTarget(Target):
         return {"batch": 2, "sequence": limits.max_seq_len, "prompt_rows": 2}
 
     @override
-    def llm_inputs(self, limits: Limits, hidden_size: int, dtype: torch.dtype) -> dict[str, TensorTypeHint]:
+    def llm_inputs(
+        self, limits: Limits, hidden_size: int, dtype: torch.dtype, position_axes: int = 1
+    ) -> dict[str, TensorTypeHint]:
         batch = DynamicDimension.up_to("batch", limits.max_batch_size)
         sequence = DynamicDimension.up_to("sequence", limits.max_input_len)
+        axes = (position_axes,) if position_axes > 1 else ()
         inputs = {
             "input_ids": TensorTypeHint((batch, sequence), torch.int32),
-            "position_ids": TensorTypeHint((batch, sequence), torch.int32),
+            "position_ids": TensorTypeHint((*axes, batch, sequence), torch.int32),
             "last_token_ids": TensorTypeHint((batch,), torch.int32),
         }
         if limits.max_prompt_embedding_table_size:

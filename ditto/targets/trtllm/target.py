@@ -157,7 +157,14 @@ class TrtllmTarget(Target):
         return torch.bfloat16 if config.builder_config.bf16 else None
 
     @override
-    def llm_inputs(self, limits: Limits, hidden_size: int, dtype: torch.dtype) -> dict[str, TensorTypeHint]:
+    def llm_inputs(
+        self, limits: Limits, hidden_size: int, dtype: torch.dtype, position_axes: int = 1
+    ) -> dict[str, TensorTypeHint]:
+        if position_axes > 1:
+            raise UnsupportedFeature(
+                "the model has multimodal rope, whose inputs Ditto does not give to TensorRT-LLM",
+                remedy="build for the target tensorrt-rtx or tensorrt",
+            )
         known = ranges(limits, self.options)
         inputs = {
             "input_ids": TensorTypeHint((known[TOKENS],), torch.int32),
