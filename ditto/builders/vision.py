@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import torch
 from attrs import evolve, field, frozen
 from torch import nn
 from typing_extensions import Self, override
@@ -24,7 +25,7 @@ class VisionBuilder(EngineBuilder):
     Args:
         family: Hugging Face's name of the family, as TensorRT-LLM's multimodal runner expects it.
         inputs: inputs of the wrapper, by name and in order. A first axis that is a `DynamicDimension` is the batch and
-            follows `max_batch_size`; floating-point dtypes follow `dtype`.
+            follows `max_batch_size`; float16 stands for the engine's `dtype`.
         output_names: output names of the wrapper.
         wrap: function that creates the wrapper from the model; returns the model itself if it is already a wrapper.
         tokens_per_image: image tokens that the language model expects of an image, or of one tile of it; None if it is
@@ -41,6 +42,10 @@ class VisionBuilder(EngineBuilder):
     tokens_per_image: int | None = None
     assembly: Assembly | None = None
 
+    def with_dimension(self, dimension: DynamicDimension) -> Self:
+        """Accept another range of sizes of a dynamic dimension."""
+        return evolve(self, inputs={name: _with_dimension(hint, dimension) for name, hint in self.inputs.items()})
+
     @override
     def with_batch(self, maximum: int) -> Self:
         grown = super().with_batch(maximum)
@@ -53,7 +58,7 @@ class VisionBuilder(EngineBuilder):
         wrapper = self.wrap(loaded.model)
         newline = None if self.assembly is None else loaded.weights[id(image_newline(loaded.model))]
         inputs = {
-            name: evolve(hint, dtype=loaded.dtype) if hint.dtype.is_floating_point else hint
+            name: evolve(hint, dtype=loaded.dtype) if hint.dtype == torch.float16 else hint
             for name, hint in self.inputs.items()
         }
         return VisionPart(
@@ -86,6 +91,13 @@ class VisionBuilder(EngineBuilder):
     @override
     def settings(self) -> dict[str, Any]:
         return {"max_batch_size": self.max_batch_size, **super().settings()}
+
+
+def _with_dimension(hint: TensorTypeHint, dimension: DynamicDimension) -> TensorTypeHint:
+    def named(size: int | DynamicDimension) -> bool:
+        return isinstance(size, DynamicDimension) and size.name == dimension.name
+
+    return evolve(hint, shape=[dimension if named(size) else size for size in hint.shape])
 
 
 def _with_batch(hint: TensorTypeHint, maximum: int) -> TensorTypeHint:

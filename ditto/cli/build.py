@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _LIMITS = (
     "max_images",
     "max_tiles",
+    "max_image_size",
     "max_input_len",
     "opt_input_len",
     "max_seq_len",
@@ -78,6 +79,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="tiles of an image, at most (default: the processor's setting)",
+    )
+    parser.add_argument(
+        "--max-image-size",
+        type=_height_and_width,
+        metavar="HxW",
+        help="pixels of an image, at most, for models of images in native size (default 1024x1024)",
     )
     parser.add_argument("--prompt-table", type=int, metavar="ROWS", help="rows of image features over the batch")
     parser.add_argument("--vision-batch", type=int, metavar="N", help="images per call of the vision engine")
@@ -168,10 +175,16 @@ def _trtllm(options: argparse.Namespace) -> TrtllmConfig:
     )
 
 
-def _with(builder: Any, name: str, value: int) -> Any:
+def _with(builder: Any, name: str, value: Any) -> Any:
     from ditto.errors import ConfigError
 
     method = getattr(builder, f"with_{name}", None)
     if method is None:
-        raise ConfigError(f"--{name.replace('_', '-')} is for vision-language models", remedy="leave it out")
-    return method(value)
+        kind = "models of images in native size" if name == "max_image_size" else "vision-language models"
+        raise ConfigError(f"--{name.replace('_', '-')} is for {kind}", remedy="leave it out")
+    return method(*value) if isinstance(value, tuple) else method(value)
+
+
+def _height_and_width(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return int(height), int(width)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +12,7 @@ from attrs import field, frozen
 from torch import Tensor
 from typing_extensions import override
 
-from ditto.runtime.encoding import EncodedPrompt, EncoderItem, EncoderShapes
+from ditto.runtime.encoding import EncodedPrompt, EncoderItem, EncoderShapes, TokenPositions
 
 # Outputs of processors that follow from the token ids.
 _OF_TOKENS = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"})
@@ -23,6 +24,17 @@ class Preprocessor(ABC):
 
     needs_image: ClassVar[bool] = False
     """Whether each prompt has an image."""
+
+    def configured(self, directory: str | Path | None) -> Preprocessor:
+        """The same for the model whose config.json is in a directory or on the hub.
+
+        Args:
+            directory: None if it is not known.
+        Raises:
+            TreeError: the preprocessor needs the configuration, and it cannot be read.
+        """
+        del directory
+        return self
 
     def placeholder(self, processor: Any) -> str:
         """Text that stands for one image in a prompt."""
@@ -55,7 +67,7 @@ class Preprocessor(ABC):
         if not images:
             return EncodedPrompt(ids)
         inputs = {name: tensor for name, tensor in found.items() if name not in _OF_TOKENS}
-        return EncodedPrompt(ids, inputs, tuple(self.items(inputs)))
+        return EncodedPrompt(ids, inputs, tuple(self.items(inputs)), self.positions(ids, inputs))
 
     @abstractmethod
     def items(self, inputs: Mapping[str, Tensor]) -> list[EncoderItem]:
@@ -68,6 +80,16 @@ class Preprocessor(ABC):
     @abstractmethod
     def sample(self, shapes: EncoderShapes, count: int, generator: torch.Generator) -> list[EncoderItem]:
         """Random items, for verification and measurement without images."""
+
+    def positions(self, token_ids: Sequence[int], inputs: Mapping[str, Tensor]) -> TokenPositions | None:
+        """Positions of a prompt's tokens; None if they are the tokens' indices.
+
+        Args:
+            token_ids: of one prompt.
+            inputs: inputs of Hugging Face's model for its images.
+        """
+        del token_ids, inputs
+        return None
 
     def token_inputs(self, is_image: Tensor) -> dict[str, Tensor]:
         """Further inputs of Hugging Face's model that follow from the token ids.

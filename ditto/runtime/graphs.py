@@ -1,8 +1,9 @@
-"""CUDA graphs of work that is repeated many times."""
+"""CUDA graphs of work that is repeated many times, and the order of work in streams."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 import torch
 from loguru import logger
@@ -61,3 +62,16 @@ class GraphedCallable:
                 logger.info("without a CUDA graph: {}", str(error).splitlines()[0])
         self._left -= 1
         self._run()
+
+
+@contextmanager
+def in_order(stream: torch.cuda.Stream) -> Generator[None]:
+    """Context in which torch's work runs in a stream, in order with the work around it."""
+    outer = torch.cuda.current_stream(stream.device)
+    if outer == stream:
+        yield
+        return
+    stream.wait_stream(outer)
+    with torch.cuda.stream(stream):
+        yield
+    outer.wait_stream(stream)

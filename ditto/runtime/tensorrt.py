@@ -6,9 +6,9 @@ B rows of a batch, S new tokens of each.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from functools import cached_property
 
 import torch
@@ -23,7 +23,7 @@ from ditto.network.dims import evaluate
 from ditto.network.weight import Weight
 from ditto.runtime.encoding import EncoderShapes, TokenPositions
 from ditto.runtime.execution import Execution, Parts
-from ditto.runtime.graphs import GraphedCallable
+from ditto.runtime.graphs import GraphedCallable, in_order
 from ditto.runtime.memory import MemoryPlan
 from ditto.runtime.padded import PaddedRunner
 from ditto.runtime.profiles import (
@@ -102,7 +102,7 @@ class TensorRTSession(Session):
 
     def working(self) -> AbstractContextManager[None]:
         """Context in which torch's work runs in the session's stream, in order with work around it."""
-        return _in_order(self.stream)
+        return in_order(self.stream)
 
     def give_back(self, cache: KVCache) -> None:
         """Return the cache of a finished batch for reuse, and save the compiled kernels."""
@@ -391,15 +391,3 @@ class _VisionCall:
 
 def _shape(spec: Spec, **sizes: int) -> tuple[int, ...]:
     return tuple(evaluate(dim, sizes) for dim in spec.shape)
-
-
-@contextmanager
-def _in_order(stream: torch.cuda.Stream) -> Generator[None]:
-    outer = torch.cuda.current_stream(stream.device)
-    if outer == stream:
-        yield
-        return
-    stream.wait_stream(outer)
-    with torch.cuda.stream(stream):
-        yield
-    outer.wait_stream(stream)

@@ -43,7 +43,7 @@ class Processor:
         Raises:
             TreeError: it is missing, transformers cannot load it, or its tokens differ from the tree's.
         """
-        own, family, tokens = tree.processor_directory, preprocessor_of(tree), tree.manifest.tokens
+        own, family, tokens = tree.processor_directory, preprocessor_of(tree, directory), tree.manifest.tokens
         chosen = own if directory is None else directory
         if chosen is None:
             raise TreeError("the tree has no tokenizer files", where=str(tree.root), remedy=_NAME_A_MODEL)
@@ -230,12 +230,18 @@ def assign(prompts: Sequence[str], images: Sequence[Any], token: str) -> list[li
     return [[next(left) for _ in range(count)] for count in places]
 
 
-def preprocessor_of(tree: EngineTree) -> Preprocessor | None:
-    """What the family of a tree does with the outputs of its processor; None without a vision engine."""
+def preprocessor_of(tree: EngineTree, directory: str | Path | None = None) -> Preprocessor | None:
+    """What the family of a tree does with the outputs of its processor; None without a vision engine.
+
+    Args:
+        directory: directory or hub id of the model, for trees without its config.json.
+    """
     if "vision" not in tree.manifest.components:
         return None
     family = find_family(tree.manifest.model_type)
-    return TilePreprocessor() if family is None else family.preprocessor
+    if family is None:
+        return TilePreprocessor()
+    return family.preprocessor.configured(tree.processor_directory or directory)
 
 
 def image_tokens(
@@ -248,6 +254,7 @@ def image_tokens(
     """
     from PIL import Image
 
+    family = family.configured(directory)
     processor = load_processor(directory, family)
     token, text = family.image_token_id(processor), family.placeholder(processor)
     with foreign(TreeError, "the processor does not take an image", str(directory), "check its files"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 
 import torch
 from attrs import Factory, frozen
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ditto.engine import EngineTree
 from ditto.errors import PromptError, TreeError
-from ditto.runtime.encoding import EncodedPrompt, EncoderItem, EncoderShapes
+from ditto.runtime.encoding import EncodedPrompt, EncoderItem, EncoderShapes, TokenPositions
 from ditto.runtime.session import Request, RequestLimits
 from ditto.text.images import load_image
 from ditto.text.processing import Processor, preprocessor_of
@@ -30,12 +31,14 @@ class Prompts:
         inputs: the model's inputs for the images of all prompts, by Hugging Face's names; empty without images.
         items: the same for the vision engine, in the order of the image tokens.
         token_inputs: further inputs of the model with one value for each token, [B, S]; 0 for text.
+        positions: positions of the tokens of each prompt; empty if they are the tokens' indices.
     """
 
     ids: Tensor
     inputs: Mapping[str, Tensor] = Factory(dict)
     items: tuple[EncoderItem, ...] = ()
     token_inputs: Mapping[str, Tensor] = Factory(dict)
+    positions: tuple[TokenPositions, ...] = ()
 
 
 def sample_items(tree: EngineTree, count: int, seed: int = 0) -> list[EncoderItem]:
@@ -62,7 +65,10 @@ def prompts(tree: EngineTree, batch: int, length: int, with_images: bool = False
     assert tokens is not None and tokens.image is not None and family is not None
     ids[:, _BEFORE_IMAGE : _BEFORE_IMAGE + rows_per_image(tree)] = tokens.image
     items = sample_items(tree, batch, seed)
-    return Prompts(ids, family.model_inputs(items), tuple(items), family.token_inputs(ids == tokens.image))
+    token_inputs = family.token_inputs(ids == tokens.image)
+    found = [family.positions(row, family.model_inputs([item])) for row, item in zip(ids.tolist(), items, strict=True)]
+    positions = tuple(each for each in found if each is not None)
+    return Prompts(ids, family.model_inputs(items), tuple(items), token_inputs, positions)
 
 
 def _random_ids(tree: EngineTree, batch: int, length: int, seed: int) -> Tensor:
@@ -144,7 +150,8 @@ def _prompt_of(tree: EngineTree, encoded: EncodedPrompt, more: int, seed: int) -
     family, tokens = preprocessor_of(tree), tree.manifest.tokens
     if not encoded.items or family is None or tokens is None:
         return Prompts(ids)
-    return Prompts(ids, encoded.inputs, encoded.items, family.token_inputs(ids == tokens.image))
+    positions = () if encoded.positions is None else (encoded.positions.continued(more),)
+    return Prompts(ids, encoded.inputs, encoded.items, family.token_inputs(ids == tokens.image), positions)
 
 
 def check(tree: EngineTree, given: Sequence[Prompts], new_tokens: int) -> None:
@@ -166,8 +173,9 @@ def check(tree: EngineTree, given: Sequence[Prompts], new_tokens: int) -> None:
             )
         ids = prompt.ids.masked_fill(places, 0).tolist()  # the image token may be outside the vocabulary
         counts = places.sum(1).tolist()
-        for row, count in zip(ids, counts, strict=True):
-            limits.check([Request(tuple(row), torch.empty(count, 0) if count else None)], new_tokens)
+        for row, count, positions in zip_longest(ids, counts, prompt.positions):
+            features = torch.empty(count, 0) if count else None
+            limits.check([Request(tuple(row), features, positions=positions)], new_tokens)
 
 
 def about_images(tree: EngineTree, files: Sequence[str], asked: Sequence[str] | None = None) -> list[Prompts]:

@@ -84,7 +84,8 @@ def _continued(model: Any, prompt: Prompts, features: Tensor | None, answer: Seq
     embedded = model.get_input_embeddings()(ids)
     places = (prompt.ids[0] == image).nonzero().flatten().to(model.device)
     embedded[0, places] = features.to(embedded)
-    return {"inputs_embeds": embedded}
+    positions = [each.continued(len(answer)).ids[:, None] for each in prompt.positions]
+    return {"inputs_embeds": embedded, **({"position_ids": positions[0].to(model.device)} if positions else {})}
 
 
 @define

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -25,7 +26,8 @@ def requests_of(session: Session, prompts: Prompts, features: Tensor | None) -> 
     places = ids == session.tokens.image
     virtual = torch.where(places, session.tokens.vocab_size + places.cumsum(1) - 1, ids).tolist()
     parts = features.split(places.sum(1).tolist())
-    return [Request(tuple(row), rows) for row, rows in zip(virtual, parts, strict=True)]
+    rows = zip_longest(virtual, parts, prompts.positions)
+    return [Request(tuple(row), features, positions=positions) for row, features, positions in rows]
 
 
 def embeddings(session: Session, prompts: Prompts) -> Tensor | None:

@@ -368,6 +368,58 @@ def _blip_2_processor() -> Any:
     return hf.Blip2Processor(pixels, tokenizer("<image>"), num_query_tokens=6)
 
 
+def _mrope(sections: tuple[int, ...], **settings: Any) -> dict[str, Any]:
+    """Settings of a language model with multimodal rope."""
+    rotary = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": list(sections), **settings}
+    return {**TEXT, "rope_parameters": rotary}
+
+
+# Towers of images in native size: 14 by 14 pixels become a token.
+NATIVE = {"depth": 2, "num_heads": 2, "patch_size": 7, "spatial_merge_size": 2, "temporal_patch_size": 2}
+_NATIVE_PIXELS = {"patch_size": 7, "merge_size": 2, "size": {"shortest_edge": 28 * 28, "longest_edge": 84 * 84}}
+
+
+def _native(kind: str, text: dict[str, Any], vision: dict[str, Any]) -> Callable[[int], Any]:
+    def model(image: int) -> Any:
+        tower = {**NATIVE, "out_hidden_size": 48, "hidden_size": 32, "intermediate_size": 48, **vision}
+        ids = {"image_token_id": image, "video_token_id": image + 1}
+        config = getattr(hf, f"{kind}Config")(text_config=text, vision_config=tower, **ids)
+        return made(getattr(hf, f"{kind}ForConditionalGeneration"), config)
+
+    return model
+
+
+def _qwen_processor(kind: str = "Qwen2VL") -> Callable[[], Any]:
+    def processor() -> Any:
+        pixels = hf.Qwen2VLImageProcessor(**_NATIVE_PIXELS, temporal_patch_size=2)
+        special = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+        return getattr(hf, f"{kind}Processor")(pixels, tokenizer(*special))
+
+    return processor
+
+
+def _glm_processor(kind: str) -> Callable[[], Any]:
+    def processor() -> Any:
+        pixels = getattr(hf, f"{kind}ImageProcessor")(**_NATIVE_PIXELS, temporal_patch_size=2)
+        special = ("<|image|>", "<|video|>", "<|begin_of_image|>", "<|begin_of_video|>", "<|end_of_video|>")
+        return getattr(hf, f"{kind}Processor")(pixels, tokenizer(*special))
+
+    return processor
+
+
+def _paddleocr_processor() -> Any:
+    pixels = hf.PaddleOCRVLImageProcessor(**_NATIVE_PIXELS)
+    return hf.PaddleOCRVLProcessor(pixels, tokenizer(image_token="<|IMAGE_PLACEHOLDER|>", video_token="<video>"))
+
+
+def _paddleocr(image: int) -> Any:
+    vision = {"num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28}
+    return _native("PaddleOCRVL", {**_mrope((2, 2, 2)), "head_dim": 12}, vision)(image)
+
+
+_GLM = _mrope((1, 1, 1), partial_rotary_factor=0.5)
+_GLM_OCR = {**_mrope((2, 2, 2)), "head_dim": 12}
+
 FAMILIES: dict[str, Family] = {
     "aya_vision": Family(_aya_vision_processor, _aya_vision, tiled=True, image_token="<|IMG_PATCH|>"),
     "blip-2": Family(_blip_2_processor, _blip_2, images=(1, 1, 1), before_prompt=True),
@@ -375,10 +427,33 @@ FAMILIES: dict[str, Family] = {
     "granite_vision": Family(lambda: llava_next_processor(tokens_before=0), _granite_vision),
     "idefics3": Family(_idefics3_processor, _idefics3("Idefics3"), tiled=True),
     "internvl": Family(_internvl_processor, _internvl, tiled=True, placeholder="<IMG_CONTEXT>"),
+    "glm46v": Family(_glm_processor("Glm46V"), _native("Glm46V", _GLM, {"image_size": 28}), placeholder="<|image|>"),
+    "glm4v": Family(_glm_processor("Glm4v"), _native("Glm4v", _GLM, {"image_size": 28}), placeholder="<|image|>"),
+    "glm_ocr": Family(_glm_processor("Glm46V"), _native("GlmOcr", _GLM_OCR, {}), placeholder="<|image|>"),
     "janus": Family(_janus_processor, _janus),
     "llava": Family(_llava_processor, _llava),
     "llava_onevision": Family(_llava_onevision_processor, _llava_onevision, nests_images=True),
     "llava_next": Family(llava_next_processor, lambda image: llava_next(image, clip(), llama())),
+    "paddleocr_vl": Family(_paddleocr_processor, _paddleocr, placeholder="<|IMAGE_PLACEHOLDER|>"),
+    "qwen2_5_vl": Family(
+        _qwen_processor("Qwen2_5_VL"),
+        _native("Qwen2_5_VL", _mrope((1, 2, 3)), {"window_size": 28, "fullatt_block_indexes": [1]}),
+        placeholder="<|image_pad|>",
+    ),
+    "qwen2_vl": Family(
+        _qwen_processor(),
+        _native("Qwen2VL", _mrope((1, 2, 3)), {"embed_dim": 32, "hidden_size": 48, "mlp_ratio": 2}),
+        placeholder="<|image_pad|>",
+    ),
+    "qwen3_vl": Family(
+        _qwen_processor("Qwen3VL"),
+        _native(
+            "Qwen3VL",
+            {**_mrope((2, 2, 2)), "head_dim": 12},
+            {"num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1]},
+        ),
+        placeholder="<|image_pad|>",
+    ),
     "smolvlm": Family(_idefics3_processor, _idefics3("SmolVLM"), tiled=True),
     "video_llava": Family(_video_llava_processor, _video_llava),
     "vipllava": Family(_llava_processor, _vipllava),

@@ -1,0 +1,228 @@
+"""Families whose images keep their native size: packed patches, and positions along several axes."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from attrs import evolve, frozen
+from torch import Tensor, nn
+from typing_extensions import Self, override
+
+from ditto.arguments import DynamicDimension, TensorTypeHint
+from ditto.errors import CheckpointError, ConfigError, PromptError, TreeError
+from ditto.families.multimodal import MultimodalModel
+from ditto.families.preprocessor import Preprocessor
+from ditto.runtime.encoding import EncodedPrompt, EncoderItem, EncoderShapes, TokenPositions
+
+IMAGE_TOKENS = "image_tokens"
+"""Name of the dimension that counts the tokens of an image."""
+
+_GRID = "image_grid_thw"
+
+
+@frozen
+class NativePreprocessor(Preprocessor):
+    """Preprocessor of packed patches, whose grid the processor gives as `image_grid_thw`: time, height and width.
+
+    Args:
+        model: the model's class without parameters, which computes token positions; None until `configured`.
+    """
+
+    model: Any = None
+
+    @property
+    def config(self) -> Any:
+        """The model's configuration.
+
+        Raises:
+            TreeError: it is not known.
+        """
+        if self.model is None:
+            raise TreeError(
+                "the tree has no config.json of the model, from which positions of image tokens follow",
+                remedy="build the tree from a checkpoint directory, or name that with --hf-model",
+            )
+        return self.model.config
+
+    @override
+    def configured(self, directory: str | Path | None) -> NativePreprocessor:
+        return self if directory is None else evolve(self, model=_without_parameters(directory))
+
+    @abstractmethod
+    def of_grid(self, grid: Tensor) -> dict[str, Tensor]:
+        """Inputs of the vision engine that follow from an image's grid.
+
+        Args:
+            grid: int64 [1, 3], time, height and width in patches.
+        Returns:
+            Tensors [patches, ...] by name; with `position_ids` [patches, 2], row and column of each patch.
+        """
+
+    @override
+    def encode(self, processor: Any, text: str, images: Sequence[Any]) -> EncodedPrompt:
+        # Some models write the frames of a video as images, after this token.
+        start = getattr(self.config, "video_start_token_id", None)
+        if start is not None and str(processor.tokenizer.convert_ids_to_tokens(start)) in text:
+            raise PromptError("the prompt has a place for video", remedy="leave it out: engines take text and images")
+        return super().encode(processor, text, images)
+
+    @override
+    def items(self, inputs: Mapping[str, Tensor]) -> list[EncoderItem]:
+        grids = inputs[_GRID]
+        patches = inputs["pixel_values"].split(grids.prod(-1).tolist())
+        return [self.item(part, grid[None]) for part, grid in zip(patches, grids, strict=True)]
+
+    def item(self, patches: Tensor, grid: Tensor) -> EncoderItem:
+        """The vision engine's inputs for an image: its patches [patches, ...], and its grid [1, 3]."""
+        return self._by_token({"pixel_values": patches, **self.of_grid(grid)})
+
+    def _by_token(self, tensors: Mapping[str, Tensor]) -> EncoderItem:
+        unit = merge_size(self.config) ** 2
+        return EncoderItem({name: _narrow(tensor.unflatten(0, (-1, unit))) for name, tensor in tensors.items()})
+
+    @override
+    def model_inputs(self, items: Sequence[EncoderItem]) -> dict[str, Tensor]:
+        patches = [item.inputs["pixel_values"].flatten(0, 1) for item in items]
+        corners = [item.inputs["position_ids"].flatten(0, 1).amax(0).tolist() for item in items]
+        return {
+            "pixel_values": torch.cat(patches),
+            _GRID: torch.tensor([[1, row + 1, column + 1] for row, column in corners]),
+        }
+
+    @override
+    def sample(self, shapes: EncoderShapes, count: int, generator: torch.Generator) -> list[EncoderItem]:
+        side = math.isqrt(shapes.largest[IMAGE_TOKENS]) * merge_size(self.config)
+        values = [int(str(size)) for size in shapes.inputs["pixel_values"].shape[2:]]
+        patches = [torch.randn(side * side, *values, generator=generator) for _ in range(count)]
+        return [self.item(each, torch.tensor([[1, side, side]])) for each in patches]
+
+    @override
+    def token_inputs(self, is_image: Tensor) -> dict[str, Tensor]:
+        return {"mm_token_type_ids": is_image.long()}
+
+    @override
+    def positions(self, token_ids: Sequence[int], inputs: Mapping[str, Tensor]) -> TokenPositions | None:
+        if _GRID not in inputs:
+            return None
+        ids = torch.tensor([list(token_ids)])
+        kinds = self.token_inputs(ids == self.config.image_token_id)
+        found, delta = self.model.get_rope_index(ids, **kinds, image_grid_thw=inputs[_GRID])
+        return TokenPositions(found[:, 0].int(), int(delta))
+
+
+@frozen(kw_only=True, slots=False)
+class NativeSizeModel(MultimodalModel):
+    """Base class of families whose vision engine takes one image of any size in each call.
+
+    Args:
+        max_image_size: height and width in pixels of the largest image; another one may have the same area.
+    """
+
+    preprocessor: ClassVar[Preprocessor]
+
+    max_image_size: tuple[int, int] = (1024, 1024)
+
+    def with_max_image_size(self, height: int, width: int) -> Self:
+        """Accept images of up to `height` by `width` pixels, or as many in another form.
+
+        The prompt table and the prompt length grow with it. Larger images are refused, and never shrunk.
+        """
+        size = (_positive("the height of the largest image", height), _positive("its width", width))
+        return evolve(self, max_image_size=size)._sized()
+
+    @override
+    def with_max_tiles(self, maximum: int) -> Self:
+        raise ConfigError(
+            f"{self.model_type!r} models do not cut images into tiles", remedy="limit images with --max-image-size"
+        )
+
+    @override
+    def with_vision_batch(self, maximum: int) -> Self:
+        raise ConfigError(
+            f"the vision engine of {self.model_type!r} models takes one image in each call", remedy="leave it out"
+        )
+
+    @property
+    def max_image_tokens(self) -> int:
+        """Tokens of the largest image."""
+        config = self.llm.source.config
+        side = number(config, "patch_size") * merge_size(config)
+        height, width = self.max_image_size
+        return math.ceil(height / side) * math.ceil(width / side)
+
+    @override
+    def _sized(self) -> Self:
+        tokens = self.max_image_tokens
+        return evolve(
+            self,
+            llm=evolve(self.llm, prompt_rows=tokens * self.max_images),
+            vision=self.vision.with_dimension(DynamicDimension.up_to(IMAGE_TOKENS, tokens)),
+        )
+
+
+def number(config: Any, name: str) -> int:
+    """A setting of the vision tower that has to be one number.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    found = getattr(config.vision_config, name, None)
+    if not isinstance(found, int) or found < 1:
+        raise CheckpointError(f"`vision_config.{name}` is {found!r}", remedy="give a number of at least 1")
+    return found
+
+
+def merge_size(config: Any) -> int:
+    """Patches along each side of the square that becomes an image token."""
+    return number(config, "spatial_merge_size")
+
+
+def pixels(config: Any) -> TensorTypeHint:
+    """Type of flattened patches of one or more frames: [image tokens, patches of a token, values]."""
+    values = [number(config, name) for name in ("in_channels", "temporal_patch_size", "patch_size", "patch_size")]
+    return by_token(config, math.prod(values), dtype=torch.float16)
+
+
+def by_token(config: Any, *shape: int, dtype: torch.dtype = torch.int32) -> TensorTypeHint:
+    """Type of an input with a value of some shape for each patch: [image tokens, patches of a token, *shape]."""
+    return TensorTypeHint((DynamicDimension.up_to(IMAGE_TOKENS, 2), merge_size(config) ** 2, *shape), dtype)
+
+
+def _narrow(tensor: Tensor) -> Tensor:
+    """A tensor whose integers are int32, as in engines."""
+    return tensor if tensor.is_floating_point() else tensor.int()
+
+
+def _without_parameters(directory: str | Path) -> Any:
+    """The model class of a configuration, as an object that has its methods and no parameters.
+
+    Raises:
+        TreeError: transformers does not know the configuration.
+    """
+    import transformers
+
+    automatic: Any = transformers.AutoConfig
+    try:
+        config = automatic.from_pretrained(directory, trust_remote_code=False)
+        model_class: Any = transformers.MODEL_MAPPING[type(config)]
+    except Exception as error:
+        raise TreeError(
+            f"transformers cannot read the model's configuration: {error}",
+            where=str(directory),
+            remedy="check config.json there",
+        ) from error
+    model: Any = model_class.__new__(model_class)
+    nn.Module.__init__(model)
+    model.config = config
+    return model
+
+
+def _positive(name: str, value: Any) -> int:
+    from ditto.builders.engine import positive
+
+    return positive(name, value)

@@ -1,0 +1,93 @@
+"""Qwen2-VL and Qwen2.5-VL: images in native size, multimodal rope."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from attrs import frozen
+from torch import Tensor
+from typing_extensions import override
+
+from ditto.arguments import DynamicDimension, TensorTypeHint
+from ditto.families.encoder import Encoder
+from ditto.families.native import (
+    IMAGE_TOKENS,
+    NativePreprocessor,
+    NativeSizeModel,
+    by_token,
+    merge_size,
+    number,
+    pixels,
+)
+from ditto.families.preprocessor import Preprocessor
+from ditto.runtime.encoding import EncoderItem
+from ditto.wrappers.native import NativeFeatures, WindowFeatures
+
+
+@frozen
+class Qwen2VlPreprocessor(NativePreprocessor):
+    """Preprocessor of patches that the tower takes with their rows and columns."""
+
+    @override
+    def of_grid(self, grid: Tensor) -> dict[str, Tensor]:
+        from transformers.vision_utils import get_vision_position_ids
+
+        return {"position_ids": get_vision_position_ids(grid, merge_size(self.config))}
+
+
+@frozen(kw_only=True, slots=False)
+class Qwen2VlModel(NativeSizeModel):
+    """`Qwen2VLForConditionalGeneration`."""
+
+    model_type: ClassVar[str] = "qwen2_vl"
+    preprocessor: ClassVar[Preprocessor] = Qwen2VlPreprocessor()
+
+    @classmethod
+    @override
+    def encoder(cls, config: Any) -> Encoder:
+        inputs = {"pixel_values": pixels(config), "position_ids": by_token(config, 2)}
+        return Encoder(inputs=inputs, module=NativeFeatures)
+
+
+@frozen
+class Qwen25VlPreprocessor(Qwen2VlPreprocessor):
+    """The same with the tokens of a window after each other."""
+
+    @override
+    def item(self, patches: Tensor, grid: Tensor) -> EncoderItem:
+        from transformers.vision_utils import get_vision_window_index
+
+        config = self.config
+        sizes = (merge_size(config), number(config, "window_size"), number(config, "patch_size"))
+        chosen, boundaries = get_vision_window_index(grid, *sizes)
+        starts = torch.arange(len(chosen)) * merge_size(config) ** 2
+        windows = torch.bucketize(starts, boundaries[1:], right=True)
+        inputs = super().item(patches, grid).inputs
+        in_windows = {name: tensor[chosen] for name, tensor in inputs.items()}
+        return EncoderItem({**in_windows, "windows": windows.int(), "order": chosen.argsort().int()})
+
+    @override
+    def model_inputs(self, items: Sequence[EncoderItem]) -> dict[str, Tensor]:
+        return super().model_inputs([EncoderItem(_in_order(item.inputs)) for item in items])
+
+
+@frozen(kw_only=True, slots=False)
+class Qwen25VlModel(Qwen2VlModel):
+    """`Qwen2_5_VLForConditionalGeneration`."""
+
+    model_type: ClassVar[str] = "qwen2_5_vl"
+    preprocessor: ClassVar[Preprocessor] = Qwen25VlPreprocessor()
+
+    @classmethod
+    @override
+    def encoder(cls, config: Any) -> Encoder:
+        of_token = TensorTypeHint((DynamicDimension.up_to(IMAGE_TOKENS, 2),), torch.int32)
+        inputs = {**super().encoder(config).inputs, "windows": of_token, "order": of_token}
+        return Encoder(inputs=inputs, module=WindowFeatures)
+
+
+def _in_order(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of an image with its tokens row by row."""
+    return {name: inputs[name][inputs["order"]] for name in ("pixel_values", "position_ids")}

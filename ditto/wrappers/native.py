@@ -1,0 +1,156 @@
+"""Vision towers of images in their native size, captured on the patches of one image.
+
+T image tokens, U patches that become one token. Patches of a token follow each other, and all patches attend to each
+other, except where a tower says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from ditto.wrappers.features import features_owner
+
+
+class NativeFeatures(nn.Module):
+    """A vision tower that takes packed patches, and the tensors that follow from their grid as inputs.
+
+    Args:
+        model: a model of transformers with such a tower as `visual`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        owner: Any = features_owner(model)
+        self.tower: Any = owner.visual
+
+    @override
+    def forward(self, pixel_values: Tensor, position_ids: Tensor) -> Tensor:
+        """Image embeddings.
+
+        Args:
+            pixel_values: floating [T, U, values], normalised patches.
+            position_ids: int32 [T, U, 2], row and column of each patch.
+        Returns:
+            [T, width], in the model's dtype.
+        """
+        return self._run(pixel_values, position_ids=position_ids).pooler_output
+
+    def _run(self, pixel_values: Tensor, **of_grid: Tensor) -> Any:
+        """The tower's outputs; all of its inputs are by token."""
+        tensors = {name: tensor.flatten(0, 1) for name, tensor in of_grid.items()}
+        # One segment: its boundaries have no effect in the captured attention, and neither has its length.
+        segment = torch.zeros(2, dtype=torch.int32)
+        return self.tower(pixel_values.flatten(0, 1), grid_thw=None, cu_seqlens=segment, max_seqlen=0, **tensors)
+
+    def _blocks(self, hidden: Tensor, position_ids: Tensor) -> Tensor:
+        """The tower's transformer blocks."""
+        positions = self.tower.rotary_pos_emb(hidden, position_ids.flatten(0, 1))
+        for block in self.tower.blocks:
+            hidden = block(hidden, cu_seqlens=None, max_seqlen=0, position_embeddings=positions)
+        return hidden
+
+
+class WindowFeatures(NativeFeatures):
+    """The same where most blocks attend within windows (Qwen2.5-VL)."""
+
+    @override
+    def forward(  # type: ignore[override]
+        self, pixel_values: Tensor, position_ids: Tensor, windows: Tensor, order: Tensor
+    ) -> Tensor:
+        """Image embeddings, as in `NativeFeatures`.
+
+        Args:
+            pixel_values, position_ids: as there, with the tokens of a window after each other.
+            windows: int32 [T], the window of each token.
+            order: int32 [T], where each token of the image is among those in windows.
+        """
+        tower, unit = self.tower, pixel_values.shape[1]
+        hidden = tower.patch_embed(pixel_values.flatten(0, 1))
+        positions = tower.rotary_pos_emb(hidden, position_ids.flatten(0, 1))
+        segments = windows[:, None].expand(-1, unit).flatten()
+        for index, block in enumerate(tower.blocks):
+            within = {} if index in tower.fullatt_block_indexes else {"segments": segments}
+            hidden = block(hidden, cu_seqlens=None, max_seqlen=0, position_embeddings=positions, **within)
+        return tower.merger(hidden).index_select(0, order)
+
+
+class DeepstackFeatures(NativeFeatures):
+    """The same with interpolated position embeddings, and embeddings of several layers side by side (Qwen3-VL)."""
+
+    @override
+    def forward(  # type: ignore[override]
+        self, pixel_values: Tensor, position_ids: Tensor, interp_indices: Tensor, interp_weights: Tensor
+    ) -> Tensor:
+        """Image embeddings, as in `NativeFeatures`: those of the last layer first.
+
+        Args:
+            interp_indices: int32 [T, U, taps], rows of the position table for each patch.
+            interp_weights: float32 [T, U, taps], their shares.
+        Returns:
+            [T, (1 + layers) * width].
+        """
+        of_grid = {"position_ids": position_ids, "interp_indices": interp_indices, "interp_weights": interp_weights}
+        found = self._run(pixel_values, **of_grid)
+        return torch.cat([found.pooler_output, *found.deepstack_features], dim=-1)
+
+
+class Glm4vFeatures(NativeFeatures):
+    """The same with position embeddings interpolated over 16 neighbours (GLM-4.1V)."""
+
+    @override
+    def forward(  # type: ignore[override]
+        self, pixel_values: Tensor, position_ids: Tensor, interp_indices: Tensor, interp_weights: Tensor
+    ) -> Tensor:
+        """Image embeddings, as in `DeepstackFeatures`, without further layers."""
+        tower = self.tower
+        hidden = tower.post_conv_layernorm(tower.patch_embed(pixel_values.flatten(0, 1)))
+        table = tower.embeddings.position_embedding
+        hidden = hidden + _interpolated(table, interp_indices.flatten(0, 1), interp_weights.flatten(0, 1))
+        hidden = tower.post_layernorm(self._blocks(hidden, position_ids))
+        side = tower.spatial_merge_size
+        merged = tower.downsample(hidden.view(-1, side, side, hidden.shape[-1]).permute(0, 3, 1, 2))
+        return tower.merger(merged.view(-1, tower.config.out_hidden_size))
+
+
+class PaddleOcrFeatures(NativeFeatures):
+    """The same where a projector behind the tower merges patches (PaddleOCR-VL)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        owner: Any = features_owner(model)
+        self.projector: Any = owner.projector
+
+    @override
+    def forward(  # type: ignore[override]
+        self, pixel_values: Tensor, position_ids: Tensor, interp_indices: Tensor, interp_weights: Tensor
+    ) -> Tensor:
+        """Image embeddings, as in `Glm4vFeatures`.
+
+        Args:
+            pixel_values: floating [T, U, channels, height, width].
+        """
+        tower, projector = self.tower.vision_model, self.projector
+        taps = {"interp_indices": interp_indices.flatten(0, 1), "interp_weights": interp_weights.flatten(0, 1)}
+        hidden = tower.embeddings(pixel_values.flatten(0, 1)[None], **taps)
+        positions = tower.encoder.rotary_pos_emb(hidden, position_ids.flatten(0, 1))
+        for layer in tower.encoder.layers:
+            hidden = layer(hidden, cu_seqlens=None, max_seqlen=0, position_embeddings=positions)
+        tokens = projector.pre_norm(tower.post_layernorm(hidden)).view(pixel_values.shape[0], -1)
+        return projector.linear_2(projector.act(projector.linear_1(tokens)))
+
+
+def _interpolated(table: nn.Module, indices: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums of rows of a table, in float32, then in its dtype: [patches, taps] → [patches, width].
+
+    Tap by tap, so that not all rows are in memory at once.
+    """
+    rows = (table(indices[:, tap]).float() * weights[:, tap, None] for tap in range(indices.shape[1]))
+    total = next(rows)
+    for each in rows:
+        total = total + each
+    embedding: Any = table
+    return total.to(embedding.weight.dtype)
