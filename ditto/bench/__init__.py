@@ -1,1 +1,1 @@
-"""How fast a tree is, beside the model that it came from."""
+"""Speed of a tree's engines, compared with the original model."""

@@ -265,8 +265,8 @@ def _refuse_own_positions(model: nn.Module) -> None:
     takes_any = any(parameter.kind == Parameter.VAR_KEYWORD for parameter in parameters.values())
     if "position_ids" not in parameters and not takes_any:
         raise UnsupportedFeature(
-            f"{type(model).__name__} has no `position_ids` input: it counts tokens from the first one that it is given",
-            remedy="in decoding that is always the newest: models that are told positions are supported",
+            f"{type(model).__name__} has no `position_ids` input: it counts positions from 0 in each call",
+            remedy="use a model with a `position_ids` input: a decode step has only the newest token",
         )
 
 

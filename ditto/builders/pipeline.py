@@ -149,7 +149,7 @@ def _build_engine(engine: Described, target: Target, directory: Path, root: Path
 
 
 def _write_files(part: ModelPart, directory: Path) -> frozenset[str]:
-    """Write the weights that a session needs beside the engine; returns the names of their tensors."""
+    """Write the weights that a session needs in addition to the engine; returns the names of their tensors."""
     for name, weights in part.files.items():
         tensors = {key: resolve(weight, part.tensors, Literals()) for key, weight in weights.items()}
         save_file(tensors, directory / name)

@@ -58,7 +58,7 @@ def check_stated(raw: Mapping[str, Any], config: Any, where: str) -> None:
                 f"The configuration has no `{name}`; {type(config).__name__} would describe a model of its own "
                 "default sizes.",
                 where=where,
-                remedy="give the config.json that `save_pretrained` wrote beside these weights",
+                remedy="use the config.json that `save_pretrained` wrote with these weights",
             )
         _check_names(raw[name], getattr(config, name), f"{name}.", where)
     _check_names(raw, config, "", where)
@@ -70,7 +70,7 @@ def check_stated(raw: Mapping[str, Any], config: Any, where: str) -> None:
                 f"The configuration has no `{names[0]}`; {type(config).__name__} would describe a model of its own "
                 "default size.",
                 where=where,
-                remedy="give the config.json that `save_pretrained` wrote beside these weights",
+                remedy="use the config.json that `save_pretrained` wrote with these weights",
             )
 
 
@@ -83,8 +83,8 @@ def _check_names(raw: Mapping[str, Any], config: Any, prefix: str, where: str) -
             stated = raw.get(name)
             if name not in known and isinstance(stated, int) and used is not None and stated != used:
                 raise CheckpointError(
-                    f"`{prefix}{name}` is {stated}, but {type(config).__name__} does not know it and takes `{size}` to "
-                    f"be {used}.",
+                    f"`{prefix}{name}` is {stated}, but {type(config).__name__} does not know it and assumes that "
+                    f"`{size}` is {used}.",
                     where=where,
                     remedy="the configuration is of another form: convert the checkpoint to Hugging Face's",
                 )

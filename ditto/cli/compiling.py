@@ -13,7 +13,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "checkpoint, but no transformers. All engines are compiled, or the tree stays as it was."
     )
     parser = commands.add_parser("compile", help="compile the engines of a tree", description=text)
-    parser.add_argument("tree", metavar="OUT", type=Path, help="a tree whose engines are still to be compiled")
+    parser.add_argument("tree", metavar="OUT", type=Path, help="a tree without compiled engines")
     parser.add_argument(
         "--checkpoint", type=Path, metavar="DIR", help="where the checkpoint is here (default: where it was)"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command's parser."""
-    text = "Say what this machine can build, compile and run, and why not the rest."
+    text = "Check what this machine can build, compile and run, with the reason for anything it cannot."
     parser = commands.add_parser("doctor", help="say what this machine can do", description=text)
     parser.add_argument(
         "--trtllm", action="store_true", help="compare the installed TensorRT-LLM's plugins with Ditto's tables"

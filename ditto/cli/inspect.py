@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command's parser."""
-    text = "Say what a tree holds, what it was made from, and how: no GPU and no weights are needed."
-    parser = commands.add_parser("inspect", help="say what a tree holds", description=text)
+    text = "Describe a tree's engines, their origin and their build. Needs no GPU and no weights."
+    parser = commands.add_parser("inspect", help="describe a tree", description=text)
     parser.add_argument("tree", metavar="OUT", type=Path, help="an engine tree")
     parser.add_argument("--layers", action="store_true", help="list every layer and the module it comes from")
     parser.add_argument("--html", metavar="FILE", type=Path, help="write a page that holds everything")

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command's parser."""
-    text = "Say what a build would make and need, without reading weights; a directory with config.json is enough."
-    parser = commands.add_parser("plan", help="say what a build would make and need", description=text)
+    text = "Describe the engines of a build and the resources it needs, without reading weights: config.json is enough."
+    parser = commands.add_parser("plan", help="describe a build and the resources it needs", description=text)
     add_settings(parser)
     parser.add_argument("--json", action="store_true", help="print one object, sizes in bytes")
     parser.set_defaults(run=run)

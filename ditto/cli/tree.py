@@ -38,8 +38,8 @@ def identity(manifest: Manifest) -> dict[str, str]:
     """Origin of the tree: model, checkpoint, and the software that built it."""
     entries = {
         "model": manifest.model,
-        "target": f"{manifest.target}, {manifest.library or 'engines are still to be compiled'}",
-        "made by": ", ".join(
+        "target": f"{manifest.target}, {manifest.library or 'engines are not compiled yet'}",
+        "built with": ", ".join(
             f"{name} {version}" for name, version in {"ditto": manifest.ditto, **manifest.versions}.items()
         ),
     }
@@ -71,7 +71,7 @@ def engine_text(engine: EngineReport) -> str:
     """Size of an engine, and its number of parts."""
     count = len(engine.record.engine_files)
     if not count:
-        return "still to be compiled"
+        return "not compiled yet"
     return size_text(engine.engine_bytes) + (f" in {count} parts" if count > 1 else "")
 
 

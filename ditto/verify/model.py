@@ -132,7 +132,7 @@ def image_features(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     """Hugging Face's own image embeddings: [rows, width].
 
     Args:
-        inputs: the model's inputs beside the tokens.
+        inputs: the model's inputs except for the tokens.
     """
     family = find_family(model.config.model_type)
     assert family is not None  # `check_model` has checked it

@@ -128,7 +128,7 @@ def _tensor(values: Sequence[Any]) -> Tensor | None:
 
 
 def _inputs(model: Any, prompt: Prompts, more: int = 0) -> dict[str, Tensor]:
-    """The model's inputs for a prompt beside its tokens.
+    """The model's inputs for a prompt, except for its tokens.
 
     Args:
         more: text tokens that follow the prompt.

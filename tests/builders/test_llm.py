@@ -219,6 +219,6 @@ def test_a_model_that_cannot_be_told_positions_is_refused():
     model.__class__ = Counting
     made = builder(model)
     with pytest.raises(
-        UnsupportedFeature, match="Counting has no `position_ids` input: it counts tokens from the first one"
+        UnsupportedFeature, match="Counting has no `position_ids` input: it counts positions from 0 in each call"
     ):
         made.part(made.resolved_target())

@@ -79,7 +79,7 @@ def test_a_configuration_without_sizes_is_refused(tmp_path, capsys, model_type, 
         ("llama", GPT_STYLE, "`n_embd` is 64, but LlamaConfig does not know it"),
         ("llama", {"num_hidden_layers": 2, "dim": 64}, "`dim` is 64, but LlamaConfig does not know it"),
         ("qwen2", {**TEXT, "n_head": 8}, "`n_head` is 8, but Qwen2Config does not know it"),
-        ("llama", {**TEXT, "n_kv_heads": 4}, "takes `num_key_value_heads` to be 2"),
+        ("llama", {**TEXT, "n_kv_heads": 4}, "assumes that `num_key_value_heads` is 2"),
         ("gpt2", {**GPT_STYLE, "num_layers": 4}, "`num_layers` is 4, but GPT2Config does not know it"),
     ],
 )
