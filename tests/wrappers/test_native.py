@@ -13,11 +13,13 @@ from ditto.families.native import NativeSizeModel
 from ditto.families.registry import find_family
 from ditto.reference import RELATIVE_ERROR, relative_error
 from tests.support.families import FAMILIES
+from tests.support.models import TRANSFORMERS_5
 
 NATIVE = sorted(name for name in FAMILIES if issubclass(find_family(name) or object, NativeSizeModel))
 IMAGE = 10
 
 
+@pytest.mark.skipif(not TRANSFORMERS_5, reason="the families follow transformers 5")
 @torch.no_grad()
 @pytest.mark.parametrize("name", NATIVE)
 @pytest.mark.parametrize("grid", [(4, 6), (2, 10), (6, 2)])
