@@ -13,6 +13,7 @@ from ditto.engine import Tokens
 from ditto.errors import CheckpointError
 
 _SPECIAL_TOKENS = ("bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id")
+_LARGEST = 2**63 - 1  # number in a manifest
 # Prefixes of settings that change the output format or the computation, but not the answer.
 _WITHOUT_EFFECT = ("output_", "return_", "use_cache", "cache_", "max_cache_len", "compile_config", "disable_compile")
 
@@ -38,10 +39,12 @@ def checkpoint_defaults(directory: Path, config: Any) -> dict[str, Any]:
 
     file = defaults_file(directory)
     if file.name != "config.json":
-        return _stated(GenerationConfig.from_pretrained(directory))
+        return _stated(GenerationConfig.from_pretrained(directory), str(file))
     if int(transformers.__version__.split(".")[0]) >= 5:  # reads only the file, not the defaults of its class
-        return _stated(GenerationConfig.from_pretrained(directory, config_file_name=file.name, _from_model_config=True))
-    return _stated(GenerationConfig.from_model_config(config))
+        found = GenerationConfig.from_pretrained(directory, config_file_name=file.name, _from_model_config=True)
+    else:
+        found = GenerationConfig.from_model_config(config)
+    return _stated(found, str(file))
 
 
 def module_defaults(module: Any) -> dict[str, Any]:
@@ -49,22 +52,43 @@ def module_defaults(module: Any) -> dict[str, Any]:
     from transformers import GenerationConfig
 
     found = getattr(module, "generation_config", None)
-    return _stated(GenerationConfig.from_model_config(module.config) if found is None else copy.deepcopy(found))
+    found = GenerationConfig.from_model_config(module.config) if found is None else copy.deepcopy(found)
+    return _stated(found, type(module).__name__)
 
 
-def _stated(found: Any) -> dict[str, Any]:
+def _stated(found: Any, where: str) -> dict[str, Any]:
     """Settings that differ from a new `GenerationConfig`, as JSON values.
 
     Keys unknown to `generate` are left out.
+
+    Raises:
+        CheckpointError: one contains a number that a manifest cannot hold.
     """
     biases = getattr(found, "sequence_bias", None)
     if isinstance(biases, dict):  # its keys are tuples; the list form is equivalent
         found.sequence_bias = [[list(tokens), bias] for tokens, bias in biases.items()]
     known = type(found)().to_dict()
     content = json.loads(found.to_json_string(use_diff=True, ignore_metadata=True))
-    return {
+    stated = {
         name: value for name, value in content.items() if value is not None and name in known and value != known[name]
     }
+    for name, value in stated.items():
+        if not _in_range(value):
+            raise CheckpointError(
+                f"The model's generation defaults state {name} {value}, which is out of range.",
+                where=where,
+                remedy="correct or remove it",
+            )
+    return stated
+
+
+def _in_range(value: Any) -> bool:
+    """Whether all numbers of a JSON value are finite and fit into a manifest."""
+    if isinstance(value, dict):
+        return all(map(_in_range, value.values()))
+    if isinstance(value, list):
+        return all(map(_in_range, value))
+    return not isinstance(value, (int, float)) or -_LARGEST <= value <= _LARGEST
 
 
 def tokens(config: Any, defaults: Mapping[str, Any], vocab_size: int) -> Tokens:

@@ -103,8 +103,11 @@ class GenerationDefaults:
                 raise ConfigError(
                     f"The model's generation defaults state {name} {settings[name]!r}.", remedy=_LEAVE_OUT
                 )
-        stops = settings.get("stop_strings") or ()
-        if not isinstance(stops, (str, list, tuple)) or not all(isinstance(stop, str) and stop for stop in stops):
+        samples, stops = settings.get("do_sample"), settings.get("stop_strings")
+        if samples is not None and not isinstance(samples, bool):
+            raise ConfigError(f"The model's generation defaults state do_sample {samples!r}.", remedy=_LEAVE_OUT)
+        texts = stops if isinstance(stops, (list, tuple)) else [stops]
+        if stops is not None and not (texts and all(isinstance(stop, str) and stop for stop in texts)):
             raise ConfigError(f"The model's generation defaults state stop_strings {stops!r}.", remedy=_LEAVE_OUT)
         if settings:
             shown = ", ".join(f"{name} {value}" for name, value in settings.items())

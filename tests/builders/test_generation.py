@@ -110,6 +110,21 @@ def test_defaults_that_cannot_be_read_are_refused(text, directories):
     assert caught.value.where.endswith("generation_config.json")
 
 
+@pytest.mark.parametrize(
+    "setting", ['"repetition_penalty": NaN', '"sequence_bias": [[[5], -Infinity]]', '"repetition_penalty": 1e30']
+)
+def test_numbers_that_a_manifest_cannot_hold_are_refused_before_anything_is_built(setting, directories):
+    directory = written(*directories["llama"], {}, {}, {})
+    (directory / "generation_config.json").write_text(f"{{{setting}}}")
+    name = setting.split('"')[1]
+    for source in (
+        Pretrained(str(directory), "AutoModelForCausalLM"),
+        InMemory(AutoModelForCausalLM.from_pretrained(directory)),
+    ):
+        with pytest.raises(CheckpointError, match=f"generation defaults state {name} .*, which is out of range"):
+            _ = source.generation_config
+
+
 @pytest.mark.parametrize(("end", "wanted"), [(2, [2]), ([2, 5], [2, 5]), (None, []), ([], []), (-1, [])])
 def test_end_tokens_of_the_defaults(end, wanted):
     made = tokens(llava().config, {} if end is None else {"eos_token_id": end}, 128)

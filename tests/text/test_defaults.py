@@ -244,10 +244,17 @@ def test_settings_that_hugging_face_refuses_are_refused(settings, monkeypatch):
     assert "--no-generation-defaults" in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [5, True, [5], ["a", None], [["a"]], {"a": 1}, [""]])
-def test_stop_strings_are_text(value):
-    with pytest.raises(ConfigError, match="state stop_strings") as caught:
-        GenerationDefaults.of(fake({"stop_strings": value}))
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("stop_strings", value) for value in (5, True, [5], ["a", None], [["a"]], {"a": 1}, [""], "", [])),
+        *(("do_sample", value) for value in (1, 0, "yes", [True])),
+    ],
+)
+def test_values_of_another_kind_are_refused(name, value):
+    """What Python takes for true samples in Hugging Face, and an empty stop string ends the answer at once."""
+    with pytest.raises(ConfigError, match=f"state {name}") as caught:
+        GenerationDefaults.of(fake({name: value}))
     assert "--no-generation-defaults" in str(caught.value)
 
 
