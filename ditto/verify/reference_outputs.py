@@ -67,25 +67,25 @@ def plain_settings(model: Any) -> Generator[None]:
 def look(model: Any, prompt: Prompts, tokens: Sequence[int]) -> ReferenceOutputs:
     """The model's reference outputs for one prompt followed by `tokens`."""
     features = image_features(model, _inputs(model, evolve(prompt, token_inputs={}))) if prompt.items else None
-    logits = model(**_continued(model, prompt, features, tokens[:-1]), use_cache=False, logits_to_keep=len(tokens))
+    if features is not None and image_token_id(model.config) in tokens[:-1]:
+        logits = _in_two_calls(model, prompt, tokens[:-1])
+    else:
+        ids = torch.cat([prompt.ids, torch.tensor([list(tokens[:-1])], dtype=torch.int64)], 1).to(model.device)
+        inputs = _inputs(model, prompt, len(tokens) - 1)
+        logits = model(input_ids=ids, **inputs, use_cache=False, logits_to_keep=len(tokens)).logits
     features = None if features is None else features.float().cpu()
-    return ReferenceOutputs(features, logits.logits[0].float().cpu(), tuple(tokens))
+    return ReferenceOutputs(features, logits[0].float().cpu(), tuple(tokens))
 
 
-def _continued(model: Any, prompt: Prompts, features: Tensor | None, answer: Sequence[int]) -> dict[str, Tensor]:
-    """A model's inputs for a prompt and its answer.
+def _in_two_calls(model: Any, prompt: Prompts, answer: Sequence[int]) -> Tensor:
+    """Logits after a prompt with images and after each token of an answer: [1, 1 + N, V].
 
     An image token in the answer is an ordinary token, as in `generate`, which passes images with the prompt only.
     """
-    ids = torch.cat([prompt.ids, torch.tensor([list(answer)], dtype=torch.int64)], 1).to(model.device)
-    image = image_token_id(model.config)
-    if features is None or image not in answer:
-        return {"input_ids": ids, **_inputs(model, prompt, len(answer))}
-    embedded = model.get_input_embeddings()(ids)
-    places = (prompt.ids[0] == image).nonzero().flatten().to(model.device)
-    embedded[0, places] = features.to(embedded)
-    positions = [each.continued(len(answer)).ids[:, None] for each in prompt.positions]
-    return {"inputs_embeds": embedded, **({"position_ids": positions[0].to(model.device)} if positions else {})}
+    first = model(input_ids=prompt.ids.to(model.device), **_inputs(model, prompt), use_cache=True, logits_to_keep=1)
+    cache = {"cache": first.cache} if hasattr(first, "cache") else {"past_key_values": first.past_key_values}
+    ids = torch.tensor([list(answer)], dtype=torch.int64, device=model.device)
+    return torch.cat([first.logits, model(input_ids=ids, **cache, use_cache=True).logits], dim=1)
 
 
 @define

@@ -8,6 +8,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from attrs import evolve, frozen
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from ditto import EngineTree, MultimodalModel
 from ditto.errors import CheckpointError, ConfigError, PromptError, TreeError
@@ -22,6 +23,7 @@ from ditto.text.pipeline import GenerationPipeline
 from ditto.text.processing import Processor, image_tokens
 from ditto.verify.check import verify
 from ditto.verify.inputs import mixed, prompts
+from ditto.verify.reference_outputs import look
 from tests.support.families import FAMILIES, images
 from tests.support.models import TRANSFORMERS_5
 
@@ -150,6 +152,25 @@ def test_other_positions_show(built, fault):
     logits = [_logits(built.session, evolve(request, positions=each)) for each in (right, wrong)]
     assert relative_error(logits[1], logits[0]) > 100 * RELATIVE_ERROR[torch.float32]
     assert generate(built.session, [request], NEW_TOKENS)[0].ids == built.tokens(encoded)
+
+
+@torch.no_grad()
+def test_verification_takes_an_image_token_in_an_answer_for_text(built):
+    """As `generate` does, which is made to give this answer."""
+    found = prompts(built.tree, 1, 50, with_images=True)
+    answer = (30, built.model.config.image_token_id, 32)
+
+    class Forced(LogitsProcessor):
+        def __call__(self, input_ids, scores):
+            forced = torch.full_like(scores, -1e9)
+            forced[:, answer[input_ids.shape[1] - found.ids.shape[1]]] = 0
+            return forced
+
+    given = {**found.inputs, **found.token_inputs, "max_new_tokens": len(answer), "do_sample": False}
+    logged = {"output_logits": True, "return_dict_in_generate": True}
+    wanted = built.model.generate(found.ids, **given, **logged, logits_processor=LogitsProcessorList([Forced()]))
+    logits = look(built.model, found, answer).logits
+    assert relative_error(logits, torch.cat(wanted.logits)) < RELATIVE_ERROR[torch.float32]
 
 
 def _logits(session: Session, request: Request) -> torch.Tensor:
