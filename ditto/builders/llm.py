@@ -16,6 +16,7 @@ from ditto.builders.engine import Auto, EngineBuilder, itself, positive
 from ditto.builders.generation import tokens
 from ditto.builders.in_memory import InMemory
 from ditto.builders.positions import most_positions, why_no_more
+from ditto.builders.quantize import Quantization, QuantizedLinears, parse_quantization
 from ditto.builders.source import Pretrained
 from ditto.configs import Limits
 from ditto.engine import Tokens, TreeLimits
@@ -59,6 +60,7 @@ class LlmBuilder(EngineBuilder):
     max_prompt_embedding_table_size: int | Auto = "auto"
     prompt_rows: int = 0
     opt_input_len: int | Auto = "auto"
+    quantization: Quantization = "none"
     language: Callable[[nn.Module], nn.Module] = field(default=itself)
 
     @classmethod
@@ -112,6 +114,10 @@ class LlmBuilder(EngineBuilder):
     def with_prompt_table(self, rows: int) -> Self:
         """Accept `rows` image tokens over the whole batch; 0 for none."""
         return evolve(self, max_prompt_embedding_table_size=rows if rows == 0 else positive("prompt table", rows))
+
+    def with_quantization(self, name: str) -> Self:
+        """Round the weights of linear layers to integers: `int4`, `int8`, or `none`."""
+        return evolve(self, quantization=parse_quantization(name))
 
     @property
     def limits(self) -> Limits:
@@ -201,6 +207,9 @@ class LlmBuilder(EngineBuilder):
         wrapper_class = PackedLlmWrapper if target.packs_tokens else LlmWrapper
         captured = _decoder_with_head(model) if deepstack else model
         wrapper = wrapper_class(captured, embedding, vocab_size, deepstack)
+        weight_of = loaded.weight_of(wrapper)
+        if self.quantization != "none":
+            weight_of = QuantizedLinears(self.quantization, wrapper, _head(model)).weight_of(loaded)
         with at(self.source.name):
             _check_vocabulary(model, vocab_size, self.tokens().vocab_size, has_images)
             config = self.source.config.get_text_config()
@@ -217,7 +226,7 @@ class LlmBuilder(EngineBuilder):
             sizes=target.llm_sizes(limits),
             positions="position_ids",
             attentions=attentions,
-            weight_of=loaded.weight_of(wrapper),
+            weight_of=weight_of,
             tensors=loaded.tensors,
             keeps_weights=self.source.checkpoint is None,
             decoder=decoder,
@@ -237,7 +246,8 @@ class LlmBuilder(EngineBuilder):
 
     @override
     def settings(self) -> dict[str, Any]:
-        return {**asdict(self.limits_for(self.resolved_target())), **super().settings()}
+        limits = asdict(self.limits_for(self.resolved_target()))
+        return {**limits, "quantization": self.quantization, **super().settings()}
 
     @override
     def tokens(self) -> Tokens:
@@ -295,10 +305,7 @@ def _check_vocabulary(model: Any, rows: int, stated: int, has_images: bool) -> N
     Ids from `vocab_size` on are virtual ids of image tokens. Without images the embedding may have further rows, which
     no prompt may use.
     """
-    try:
-        head: Any = model.get_output_embeddings()
-    except (AttributeError, NotImplementedError):  # a bare decoder; a model that does not define it
-        head = None
+    head = _head(model)
     chosen = rows if getattr(head, "weight", None) is None else int(head.weight.shape[0])
     fits = rows == stated if has_images else rows >= stated
     if not fits or chosen > stated:
@@ -306,6 +313,14 @@ def _check_vocabulary(model: Any, rows: int, stated: int, has_images: bool) -> N
             f"the embedding has {rows} rows, the output {chosen}, and vocab_size is {stated}",
             remedy="resize the model with `resize_token_embeddings` and save it again",
         )
+
+
+def _head(model: Any) -> Any:
+    """The output embedding; None for a bare decoder, and for a model that does not define it."""
+    try:
+        return model.lm_head if isinstance(model, DecoderWithHead) else model.get_output_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
 
 
 def _name_of(model: nn.Module) -> str:

@@ -20,7 +20,8 @@ from ditto.configs.build import BuildSettings
 from ditto.engine.spec import EngineSpec
 from ditto.errors import ModelError, UnsupportedOperator
 from ditto.network import Network
-from ditto.network.weight import Stored, Weight, leaves, weight_bytes
+from ditto.network.quantized import bytes_by_kind
+from ditto.network.weight import Folded, Stored, Weight, leaves, weight_bytes
 from ditto.targets import ModelPart, Target
 from ditto.targets.compile import at_once
 from ditto.units import size_text
@@ -64,6 +65,7 @@ class EnginePlan:
         layers: number of layers by kind; empty if the model is refused.
         parameters: number of values in the checkpoint tensors that it uses.
         weights: GPU memory of its constants, embedded or external; 0 if it shares the weights of another engine.
+        weight_kinds: bytes of its constants by kind, the largest first; empty if the model is refused.
         cache: KV cache at the chosen limits.
         engine: upper bound of the engine file; 0 if it is compiled elsewhere.
         memory: upper bound of resident memory during its build.
@@ -76,6 +78,7 @@ class EnginePlan:
     layers: dict[str, int]
     parameters: int
     weights: int
+    weight_kinds: dict[str, int]
     cache: int
     engine: int
     memory: int
@@ -200,7 +203,7 @@ def plan_of(
         settings=settings,
         compiled=compiled,
         engines=plans,
-        parameters=_count(tensors.values()),
+        parameters=_count(constant.weight for engine in accepted for constant in engine.network.constants()),
         unused=source.unused(frozenset(tensors)) if len(accepted) == len(engines) else [],
         disk=sum(engine.engine for engine in plans.values()) + (_computed_bytes(parts.values()) if compiled else 0),
         memory=max(engine.memory for engine in plans.values()),
@@ -234,6 +237,7 @@ def _refused_plan(engine: Refused) -> EnginePlan:
         layers={},
         parameters=sum(each.numel() for each in parameters),
         weights=sum(each.numel() * each.dtype.itemsize for each in parameters),
+        weight_kinds={},
         cache=engine.part.cache_bytes,
         engine=0,
         memory=_BASE_MEMORY,
@@ -252,9 +256,10 @@ def _engine_plan(engine: Described, parts: Sequence[Network], compiled: bool) ->
         inputs={name: str(spec) for name, spec in network.inputs.items()},
         outputs={name: str(network.value(value).spec) for name, value in network.outputs.items()},
         layers=layer_counts(network),
-        parameters=_count(_stored(constant.weight for constant in network.constants()).values()),
+        parameters=_count(constant.weight for constant in network.constants()),
         # External weights are shared by all engines of a part; segments may share some embedded ones.
         weights=max(_bytes(network), inside) if spec.is_first else inside,
+        weight_kinds=bytes_by_kind(constant.weight for constant in network.constants()),
         cache=engine.part.cache_bytes if spec.is_first else 0,
         engine=code + inside if compiled else 0,
         memory=_BASE_MEMORY + (int(_concurrent_bytes(map(_bytes, parts)) * _MEMORY_PER_WEIGHT) if compiled else 0),
@@ -279,8 +284,21 @@ def _stored(weights: Iterable[Weight]) -> dict[str, Stored]:
     return {leaf.name: leaf for weight in weights for leaf in leaves(weight) if isinstance(leaf, Stored)}
 
 
-def _count(tensors: Iterable[Stored]) -> int:
-    return sum(math.prod(tensor.shape) for tensor in tensors)
+def _count(weights: Iterable[Weight]) -> int:
+    """Number of values in the checkpoint tensors that weights are computed from; those of packed words count."""
+    found: dict[str, int] = {}
+    for weight in weights:
+        found.update(_values(weight))
+    return sum(found.values())
+
+
+def _values(weight: Weight) -> dict[str, int]:
+    if isinstance(weight, Stored):
+        return {weight.name: math.prod(weight.shape)}
+    found = {name: count for part in weight.parts for name, count in _values(part).items()}
+    if isinstance(weight, Folded) and weight.op == "unpack":
+        found = dict.fromkeys(found, math.prod(weight.shape))
+    return found
 
 
 def _bytes(network: Network) -> int:

@@ -58,6 +58,11 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help="auto, float32 (fp32), float16 (fp16) or bfloat16 (bf16); default: the model's own",
     )
     parser.add_argument(
+        "--quantize",
+        choices=("int4", "int8"),
+        help="round the weights of the language model's linear layers to integers",
+    )
+    parser.add_argument(
         "--compute-capability",
         nargs="+",
         action="extend",
@@ -157,7 +162,7 @@ def configured(options: argparse.Namespace) -> MultimodalModel | LlmBuilder:
     builder: Any = family_of(options.model, options.revision, options.trust_remote_code).with_batch(options.batch)
     builder = builder.with_target(options.target).with_dtype(options.dtype)
     builder = builder.with_compute_capabilities(*options.compute_capability).with_optimize(options.optimize)
-    builder = builder.with_trtllm(_trtllm(options))
+    builder = builder.with_trtllm(_trtllm(options)).with_quantization(options.quantize or "none")
     settings = ("weights", "engines", "profiles", "tuning")
     for name in (*settings, *_LIMITS):
         value = getattr(options, name)

@@ -78,13 +78,14 @@ def stage_lines(report: TreeReport) -> list[str]:
 
 
 def _engine_lines(engine: EngineReport) -> list[str]:
-    from ditto.cli.plan import listed, spec_lines, together
+    from ditto.cli.plan import kinds_lines, listed, spec_lines, together
     from ditto.cli.tree import engine_text
     from ditto.units import size_text
 
     record = engine.record
     weights = f"{size_text(engine.constant_bytes)} from {record.weights}"
     lines = [f"  engine      {engine_text(engine)}, {record.spec.dtype}; weights {weights}"]
+    lines += kinds_lines(engine.weight_kinds)
     for title, specs in (("inputs", record.inputs), ("outputs", record.outputs)):
         lines += listed(title, together(specs))
     if record.external_weights:

@@ -97,10 +97,20 @@ def plan_text(plan: Plan) -> str:
     return "\n".join(lines)
 
 
+def kinds_lines(kinds: Mapping[str, int]) -> list[str]:
+    """A line with the bytes of each kind of weight; empty if none is quantised."""
+    from ditto.units import size_text
+
+    if not any(kind in ("int4", "int8") or kind.endswith("(dequantised)") for kind in kinds):
+        return []
+    return listed("weights", [", ".join(f"{kind} {size_text(size)}" for kind, size in kinds.items())])
+
+
 def _engine_lines(engine: EnginePlan) -> list[str]:
     from ditto.units import size_text
 
     lines = [f"  parameters  {engine.parameters / 1e6:.1f} M, {size_text(engine.weights)} of weights"]
+    lines += kinds_lines(engine.weight_kinds)
     for title, specs in (("inputs", engine.inputs), ("outputs", engine.outputs)):
         lines += listed(title, together(specs))
     lines += spec_lines(engine.spec)

@@ -244,6 +244,10 @@ class MultimodalModel(ABC):
         """Use the forms that are fast on a compute capability, e.g. `9.0`; `auto`, or `none`."""
         return evolve(self, llm=self.llm.with_tuning(tuning), vision=self.vision.with_tuning(tuning))
 
+    def with_quantization(self, name: str) -> Self:
+        """Round the weights of the language model's linear layers to integers: `int4`, `int8`, or `none`."""
+        return evolve(self, llm=self.llm.with_quantization(name))
+
     def with_tensorrt(self, config: TensorRTConfig) -> Self:
         """Use `config` for TensorRT's own settings."""
         return evolve(self, llm=self.llm.with_tensorrt(config), vision=self.vision.with_tensorrt(config))

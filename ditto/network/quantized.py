@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 import torch
 from attrs import evolve, frozen
 from torch import Tensor
 from typing_extensions import override
 
-from ditto.network.weight import Folded, Literals, TensorSource, Weight, fold
+from ditto.network.weight import Folded, Literals, TensorSource, Weight, fold, stored_names, weight_bytes
 
 
 @frozen
@@ -148,6 +151,40 @@ def _rows(weight: QuantizedWeight, start: int, stop: int) -> QuantizedWeight | N
     return evolve(form, values=rows(form.values, 1), scales=rows(form.scales, high), zeros=zeros, shape=shape)
 
 
+def bytes_by_kind(weights: Iterable[Weight]) -> dict[str, int]:
+    """Sizes of weights in an engine by dtype, the largest first; dequantised floats are a kind of their own."""
+    found: Counter[str] = Counter()
+    for weight in weights:
+        name = str(weight.dtype).removeprefix("torch.") + (" (dequantised)" if has_quantized(weight) else "")
+        found[name] += weight_bytes(weight)
+    return dict(found.most_common())
+
+
 def has_quantized(weight: Weight) -> bool:
     """Whether a weight is computed from a quantised one."""
     return isinstance(weight, QuantizedWeight) or any(has_quantized(part) for part in weight.parts)
+
+
+def round_to_nearest(weight: Weight, bits: int, size: int, dtype: torch.dtype) -> QuantizedWeight:
+    """A float matrix rounded to integers, without zero points.
+
+    Args:
+        bits: size of an integer, 4 or 8.
+        size: columns that share a scale.
+        dtype: of the scales and of the dequantised matrix.
+    """
+    scales = fold("group_scales", weight, bits, size, dtype)
+    values = fold("rounded", weight, scales, bits)
+    return QuantizedWeight(values, scales, None, bits, (1, size), None, weight.shape, dtype)
+
+
+def rounded_tensors(weights: Iterable[Weight]) -> dict[str, QuantizedWeight]:
+    """The stored tensors that `round_to_nearest` was applied to, among those that weights are computed from."""
+    found: dict[str, QuantizedWeight] = {}
+    for weight in weights:
+        found.update(rounded_tensors(weight.parts))
+        if isinstance(weight, Folded) and weight.op == "rounded":
+            (stored,) = stored_names(weight)
+            matrix, scales, bits = weight.operands
+            found[stored] = round_to_nearest(matrix, bits, weight.shape[1] // scales.shape[1], scales.dtype)
+    return found

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from ditto.errors import ShapeError
 from ditto.network.packing import unpack
+from ditto.network.rounding import group_scales, rounded
 from ditto.network.spec import INT4, Spec
 
 
@@ -198,6 +199,8 @@ FOLDABLE: Mapping[str, Callable[..., Tensor]] = {
     "exponential": lambda x: x.exp(),
     "square_root": lambda x: x.sqrt(),
     "unpack": unpack,
+    "group_scales": group_scales,
+    "rounded": rounded,
     "int4": lambda x: x.contiguous().view(INT4),
 }
 

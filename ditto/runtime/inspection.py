@@ -11,8 +11,8 @@ from ditto.errors import TreeError
 from ditto.files import read_json
 from ditto.network import Network
 from ditto.network.layers import Constant
+from ditto.network.quantized import bytes_by_kind
 from ditto.network.text import layer_text
-from ditto.network.weight import weight_bytes
 from ditto.runtime.memory import engine_bytes
 from ditto.runtime.weights import network_of
 
@@ -71,12 +71,14 @@ class EngineReport:
         record: the manifest's entry.
         engine_bytes: size of the engine files, 0 until they are compiled.
         constant_bytes: size of its weights, embedded or external.
+        weight_kinds: the same by kind of weight, the largest first.
         layers: all layers but constants, in execution order.
     """
 
     record: Component
     engine_bytes: int
     constant_bytes: int
+    weight_kinds: dict[str, int]
     layers: list[LayerRow]
 
 
@@ -102,10 +104,12 @@ def inspect(tree: EngineTree) -> TreeReport:
 
 def _engine(tree: EngineTree, name: str) -> EngineReport:
     record, network = tree.component(name), network_of(tree, name)
+    kinds = bytes_by_kind(constant.weight for constant in network.constants())
     return EngineReport(
         record=record,
         engine_bytes=engine_bytes(tree, name),
-        constant_bytes=sum(weight_bytes(constant.weight) for constant in network.constants()),
+        constant_bytes=sum(kinds.values()),
+        weight_kinds=kinds,
         layers=_rows(network),
     )
 

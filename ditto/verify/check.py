@@ -7,7 +7,7 @@ and a half times the error of Hugging Face itself in that dtype.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ditto.engine import EngineTree, Phase
 from ditto.errors import CheckpointError, ConfigError
+from ditto.network.quantized import QuantizedWeight
 from ditto.progress import stage
 from ditto.reference import RELATIVE_ERROR, watching
 from ditto.runtime import open_session
@@ -27,6 +28,7 @@ from ditto.runtime.weights import network_of
 from ditto.text.processing import foreign
 from ditto.verify import inputs
 from ditto.verify.compare import Trio, difference, measure, worst_prompt
+from ditto.verify.cost import quantization_cost, rounded_weights
 from ditto.verify.divergence import Divergences
 from ditto.verify.inputs import Prompts, shapes_of
 from ditto.verify.model import check_model, checkpoint_of, load, rounded
@@ -70,7 +72,13 @@ def verify(
             return [look(face, prompt, given) for prompt, given in zip(prompts, tokens, strict=True)]
 
     with stage("hugging face", model):
-        exact, own = _in_both_dtypes(model, dtype, opened.device, looked)
+        replaced = rounded_weights(tree)
+        exact, own = _in_both_dtypes(model, dtype, opened.device, looked, replaced)
+        cost = None
+        if replaced:
+            face = load(model, torch.float32, opened.device, attention="eager")
+            cost = quantization_cost(looked(face, exact), exact)
+            del face
     with stage("tree", opened.name):
         seen = [embeddings(opened, prompt) for prompt in prompts]
         requests = [requests_of(opened, prompt, rows)[0] for prompt, rows in zip(prompts, seen, strict=True)]
@@ -100,6 +108,7 @@ def verify(
         tokens=sum(len(item.tokens) for item in exact),
         differences=tuple(differences),
         left_out=tuple(sorted(tree.manifest.generation)),
+        cost=cost,
     )
     if result.passed:
         return result
@@ -128,7 +137,8 @@ def _with_divergences(
     PyTorch runs all networks.
     """
     with stage("departing layers"):
-        wide, narrow = _in_both_dtypes(result.model, dtype, device, lambda face, _: modules(face, prompt))
+        replaced = rounded_weights(tree)
+        wide, narrow = _in_both_dtypes(result.model, dtype, device, lambda face, _: modules(face, prompt), replaced)
         # Networks that ran on a GPU have no plugins; PyTorch is also much faster there.
         session = open_session(tree, "reference") if device.type == "cpu" else ReferenceSession(tree, device)
 
@@ -158,13 +168,21 @@ def _with_divergences(
 
 
 def _in_both_dtypes(
-    model: str, dtype: torch.dtype, device: torch.device, work: Callable[[Any, T | None], T]
+    model: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    work: Callable[[Any, T | None], T],
+    replaced: Mapping[str, QuantizedWeight],
 ) -> tuple[T, T]:
     """Results of `work` for the model in float32, then in `dtype`.
 
     The second call receives the first result.
+
+    Args:
+        replaced: quantised weights in place of tensors of the checkpoint.
     """
-    face = load(model, torch.float32, device, attention="eager")  # other implementations ignore logit soft-capping
+    # Other implementations of attention ignore logit soft-capping.
+    face = load(model, torch.float32, device, attention="eager", quantized=replaced)
     exact = work(face, None)
     if dtype == torch.float32:
         return exact, exact

@@ -17,6 +17,7 @@ from ditto.errors import CheckpointError, TreeError
 from ditto.families.multimodal import MultimodalModel
 from ditto.families.registry import find_family
 from ditto.network import Literals, resolve
+from ditto.network.quantized import QuantizedWeight
 from ditto.runtime.encoding import EncoderShapes
 
 
@@ -65,12 +66,19 @@ def check_model(tree: EngineTree, model: str, sees: bool) -> None:
         )
 
 
-def load(model: str | Path, dtype: torch.dtype, device: torch.device, attention: str | None = None) -> Any:
+def load(
+    model: str | Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    attention: str | None = None,
+    quantized: Mapping[str, QuantizedWeight] | None = None,
+) -> Any:
     """A checkpoint as a Hugging Face model, ready to run; quantised weights are dequantised.
 
     Args:
         model: a directory or hub id.
         attention: attention implementation of transformers; None for the default.
+        quantized: weights that replace tensors of the checkpoint, by the names of the tensors.
     Raises:
         CheckpointError: transformers cannot load it.
     """
@@ -81,9 +89,9 @@ def load(model: str | Path, dtype: torch.dtype, device: torch.device, attention:
     chosen: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     chosen["dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"] = dtype
     try:
-        if source.groups:
+        if source.groups or quantized:
             cls = type(Pretrained(str(model), name).skeleton(dtype))  # an auto class accepts no values
-            loaded = cls.from_pretrained(None, **_dequantized(source), **chosen)
+            loaded = cls.from_pretrained(None, **_dequantized(source, quantized or {}), **chosen)
         else:
             loaded = getattr(transformers, name).from_pretrained(source.directory, **chosen)
     except Exception as error:
@@ -95,13 +103,15 @@ def load(model: str | Path, dtype: torch.dtype, device: torch.device, attention:
     return loaded.eval().requires_grad_(False).to(device)
 
 
-def _dequantized(source: Pretrained) -> dict[str, Any]:
-    """Arguments of `from_pretrained` for a model with the dequantised weights of a checkpoint."""
+def _dequantized(source: Pretrained, quantized: Mapping[str, QuantizedWeight]) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for a model with dequantised weights: a checkpoint's, or others of its tensors."""
     config, reader = copy.deepcopy(source.config), CheckpointReader(source.index)
-    del config.quantization_config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
     members = {name for group in source.groups.values() for name in group.members}
     values = {name: reader.tensor(name) for name in source.index.tensors if name not in members}
     values.update({name: resolve(group.weight, reader, Literals()) for name, group in source.groups.items()})
+    values.update({name: resolve(weight, reader, Literals()) for name, weight in quantized.items()})
     return {"config": config, "state_dict": values}
 
 

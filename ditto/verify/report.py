@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import asdict, field, frozen
 
+from ditto.verify.cost import QuantizationCost
 from ditto.verify.divergence import Divergence
 
 
@@ -75,6 +76,7 @@ class Verification:
         divergences: the first diverging layer of each network; located only if another comparison failed.
         compared: number of module inputs and outputs compared to locate them; 0 if nothing failed.
         left_out: generation defaults that the comparison ignores: both sides decode greedily.
+        cost: of the quantisation, for a tree that was quantised when it was built; the model is then the quantised one.
     """
 
     tree: str
@@ -87,6 +89,7 @@ class Verification:
     divergences: tuple[Divergence, ...] = field(default=())
     compared: int = 0
     left_out: tuple[str, ...] = ()
+    cost: QuantizationCost | None = None
 
     @property
     def passed(self) -> bool:
@@ -128,6 +131,8 @@ class Verification:
                 f"  in {item.module or 'the wrapper'} ({item.source}): {item.port}, "
                 f"{item.relative_error:.2e} off, {item.allowed:.2e} allowed",
             ]
+        if self.cost is not None:
+            lines.append(self.cost.text())
         if self.compared and not self.divergences:
             lines.append(
                 f"no layer departs in {self.compared} comparisons: the networks are the model's, what runs them is not"

@@ -16,15 +16,16 @@ X, Y = torch.rand(2, 3, 4) + 0.5, torch.rand(2, 3, 4) + 0.5
 HALF = torch.rand(3, 1).half()
 ROWS = torch.tensor([2, 0, 2])
 SMALL = torch.tensor([[-8, 7], [0, 1]], dtype=torch.int8)
+HALVES = torch.tensor([[0.5], [0.5]])
 WORDS = torch.tensor([[0x12], [0xF0]], dtype=torch.uint8)
-SOURCE = InMemoryTensors(x=X, y=Y, half=HALF, rows=ROWS, words=WORDS, small=SMALL)
+SOURCE = InMemoryTensors(x=X, y=Y, half=HALF, rows=ROWS, words=WORDS, small=SMALL, halves=HALVES)
 
 
 def stored(name: str) -> Stored:
     return Stored(name, tuple(SOURCE.tensors[name].shape), SOURCE.tensors[name].dtype)
 
 
-x, y, half, rows, words, small = map(stored, SOURCE.tensors)
+x, y, half, rows, words, small, halves = map(stored, SOURCE.tensors)
 FOLDS = [
     ("cast", (half, torch.float32), HALF.to(torch.float32)),
     ("reshape", (x, (6, 4)), X.flatten(0, 1)),
@@ -43,6 +44,8 @@ FOLDS = [
     ("exponential", (x,), torch.exp(X)),
     ("square_root", (x,), torch.sqrt(X)),
     ("int4", (small,), SMALL.view(torch.int4)),
+    ("group_scales", (small, 4, 2, torch.float16), torch.tensor([[1.0], [1 / 7]]).half()),
+    ("rounded", (small, halves, 4), torch.tensor([[-8, 7], [0, 2]], dtype=torch.int8)),
     ("unpack", (words, 4, (1, 0)), torch.tensor([[-7, -6], [7, -8]], dtype=torch.int8)),
 ]
 
