@@ -20,6 +20,7 @@ from ditto.network.layers import (
     ElementWise,
     Fill,
     Gather,
+    GatherElements,
     Identity,
     KVCacheUpdate,
     MatrixMultiply,
@@ -31,6 +32,7 @@ from ditto.network.layers import (
     Shuffle,
     Slice,
     Softmax,
+    TopK,
     Unary,
 )
 from ditto.network.quantized import QuantizedWeight
@@ -136,7 +138,10 @@ def every_layer_network() -> tuple[Network, dict[str, Tensor], InMemoryTensors]:
         active = net.add(Activation("GELU_TANH"), context)
         chosen = net.add(Select(), net.add(ElementWise("GREATER"), active, query), active, query)
         pooled = net.add(Reduce("AVG", (3,), keep=False), chosen)
-        net.output("scores", net.add(Cast(torch.float16), net.add(Softmax(1), pooled)))
+        largest, places = net.add_many(TopK(1, 1), pooled)
+        repeated = net.add(ElementWise("SUM"), largest, net.add(GatherElements(1), pooled, places))
+        weights = net.add(Softmax(1), net.add(ElementWise("SUM"), pooled, repeated))
+        net.output("scores", net.add(Cast(torch.float16), weights))
     net.output("present", updated, shares="cache")
     patches = net.add(
         Convolution((2, 2), (0, 0), (1, 1), 2),

@@ -4,11 +4,11 @@ from ditto.network.layers.attention import Attention, KVCacheUpdate, RotaryEmbed
 from ditto.network.layers.constant import Constant, Identity
 from ditto.network.layers.convolution import Convolution
 from ditto.network.layers.elementwise import Activation, Cast, ElementWise, Select, Unary
-from ditto.network.layers.gather import Gather
+from ditto.network.layers.gather import Gather, GatherElements
 from ditto.network.layers.matmul import MatrixMultiply
 from ditto.network.layers.norm import Normalization
 from ditto.network.layers.quantization import Dequantize
-from ditto.network.layers.reduce import Reduce, Softmax
+from ditto.network.layers.reduce import Reduce, Softmax, TopK
 from ditto.network.layers.shape import Concatenation, Fill, Shape, Shuffle, Slice
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "ElementWise",
     "Fill",
     "Gather",
+    "GatherElements",
     "Identity",
     "KVCacheUpdate",
     "MatrixMultiply",
@@ -33,5 +34,6 @@ __all__ = [
     "Shuffle",
     "Slice",
     "Softmax",
+    "TopK",
     "Unary",
 ]

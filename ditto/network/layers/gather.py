@@ -1,4 +1,4 @@
-"""Gather: slices by index."""
+"""Gather: slices and elements by index."""
 
 from __future__ import annotations
 
@@ -49,4 +49,33 @@ class Gather(Layer):
     def emit(self, to: Emitter, x: Any, indices: Any) -> Any:
         layer = to.made(to.net.add_gather(x, indices, self.axis))
         layer.num_elementwise_dims = self.batch_axes
+        return layer.get_output(0)
+
+
+@frozen
+class GatherElements(Layer):
+    """Elements of `x` along `axis`: index i of another axis reads only index i of `x`. TensorRT: IGatherLayer, ELEMENT.
+
+    `x` and `indices` have equal shapes apart from `axis`; the output has the shape of `indices`.
+    """
+
+    axis: int
+
+    @override
+    def infer(self, x: Spec, indices: Spec) -> Spec:
+        indices.integral()
+        if not 0 <= self.axis < x.rank or x.rank != indices.rank:
+            raise ShapeError(f"axis {self.axis} does not fit {x} and {indices}")
+        if any(axis != self.axis and x.shape[axis] != indices.shape[axis] for axis in range(x.rank)):
+            raise ShapeError(f"{x} and {indices} differ in an axis other than {self.axis}")
+        return x.with_shape(indices.shape)
+
+    @override
+    def reference(self, x: Tensor, indices: Tensor) -> Tensor:
+        return x.gather(self.axis, indices.long())
+
+    @override
+    def emit(self, to: Emitter, x: Any, indices: Any) -> Any:
+        layer = to.made(to.net.add_gather_v2(x, indices, to.trt.GatherMode.ELEMENT))
+        layer.axis = self.axis
         return layer.get_output(0)

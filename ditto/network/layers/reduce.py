@@ -1,4 +1,4 @@
-"""Reductions and softmax along axes."""
+"""Reductions, softmax and the largest elements along axes."""
 
 from __future__ import annotations
 
@@ -77,3 +77,32 @@ class Softmax(Layer):
         layer = to.made(to.net.add_softmax(x))
         layer.axes = axes_mask((self.axis,))
         return layer.get_output(0)
+
+
+@frozen
+class TopK(Layer):
+    """The `count` largest elements along `axis`, in descending order, and their int32 indices; floating dtypes.
+
+    TensorRT: ITopKLayer.
+    """
+
+    axis: int
+    count: int
+
+    @override
+    def infer(self, x: Spec) -> tuple[Spec, Spec]:
+        size = x.shape[self.axis] if 0 <= self.axis < x.rank else 0
+        if not isinstance(size, int) or not 1 <= self.count <= size:
+            raise ShapeError(f"cannot take the largest {self.count} along axis {self.axis} of {x}")
+        taken = x.floating().with_shape((*x.shape[: self.axis], self.count, *x.shape[self.axis + 1 :]))
+        return taken, taken.with_dtype(torch.int32)
+
+    @override
+    def reference(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        values, indices = x.topk(self.count, self.axis)
+        return values, indices.int()
+
+    @override
+    def emit(self, to: Emitter, x: Any) -> Any:
+        layer = to.made(to.net.add_topk(x, to.trt.TopKOperation.MAX, self.count, axes_mask((self.axis,))))
+        return layer.get_output(0), layer.get_output(1)

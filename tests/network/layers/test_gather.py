@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ditto.network.layers import Gather
+from ditto.network.layers import Gather, GatherElements
 from tests.support.layers import FLOATS, check_layer
 from tests.support.networks import refusal
 
@@ -46,4 +46,37 @@ def test_each_row_of_a_batch_has_its_own_indices(shape, axis, dtype):
     ],
 )
 def test_gather_refuses_what_does_not_fit(layer, specs, message):
+    assert refusal(layer, *specs) == message
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, torch.int64])
+@pytest.mark.parametrize("index", [torch.int32, torch.int64])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_elements_are_taken_at_their_own_indices(axis, index, dtype):
+    x = (torch.randn(3, 3, 3) * 2).to(dtype)
+    shape = [3, 3, 3]
+    shape[axis] = 2
+    indices = indices_of(shape, index)
+    wanted = torch.empty(shape, dtype=dtype)
+    for place in torch.cartesian_prod(*map(torch.arange, shape)).tolist():
+        source = list(place)
+        source[axis] = int(indices[tuple(place)])
+        wanted[tuple(place)] = x[tuple(source)]
+    check_layer(GatherElements(axis), [x, indices], wanted)
+
+
+@pytest.mark.parametrize(
+    ("layer", "specs", "message"),
+    [
+        (GatherElements(0), ["float32[3, 2]", "float32[3, 2]"], "needs an integer dtype, got float32[3, 2]"),
+        (GatherElements(2), ["float32[3, 2]", "int32[3, 2]"], "axis 2 does not fit float32[3, 2] and int32[3, 2]"),
+        (GatherElements(1), ["float32[3, 2]", "int32[3]"], "axis 1 does not fit float32[3, 2] and int32[3]"),
+        (
+            GatherElements(1),
+            ["float32[3, 2]", "int32[2, 2]"],
+            "float32[3, 2] and int32[2, 2] differ in an axis other than 1",
+        ),
+    ],
+)
+def test_gathering_elements_refuses_what_does_not_fit(layer, specs, message):
     assert refusal(layer, *specs) == message
