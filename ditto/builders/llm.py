@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from inspect import Parameter, signature
 from typing import Any, ClassVar
 
 from attrs import asdict, evolve, field, frozen
@@ -199,7 +198,6 @@ class LlmBuilder(EngineBuilder):
         self._warn(limits)
         loaded = self.source.load(self.resolved_dtype(target))
         model = self.language(loaded.model)
-        _refuse_own_positions(model)
         embedding = _embedding(model)
         vocab_size = int(embedding.weight.shape[0])
         has_images = bool(limits.max_prompt_embedding_table_size)
@@ -263,21 +261,6 @@ def _decoder_with_head(model: Any) -> DecoderWithHead:
 def _position_axes(model: nn.Module) -> int:
     """Positions of each token: time, height and width in multimodal rope, of which text has three equal ones."""
     return 3 if any(hasattr(part, "mrope_section") for part in model.modules()) else 1
-
-
-def _refuse_own_positions(model: nn.Module) -> None:
-    """Refuse models whose forward has no input for token positions.
-
-    Raises:
-        UnsupportedFeature: the model's forward has none.
-    """
-    parameters = signature(type(model).forward).parameters
-    takes_any = any(parameter.kind == Parameter.VAR_KEYWORD for parameter in parameters.values())
-    if "position_ids" not in parameters and not takes_any:
-        raise UnsupportedFeature(
-            f"{type(model).__name__} has no `position_ids` input: it counts positions from 0 in each call",
-            remedy="use a model with a `position_ids` input: a decode step has only the newest token",
-        )
 
 
 def _embedding(given: nn.Module) -> Any:

@@ -38,6 +38,7 @@ _WITHOUT_EFFECT = frozenset(
         "max_length_q",
         "output_attentions",
         "output_hidden_states",
+        "output_router_logits",
         "position_embeddings",
         "position_ids",
         "return_dict",
@@ -99,7 +100,7 @@ def attention_function(
         layer=int(getattr(module, "layer_idx", None) or 0),
     )
     result = ops.attention(*attention.args)
-    return result.transpose(1, 2), None
+    return result.transpose(1, 2).contiguous(), None  # models may view it without a copy
 
 
 def mask_function(
@@ -141,6 +142,7 @@ def use_semantic_attention(module: nn.Module) -> None:
     """Select Ditto's attention function in every Hugging Face model inside `module`.
 
     Classes that call `scaled_dot_product_attention` directly (CLIP before 4.53) are recognised later, by that operator.
+    Classes without use of the registry write attention out, and get the masks that their own code adds to scores.
     """
     configs: list[tuple[nn.Module, Any]] = [(part, getattr(part, "config", None)) for part in module.modules()]
     owners = [(part, config) for part, config in configs if hasattr(config, "_attn_implementation")]
@@ -149,3 +151,10 @@ def use_semantic_attention(module: nn.Module) -> None:
     for part, config in owners:
         if "cu_seqlens" in signature(type(part).forward).parameters:
             config._attn_implementation = PACKED_IMPLEMENTATION
+        elif type(part).__module__.startswith("transformers.") and not _uses_registry(part):
+            config._attn_implementation = "eager"
+
+
+def _uses_registry(part: Any) -> bool:
+    """Whether a model's class looks its attention function up; transformers before 4.53 does not say."""
+    return getattr(part, "_can_set_attn_implementation", lambda: True)()

@@ -13,7 +13,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from ditto.arguments import TensorTypeHint
-from ditto.capture.attention import register, use_semantic_attention
+from ditto.capture import attention, experts
 from ditto.capture.export_patches import export_patches
 from ditto.capture.patches import (
     add_deepstack_rows,
@@ -49,11 +49,13 @@ def export(
         UnsupportedFeature: the module treats sequences of different lengths differently.
         ModelError: torch.export cannot capture the module, or it returns another number of tensors.
     """
-    register()
+    attention.register()
+    experts.register()
     with stage("export", type(module).__name__):
         mode = FakeTensorMode(allow_non_fake_inputs=True)
         twin = stand_in(module, mode, dtype)
-        use_semantic_attention(twin)
+        attention.use_semantic_attention(twin)
+        experts.use_semantic_experts(twin)
         state_windows(twin)
         select_mrope_columns(twin)
         add_deepstack_rows(twin)

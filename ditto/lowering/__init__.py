@@ -1,6 +1,6 @@
 """Lowering of aten and Ditto operators to layers."""
 
-from ditto.lowering import activations, arithmetic, indexing, linear, norms, reductions, shapes
+from ditto.lowering import activations, arithmetic, experts, indexing, linear, norms, reductions, shapes
 from ditto.lowering.lower import Lowering, Operand, lower
 from ditto.lowering.registry import Table, lowers, table
 
@@ -10,6 +10,7 @@ __all__ = [
     "Table",
     "activations",
     "arithmetic",
+    "experts",
     "indexing",
     "linear",
     "lower",

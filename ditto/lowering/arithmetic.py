@@ -112,19 +112,27 @@ def pow_scalar(net: Lowering, x: Operand, exponent: float) -> Value:
     return binary(net, "POW", x, exponent, net.result.dtype)
 
 
+@lowers(aten.pow.Tensor_Tensor, aten.pow.Scalar)
+def pow_(net: Lowering, self: Operand, exponent: Operand) -> Value:
+    """pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor"""
+    if not net.result.dtype.is_floating_point:
+        raise UnsupportedFeature("powers of integers")
+    return binary(net, "POW", self, exponent, net.result.dtype)
+
+
 @lowers(aten.square.default)
 def square(net: Lowering, x: Operand) -> Value:
     """square(Tensor self) -> Tensor"""
     return pow_scalar(net, x, 2)
 
 
-@lowers(aten.maximum.default)
+@lowers(aten.maximum.default, aten.max.other)
 def maximum(net: Lowering, x: Operand, y: Operand) -> Value:
     """maximum(Tensor self, Tensor other) -> Tensor"""
     return binary(net, "MAX", x, y, net.result.dtype)
 
 
-@lowers(aten.minimum.default)
+@lowers(aten.minimum.default, aten.min.other)
 def minimum(net: Lowering, x: Operand, y: Operand) -> Value:
     """minimum(Tensor self, Tensor other) -> Tensor"""
     return binary(net, "MIN", x, y, net.result.dtype)
@@ -155,6 +163,18 @@ def abs_(net: Lowering, x: Operand) -> Value:
 def exp(net: Lowering, x: Operand) -> Value:
     """exp(Tensor self) -> Tensor"""
     return unary(net, "EXP", x)
+
+
+@lowers(aten.expm1.default)
+def expm1(net: Lowering, x: Operand) -> Value:
+    """expm1(Tensor self) -> Tensor"""
+    return binary(net, "SUB", unary(net, "EXP", x), 1, net.result.dtype)
+
+
+@lowers(aten.log1p.default)
+def log1p(net: Lowering, x: Operand) -> Value:
+    """log1p(Tensor self) -> Tensor"""
+    return net.add(Unary("LOG"), binary(net, "SUM", x, 1, net.result.dtype))
 
 
 @lowers(aten.log.default)
@@ -191,6 +211,13 @@ def sin(net: Lowering, x: Operand) -> Value:
 def cos(net: Lowering, x: Operand) -> Value:
     """cos(Tensor self) -> Tensor"""
     return unary(net, "COS", x)
+
+
+@lowers(aten.floor.default)
+def floor(net: Lowering, x: Operand) -> Value:
+    """floor(Tensor self) -> Tensor"""
+    value = net.value(x)
+    return net.add(Unary("FLOOR"), value) if value.spec.dtype.is_floating_point else value
 
 
 @lowers(aten.erf.default)
@@ -269,7 +296,7 @@ def _logical(net: Lowering, op: ElementWiseOp, x: Operand, y: Operand) -> Value:
     return binary(net, op, x, y, torch.bool)
 
 
-@lowers(aten.where.self, aten.where.ScalarSelf, aten.where.ScalarOther)
+@lowers(aten.where.self, aten.where.ScalarSelf, aten.where.ScalarOther, aten.where.Scalar)
 def where(net: Lowering, condition: Operand, self: Operand, other: Operand) -> Value:
     """where.self(Tensor condition, Tensor self, Tensor other) -> Tensor"""
     rank, dtype = max(map(rank_of, (condition, self, other))), net.result.dtype
@@ -277,7 +304,7 @@ def where(net: Lowering, condition: Operand, self: Operand, other: Operand) -> V
     return net.add(Select(), net.operand(condition, torch.bool, rank), *chosen)
 
 
-@lowers(aten.masked_fill.Scalar)
-def masked_fill(net: Lowering, x: Operand, mask: Operand, value: float) -> Value:
+@lowers(aten.masked_fill.Scalar, aten.masked_fill.Tensor)
+def masked_fill(net: Lowering, x: Operand, mask: Operand, value: Operand) -> Value:
     """masked_fill.Scalar(Tensor self, Tensor mask, Scalar value) -> Tensor"""
     return where(net, mask, value, x)

@@ -1,6 +1,6 @@
 """Shared parts of attention lowerings: named arguments, masks outside a decoder, decomposed attention.
 
-B batch, H heads, G KV heads, S sequence, K keys, D head width.
+B batch, H heads, G KV heads, S sequence, K keys, D head width, V width of values.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from attrs import frozen
 
 from ditto.errors import UnsupportedFeature
 from ditto.lowering.lower import Lowering, Operand
 from ditto.lowering.registry import LoweringFunction
 from ditto.network.graph import Value
-from ditto.network.layers import Activation, ElementWise, MatrixMultiply, Select, Softmax
+from ditto.network.layers import Activation, Concatenation, ElementWise, MatrixMultiply, Select, Softmax
 from ditto.ops.attention import AttentionArguments
 
 # Replaces the scores of keys that a query does not attend to. Finite, so that no row becomes NaN.
@@ -30,25 +31,16 @@ def by_name(function: Callable[[Lowering, AttentionArguments[Operand]], Value]) 
     return lowering
 
 
-def refuse_sinks(sinks: Operand | None) -> None:
-    """Refuse attention sinks.
-
-    Raises:
-        UnsupportedFeature: the attention has sinks.
-    """
-    if sinks is not None:
-        raise UnsupportedFeature(
-            "attention has learned sinks", remedy="models with attention sinks are not supported on this target"
-        )
-
-
 def attention_mask(net: Lowering, given: AttentionArguments[Operand]) -> Value | None:
     """The mask of attention outside a decoder: bool [B, 1, S, K], or None.
 
     Raises:
-        UnsupportedFeature: sinks, a window, a bias on the scores, or causal attention with a mask or a softcap.
+        UnsupportedFeature: sinks, slopes, a window, a bias on the scores, or causal attention with a mask or a softcap.
     """
-    refuse_sinks(given.sinks)
+    if given.sinks is not None:
+        raise UnsupportedFeature("attention outside a decoder has learned sinks")
+    if given.slopes is not None:
+        raise UnsupportedFeature("attention scores outside a decoder get a bias by distance (ALiBi)")
     if given.window or (given.causal and (given.softcap or given.mask is not None)):
         raise UnsupportedFeature("windowed or soft-capped causal attention outside a decoder")
     return None if given.mask is None else _whole_mask(net, given.mask, net.value(given.query), net.value(given.key))
@@ -66,27 +58,76 @@ def _whole_mask(net: Lowering, mask: Operand, query: Value, key: Value) -> Value
     return value if value.spec.shape == wanted else net.box(value, (0, 0, 0, 0), wanted, strides)
 
 
+@frozen
+class ScoreTerms:
+    """What attention adds to its scores.
+
+    Args:
+        sinks: [H], or None.
+        slopes, distances: float32 [H], and key minus query position, float32 [B or 1, 1, S, K]; or None.
+    """
+
+    sinks: Value | None = None
+    slopes: Value | None = None
+    distances: Value | None = None
+
+
+NO_TERMS = ScoreTerms()
+
+
 def decomposed_attention(
-    net: Lowering, query: Value, key: Value, value: Value, scale: float, softcap: float, mask: Value | None
+    net: Lowering,
+    query: Value,
+    key: Value,
+    value: Value,
+    scale: float,
+    softcap: float,
+    mask: Value | None,
+    terms: ScoreTerms = NO_TERMS,
 ) -> Value:
     """Attention decomposed into elementary layers, with softmax in float32.
 
-    Query [B, H, S, D], key and value [B, G, K, D], mask bool [B, 1, S, K]. Query heads that share a KV head are a third
-    axis, so that keys and values are not repeated.
+    Query [B, H, S, D], key [B, G, K, D], value [B, G, K, V], mask bool [B, 1, S, K]. Query heads that share a KV head
+    are a third axis, so that keys and values are not repeated.
     """
     batch, heads, length, width = query.spec.shape
     _, kv_heads, keys, _ = key.spec.shape
     assert isinstance(heads, int) and isinstance(kv_heads, int)
-    grouped = net.reshape(query, (batch, kv_heads, heads // kv_heads, length, width))
-    shared = (net.reshape(tensor, (batch, kv_heads, 1, keys, width)) for tensor in (key, value))
-    key_rows, value_rows = shared
+    group, columns = heads // kv_heads, value.spec.shape[3]
+    grouped = net.reshape(query, (batch, kv_heads, group, length, width))
+    key_rows = net.reshape(key, (batch, kv_heads, 1, keys, width))
+    value_rows = net.reshape(value, (batch, kv_heads, 1, keys, columns))
     scores = net.cast(net.add(MatrixMultiply(transpose_y=True), grouped, key_rows), torch.float32)
     scores = net.add(ElementWise("PROD"), scores, net.operand(scale / softcap if softcap else scale, torch.float32, 5))
     if softcap:
         bounded = net.add(Activation("TANH"), scores)
         scores = net.add(ElementWise("PROD"), bounded, net.operand(softcap, torch.float32, 5))
+    if terms.slopes is not None and terms.distances is not None:
+        first, _, *axes = terms.distances.spec.shape
+        scores = sloped(net, scores, terms.slopes, net.reshape(terms.distances, (first, 1, 1, *axes)))
     if mask is not None:
         seen = net.reshape(mask, (*mask.spec.shape[:1], 1, 1, *mask.spec.shape[2:]))
         scores = net.add(Select(), seen, scores, net.operand(MASKED_SCORE, torch.float32, 5))
-    weights = net.cast(net.add(Softmax(axis=4), scores), query.spec.dtype)
-    return net.reshape(net.add(MatrixMultiply(), weights, value_rows), query.spec.shape)
+    weights = net.cast(softmax_of(net, scores, 4, terms.sinks), query.spec.dtype)
+    product = net.add(MatrixMultiply(), weights, value_rows)
+    return net.reshape(product, (batch, heads, length, columns))
+
+
+def sloped(net: Lowering, scores: Value, slopes: Value, distances: Value) -> Value:
+    """Scores [B, G, group, ...] plus slope * distance of each head; `distances` broadcasts against the scores."""
+    _, kv_heads, group, *rest = scores.spec.shape
+    by_head = net.reshape(slopes, (1, kv_heads, group, *(1,) * len(rest)))
+    return net.add(ElementWise("SUM"), scores, net.add(ElementWise("PROD"), by_head, distances))
+
+
+def softmax_of(net: Lowering, scores: Value, axis: int, sinks: Value | None) -> Value:
+    """Softmax of scores [B, G, group, ...] in float32; sinks are one more score of each head, without a value."""
+    if sinks is None:
+        return net.add(Softmax(axis), scores)
+    shape = scores.spec.shape
+    column = (*shape[:axis], 1, *shape[axis + 1 :])
+    sink = net.reshape(net.cast(sinks, torch.float32), (1, *shape[1:3], *(1,) * (len(shape) - 3)))
+    strides = tuple(1 if have == want else 0 for have, want in zip(sink.spec.shape, column, strict=True))
+    sink = net.box(sink, (0,) * len(shape), column, strides)
+    weights = net.add(Softmax(axis), net.add(Concatenation(axis), scores, sink))
+    return net.slice(weights, axis, 0, shape[axis])

@@ -36,6 +36,10 @@ def _permute(x: Weight, axes: list[int]) -> Weight:
     return fold("permute", x, tuple(axis % len(x.shape) for axis in axes))
 
 
+def _reversed(x: Weight) -> Weight:
+    return fold("permute", x, tuple(reversed(range(len(x.shape)))))
+
+
 def _expand(x: Weight, sizes: list[int], **_: Any) -> Weight:
     return fold("expand", x, tuple(sizes))
 
@@ -69,6 +73,8 @@ _FOLDS: Mapping[OpOverload, Callable[..., Weight]] = {
     aten.unsqueeze.default: _unsqueeze,
     aten.transpose.int: _transpose,
     aten.permute.default: _permute,
+    aten.t.default: _reversed,
+    aten.numpy_T.default: _reversed,
     aten.expand.default: _expand,
     aten.slice.Tensor: _slice,
     aten.cat.default: _cat,

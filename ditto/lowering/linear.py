@@ -47,6 +47,24 @@ def bmm(net: Lowering, x: Operand, mat2: Operand) -> Value:
     return net.add(MatrixMultiply(), net.value(x), net.value(mat2))
 
 
+@lowers(aten.mm.default)
+def mm(net: Lowering, x: Operand, mat2: Operand) -> Value:
+    """mm(Tensor self, Tensor mat2) -> Tensor"""
+    return matmul(net, x, mat2)
+
+
+@lowers(aten.addmm.default, aten.baddbmm.default)
+def addmm(net: Lowering, added: Operand, x: Operand, y: Operand, beta: float = 1, alpha: float = 1) -> Value:
+    """addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
+    dtype = net.result.dtype
+    product: Operand = matmul(net, x, y)
+    if alpha != 1:
+        product = binary(net, "PROD", product, alpha, dtype)
+    if beta == 0:  # PyTorch then ignores what is added, NaN included
+        return net.value(product)
+    return binary(net, "SUM", product, added if beta == 1 else binary(net, "PROD", added, beta, dtype), dtype)
+
+
 @lowers(aten.conv2d.default)
 def conv2d(
     net: Lowering,

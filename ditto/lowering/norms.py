@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ditto.errors import UnsupportedFeature
 from ditto.lowering.lower import Lowering, Operand
 from ditto.lowering.registry import lowers
 from ditto.network.graph import Value
@@ -37,6 +38,19 @@ def layer_norm(
         return net.operand(given, value.spec.dtype, value.rank)
 
     return net.add(Normalization(axes, eps), value, affine(weight, 1.0), affine(bias, 0.0))
+
+
+@lowers(aten.rms_norm.default)
+def plain_rms_norm(
+    net: Lowering, x: Operand, normalized_shape: list[int], weight: Any = None, eps: float | None = None
+) -> Value:
+    """rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor"""
+    value = net.value(x)
+    if len(normalized_shape) != 1:
+        raise UnsupportedFeature("an RMS norm over several axes")
+    dtype = value.spec.dtype
+    given = net.literal(torch.ones(normalized_shape, dtype=dtype)) if weight is None else weight
+    return rms_norm(net, value, given, torch.finfo(dtype).eps if eps is None else eps)
 
 
 @lowers(torch.ops.ditto.rms_norm.default)

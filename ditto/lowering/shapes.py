@@ -43,6 +43,19 @@ def unflatten(net: Lowering, x: Operand, dim: int, sizes: list[Dim]) -> Value:
     return net.reshape(net.value(x), net.result.shape)
 
 
+@lowers(aten.squeeze.default)
+def squeeze(net: Lowering, x: Operand) -> Value:
+    """squeeze(Tensor(a) self) -> Tensor(a)"""
+    return net.reshape(net.value(x), net.result.shape)
+
+
+@lowers(aten.view_as.default, aten.reshape_as.default)
+def view_as(net: Lowering, x: Operand, other: Operand) -> Value:
+    """view_as(Tensor(a) self, Tensor other) -> Tensor(a)"""
+    del other
+    return net.reshape(net.value(x), net.result.shape)
+
+
 @lowers(aten.unsqueeze.default, aten.squeeze.dim)
 def unsqueeze(net: Lowering, x: Operand, dim: int) -> Value:
     """unsqueeze(Tensor(a) self, int dim) -> Tensor(a)"""
@@ -64,6 +77,47 @@ def permute(net: Lowering, x: Operand, dims: list[int]) -> Value:
     """permute(Tensor(a) self, int[] dims) -> Tensor(a)"""
     value = net.value(x)
     return net.permute(value, tuple(axis % value.rank for axis in dims))
+
+
+@lowers(aten.numpy_T.default, aten.t.default)
+def reversed_axes(net: Lowering, x: Operand) -> Value:
+    """numpy_T(Tensor(a) self) -> Tensor(a)"""
+    value = net.value(x)
+    return net.permute(value, tuple(reversed(range(value.rank))))
+
+
+@lowers(aten.expand_as.default)
+def expand_as(net: Lowering, x: Operand, other: Operand) -> Value:
+    """expand_as(Tensor(a) self, Tensor other) -> Tensor(a)"""
+    del other
+    return expand(net, x, [])
+
+
+@lowers(aten.repeat_interleave.self_int)
+def repeat_interleave(
+    net: Lowering, x: Operand, repeats: Dim, dim: int | None = None, output_size: Dim | None = None
+) -> Value:
+    """repeat_interleave.self_int(Tensor self, SymInt repeats, int? dim=None, *, SymInt? output_size=None) -> Tensor"""
+    del output_size
+    value = net.value(x)
+    if dim is None or not isinstance(repeats, int):
+        raise UnsupportedFeature("repetition of all elements in a row, or as often as a size says")
+    axis, shape = dim % value.rank, value.spec.shape
+    one = net.reshape(value, (*shape[: axis + 1], 1, *shape[axis + 1 :]))
+    size = (*shape[: axis + 1], repeats, *shape[axis + 1 :])
+    strides = tuple(0 if index == axis + 1 else 1 for index in range(one.rank))
+    return net.reshape(net.box(one, (0,) * one.rank, size, strides), net.result.shape)
+
+
+@lowers(aten.repeat.default)
+def repeat(net: Lowering, x: Operand, repeats: list[Dim]) -> Value:
+    """repeat(Tensor self, SymInt[] repeats) -> Tensor"""
+    value = net.operand(x, net.result.dtype, len(repeats))
+    single: list[Dim] = [size for dim in value.spec.shape for size in (1, dim)]
+    whole: list[Dim] = [size for pair in zip(repeats, value.spec.shape, strict=True) for size in pair]
+    strides = tuple(0 if index % 2 == 0 else 1 for index in range(len(whole)))
+    repeated = net.box(net.reshape(value, tuple(single)), (0,) * len(whole), tuple(whole), strides)
+    return net.reshape(repeated, net.result.shape)
 
 
 @lowers(aten.expand.default)
@@ -208,6 +262,38 @@ def zeros_like(net: Lowering, x: Operand, dtype: torch.dtype | None = None) -> V
     pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"""
     del x, dtype
     return _filled(net, 0)
+
+
+@lowers(aten.full_like.default)
+def full_like(net: Lowering, x: Operand, fill_value: float, dtype: torch.dtype | None = None) -> Value:
+    """full_like(Tensor self, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None,
+    bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor"""
+    del x, dtype
+    return _filled(net, fill_value)
+
+
+@lowers(aten.new_zeros.default, aten.new_empty.default)  # what a model reads of empty memory, it has written before
+def new_zeros(net: Lowering, x: Operand, size: list[Dim], dtype: torch.dtype | None = None) -> Value:
+    """new_zeros(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool?
+    pin_memory=None) -> Tensor"""
+    del x, size, dtype
+    return _filled(net, 0)
+
+
+@lowers(aten.new_ones.default)
+def new_ones(net: Lowering, x: Operand, size: list[Dim], dtype: torch.dtype | None = None) -> Value:
+    """new_ones(Tensor self, SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool?
+    pin_memory=None) -> Tensor"""
+    del x, size, dtype
+    return _filled(net, 1)
+
+
+@lowers(aten.new_full.default)
+def new_full(net: Lowering, x: Operand, size: list[Dim], fill_value: float, dtype: torch.dtype | None = None) -> Value:
+    """new_full(Tensor self, SymInt[] size, Scalar fill_value, *, ScalarType? dtype=None, Layout? layout=None, Device?
+    device=None, bool? pin_memory=None) -> Tensor"""
+    del x, size, dtype
+    return _filled(net, fill_value)
 
 
 @lowers(aten.full.default)

@@ -4,6 +4,7 @@ B batch, S query positions, K key positions, H heads, G KV heads (H is a multipl
 """
 
 from ditto.ops.attention import attention
+from ditto.ops.experts import expert_linear, expert_sum
 from ditto.ops.norm import rms_norm
 from ditto.ops.packed import packed_attention, packed_last_tokens
 from ditto.ops.prompt_table import prompt_rows
@@ -12,6 +13,8 @@ from ditto.ops.tokens import last_tokens
 
 __all__ = [
     "attention",
+    "expert_linear",
+    "expert_sum",
     "last_tokens",
     "packed_attention",
     "packed_last_tokens",

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention with masks, sinks, windows and soft capping."""
+"""Scaled dot-product attention with masks, sinks, slopes, windows and soft capping."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ def attention(
     window: int,
     softcap: float,
     layer: int,
+    slopes: Optional[Tensor] = None,  # noqa: UP045
 ) -> Tensor:
     """Attention, softmax in float32.
 
     Args:
         query: [B, H, S, D], floating.
-        key, value: [B, G, S, D] of the same dtype; query and key positions are the same tokens.
+        key, value: [B, G, S, D] and [B, G, S, V] of the same dtype; query and key positions are the same tokens.
         mask: bool (true: attended) or floating (added to the scores), broadcastable to [B, H, S, S], or None.
         sinks: [H], a score per head that is part of the softmax but has no value, or None.
         scale: factor of the scores.
@@ -36,14 +37,19 @@ def attention(
         window: position s attends to s - window + 1 to s at most; 0 for no window. Requires `causal`.
         softcap: scores become softcap * tanh(score / softcap) before masking; 0 for none.
         layer: index of the decoder layer whose KV cache this attention uses.
+        slopes: float32 [H]; the score of key k for query s gets slope * (k - s) added before masking, or None.
     Returns:
-        [B, H, S, D].
+        [B, H, S, V].
+    Source of `slopes`: Press et al., Train Short, Test Long (arXiv:2108.12409).
     """
     group = query.shape[1] // key.shape[1]
     keys, values = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
     scores = (query.float() @ keys.float().transpose(-1, -2)) * scale
     if softcap:
         scores = softcap * torch.tanh(scores / softcap)
+    if slopes is not None:
+        positions = torch.arange(query.shape[2], device=query.device)
+        scores = scores + slopes.reshape(1, -1, 1, 1) * (positions[None, :] - positions[:, None])
     if causal:
         scores = scores.masked_fill(~visible(query.shape[2], window, query.device), float("-inf"))
     if mask is not None:
@@ -67,9 +73,10 @@ def _(
     window: int,
     softcap: float,
     layer: int,
+    slopes: Tensor | None = None,
 ) -> Tensor:
-    del key, value, mask, sinks, scale, causal, window, softcap, layer
-    return torch.empty_like(query, memory_format=torch.contiguous_format)
+    del key, mask, sinks, slopes, scale, causal, window, softcap, layer
+    return query.new_empty((*query.shape[:-1], value.shape[-1]))
 
 
 def visible(length: int, window: int = 0, device: torch.device | str = "cpu") -> Tensor:
@@ -94,6 +101,7 @@ class AttentionArguments(Generic[T]):
     window: int
     softcap: float
     layer: int
+    slopes: T | None = None
 
     @property
     def args(self) -> tuple[Any, ...]:

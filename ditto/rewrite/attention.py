@@ -38,7 +38,7 @@ def recognise_sdpa(program: Program) -> int:
             causal=bool(given["is_causal"]),
             window=0,
             softcap=0.0,
-            layer=0,
+            layer=count,
         )
         with program.graph.inserting_before(node):
             replacement = program.graph.call_function(torch.ops.ditto.attention.default, attention.args)

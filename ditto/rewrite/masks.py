@@ -21,11 +21,13 @@ from ditto.program import Program, evaluate
 from ditto.rewrite.rule import arguments
 
 # An added score below this is equivalent to minus infinity: models use the smallest float16 value or less.
-_MASKED = -1e4
+MASKED = -1e4
 
 
 @frozen
-class _Facts:
+class MaskForm:
+    """Form of a mask: full, causal, or a causal window of a number of tokens (0 for no window)."""
+
     causal: bool
     window: int
 
@@ -39,7 +41,7 @@ def classify_masks(program: Program, sizes: Mapping[str, int], is_decoder: bool 
     Raises:
         UnsupportedFeature: a mask depends on values, adds a bias, or has a form that engines do not support.
     """
-    known: dict[fx.Node, _Facts | Tensor] = {}
+    known: dict[fx.Node, MaskForm | Tensor] = {}
     count = 0
     for node in list(program.graph.nodes):
         if node.target != torch.ops.ditto.attention.default:
@@ -52,7 +54,7 @@ def classify_masks(program: Program, sizes: Mapping[str, int], is_decoder: bool 
             if mask not in known:
                 known[mask] = _look_at(program, mask, sizes)
         found = known[mask]
-        if isinstance(found, _Facts):
+        if isinstance(found, MaskForm):
             given = evolve(given, mask=None, causal=found.causal, window=found.window)
         elif not program.is_constant(mask) or mask.meta["val"].dtype != torch.bool:
             with program.graph.inserting_before(node):
@@ -68,43 +70,66 @@ def _is_computed(program: Program, mask: fx.Node) -> bool:
     return mask.meta["val"].dtype == torch.bool and bool(_sources_of_values(program, mask))
 
 
-def _look_at(program: Program, mask: fx.Node, sizes: Mapping[str, int]) -> _Facts | Tensor:
+def _look_at(program: Program, mask: fx.Node, sizes: Mapping[str, int]) -> MaskForm | Tensor:
     for source in _sources_of_values(program, mask):
         raise UnsupportedFeature(
             f"the attention mask depends on the values of `{source.target}`",
             remedy="only masks that follow from positions can be built into an engine",
         )
-    needed = program.needed([mask])
-    inputs = {
-        str(node.target): torch.zeros(
-            [dims.evaluate(size, sizes) for size in program.spec(node).shape], dtype=node.meta["val"].dtype
-        )
-        for node in program.inputs
-        if node in needed
-    }
-    (values,) = evaluate(program, inputs, _no_parameter, (mask,))
-    seen = values if values.dtype == torch.bool else values > _MASKED
+    values = evaluate_at(program, mask, sizes)
+    seen = values if values.dtype == torch.bool else values > MASKED
     if values.dtype != torch.bool and bool((values[seen] != 0).any()):
         raise UnsupportedFeature(
             "attention scores get an added bias (ALiBi or relative positions)",
             remedy="models with position biases are not supported",
         )
-    if bool(seen.all()):
-        return _Facts(causal=False, window=0)
-    first = seen.reshape(-1, *seen.shape[-2:])[0]
-    if bool((seen == first).all()) and first.shape[0] == first.shape[1]:
-        length = first.shape[0]
-        if torch.equal(first, visible(length)):
-            return _Facts(causal=True, window=0)
-        window = int(first[-1].sum())
-        if 0 < window < length and torch.equal(first, visible(length, window)):
-            return _Facts(causal=True, window=window)
+    form = form_of_mask(seen)
+    if form is not None:
+        return form
     if program.spec(mask).is_static:
         return seen
     raise UnsupportedFeature(
         "the attention mask is neither full nor causal nor a causal window",
         remedy="other masks (chunks, prefixes, bidirectional windows) are not supported for decoders",
     )
+
+
+def form_of_mask(seen: Tensor) -> MaskForm | None:
+    """The form of a mask bool [..., S, K], true where a query attends to a key; None for any other form."""
+    if bool(seen.all()):
+        return MaskForm(causal=False, window=0)
+    first = seen.reshape(-1, *seen.shape[-2:])[0]
+    if bool((seen == first).all()) and first.shape[0] == first.shape[1]:
+        length = first.shape[0]
+        if torch.equal(first, visible(length)):
+            return MaskForm(causal=True, window=0)
+        window = int(first[-1].sum())
+        if 0 < window < length and torch.equal(first, visible(length, window)):
+            return MaskForm(causal=True, window=window)
+    return None
+
+
+def evaluate_at(program: Program, node: fx.Node, sizes: Mapping[str, int]) -> Tensor:
+    """The value of a node that follows from shapes alone.
+
+    Raises:
+        UnsupportedFeature: it depends on a weight.
+    """
+    needed = program.needed([node])
+    inputs = {
+        str(source.target): torch.zeros(
+            [dims.evaluate(size, sizes) for size in program.spec(source).shape], dtype=source.meta["val"].dtype
+        )
+        for source in program.inputs
+        if source in needed
+    }
+    (value,) = evaluate(program, inputs, _no_parameter, (node,))
+    return value
+
+
+def computed_from_shapes(program: Program, node: fx.Node) -> bool:
+    """Whether a value follows from the shapes of inputs and from constants, whatever the inputs' values."""
+    return not _sources_of_values(program, node)
 
 
 def _no_parameter(name: str) -> Tensor:

@@ -14,14 +14,17 @@ from ditto.progress import stage
 from ditto.refusals import refusal_lines
 from ditto.rewrite.attention import recognise_sdpa
 from ditto.rewrite.clean import clean, refuse_writes
+from ditto.rewrite.functional import make_functional
 from ditto.rewrite.last_tokens import choose_last_tokens_early
 from ditto.rewrite.masks import classify_masks
 from ditto.rewrite.norm import GEMMA_NORM, LLAMA_NORM, OLMO_NORM
+from ditto.rewrite.positions import use_given_positions
 from ditto.rewrite.projections import fuse_projections
 from ditto.rewrite.rope import ROPE_OF_HALVES
 from ditto.rewrite.rule import RewriteReport
 from ditto.rewrite.tables import tabulate
 from ditto.rewrite.tokens import refuse_other_layers, refuse_other_state
+from ditto.rewrite.written_attention import recognise_written_attention
 
 Step = Callable[[Program], Union[int, RewriteReport]]
 
@@ -44,12 +47,16 @@ def rewrite(
         UnsupportedFeature: the model has a feature that engines do not support.
     """
     steps: dict[str, Step] = {
+        "make functional": make_functional,
         "clean": clean,
         "recognise attention": recognise_sdpa,
-        "state masks": lambda program: classify_masks(program, sizes, is_decoder=positions is not None),
-        "refuse writes": refuse_writes,
     }
     if positions is not None:
+        steps["recognise written attention"] = lambda program: recognise_written_attention(program, sizes)
+    steps["state masks"] = lambda program: classify_masks(program, sizes, is_decoder=positions is not None)
+    steps["refuse writes"] = refuse_writes
+    if positions is not None:
+        steps["use given positions"] = lambda program: use_given_positions(program, positions)
         steps["tabulate positions"] = lambda program: tabulate(program, positions, sizes["sequence"])
         steps["refuse other state"] = refuse_other_state
     if attentions is not None:

@@ -126,7 +126,7 @@ class _Form:
                     kwargs = self._filled(inner.kwargs, values, found)
                     values[inner] = program.graph.call_function(inner.target, args, kwargs)
                     values[inner].meta.update(node.meta)
-                    values[inner].meta["val"] = _fake_result(values[inner])
+                    values[inner].meta["val"] = fake_result(values[inner])
         if _form_of(result) != _form_of(node):
             return "the replacement has another shape or dtype"
         node.replace_all_uses_with(result)
@@ -248,7 +248,8 @@ def _form_of(node: fx.Node) -> tuple[torch.dtype, list[str]]:
     return value.dtype, [str(size) for size in value.shape]
 
 
-def _fake_result(node: fx.Node) -> Any:
+def fake_result(node: fx.Node) -> Any:
+    """The fake tensors that a node's operator returns for those of its arguments."""
     args = fx.map_arg(node.args, lambda argument: argument.meta["val"])
     kwargs = fx.map_arg(node.kwargs, lambda argument: argument.meta["val"])
     mode = next(

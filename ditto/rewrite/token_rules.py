@@ -19,7 +19,6 @@ from ditto.ops.traits import Trait, traits_of
 from ditto.rewrite.layout import Layout, broadcast, is_apart, is_named, plain, regrouped
 
 aten = torch.ops.aten
-_ditto = torch.ops.ditto
 
 
 class Mixes(Exception):
@@ -83,21 +82,25 @@ def _names(operator: OpOverload) -> list[str]:
     return [argument.name for argument in operator._schema.arguments]
 
 
-def _rule(*operators: OpOverloadPacket) -> Callable[[Rule], Rule]:
-    def register(rule: Rule) -> Rule:
-        _RULES.update(dict.fromkeys(operators, rule))
-        return rule
+def rule(*operators: OpOverloadPacket) -> Callable[[Rule], Rule]:
+    """Register a function as the rule of operators."""
+
+    def register(function: Rule) -> Rule:
+        _RULES.update(dict.fromkeys(operators, function))
+        return function
 
     return register
 
 
-def _kept_apart(layout: Layout | None, otherwise: str) -> list[Layout]:
+def kept_apart(layout: Layout | None, otherwise: str) -> list[Layout]:
+    """The layout of a single result; raise `Mixes` if tokens meet in it."""
     if layout is None or not is_apart(layout):
         raise Mixes(otherwise)
     return [layout]
 
 
-def _unnamed(layout: Layout, axes: Sequence[int], otherwise: str) -> None:
+def refuse_named(layout: Layout, axes: Sequence[int], otherwise: str) -> None:
+    """Raise `Mixes` if one of the axes indexes tokens."""
     if any(is_named(layout[axis]) for axis in axes):
         raise Mixes(otherwise)
 
@@ -105,10 +108,10 @@ def _unnamed(layout: Layout, axes: Sequence[int], otherwise: str) -> None:
 def _entrywise(call: Call) -> list[Layout]:
     layouts = [call.of(node) for node in call.tensors if node in call.layouts]
     uniform = [call.of(node) for node in call.tensors if node not in call.layouts]
-    return _kept_apart(broadcast(layouts, uniform), "brings tokens together with other tokens of their sequence")
+    return kept_apart(broadcast(layouts, uniform), "brings tokens together with other tokens of their sequence")
 
 
-@_rule(
+@rule(
     aten.view,
     aten._unsafe_view,
     aten.reshape,
@@ -122,19 +125,19 @@ def _entrywise(call: Call) -> list[Layout]:
     aten.atleast_3d,
 )
 def _view(call: Call) -> list[Layout]:
-    return _kept_apart(regrouped(call.first, call.results[0]), "tears the tokens of a sequence apart")
+    return kept_apart(regrouped(call.first, call.results[0]), "tears the tokens of a sequence apart")
 
 
-@_rule(aten.expand, aten.expand_as, aten.broadcast_to)
+@rule(aten.expand, aten.expand_as, aten.broadcast_to)
 def _expand(call: Call) -> list[Layout]:
     rank = len(call.results[0])
-    return _kept_apart(
+    return kept_apart(
         broadcast([((),) * (rank - len(call.first)) + call.first], [plain(call.results[0])]),
         "brings tokens together with other tokens of their sequence",
     )
 
 
-@_rule(aten.repeat)
+@rule(aten.repeat)
 def _repeat(call: Call) -> list[Layout]:
     times = call.given["repeats"]
     layout = ((),) * (len(times) - len(call.first)) + call.first
@@ -144,10 +147,10 @@ def _repeat(call: Call) -> list[Layout]:
     ]
     if any(axis and not isinstance(count, int) for axis, count in zip(layout, times, strict=True)):
         raise Mixes("repeats the tokens of a sequence")
-    return _kept_apart(tuple(repeated), "repeats the tokens of a sequence")
+    return kept_apart(tuple(repeated), "repeats the tokens of a sequence")
 
 
-@_rule(aten.transpose, aten.swapaxes, aten.permute, aten.t, aten.numpy_T, aten.mT)
+@rule(aten.transpose, aten.swapaxes, aten.permute, aten.t, aten.numpy_T, aten.mT)
 def _permute(call: Call) -> list[Layout]:
     layout, given = list(call.first), call.given
     if "dim0" in given or "axis0" in given:
@@ -171,6 +174,7 @@ _WORDS: Mapping[str, tuple[OpOverloadPacket, ...]] = {
     "takes a sequence apart": (aten.unbind, aten.unfold),
     "picks a token of a sequence by its place in the call": (aten.select,),
     "repeats the tokens of a sequence": (aten.repeat_interleave,),
+    "writes among the tokens of a sequence": (aten.scatter,),
     "takes differences between the tokens of a sequence": (aten.diff,),
     "brings the tokens of a sequence together": (
         *(aten.mean, aten.sum, aten.prod, aten.amax, aten.amin, aten.max, aten.min, aten.argmax, aten.argmin),
@@ -190,7 +194,7 @@ def _along_as(words: str) -> Rule:
         axes = [given] if isinstance(given, int) else list(given or range(rank))
         axes = [axis % rank for axis in axes]
         for layout in (*layouts, *uniform):
-            _unnamed(layout, axes, words)
+            refuse_named(layout, axes, words)
         freed = [tuple(() if axis in axes else part for axis, part in enumerate(layout)) for layout in layouts]
         whole = broadcast(freed, [])
         if whole is None:
@@ -213,17 +217,17 @@ def _with_axes(layout: Layout, axes: Sequence[int], shape: tuple[Dim, ...]) -> L
 _RULES.update({operator: _along_as(words) for operator, words in _ALONG.items()})
 
 
-@_rule(aten.stack)
+@rule(aten.stack)
 def _stack(call: Call) -> list[Layout]:
     layouts = [call.of(node) for node in call.tensors if node in call.layouts]
     uniform = [call.of(node) for node in call.tensors if node not in call.layouts]
     words = "brings tokens together with other tokens of their sequence"
-    (whole,) = _kept_apart(broadcast(layouts, uniform), words)
+    (whole,) = kept_apart(broadcast(layouts, uniform), words)
     axis = call.given["dim"]
     return [(*whole[:axis], (len(call.tensors),), *whole[axis:])]
 
 
-@_rule(aten.slice, aten.narrow)
+@rule(aten.slice, aten.narrow)
 def _slice(call: Call) -> list[Layout]:
     layout, axis = call.first, call.given["dim"]
     size = call.results[0][axis]
@@ -232,111 +236,112 @@ def _slice(call: Call) -> list[Layout]:
     return [_with_axes(layout, [axis], call.results[0])]
 
 
-@_rule(aten.layer_norm, aten.rms_norm, aten.native_layer_norm)
+@rule(aten.layer_norm, aten.rms_norm, aten.native_layer_norm)
 def _norm(call: Call) -> list[Layout]:
     layout, count = call.first, len(call.given["normalized_shape"])
-    _unnamed(layout, range(len(layout) - count, len(layout)), "normalises over the tokens of a sequence")
+    refuse_named(layout, range(len(layout) - count, len(layout)), "normalises over the tokens of a sequence")
     return [layout for _ in call.results]
 
 
-@_rule(aten.constant_pad_nd, aten.pad)
+@rule(aten.constant_pad_nd, aten.pad)
 def _pad(call: Call) -> list[Layout]:
     layout, widths = call.first, list(call.given["pad"])
     padded = [len(layout) - 1 - index // 2 for index, width in enumerate(widths) if width != 0]
-    _unnamed(layout, padded, "moves the tokens of a sequence")
+    refuse_named(layout, padded, "moves the tokens of a sequence")
     return [_with_axes(layout, padded, call.results[0])]
 
 
-@_rule(aten.conv1d, aten.conv2d, aten.conv3d, aten.convolution, aten._convolution)
+@rule(aten.conv1d, aten.conv2d, aten.conv3d, aten.convolution, aten._convolution)
 def _convolution(call: Call) -> list[Layout]:
     layout = call.first
     rank = len(call.results[0])
     inner = range(len(layout) - rank + 1, len(layout))
-    _unnamed(layout, inner, "convolves over the tokens of a sequence")
+    refuse_named(layout, inner, "convolves over the tokens of a sequence")
     return [_with_axes(layout, list(inner), call.results[0])]
 
 
-_TOGETHER = "multiplies the tokens of a sequence with each other, as attention of the model's own code does"
+TOGETHER = "multiplies the tokens of a sequence with each other, as attention of the model's own code does"
 
 
-@_rule(aten.linear)
+@rule(aten.linear)
 def _linear(call: Call) -> list[Layout]:
     layout = call.first
-    _unnamed(layout, [len(layout) - 1], _TOGETHER)
-    _weights(call, call.tensors[1:])
+    refuse_named(layout, [len(layout) - 1], TOGETHER)
+    refuse_named_weights(call, call.tensors[1:])
     return [_with_axes(layout, [len(layout) - 1], call.results[0])]
 
 
-@_rule(aten.matmul, aten.bmm, aten.mm, aten.mv, aten.dot)
+@rule(aten.matmul, aten.bmm, aten.mm, aten.mv, aten.dot)
 def _matmul(call: Call) -> list[Layout]:
     left, right = (call.of(node) for node in call.tensors)
     return _product(left, right)
 
 
-@_rule(aten.addmm, aten.baddbmm)
+@rule(aten.addmm, aten.baddbmm)
 def _added_matmul(call: Call) -> list[Layout]:
     added, *factors = call.tensors
     (product,) = _product(*(call.of(node) for node in factors))
     layouts = [call.of(added)] if added in call.layouts else []
-    return _kept_apart(broadcast([product, *layouts], []), _TOGETHER)
+    return kept_apart(broadcast([product, *layouts], []), TOGETHER)
 
 
 def _product(left: Layout, right: Layout) -> list[Layout]:
     a = left if len(left) > 1 else ((), *left)
     b = right if len(right) > 1 else (*right, ())
-    _unnamed(a, [len(a) - 1], _TOGETHER)
-    _unnamed(b, [len(b) - 2], _TOGETHER)
+    refuse_named(a, [len(a) - 1], TOGETHER)
+    refuse_named(b, [len(b) - 2], TOGETHER)
     rows = broadcast([(*a[:-2], a[-2], ()), (*b[:-2], (), b[-1])], [])
-    product = _kept_apart(rows, _TOGETHER)[0]
+    product = kept_apart(rows, TOGETHER)[0]
     dropped = [len(product) - 2] * (len(left) == 1) + [len(product) - 1] * (len(right) == 1)
     return [tuple(axis for index, axis in enumerate(product) if index not in dropped)]
 
 
-@_rule(aten.einsum)
+@rule(aten.einsum)
 def _einsum(call: Call) -> list[Layout]:
     inputs, arrow, output = call.given["equation"].replace(" ", "").partition("->")
     terms = inputs.split(",")
     if not arrow or "." in inputs or len(terms) != len(call.tensors):
-        raise Mixes(_TOGETHER)
+        raise Mixes(TOGETHER)
     axes: dict[str, Any] = {}
     for term, node in zip(terms, call.tensors, strict=True):
         for letter, axis in zip(term, call.of(node), strict=True):
             if is_named(axis) and (
                 letter not in output or (is_named(axes.get(letter, axis)) and axes.get(letter, axis) != axis)
             ):
-                raise Mixes(_TOGETHER)
+                raise Mixes(TOGETHER)
             if letter not in axes or is_named(axis):
                 axes[letter] = axis
-    return _kept_apart(tuple(axes[letter] for letter in output), _TOGETHER)
+    return kept_apart(tuple(axes[letter] for letter in output), TOGETHER)
 
 
-def _weights(call: Call, operands: Sequence[fx.Node]) -> None:
+def refuse_named_weights(call: Call, operands: Sequence[fx.Node]) -> None:
+    """Raise `Mixes` if a weight indexes tokens."""
     for node in operands:
-        _unnamed(call.of(node), range(len(call.of(node))), _TOGETHER)
+        refuse_named(call.of(node), range(len(call.of(node))), TOGETHER)
 
 
 _PICKS = "picks tokens of a sequence by their place in the call"
 
 
-@_rule(aten.embedding)
+@rule(aten.embedding)
 def _embedding(call: Call) -> list[Layout]:
     weight, indices = (call.of(node) for node in call.tensors[:2])
-    _unnamed(weight, [0], _PICKS)
-    return _kept_apart((*indices, weight[1]), _PICKS)
+    refuse_named(weight, [0], _PICKS)
+    return kept_apart((*indices, weight[1]), _PICKS)
 
 
-@_rule(aten.index_select)
+@rule(aten.index_select)
 def _index_select(call: Call) -> list[Layout]:
     source, axis = call.first, call.given["dim"]
-    _unnamed(source, [axis], _PICKS)
-    return _kept_apart((*source[:axis], *call.of(call.given["index"]), *source[axis + 1 :]), _PICKS)
+    refuse_named(source, [axis], _PICKS)
+    return kept_apart((*source[:axis], *call.of(call.given["index"]), *source[axis + 1 :]), _PICKS)
 
 
-@_rule(aten.index)
+@rule(aten.index)
 def _index(call: Call) -> list[Layout]:
     source, indices = call.first, list(call.given["indices"])
     used = [axis for axis, index in enumerate(indices) if index is not None]
-    _unnamed(source, used, _PICKS)
+    refuse_named(source, used, _PICKS)
     if used != list(range(used[0], used[-1] + 1)):
         raise Mixes(_PICKS)
     layouts, uniform = ([], [])
@@ -345,55 +350,17 @@ def _index(call: Call) -> list[Layout]:
     rows = broadcast(layouts, uniform)
     if rows is None:
         raise Mixes(_PICKS)
-    return _kept_apart((*source[: used[0]], *rows, *source[used[-1] + 1 :]), _PICKS)
+    return kept_apart((*source[: used[0]], *rows, *source[used[-1] + 1 :]), _PICKS)
 
 
-@_rule(aten.gather)
+@rule(aten.gather)
 def _gather(call: Call) -> list[Layout]:
     """Select entries of the first operand; of its first tokens, if there are fewer indices."""
     source, index, axis = call.first, call.given["index"], call.given["dim"]
-    _unnamed(source, [axis], _PICKS)
+    refuse_named(source, [axis], _PICKS)
     if call.tensors[0] not in call.layouts:
         return [call.of(index)]
     pairs = zip(source, call.of(index), strict=True)
     if any(is_named(rows) and rows != chosen for rows, chosen in pairs):
         raise Mixes(_PICKS)
-    return _kept_apart(broadcast([call.of(index)], [source]), _PICKS)
-
-
-_SOMEWHERE_ELSE = "attends to something other than the tokens of its sequence"
-
-
-@_rule(_ditto.attention)
-def _attention(call: Call) -> list[Layout]:
-    query, key, value = (call.of(call.given[name]) for name in ("query", "key", "value"))
-    for layout in (query, key, value):
-        _unnamed(layout, (1, 3), "takes tokens for heads or columns")
-        if (layout[0], layout[2]) != (query[0], query[2]):
-            raise Mixes(_SOMEWHERE_ELSE)
-    if not is_named(query[2]):
-        raise Mixes(_SOMEWHERE_ELSE)
-    return [query]
-
-
-@_rule(_ditto.rms_norm)
-def _rms_norm(call: Call) -> list[Layout]:
-    _unnamed(call.first, [len(call.first) - 1], "normalises over the tokens of a sequence")
-    return [call.first]
-
-
-@_rule(_ditto.rope)
-def _rope(call: Call) -> list[Layout]:
-    return [call.first]
-
-
-@_rule(_ditto.prompt_rows)
-def _prompt_rows(call: Call) -> list[Layout]:
-    return [(*call.first, (call.results[0][-1],))]  # type: ignore[list-item] - a width is a number
-
-
-@_rule(_ditto.last_tokens, _ditto.packed_last_tokens)
-def _last_tokens(call: Call) -> list[Layout]:
-    layout, chosen = call.first, call.of(call.tensors[1])
-    row = chosen if "ends" in call.given else ((),)
-    return [(*layout[:-2], *row, layout[-1])]
+    return kept_apart(broadcast([call.of(index)], [source]), _PICKS)

@@ -16,6 +16,7 @@ import torch
 from attrs import frozen
 from torch import SymInt, Tensor, fx
 
+import ditto.rewrite.semantic_rules  # noqa: F401 - registers the rules of Ditto's operators
 from ditto.errors import ModelError, UnsupportedFeature, at
 from ditto.network import dims
 from ditto.network.dims import Dim

@@ -5,6 +5,7 @@ Logits are those of each row's last token.
 
 from __future__ import annotations
 
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -20,8 +21,8 @@ class LlmWrapper(nn.Module):
     B batch, S sequence, V vocabulary, W hidden width.
 
     Args:
-        model: accepts `inputs_embeds` [B, S, W], `attention_mask`, `position_ids`, `use_cache` and returns an object
-            with `logits` [B, S, V]; may be a vision-language model that does so without an image.
+        model: accepts `inputs_embeds` [B, S, W], `attention_mask`, `use_cache`, maybe `position_ids`, and returns an
+            object with `logits` [B, S, V]; may be a vision-language model that does so without an image.
         embedding: token ids below `vocab_size` → [B, S, W].
         vocab_size: ids from here on select rows of the prompt embedding table.
         deepstack: number of first layers after which further embeddings of an image token are added to its hidden
@@ -35,6 +36,7 @@ class LlmWrapper(nn.Module):
         self.embedding = embedding
         self.vocab_size = vocab_size
         self.deepstack = deepstack
+        self.is_told_positions = _accepts_positions(model)
 
     @override
     def forward(
@@ -59,7 +61,7 @@ class LlmWrapper(nn.Module):
 
     def _logits(self, input_ids: Tensor, position_ids: Tensor, prompt_embedding_table: Tensor | None) -> Tensor:
         """Logits of all tokens: [B, S, V]."""
-        more: dict[str, Any] = {}
+        more: dict[str, Any] = {"position_ids": position_ids} if self.is_told_positions else {}
         if prompt_embedding_table is None:
             embedded = self.embedding(input_ids)
         else:
@@ -68,15 +70,12 @@ class LlmWrapper(nn.Module):
             rows = ops.prompt_rows(input_ids, prompt_embedding_table, self.vocab_size)
             if self.deepstack:
                 rows, *layers = rows.chunk(1 + self.deepstack, dim=-1)
-                more = {
-                    "visual_pos_masks": virtual,
-                    "deepstack_visual_embeds": [torch.where(virtual.unsqueeze(-1), each, 0.0) for each in layers],
-                }
+                more["visual_pos_masks"] = virtual
+                more["deepstack_visual_embeds"] = [torch.where(virtual.unsqueeze(-1), each, 0.0) for each in layers]
             embedded = torch.where(virtual.unsqueeze(-1), rows, text)
         result: Any = self.model(
             inputs_embeds=embedded,
             attention_mask=torch.ones_like(input_ids),  # no padding; also disables the detection of packed sequences
-            position_ids=position_ids,
             use_cache=False,
             **more,
         )
@@ -109,6 +108,17 @@ class PackedLlmWrapper(LlmWrapper):
         """
         logits = self._logits(input_ids.unsqueeze(0), position_ids.unsqueeze(0), prompt_embedding_table)
         return ops.packed_last_tokens(logits, last_token_ids).squeeze(0).float()
+
+
+def _accepts_positions(model: nn.Module) -> bool:
+    """Whether a model's forward has an input of token positions that count from 0.
+
+    Models that make positions from their padding token count from another number: they count themselves.
+    """
+    parameters = signature(type(model).forward).parameters
+    takes_any = any(parameter.kind == Parameter.VAR_KEYWORD for parameter in parameters.values())
+    from_padding = any(hasattr(part, "create_position_ids_from_inputs_embeds") for part in model.modules())
+    return ("position_ids" in parameters or takes_any) and not from_padding
 
 
 class DecoderWithHead(nn.Module):

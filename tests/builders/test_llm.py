@@ -210,15 +210,14 @@ def test_rows_behind_the_vocabulary_are_for_models_without_images(name, tmp_path
         generate(session, [Request((5, 128))], 1)
 
 
-def test_a_model_that_cannot_be_told_positions_is_refused():
+def test_a_model_that_is_not_told_positions_counts_them_from_the_start_of_each_row(tmp_path):
     class Counting(type(llama())):
         def forward(self, inputs_embeds=None, attention_mask=None, use_cache=False):
             return super().forward(inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=use_cache)
 
     model = llama()
+    ids = [5, 9, 33, 71, 127]
+    wanted = model.generate(torch.tensor([ids]), max_new_tokens=6, do_sample=False, pad_token_id=0)
     model.__class__ = Counting
-    made = builder(model)
-    with pytest.raises(
-        UnsupportedFeature, match="Counting has no `position_ids` input: it counts positions from 0 in each call"
-    ):
-        made.part(made.resolved_target())
+    session = open_session(builder(model).build(tmp_path / "tree"), "reference")
+    assert list(generate(session, [Request(tuple(ids))], 6)[0].ids) == wanted[0, len(ids) :].tolist()

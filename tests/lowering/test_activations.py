@@ -19,6 +19,8 @@ ROWS = {
     aten.sigmoid.default: _EACH,
     aten.tanh.default: _EACH,
     aten.silu.default: _EACH,
+    aten.softplus.default: [*_EACH, Row(20 * _X), Row(_X, 0.5), Row(_X, 2.0, 4.0)],
+    aten.log_sigmoid.default: [*_EACH, Row(50 * _X)],
     aten.gelu.default: [*_EACH, *(Row(row.args[0], approximate=mode) for row in _EACH for mode in ("none", "tanh"))],
     aten.softmax.int: [
         *(Row(row.args[0], axis) for row in _EACH for axis in (-1, 1)),

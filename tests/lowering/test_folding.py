@@ -26,6 +26,8 @@ CALLS = {
     aten.unsqueeze.default: [((X, 0), {}), ((X, -1), {}), ((X, 2), {})],
     aten.transpose.int: [((X, -1, 0), {}), ((X, 1, 2), {})],
     aten.permute.default: [((X, [2, -3, 1]), {})],
+    aten.t.default: [((X[0],), {}), ((LINE,), {})],
+    aten.numpy_T.default: [((X,), {})],
     aten.expand.default: [((LINE, [2, 3, -1]), {}), ((X[:, :1], [2, 5, 4]), {"implicit": False})],
     aten.slice.Tensor: [
         ((X, 1, 1), {}),

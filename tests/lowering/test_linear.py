@@ -36,6 +36,16 @@ ROWS = {
         Row(X[0], _randn(3, 4, 5), static=True),
     ],
     aten.bmm.default: [Row(X, _randn(3, 4, 5)), Row(X.half(), _randn(3, 4, 1).half())],
+    aten.mm.default: [Row(X[:, 0], WEIGHT.t()), Row(X[:, 0].half(), WEIGHT.t().half())],
+    aten.addmm.default: [
+        *(Row(*(x.to(dtype) for x in (BIAS, X[:, 0], WEIGHT.t()))) for dtype in FLOATS),
+        Row(BIAS, X[:, 0], WEIGHT.t(), beta=0.5, alpha=2),
+        Row(torch.full((5,), float("nan")), X[:, 0], WEIGHT.t(), beta=0),
+    ],
+    aten.baddbmm.default: [
+        Row(_randn(3, 2, 5), X, _randn(3, 4, 5)),
+        Row(_randn(3, 1, 5), X, _randn(3, 4, 5), beta=1.0, alpha=0.25),
+    ],
     aten.conv2d.default: [
         *(Row(*(x.to(dtype) for x in (IMAGE, KERNEL, BIAS)), [2, 2]) for dtype in FLOATS),
         Row(IMAGE, KERNEL),

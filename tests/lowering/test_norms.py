@@ -22,6 +22,12 @@ ROWS = {
         Row(X, [2, 8], torch.stack((WEIGHT, BIAS)), torch.stack((BIAS, WEIGHT))),
         Row(X, [8], WEIGHT, BIAS, 1e-5, False),
     ],
+    aten.rms_norm.default: [
+        Row(X, [8], WEIGHT, 1e-3),
+        Row(X, [8], None, 1e-3),
+        Row(X, [8]),
+        Row(X[:, 0], [8], WEIGHT, 1e-6),
+    ],
     torch.ops.ditto.rms_norm.default: [
         *(Row(X.to(dtype), WEIGHT.to(dtype), 1e-3) for dtype in FLOATS),
         *(Row(X.to(dtype), WEIGHT, 1e-3) for dtype in FLOATS),

@@ -98,6 +98,22 @@ def test_attention_agrees_with_torchs_own(dtype, causal, mask):
     assert_close(found, wanted, **TOLERANCE[dtype])
 
 
+def test_slopes_add_what_lies_between_query_and_key():
+    slopes = torch.linspace(0.1, 2, HEADS)
+    bias = torch.zeros(1, HEADS, LENGTH, LENGTH)
+    for head, query, key in product(range(HEADS), range(LENGTH), range(LENGTH)):
+        bias[0, head, query, key] = slopes[head] * (key - query)
+    found = ops.attention(*_operands(2), None, None, SCALE, True, 3, 0.0, 0, slopes)
+    assert_close(found, ops.attention(*_operands(2), bias, None, SCALE, True, 3, 0.0, 0))
+
+
+def test_values_may_have_another_width_than_keys():
+    query, key, value = _operands(2)
+    for width in (1, 3):
+        found = ops.attention(query, key, value[..., :width], None, None, SCALE, True, 0, 0.0, 0)
+        assert_close(found, ops.attention(query, key, value, None, None, SCALE, True, 0, 0.0, 0)[..., :width])
+
+
 def test_the_layer_index_changes_nothing():
     first, second = (ops.attention(*_operands(2), None, None, SCALE, True, 3, 0.0, layer) for layer in (0, 5))
     assert torch.equal(first, second)

@@ -48,8 +48,10 @@ def test_every_wall_rounds_as_hugging_face_does(name, dtype):
 # How often each rewrite applies to two layers; `clean` depends on the version of transformers.
 USUAL = {
     "recognise attention": 0,
+    "recognise written attention": 0,
     "state masks": 2,
     "refuse writes": 0,
+    "use given positions": 0,
     "tabulate positions": 2,
     "refuse other state": 0,
     "rope of halves": 4,
@@ -75,7 +77,7 @@ UNUSUAL = {
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_every_rewrite_applies_as_often_as_the_model_has_its_form(name):
     counts = dict(staged(name).counts)
-    assert counts.pop("clean") > 0
+    assert counts.pop("make functional") == 0 and counts.pop("clean") > 0
     assert counts == {**USUAL, **UNUSUAL.get(name, {})}
 
 
@@ -112,17 +114,21 @@ def test_tensorrt_agrees_with_every_shape_and_dtype(name):
     emitted(told.network, told.part.tensors)
 
 
+OF_POSITIONS = ("recognise written attention", "use given positions", "tabulate positions", "refuse other state")
+
+
 def test_steps_run_in_order_and_positions_only_where_there_are_any():
     program = captured(lambda x: x * 1, {"x": torch.zeros(2)})
     counts = {name: report.applied for name, report in rewrite(program, {}).items()}
     assert list(counts) == [
+        "make functional",
         "clean",
-        *(step for step in USUAL if step not in ("tabulate positions", "refuse other state")),
+        *(step for step in USUAL if step not in OF_POSITIONS),
     ]
     assert counts.pop("clean") == 1
     assert not any(counts.values())
     program = captured(lambda x: x + 1, {"x": torch.zeros(2)})
-    assert list(rewrite(program, {"sequence": 4}, "position_ids")) == ["clean", *USUAL]
+    assert list(rewrite(program, {"sequence": 4}, "position_ids")) == ["make functional", "clean", *USUAL]
 
 
 def test_refusals_are_logged_and_dumped(tmp_path):

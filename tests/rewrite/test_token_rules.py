@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ditto import ops
 from ditto.errors import UnsupportedFeature
 from ditto.ops.traits import TRAITS, Trait
 from ditto.rewrite.clean import clean
@@ -195,30 +194,6 @@ def test_what_counts_tokens_is_refused(function):
     assert not _is_one_by_one(function)
     with pytest.raises(UnsupportedFeature, match="follow from how many tokens are given: `.*` counts them"):
         refuse_other_state(_program(function))
-
-
-HEADS = torch.randn(2, 3, LENGTH, 4, generator=_RANDOM)
-ELSEWHERE = {
-    "an image": (lambda x: _attend(x, torch.ones(1, 3, 7, 4).expand(x.shape[0], -1, -1, -1)), "something other"),
-    "heads in the place of tokens": (lambda x: _attend(x.transpose(1, 2), x.transpose(1, 2)), "tokens for heads"),
-    "other rows": (lambda x: _attend(x, x[:1].expand(x.shape[0], -1, -1, -1)), "a part of a sequence"),
-}
-
-
-def _attend(query, key):
-    return ops.attention(query, key, key, None, None, 0.5, True, 0, 0.0, 0)
-
-
-def test_attention_is_what_tokens_may_reach_each_other_by():
-    program = captured(lambda x: _attend(x, x * 2), {"x": HEADS}, {"x": "batch . sequence"})
-    assert refuse_other_state(program) == 0
-
-
-@pytest.mark.parametrize(("function", "words"), ELSEWHERE.values(), ids=ELSEWHERE)
-def test_attention_to_anything_else_is_refused(function, words):
-    program = captured(function, {"x": HEADS}, {"x": "batch . sequence"})
-    with pytest.raises(UnsupportedFeature, match=words):
-        refuse_other_state(program)
 
 
 # Of shapes and numbers, or made after the check.

@@ -43,8 +43,8 @@ def _of(cls: str, config: str, **settings):
     return lambda: made(getattr(transformers, cls), getattr(transformers, config)(**settings))
 
 
-# Positions counted by the model, attention of the model's own, or both.
-OTHER_STATE = {
+# Positions counted by the model, attention written out, or both.
+OWN_CODE = {
     "bart": _of("BartForCausalLM", "BartConfig", **_SEQ2SEQ),
     "bigbird_pegasus": _of("BigBirdPegasusForCausalLM", "BigBirdPegasusConfig", **_SEQ2SEQ),
     "blenderbot": _of("BlenderbotForCausalLM", "BlenderbotConfig", **_SEQ2SEQ),
@@ -110,31 +110,13 @@ if TRANSFORMERS_5:  # their attention was their own before
     )
 
 
-TOLD = "values follow from (how many tokens are given|other tokens)"
-if not TRANSFORMERS_5:  # many of them take no positions at all, and GPT-Neo changes its mask in place first
-    TOLD += "|takes no `position_ids`|`aten.mul_.Tensor` writes into its argument"
-
-
 def _builder(model, name):
     return LlmBuilder.from_model(model).with_target(name).with_batch(2).with_max_seq_len(40).with_max_input_len(24)
 
 
-@pytest.mark.parametrize("name", OTHER_STATE)
-def test_decoders_of_other_state_are_refused(name):
-    with pytest.raises(UnsupportedFeature, match=TOLD) as refused:
-        engine_of(_builder(OTHER_STATE[name](), "tensorrt-rtx"))
-    assert getattr(refused.value.where, "module", "the whole model"), "the module is named"
-
-
-@pytest.mark.parametrize("name", ["bart", "mvp"])
-def test_they_are_refused_for_packed_tokens_too(name):
-    with pytest.raises(UnsupportedFeature, match=TOLD):
-        engine_of(_builder(OTHER_STATE[name](), "trtllm"))
-
-
-@pytest.mark.parametrize("name", NEAR_MISSES)
-def test_decoders_that_look_like_them_decode_as_hugging_face_does(name):
-    model = NEAR_MISSES[name]()
+@pytest.mark.parametrize("name", [*OWN_CODE, *NEAR_MISSES])
+def test_decoders_with_code_of_their_own_decode_as_hugging_face_does(name):
+    model = {**OWN_CODE, **NEAR_MISSES}[name]()
     engine = engine_of(_builder(model, "tensorrt-rtx"))
     network = engine.network
     for found, wanted in continued(network, Constants(network, engine.part.tensors), model):
@@ -174,8 +156,10 @@ PLANTED = {
     ),
     "a running sum": (lambda m, x: x.cumsum(1), "cumsum.*adds up over the tokens"),
     "a running mean": (lambda m, x: x.cumsum(1) / torch.arange(1, x.shape[1] + 1)[:, None], "cumsum.*adds up"),
-    "positions that are counted": (lambda m, x: x + m.table[torch.arange(x.shape[1])], "arange.*counts them"),
-    "a table that is cut off": (lambda m, x: x + m.table[: x.shape[1]], "counts them"),
+    "positions from the end": (
+        lambda m, x: x + m.table[x.shape[1] - 1 - torch.arange(x.shape[1])],
+        "counts them",
+    ),
     "attention of its own": (lambda m, x: _scores(x).softmax(-1) @ x, "matmul.*multiplies the tokens"),
     "a bool mask that is added": (lambda m, x: _unmasked(x), "matmul.*multiplies the tokens"),
 }
@@ -189,6 +173,21 @@ def test_planted_state_is_refused_where_it_is(target, function, words):
     with pytest.raises(UnsupportedFeature, match=words) as refused:
         engine_of(_builder(model, target))
     assert getattr(refused.value.where, "module", "").startswith("model.layers.1.mlp")
+
+
+COUNTED = {
+    "positions": lambda m, x: x + m.table[torch.arange(x.shape[1])],
+    "a table that is cut off": lambda m, x: x + m.table[: x.shape[1]],
+}
+
+
+@pytest.mark.parametrize("function", COUNTED.values(), ids=COUNTED)
+def test_what_a_layer_counts_is_the_tokens_position(function):
+    model = llama(max_position_embeddings=64)
+    model.model.layers[1].mlp = _Planted(model.model.layers[1].mlp, function)
+    engine = engine_of(_builder(model, "tensorrt-rtx"))
+    for found, wanted in continued(engine.network, Constants(engine.network, engine.part.tensors), model):
+        assert relative_error(found, wanted) <= RELATIVE_ERROR[torch.float32]
 
 
 def test_a_planted_layer_that_keeps_tokens_apart_is_none():

@@ -1,6 +1,6 @@
 """Lowerings of the plugin-free target: attention, KV cache, rope, prompt table, last tokens.
 
-B batch, S sequence, C capacity of the KV cache, G KV heads, D head width.
+B batch, S sequence, C capacity of the KV cache, G KV heads, D head width, V width of values.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch._ops import OpOverload
 
 from ditto.errors import UnsupportedFeature
 from ditto.lowering import Lowering, Operand, Table, table
-from ditto.lowering.attention import attention_mask, by_name, decomposed_attention, refuse_sinks
+from ditto.lowering.attention import ScoreTerms, attention_mask, by_name, decomposed_attention
 from ditto.lowering.registry import LoweringFunction
 from ditto.network import symbol
 from ditto.network.graph import Value
@@ -45,13 +45,12 @@ def attention(net: Lowering, given: AttentionArguments[Operand]) -> Value:
     return fused_attention(net, q, k, v, given.scale, given.causal, seen)
 
 
-def refuse_all_but_causal(mask: Operand | None, sinks: Operand | None, causal: bool) -> None:
+def refuse_all_but_causal(mask: Operand | None, causal: bool) -> None:
     """Check that a decoder's attention works with a KV cache.
 
     Raises:
-        UnsupportedFeature: the attention has sinks, or is not causal.
+        UnsupportedFeature: the attention is not causal.
     """
-    refuse_sinks(sinks)
     if not causal or mask is not None:
         raise UnsupportedFeature(
             "the decoder's attention is not causal",
@@ -71,11 +70,16 @@ def sees(net: Lowering, tokens: Value, others: Value, window: int) -> Value:
     return net.add(ElementWise("AND"), seen, net.add(ElementWise("GREATER"), others, first))
 
 
+def needs_decomposition(given: AttentionArguments[Any]) -> bool:
+    """Whether attention does something that TensorRT's attention layer does not."""
+    return bool(given.softcap) or given.sinks is not None or given.slopes is not None
+
+
 @define
 class Decoder:
     """Lowerings of a decoder with a KV cache per layer.
 
-    The cache is `past_key_i` and `past_value_i` [B, G, C, D], updated in place as `present_key_i` and
+    The cache is `past_key_i` [B, G, C, D] and `past_value_i` [B, G, C, V], updated in place as `present_key_i` and
     `present_value_i`. `write_indices` int32 [B] is the number of tokens of each row in the cache: new ones are written
     after them, and query s of a row attends to slots 0 to write_indices + s.
 
@@ -86,6 +90,7 @@ class Decoder:
     net: Lowering
     capacity: int
     _masks: dict[int, Value] = field(factory=dict)
+    _key_distances: Value | None = None
     _write_indices: Value | None = None
 
     def table(self) -> Table:
@@ -106,9 +111,10 @@ class Decoder:
 
     def attention(self, net: Lowering, given: AttentionArguments[Operand]) -> Value:
         """Attention of a decoder: checks that all variants share, then `_attend`."""
-        refuse_all_but_causal(given.mask, given.sinks, given.causal)
+        refuse_all_but_causal(given.mask, given.causal)
         q, k, v = (net.value(operand) for operand in (given.query, given.key, given.value))
-        values: AttentionArguments[Any] = evolve(given, query=q, key=k, value=v)
+        sinks, slopes = (None if each is None else net.value(each) for each in (given.sinks, given.slopes))
+        values: AttentionArguments[Any] = evolve(given, query=q, key=k, value=v, sinks=sinks, slopes=slopes)
         return self._attend(net, values)
 
     def _attend(self, net: Lowering, given: AttentionArguments[Value]) -> Value:
@@ -117,9 +123,13 @@ class Decoder:
             self._cached(net, kind, given.layer, new) for kind, new in (("key", given.key), ("value", given.value))
         )
         seen = self._mask(net, given.window)
-        if given.softcap:
-            return decomposed_attention(net, given.query, keys, values, given.scale, given.softcap, seen)
+        if needs_decomposition(given) or given.key.spec.shape != given.value.spec.shape:
+            terms = self._terms(net, given)
+            return decomposed_attention(net, given.query, keys, values, given.scale, given.softcap, seen, terms)
         return fused_attention(net, given.query, keys, values, given.scale, False, seen)
+
+    def _terms(self, net: Lowering, given: AttentionArguments[Value]) -> ScoreTerms:
+        return ScoreTerms(given.sinks, given.slopes, None if given.slopes is None else self._distances(net))
 
     def _cached(self, net: Lowering, kind: str, layer: int, new: Value) -> Value:
         past = f"past_{kind}_{layer}"
@@ -134,15 +144,25 @@ class Decoder:
     def _mask(self, net: Lowering, window: int) -> Value:
         """Mask of slots for each query: bool [B, 1, S, C]; shared by all layers with the same window."""
         if window not in self._masks:
-            count = net.add(Fill(SEQUENCE, 0, 1, torch.int32), net.sizes((SEQUENCE,)))
-            slots = net.add(
-                ElementWise("SUM"), net.reshape(self.write_indices, (BATCH, 1)), net.reshape(count, (1, SEQUENCE))
-            )
-            slots = net.reshape(slots, (BATCH, 1, SEQUENCE, 1))
-            keys = net.literal(torch.arange(self.capacity, dtype=torch.int32))
-            keys = net.reshape(keys, (1, 1, 1, self.capacity))
-            self._masks[window] = sees(net, slots, keys, window)
+            self._masks[window] = sees(net, *self._positions(net), window)
         return self._masks[window]
+
+    def _positions(self, net: Lowering) -> tuple[Value, Value]:
+        """Positions of queries and keys, int32, that broadcast to the mask's shape: their slots."""
+        count = net.add(Fill(SEQUENCE, 0, 1, torch.int32), net.sizes((SEQUENCE,)))
+        slots = net.add(
+            ElementWise("SUM"), net.reshape(self.write_indices, (BATCH, 1)), net.reshape(count, (1, SEQUENCE))
+        )
+        slots = net.reshape(slots, (BATCH, 1, SEQUENCE, 1))
+        keys = net.literal(torch.arange(self.capacity, dtype=torch.int32))
+        return slots, net.reshape(keys, (1, 1, 1, self.capacity))
+
+    def _distances(self, net: Lowering) -> Value:
+        """Key minus query position, float32, that broadcasts to the mask's shape; shared by all layers."""
+        if self._key_distances is None:
+            queries, keys = self._positions(net)
+            self._key_distances = net.cast(net.add(ElementWise("SUB"), keys, queries), torch.float32)
+        return self._key_distances
 
 
 def rope(net: Lowering, x: Operand, cos: Any, sin: Any, positions: Operand, interleaved: bool) -> Value:

@@ -1,13 +1,14 @@
 """Prefill and decode as separate networks over one KV cache, each in its fastest form.
 
-B batch, S sequence, C capacity of the KV cache, L valid KV length, H heads, G KV heads, D head width.
+B batch, S sequence, C capacity of the KV cache, L valid KV length, H heads, G KV heads, D head width, V width of
+values.
 
 Prefill writes into empty rows, so its tokens attend only to each other: fused causal attention, no cache read, no mask.
 Decode has one query per row. TensorRT's attention layer would read the whole cache whatever its valid length (and
 TensorRT-RTX copies it first if the batch size is dynamic). It has two other forms, over the valid slots alone:
 
 - Sums: multiplications and sums along the last axis read the slots once, in place. Keys are stored as [slot, D] and
-  values as [D, slot], so that both sums run over contiguous memory. The fastest for a few rows.
+  values as [V, slot], so that both sums run over contiguous memory. The fastest for a few rows.
 - Products: matrix multiplications of the query heads that share a KV head; keys and values stored as [slot, D].
   TensorRT copies the slots first, yet this is faster from 16 rows on where at least four query heads share a KV head.
 
@@ -22,15 +23,15 @@ from typing_extensions import override
 
 from ditto.engine.spec import DecodeAttention
 from ditto.lowering import Lowering, Operand, Table
-from ditto.lowering.attention import MASKED_SCORE, decomposed_attention
+from ditto.lowering.attention import MASKED_SCORE, NO_TERMS, ScoreTerms, decomposed_attention, sloped, softmax_of
 from ditto.network import symbol
 from ditto.network.dims import multiply
 from ditto.network.graph import Value
-from ditto.network.layers import Activation, ElementWise, Fill, MatrixMultiply, Reduce, Select, Softmax
+from ditto.network.layers import Activation, ElementWise, Fill, MatrixMultiply, Reduce, Select
 from ditto.network.spec import Spec
 from ditto.ops.attention import AttentionArguments
 from ditto.targets.tensorrt.attention import fused_attention
-from ditto.targets.tensorrt.lowering import BATCH, SEQUENCE, Decoder, sees
+from ditto.targets.tensorrt.lowering import BATCH, SEQUENCE, Decoder, needs_decomposition, sees
 
 KV_LENGTH = "kv_length"
 """Name of the dimension of KV cache slots that decode reads."""
@@ -40,8 +41,8 @@ KV_LENGTH = "kv_length"
 class SeparateDecoder(Decoder):
     """KV cache layout shared by both networks.
 
-    `past_key_i` is [B, G, C, D]; so is `past_value_i` for products. For sums it is [B, G D, C, 1], which in memory is
-    [B, G, D, C].
+    `past_key_i` is [B, G, C, D], and `past_value_i` [B, G, C, V] for products. For sums it is [B, G V, C, 1], which in
+    memory is [B, G, V, C].
 
     Args:
         decode_attention: form of attention in decode.
@@ -67,22 +68,26 @@ class Prefill(SeparateDecoder):
         """Attention of new tokens over each other; also writes their keys and values to the cache."""
         self._written(net, given.layer, given.key, given.value)
         qkv = given.query, given.key, given.value
-        if not (given.window or given.softcap):
-            return fused_attention(net, *qkv, given.scale, True, None)
-        seen = self._mask(net, given.window)
-        if given.softcap:
-            return decomposed_attention(net, *qkv, given.scale, given.softcap, seen)
-        return fused_attention(net, *qkv, given.scale, False, seen)
+        is_wider = int(given.value.spec.shape[3]) > int(given.key.spec.shape[3])  # type: ignore[arg-type]
+        if needs_decomposition(given) or is_wider:
+            seen, terms = self._mask(net, given.window), self._terms(net, given)
+            return decomposed_attention(net, *qkv, given.scale, given.softcap, seen, terms)
+        if given.window:
+            return fused_attention(net, *qkv, given.scale, False, self._mask(net, given.window))
+        return fused_attention(net, *qkv, given.scale, True, None)
 
     @override
     def _mask(self, net: Lowering, window: int) -> Value:
         """Mask between new tokens: bool [B, 1, S, S]; shared by all layers with the same window."""
         if window not in self._masks:
-            count = net.add(Fill(SEQUENCE, 0, 1, torch.int32), net.sizes((SEQUENCE,)))
-            rows, columns = net.reshape(count, (1, 1, SEQUENCE, 1)), net.reshape(count, (1, 1, 1, SEQUENCE))
-            seen = sees(net, rows, columns, window)
+            seen = sees(net, *self._positions(net), window)
             self._masks[window] = net.box(seen, (0, 0, 0, 0), (BATCH, 1, SEQUENCE, SEQUENCE), (0, 1, 1, 1))
         return self._masks[window]
+
+    @override
+    def _positions(self, net: Lowering) -> tuple[Value, Value]:
+        count = net.add(Fill(SEQUENCE, 0, 1, torch.int32), net.sizes((SEQUENCE,)))
+        return net.reshape(count, (1, 1, SEQUENCE, 1)), net.reshape(count, (1, 1, 1, SEQUENCE))
 
 
 @define
@@ -105,15 +110,19 @@ class Decode(SeparateDecoder):
         """Attention of one token per row, after its key and value are written to the cache."""
         seen, caches = self._mask(net, given.window), self._written(net, given.layer, given.key, given.value)
         form = attention_in_sums if self.decode_attention == "sums" else attention_in_products
-        return form(net, given.query, *caches, seen, given.scale, given.softcap)
+        return form(net, given.query, *caches, seen, given.scale, given.softcap, self._terms(net, given))
 
     @override
     def _mask(self, net: Lowering, window: int) -> Value:
         """Mask of slots for each row: bool [B, 1, 1, L, 1]; shared by all layers with the same window."""
         if window not in self._masks:
-            slots = net.reshape(self.cache_slots, (1, 1, 1, symbol(KV_LENGTH), 1))
-            self._masks[window] = sees(net, net.reshape(self.write_indices, (BATCH, 1, 1, 1, 1)), slots, window)
+            self._masks[window] = sees(net, *self._positions(net), window)
         return self._masks[window]
+
+    @override
+    def _positions(self, net: Lowering) -> tuple[Value, Value]:
+        slots = net.reshape(self.cache_slots, (1, 1, 1, symbol(KV_LENGTH), 1))
+        return net.reshape(self.write_indices, (BATCH, 1, 1, 1, 1)), slots
 
     @override
     def table(self) -> Table:
@@ -122,51 +131,71 @@ class Decode(SeparateDecoder):
 
 
 def attention_in_sums(
-    net: Lowering, query: Value, keys: Value, values: Value, seen: Value, scale: float, softcap: float
+    net: Lowering,
+    query: Value,
+    keys: Value,
+    values: Value,
+    seen: Value,
+    scale: float,
+    softcap: float,
+    terms: ScoreTerms = NO_TERMS,
 ) -> Value:
     """Attention of one token per row over the valid slots of a KV cache, in float32.
 
     Args:
         query: [B, H, 1, D].
-        keys, values: [B, G, C, D] and [B, G D, C, 1].
+        keys, values: [B, G, C, D] and [B, G V, C, 1].
         seen: bool [B, 1, 1, L, 1].
+        terms: what is added to the scores; distances are [B, 1, 1, L, 1].
     Returns:
-        [B, H, 1, D].
+        [B, H, 1, V].
     """
     (_, heads, _, width), (_, kv_heads, capacity, _) = query.spec.shape, keys.spec.shape
     assert isinstance(heads, int) and isinstance(kv_heads, int)
     group, kv_length = heads // kv_heads, symbol(KV_LENGTH)
+    columns = int(values.spec.shape[1]) // kv_heads  # type: ignore[arg-type]
     keys = net.box(keys, (0, 0, 0, 0), (BATCH, kv_heads, kv_length, width), (1, 1, 1, 1))
-    values = net.reshape(values, (BATCH, kv_heads, width, capacity))
-    values = net.box(values, (0, 0, 0, 0), (BATCH, kv_heads, width, kv_length), (1, 1, 1, 1))
+    values = net.reshape(values, (BATCH, kv_heads, columns, capacity))
+    values = net.box(values, (0, 0, 0, 0), (BATCH, kv_heads, columns, kv_length), (1, 1, 1, 1))
     rows = net.reshape(query, (BATCH, kv_heads, group, 1, width))
     scores = _dot(net, rows, net.reshape(keys, (BATCH, kv_heads, 1, kv_length, width)))
     scores = net.add(ElementWise("PROD"), scores, _number(net, scale / softcap if softcap else scale))
     if softcap:
         scores = net.add(ElementWise("PROD"), net.add(Activation("TANH"), scores), _number(net, softcap))
+    if terms.slopes is not None and terms.distances is not None:
+        scores = sloped(net, scores, terms.slopes, terms.distances)
     scores = net.add(Select(), seen, scores, _number(net, MASKED_SCORE))
-    weights = net.reshape(net.add(Softmax(axis=3), scores), (BATCH, kv_heads, group, 1, kv_length))
-    output = _dot(net, weights, net.reshape(values, (BATCH, kv_heads, 1, width, kv_length)))
-    return net.reshape(net.cast(output, query.spec.dtype), query.spec.shape)
+    weights = net.reshape(softmax_of(net, scores, 3, terms.sinks), (BATCH, kv_heads, group, 1, kv_length))
+    output = _dot(net, weights, net.reshape(values, (BATCH, kv_heads, 1, columns, kv_length)))
+    return net.reshape(net.cast(output, query.spec.dtype), (*query.spec.shape[:3], columns))
 
 
 def attention_in_products(
-    net: Lowering, query: Value, keys: Value, values: Value, seen: Value, scale: float, softcap: float
+    net: Lowering,
+    query: Value,
+    keys: Value,
+    values: Value,
+    seen: Value,
+    scale: float,
+    softcap: float,
+    terms: ScoreTerms = NO_TERMS,
 ) -> Value:
     """Attention of one token per row over the valid slots of a KV cache, with softmax in float32.
 
     Args:
         query: [B, H, 1, D].
-        keys, values: [B, G, C, D].
+        keys, values: [B, G, C, D] and [B, G, C, V].
         seen: bool [B, 1, 1, L, 1].
+        terms: what is added to the scores; distances are [B, 1, 1, L, 1].
     Returns:
-        [B, H, 1, D].
+        [B, H, 1, V].
     """
     (_, heads, _, width), kv_heads = query.spec.shape, keys.spec.shape[1]
     assert isinstance(heads, int) and isinstance(kv_heads, int)
     kv_length = symbol(KV_LENGTH)
     keys, values = (
-        net.box(cache, (0, 0, 0, 0), (BATCH, kv_heads, kv_length, width), (1, 1, 1, 1)) for cache in (keys, values)
+        net.box(cache, (0, 0, 0, 0), (BATCH, kv_heads, kv_length, cache.spec.shape[3]), (1, 1, 1, 1))
+        for cache in (keys, values)
     )
     rows = net.reshape(query, (BATCH, kv_heads, heads // kv_heads, width))
     if scale != 1.0:
@@ -175,10 +204,13 @@ def attention_in_products(
     if softcap:
         bounded = net.add(Activation("TANH"), net.add(ElementWise("PROD"), scores, _number(net, 1 / softcap, 4)))
         scores = net.add(ElementWise("PROD"), bounded, _number(net, softcap, 4))
+    if terms.slopes is not None and terms.distances is not None:
+        scores = sloped(net, scores, terms.slopes, net.reshape(terms.distances, (BATCH, 1, 1, kv_length)))
     mask = net.reshape(seen, (BATCH, 1, 1, kv_length))
     scores = net.add(Select(), mask, scores, _number(net, MASKED_SCORE, 4))
-    weights = net.cast(net.add(Softmax(axis=3), scores), query.spec.dtype)
-    return net.reshape(net.add(MatrixMultiply(), weights, values), query.spec.shape)
+    weights = net.cast(softmax_of(net, scores, 3, terms.sinks), query.spec.dtype)
+    product = net.add(MatrixMultiply(), weights, values)
+    return net.reshape(product, (*query.spec.shape[:3], values.spec.shape[3]))
 
 
 def _identity(net: Lowering, x: Operand, indices: Operand) -> Value:

@@ -19,6 +19,7 @@ from ditto.engine.config import BuildConfig, LlmConfig, PluginConfig, Pretrained
 from ditto.engine.spec import EngineSpec
 from ditto.errors import UnsupportedFeature
 from ditto.lowering import Lowering, Operand, lower, table
+from ditto.lowering.experts import experts_of_few
 from ditto.network.graph import Network
 from ditto.network.layers import Dequantize
 from ditto.network.weight import TensorSource
@@ -177,8 +178,10 @@ class NativeTarget(Target):
             program, known = program.at_size("sequence", 1), {"last_token_ids": 0}  # each row has one token
         net = Lowering(Network(spec.name), program, part.weight_of, known)
         form: dict[str, Any] = {} if spec.decode_attention is None else {"decode_attention": spec.decode_attention}
-        decoder = _DECODERS[spec.phases](net, part.limits.max_seq_len, **form)
-        return lower(program, decoder.table(), part.weight_of, spec.name, net)
+        lowerings = _DECODERS[spec.phases](net, part.limits.max_seq_len, **form).table()
+        if spec.phases == {Phase.DECODE}:
+            lowerings = {**lowerings, **experts_of_few(part.limits.max_batch_size)}
+        return lower(program, lowerings, part.weight_of, spec.name, net)
 
     @override
     def config(self, part: ModelPart, network: Network) -> LlmConfig | VisionConfig:

@@ -46,7 +46,7 @@ def pack_attention(program: Program, positions: str) -> int:
     Args:
         positions: name of the input of token positions; rope at these positions becomes part of the operator.
     Raises:
-        UnsupportedFeature: attention is not causal, has its own mask, or has sinks.
+        UnsupportedFeature: attention is not causal, has its own mask, sinks, slopes, or values of another width.
     """
     count = 0
     for node in list(program.graph.nodes):
@@ -62,6 +62,14 @@ def _pack(program: Program, node: fx.Node, positions: str) -> None:
     given = arguments(node)
     if given["sinks"] is not None:
         raise UnsupportedFeature("attention has learned sinks", remedy="the attention plugin of this target has none")
+    if given["slopes"] is not None:
+        raise UnsupportedFeature(
+            "attention scores get a bias by distance (ALiBi)", remedy="use a target without plugins for this model"
+        )
+    if given["key"].meta["val"].shape[3] != given["value"].meta["val"].shape[3]:
+        raise UnsupportedFeature(
+            "values have another width than keys", remedy="use a target without plugins for this model"
+        )
     if given["mask"] is not None or not given["causal"]:
         raise UnsupportedFeature(
             "the decoder's attention is not causal", remedy="a KV cache needs every token to see only those before it"

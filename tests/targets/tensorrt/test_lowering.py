@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -40,8 +41,8 @@ def _vision(function, inputs, names=None, buffers=()):
 X = torch.randn(2, 4, 5, 8, generator=torch.Generator().manual_seed(0))
 
 
-def _attention(x, mask=None, sinks=None, causal=False, window=0, softcap=0.0):
-    return ops.attention(x, x[:, :2], x[:, 2:], mask, sinks, 0.25, causal, window, softcap, 0)
+def _attention(x, mask=None, sinks=None, causal=False, window=0, softcap=0.0, slopes=None, width=8):
+    return ops.attention(x, x[:, :2], x[:, 2:, :, :width], mask, sinks, 0.25, causal, window, softcap, 0, slopes)
 
 
 STATIC = torch.rand(5, 5, generator=torch.Generator().manual_seed(1)) > 0.5
@@ -80,7 +81,8 @@ REFUSED = {
         "windowed or soft-capped causal attention outside",
     ),
     "a causal soft-cap": (lambda x: _attention(x, causal=True, softcap=1.0), (), "windowed or soft-capped causal"),
-    "sinks": (lambda x: _attention(x, sinks=torch.zeros(4)), (), "attention has learned sinks"),
+    "sinks": (lambda x: _attention(x, sinks=torch.zeros(4)), (), "attention outside a decoder has learned sinks"),
+    "slopes": (lambda x: _attention(x, slopes=torch.zeros(4)), (), "attention scores outside a decoder get a bias"),
     "a bias": (lambda x, m: _attention(x, m), (), "the attention mask depends on the values of `m`"),
     "a mask per head": (
         lambda self, x: _attention(x, self.m),
@@ -109,7 +111,6 @@ NOT_CAUSAL = "the decoder's attention is not causal"
 REFUSED_BY_DECODERS = {
     "full attention": (lambda x: _attention(x), NOT_CAUSAL),
     "a mask": (lambda x: _attention(x, visible(5), causal=True), NOT_CAUSAL),
-    "sinks": (lambda x: _attention(x, sinks=torch.zeros(4), causal=True), "attention has learned sinks"),
     "a layer twice": (
         lambda x: _attention(_attention(x, causal=True), causal=True),
         "two attentions say that they are layer 0",
@@ -124,27 +125,39 @@ def test_what_a_decoder_cannot_honour_is_refused(function, said):
     assert str(raised.value.where).startswith("programs.py:")
 
 
+# What attention may do beyond windows and soft-caps.
+MORE = {
+    "nothing": {},
+    "sinks": {"sinks": torch.linspace(-2, 2, 4)},
+    "slopes": {"slopes": torch.tensor([0.5, 0.25, 0.125, 2.0])},
+    "narrow values": {"width": 5},
+}
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(("window", "softcap"), [(0, 0.0), (3, 0.0), (1, 0.0), (0, 0.7), (2, 0.7)])
-def test_attention_over_the_cache_is_attention_over_the_whole_sequence(dtype, window, softcap):
+@pytest.mark.parametrize("more", MORE.values(), ids=MORE)
+def test_attention_over_the_cache_is_attention_over_the_whole_sequence(dtype, window, softcap, more):
     """Two rows that hold different numbers of tokens already get three more."""
     whole = torch.randn(2, 4, CAPACITY, 8, generator=torch.Generator().manual_seed(2)).to(dtype)
-    network = _decoder(lambda x: _attention(x, None, None, True, window, softcap), {"x": whole}, NAMES)
+    attend = partial(_attention, causal=True, window=window, softcap=softcap, **more)
+    network = _decoder(lambda x: attend(x), {"x": whole}, NAMES)
+    width = more.get("width", 8)
     emitted(network)
     held, count = torch.tensor([4, 1], dtype=torch.int32), 3
     new = torch.stack([whole[row, :, start : start + count] for row, start in enumerate(held)])
     inputs = {"x": new, "write_indices": held}
-    for name, part in (("past_key_0", whole[:, :2]), ("past_value_0", whole[:, 2:])):
+    for name, part in (("past_key_0", whole[:, :2]), ("past_value_0", whole[:, 2:, :, :width])):
         inputs[name] = torch.full_like(part, 9.0)  # what lies behind the held tokens is not looked at
         for row, start in enumerate(held):
             inputs[name][row, :, :start] = part[row, :, :start]
     results = run(network, inputs, Constants(network, NoTensors()))
     for row, start in enumerate(held):
         end = int(start) + count
-        wanted = _attention(whole[row : row + 1, :, :end], None, None, True, window, softcap)[0, :, start:]
+        wanted = attend(whole[row : row + 1, :, :end])[0, :, start:]
         assert_close(results["result"][row], wanted, **TOLERANCE[dtype])
         assert torch.equal(results["present_key_0"][row, :, :end], whole[row, :2, :end])
-        assert torch.equal(results["present_value_0"][row, :, :end], whole[row, 2:, :end])
+        assert torch.equal(results["present_value_0"][row, :, :end], whole[row, 2:, :end, :width])
 
 
 def test_a_cache_is_an_input_that_is_updated_in_its_own_memory():
