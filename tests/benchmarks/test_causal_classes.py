@@ -1,0 +1,84 @@
+"""Tiny models of the causal classes equal Hugging Face, token by token: one class for each thing that is special.
+
+`python -m benchmarks.causal_classes` tries all classes.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks import causal_classes
+from benchmarks.causal_classes import Outcome, answers, check_class, check_model, prompts_for
+from benchmarks.tiny_models import tiny_config, tiny_model
+from tests.support.models import TRANSFORMERS_5
+
+# Classes by what is special about them; the form in which it matters.
+CLASSES = {
+    "gpt2": "linear layers stored the other way round",
+    "cohere": "interleaved rope, parallel blocks",
+    "bart": "learned positions that the model counts itself",
+    "pegasus": "sinusoidal positions that the model counts itself",
+    "bloom": "attention written out, with a bias of each key",
+    "gpt_neo": "attention written out, with windows",
+    "openai-gpt": "attention written out, with a mask that is multiplied",
+    **(
+        {
+            "gptj": "interleaved, partial rope",
+            "bert": "kinds of tokens looked up by position",
+            "mpt": "a bias of each distance",
+            "roberta": "positions that count from the number after padding's",
+            "roformer": "positions in the rope of written attention",
+            "falcon": "one KV head, in place sums",
+            "ernie4_5": "rope of pairs",
+            "mixtral": "experts, shares that sum to 1",
+            "qwen2_moe": "experts beside a shared one",
+            "gpt_oss": "sinks, experts with biases, stored the other way round",
+            "deepseek_v3": "groups of experts, values narrower than keys",
+            "mimo_v2_flash": "sinks in windows, values narrower than keys",
+            "ernie4_5_moe": "experts chosen with a bias",
+            "granitemoe": "experts of a granite",
+            "apertus": "an activation with learned parameters",
+        }
+        if TRANSFORMERS_5
+        else {}
+    ),
+}
+SEPARATE = ("bloom", "gpt_oss", "deepseek_v3", "bart") if TRANSFORMERS_5 else ("bloom", "bart")
+
+
+@pytest.mark.parametrize("model_type", CLASSES)
+def test_a_class_equals_hugging_face(model_type):
+    outcome = check_class(model_type)
+    assert outcome.verdict == "verified", outcome
+
+
+@pytest.mark.parametrize("model_type", SEPARATE)
+def test_prefill_and_decode_as_separate_engines_equal_hugging_face(model_type):
+    outcome = check_class(model_type, "separate")
+    assert outcome.verdict == "verified", outcome
+
+
+def test_a_model_that_differs_is_wrong():
+    model = tiny_model("llama")
+    prompts = prompts_for(model)
+    wanted = answers(model, prompts)
+    assert check_model(model, prompts, wanted).verdict == "verified"
+    with torch.no_grad():
+        model.lm_head.weight[7] += 0.01
+    outcome = check_model(model, prompts, wanted)
+    assert outcome.verdict == "WRONG"
+    assert outcome.difference > causal_classes.TOLERANCE
+
+
+def test_a_refusal_says_why():
+    assert check_class("lfm2" if TRANSFORMERS_5 else "mamba").verdict == "refused"
+    assert check_class("nothing of that name") == Outcome("no model", 0.0, "KeyError: 'nothing of that name'")
+
+
+def test_tiny_models_are_tiny_and_alike():
+    config = tiny_config("llama")
+    assert (config.hidden_size, config.num_hidden_layers, config.vocab_size) == (128, 2, 512)
+    first, second = (tiny_model("llama").lm_head.weight for _ in range(2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, tiny_model("llama", seed=1).lm_head.weight)
