@@ -53,6 +53,7 @@ class _Settings:
     max_num_tokens: int = 0
     max_prompt_embedding_table_size: int = 0
     opt_input_len: int = 0
+    quantization: Literal["none", "int4", "int8"] = "none"
 
     @property
     def limits(self) -> list[int]:

@@ -160,6 +160,7 @@ TRAITS: Mapping[object, Trait] = MappingProxyType(
         _aten.bmm.default: Trait.MATMUL,
         _aten.conv2d.default: Trait.MIXES,
         _aten.conv2d.padding: Trait.MIXES,
+        _aten.conv3d.default: Trait.MIXES,
         _aten.linear.default: Trait.ROWWISE | Trait.ANY_RANK,
         _aten.matmul.default: Trait.MATMUL,
         _aten.mm.default: Trait.MATMUL,

@@ -21,6 +21,7 @@ SHAPES = EncoderShapes(
         inputs={"input": "float32[batch, 3, 28, 28]"},
         outputs={"encoder_output": "float32[batch, 16, 8]"},
         assembly=Assembly(tile=28, side=4, sizes=PINPOINTS),
+        spec=SimpleNamespace(profiles=()),
     )
 )
 

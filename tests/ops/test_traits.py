@@ -141,6 +141,7 @@ CALLS: dict[Any, list[Call]] = {
     aten.bmm.default: [Call(X, Y.transpose(1, 2))],
     aten.conv2d.default: [Call(HEADS, torch.randn(2, 4, 2, 2, generator=_RANDOM))],
     aten.conv2d.padding: [Call(HEADS, torch.randn(2, 4, 2, 2, generator=_RANDOM), None, [1, 1], "same")],
+    aten.conv3d.default: [Call(HEADS.unsqueeze(2), torch.randn(2, 4, 1, 2, 2, generator=_RANDOM))],
     aten.linear.default: [Call(X, MATRIX), Call(X, MATRIX, torch.randn(5, generator=_RANDOM))],
     aten.matmul.default: [Call(X, MATRIX.T), Call(X, Y.transpose(1, 2), leading=(0, 1)), Call(X, LINE)],
     aten._unsafe_view.default: [Call(X, [6, 4]), Call(X, [2, 3, 4])],
