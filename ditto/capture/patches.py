@@ -63,7 +63,7 @@ def select_mrope_columns(module: nn.Module) -> None:
     """
     for part in module.modules():
         compose: Any = getattr(part, "recomposition_frequencies", None)
-        if compose is None or not hasattr(part, "mrope_section"):
+        if compose is None or not (hasattr(part, "mrope_section") and hasattr(part, "inv_freq")):
             continue
         columns: Any = part.inv_freq
         numbers = torch.arange(3 * len(columns), dtype=torch.float32).view(3, 1, 1, -1)
