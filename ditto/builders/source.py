@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from attrs import evolve, frozen
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import override
 
 from ditto.builders.classes import model_class
@@ -24,6 +24,7 @@ from ditto.checkpoint import (
     CheckpointIndex,
     CheckpointReader,
     Group,
+    Recipe,
     check_form,
     check_shape,
     check_stored,
@@ -304,9 +305,10 @@ class Pretrained(ModelSource):
         reader, records = CheckpointReader(self.index), self.index.tensors
         names = match_names(model, reader, self.groups)
         for name, buffer in model.named_buffers():
-            if name in names:
-                check_stored(name, names[name], records[names[name]], buffer)
-                buffer.copy_(reader.tensor(names[name]))
+            stored = names.get(name)
+            if isinstance(stored, str):
+                check_stored(name, stored, records[stored], buffer)
+                buffer.copy_(reader.tensor(stored))
         parameters = dict(model.named_parameters(remove_duplicate=False))
         weights = {id(part): self._weight(name, names[name], part) for name, part in parameters.items()}
         return Loaded(model, dtype, weights, reader)
@@ -362,7 +364,12 @@ class Pretrained(ModelSource):
 
         return get_class_from_dynamic_module(self.config.auto_map[self.architecture], str(self.text_directory))
 
-    def _weight(self, name: str, stored: str, parameter: nn.Parameter) -> Weight:
+    def _weight(self, name: str, stored: str | Recipe, parameter: Tensor) -> Weight:
+        if isinstance(stored, Recipe):
+            one = parameter.detach()[0].chunk(len(stored.slices[0]))[0]
+            weight = stored.weight(lambda each: self._weight(name, each, one))
+            check_shape(name, stored.names[0], weight.shape, parameter, str(self.directory))
+            return weight
         if stored in self.groups:
             weight = self.groups[stored].weight
             check_shape(name, stored, weight.shape, parameter, str(self.directory))

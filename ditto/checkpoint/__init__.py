@@ -13,12 +13,14 @@ from ditto.checkpoint.index import CheckpointIndex, TensorRecord
 from ditto.checkpoint.names import match_names
 from ditto.checkpoint.quantization import Group
 from ditto.checkpoint.reader import CheckpointReader
+from ditto.checkpoint.recipes import Recipe
 
 __all__ = [
     "VALUE_DTYPES",
     "CheckpointIndex",
     "CheckpointReader",
     "Group",
+    "Recipe",
     "TensorRecord",
     "check_form",
     "check_shape",

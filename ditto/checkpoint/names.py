@@ -15,11 +15,14 @@ from ditto.checkpoint.formats import check_marks
 from ditto.checkpoint.leftovers import check_leftovers
 from ditto.checkpoint.quantization import Group
 from ditto.checkpoint.reader import CheckpointReader
+from ditto.checkpoint.recipes import Recipe, recipe_of
 from ditto.errors import CheckpointError
 
 
-def match_names(model: Any, reader: CheckpointReader, groups: Mapping[str, Group] | None = None) -> dict[str, str]:
-    """Checkpoint tensor of each parameter and persistent buffer of a model.
+def match_names(
+    model: Any, reader: CheckpointReader, groups: Mapping[str, Group] | None = None
+) -> dict[str, str | Recipe]:
+    """Checkpoint tensor, or recipe of several, of each parameter and persistent buffer of a model.
 
     The model is one of Hugging Face's. Tied parameters get the tensors that the installed transformers would load;
     where transformers unties them, so does this function. Persistent buffers may be missing: the model computes them
@@ -28,8 +31,8 @@ def match_names(model: Any, reader: CheckpointReader, groups: Mapping[str, Group
     Args:
         groups: quantised weights, each in place of its stored tensors, by the names of float tensors.
     Raises:
-        CheckpointError: a parameter has no tensor, has two, or needs several combined; or a tensor without a parameter
-            belongs to a module in use (see `check_leftovers`).
+        CheckpointError: a parameter has no tensor, has two, or is stored in a form without a recipe; or a tensor
+            without a parameter belongs to a module in use (see `check_leftovers`).
     """
     stored, where, quantised = reader.index.tensors, str(reader.index.directory), groups or {}
     members = {name for group in quantised.values() for name in group.members}
@@ -43,9 +46,14 @@ def match_names(model: Any, reader: CheckpointReader, groups: Mapping[str, Group
     rename = _renaming(model, wanted)
     found: dict[str, str] = {}
     leftovers: dict[str, str] = {}
+    slices: dict[str, dict[str, list[str]]] = {}
+    rules: dict[str, Any] = {}
     for name in sorted((stored.keys() - members) | quantised.keys()):
-        place = rename(name)
-        if place not in wanted:
+        place, pattern, rule = rename(name)
+        if place in wanted and rule is not None:
+            slices.setdefault(place, {}).setdefault(pattern, []).append(name)
+            rules[place] = rule
+        elif place not in wanted:
             leftovers[name] = place
         elif place in found:
             raise CheckpointError(
@@ -55,8 +63,16 @@ def match_names(model: Any, reader: CheckpointReader, groups: Mapping[str, Group
             )
         else:
             found[place] = name
+    for place in sorted(found.keys() & slices.keys()):
+        raise CheckpointError(
+            f"The checkpoint holds `{place}` of {type(model).__name__} twice: as it is, and in slices.",
+            where=where,
+            remedy="remove one of them",
+        )
     _share_tied(model, found, reader, quantised)
-    missing = [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in found]
+    recipes = {place: recipe_of(rules[place], place, names, where) for place, names in slices.items()}
+    whole: dict[str, str | Recipe] = {**found, **recipes}
+    missing = [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in whole]
     if missing:
         check_marks(leftovers, where)
         raise CheckpointError(
@@ -66,7 +82,7 @@ def match_names(model: Any, reader: CheckpointReader, groups: Mapping[str, Group
             remedy="check that config.json belongs to this checkpoint, and that all of its files are there",
         )
     check_leftovers(model, leftovers, stored, where)
-    return {name: found[name] for name in wanted if name in found}
+    return {name: whole[name] for name in wanted if name in whole}
 
 
 def _share_tied(model: Any, found: dict[str, str], reader: CheckpointReader, quantised: Collection[str]) -> None:
@@ -116,10 +132,14 @@ def _untie(model: Any, name: str) -> None:
     model.get_submodule(owner).register_parameter(attribute, own)
 
 
-def _renaming(model: Any, wanted: Collection[str]) -> Callable[[str], str]:
+Renaming = Callable[[str], "tuple[str, str, Any]"]
+
+
+def _renaming(model: Any, wanted: Collection[str]) -> Renaming:
     """Renaming of checkpoint tensors to the model's names.
 
-    Uses Hugging Face's own rules (transformers 5 only), then the prefix of the base model.
+    Uses Hugging Face's own rules (transformers 5 only), then the prefix of the base model. For a tensor that is a part
+    of a parameter, it also returns the rule that puts the parts together, and the rule's pattern for this one.
     """
     prefix = getattr(model, "base_model_prefix", "")
 
@@ -133,18 +153,17 @@ def _renaming(model: Any, wanted: Collection[str]) -> Callable[[str], str]:
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
     except ImportError:  # transformers 4 saves and loads under the same names
-        return with_prefix
+        return lambda name: (with_prefix(name), "", None)
     rules = get_model_conversion_mapping(model)
     renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
     converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
 
-    def renamed(name: str) -> str:
+    def renamed(name: str) -> tuple[str, str, Any]:
         new, pattern = rename_source_key(name, renamings, converters, prefix, dict.fromkeys(wanted, True))
-        if pattern is not None:
-            raise CheckpointError(
-                f"`{name}` is stored in another form than {type(model).__name__} holds it in",
-                remedy="load the model with transformers and save it again with `save_pretrained`",
-            )
-        return new if new in wanted else with_prefix(name)
+        place = new if new in wanted else with_prefix(name if pattern is None else new)
+        if pattern is None:
+            return place, "", None
+        rule = next(rule for rule in converters if pattern in rule.source_patterns)
+        return place, pattern, rule
 
     return renamed

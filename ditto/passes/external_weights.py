@@ -11,6 +11,8 @@ from ditto.network.weight import Stored, Weight, leaves
 
 # Matrices and tables are inputs. Vectors (norms, biases) are small, and each would be one more input.
 LEAST_BYTES = 64 * 1024
+# Tensors of a weight whose names are part of its input's name; of more, the first and the last are.
+_MOST_NAMED = 8
 
 
 class ExternalWeights:
@@ -64,7 +66,8 @@ def input_name(weight: Weight) -> str:
     end = _common_length([tail[::-1] for tail in tails])
     if not any(len(tail) > end for tail in tails):
         return ".".join(paths[0])
-    middle = ",".join(".".join(tail[: len(tail) - end]) for tail in tails)
+    kinds = [".".join(tail[: len(tail) - end]) for tail in tails]
+    middle = ",".join(kinds if len(kinds) <= _MOST_NAMED else [kinds[0], "...", kinds[-1]])
     return ".".join([*paths[0][:start], f"{{{middle}}}", *tails[0][len(tails[0]) - end :]])
 
 

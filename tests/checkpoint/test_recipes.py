@@ -1,0 +1,120 @@
+"""Parameters that are stored in slices are put together in the slices' order, or refused."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from benchmarks.tiny_models import tiny_model
+from ditto import LlmBuilder
+from ditto.checkpoint import CheckpointIndex, CheckpointReader, Recipe, match_names
+from ditto.checkpoint.recipes import recipe_of
+from ditto.errors import CheckpointError
+from ditto.network.weight import Literals, resolve
+from ditto.runtime import Request, generate, open_session
+from tests.support.models import TRANSFORMERS_5
+
+PLACE = "layers.3.experts.gate_up_proj"
+
+
+class MergeModulelist:
+    dim = 0
+
+
+class Concatenate:
+    dim = 1
+
+
+class Transpose:
+    dim = 0
+
+
+def _rule(patterns, *operations):
+    return SimpleNamespace(source_patterns=list(patterns), operations=[operation() for operation in operations])
+
+
+def _names(kind, numbers):
+    return [f"layers.3.experts.{number}.{kind}.weight" for number in numbers]
+
+
+def test_slices_are_ordered_by_their_numbers():
+    numbers = list(range(12))
+    random.Random(0).shuffle(numbers)
+    names = {"*.gate": _names("gate", numbers), "*.up": _names("up", sorted(numbers))}
+    recipe = recipe_of(_rule(names, MergeModulelist, Concatenate), PLACE, names, "here")
+    assert recipe.slices == tuple(
+        (f"layers.3.experts.{number}.gate.weight", f"layers.3.experts.{number}.up.weight") for number in range(12)
+    )
+
+
+REFUSED = {
+    "another form": (_rule(["a"], Transpose), {"a": ["x.0"]}, "`x.0` is stored in another form than the model's"),
+    "joined alone": (_rule(["a", "b"], Concatenate), {"a": ["x.0"], "b": ["y.0"]}, "is stored in another form"),
+    "a slice is missing": (
+        _rule(["a"], MergeModulelist),
+        {"a": _names("up", [0, 1, 3])},
+        "is stored in slices, and not all of them are there: 3, e.g. `layers.3.experts.3.up.weight`",
+    ),
+    "the first is missing": (_rule(["a"], MergeModulelist), {"a": _names("up", [1, 2])}, "not all of them are there"),
+    "one kind is missing": (
+        _rule(["a", "b"], MergeModulelist, Concatenate),
+        {"a": _names("up", [0, 1])},
+        "is stored in slices, and 2 are of `a`, 0 are of `b`",
+    ),
+}
+
+
+@pytest.mark.parametrize(("rule", "names", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_is_no_whole_set_of_slices_is_refused(rule, names, message):
+    with pytest.raises(CheckpointError) as raised:
+        recipe_of(rule, PLACE, names, "here")
+    assert message in str(raised.value)
+
+
+# transformers 5 alone stores experts one by one and holds them in one parameter.
+MIXTURES = ("mixtral", "qwen3_moe", "deepseek_v3") if TRANSFORMERS_5 else ()
+
+
+@pytest.mark.parametrize("model_type", MIXTURES)
+def test_a_saved_mixture_is_what_transformers_loads(model_type, tmp_path):
+    model = tiny_model(model_type)
+    model.save_pretrained(tmp_path)
+    reader = CheckpointReader(CheckpointIndex.open(tmp_path))
+    names = match_names(model, reader)
+    stored = reader.index.tensors
+    recipes = 0
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        source = names[name]
+        if isinstance(source, Recipe):
+            weight = source.weight(lambda each: Literals().keep(reader.tensor(each)))
+            assert weight.shape == tuple(parameter.shape)
+            values = [torch.cat([reader.tensor(each) for each in slices]) for slices in source.slices]
+            assert torch.equal(torch.stack(values), parameter)
+            recipes += 1
+        else:
+            assert torch.equal(reader.tensor(source), parameter), (name, stored[source])
+    assert recipes > 0
+
+
+@pytest.mark.parametrize("layout", ["combined", "separate"] if TRANSFORMERS_5 else [])
+def test_a_mixture_on_disk_answers_as_hugging_face_does(layout, tmp_path):
+    model = tiny_model("mixtral")
+    model.save_pretrained(tmp_path / "model")
+    ids = [5, 9, 33, 71, 127, 8, 8, 41]
+    wanted = model.generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False, pad_token_id=0)
+    builder = LlmBuilder.from_pretrained(str(tmp_path / "model")).with_target("tensorrt-rtx").with_engines(layout)
+    builder = builder.with_max_seq_len(32).with_max_input_len(16).with_weights("external")
+    tree = builder.build(tmp_path / "tree")
+    assert list(generate(open_session(tree, "reference"), [Request(tuple(ids))], 8)[0].ids) == wanted[0, 8:].tolist()
+    assert not tree.manifest.unused
+
+
+def test_a_recipe_resolves_to_its_slices_in_order():
+    literals = Literals()
+    parts = {name: torch.randn(2, 3) for name in "abcd"}
+    weight = Recipe((("a", "b"), ("c", "d"))).weight(lambda name: literals.keep(parts[name]))
+    wanted = torch.stack([torch.cat([parts["a"], parts["b"]]), torch.cat([parts["c"], parts["d"]])])
+    assert torch.equal(resolve(weight, None, literals), wanted)
