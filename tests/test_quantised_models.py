@@ -25,7 +25,7 @@ from tests.support.quantised import (
     pack_quantized,
     save_quantised,
 )
-from tests.support.witness.comparison import allowed_error, decoder_errors, definition_of, eager, logits
+from tests.support.witnessed import allowed_error, decoder_errors, definition_of, eager, logits
 
 INT4 = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 32}
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm"}

@@ -18,7 +18,7 @@ from ditto.reference import Constants, run
 from tests.support.describing import engine_of
 from tests.support.forms import as_if_large, with_input_sizes
 from tests.support.models import TEXT_MODELS, llama, llava
-from tests.support.witness.comparison import described_disaggregated
+from tests.support.witnessed import described_disaggregated
 
 CAPACITY = 40
 DECODERS = (

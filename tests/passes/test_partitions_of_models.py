@@ -17,7 +17,7 @@ from ditto.reference import RELATIVE_ERROR, Constants, relative_error
 from tests.support.describing import engine_of
 from tests.support.models import GEMMA2, TEXT, TEXT_MODELS, VISION, image_features, llama, llava, made, rope
 from tests.support.parts import DIVISIONS, in_shared_blocks, run_in_parts
-from tests.support.witness.comparison import (
+from tests.support.witnessed import (
     DecoderFunction,
     DisaggregatedDecoder,
     described_disaggregated,

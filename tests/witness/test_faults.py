@@ -18,8 +18,8 @@ from ditto.reference import RELATIVE_ERROR, relative_error
 from tests.support.layers import emitted
 from tests.support.models import LLAVA_MODELS, TEXT_MODELS, image_features
 from tests.support.witness import WitnessError, replay
-from tests.support.witness.comparison import decoder_errors, described, eager, logits
 from tests.support.witness.replay import RULES
+from tests.support.witnessed import decoder_errors, described, eager, logits
 
 SAME = RELATIVE_ERROR[torch.float32]
 ELEMENTWISE, ACTIVATION = trt.ElementWiseOperation, trt.ActivationType

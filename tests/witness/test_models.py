@@ -17,7 +17,7 @@ from tests.support.forms import as_if_large
 from tests.support.models import LLAVA_MODELS, TEXT_MODELS, VISION, image_features, llama, llava
 from tests.support.parts import in_shared_blocks
 from tests.support.witness import replay
-from tests.support.witness.comparison import (
+from tests.support.witnessed import (
     Decoder,
     DisaggregatedDecoder,
     allowed_error,

@@ -206,7 +206,7 @@ def test_a_rule_cannot_overlook_anything(rule, match, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        ({}, "takes input0, given are $"),
+        ({}, "expects input0, given are $"),
         ({"input0": torch.zeros(2, 3), "more": torch.zeros(2)}, "given are input0, more"),
         ({"input0": torch.zeros(2, 3).half()}, "'input0' is torch.float16"),
         ({"input0": torch.zeros(2, 4)}, "'input0' is torch.float32 .2, 4., TensorRT states"),

@@ -14,7 +14,7 @@ from tests.support.describing import engines_of
 from tests.support.layers import emitted
 from tests.support.models import TEXT_MODELS
 from tests.support.recorder.emitting import Zeros
-from tests.support.witness.comparison import eager, logits
+from tests.support.witnessed import eager, logits
 
 CAPACITY, PROMPT = 40, 11
 NAMES = [

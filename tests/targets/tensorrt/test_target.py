@@ -24,7 +24,7 @@ from tests.support.describing import engines_of, language_part, vision_part
 from tests.support.models import llama
 from tests.support.optimizing import PORTABLE
 from tests.support.programs import captured
-from tests.support.witness.comparison import described_disaggregated
+from tests.support.witnessed import described_disaggregated
 
 LIMITS = Limits(
     max_batch_size=4, max_input_len=32, max_seq_len=64, max_num_tokens=128, max_prompt_embedding_table_size=16
