@@ -24,7 +24,7 @@ from ditto.errors import CheckpointError, TreeError
 from ditto.runtime import open_session
 from tests.support.models import llama
 
-SECONDS = 20
+SECONDS = 60
 
 
 @pytest.fixture(autouse=True)
