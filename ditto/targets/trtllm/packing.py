@@ -221,7 +221,9 @@ def _replace_merged(program: Program, node: fx.Node, packed: fx.Node) -> None:
             for merged in list(user.users):
                 if merged.target in (aten.view.default, aten.reshape.default) and merged.meta["val"].dim() == 3:
                     merged.replace_all_uses_with(packed)
-    program.sweep()
+                    program.graph.erase_node(merged)
+            if not user.users:
+                program.graph.erase_node(user)
     if node.users:
         value = node.meta["val"]
         shape = [1, -1, int(value.shape[1]), int(value.shape[3])]

@@ -93,6 +93,45 @@ def test_attention_that_the_plugin_cannot_express_is_refused(says, message):
         pack_attention(program, "position_ids")
 
 
+class _Permuted(_Attention):
+    """Heads are merged by a permutation, which is no transpose of two axes."""
+
+    def forward(self, x):
+        query, key, value = (part(x.unsqueeze(0)).unflatten(-1, (-1, WIDTH)) for part in (self.q, self.k, self.v))
+        result = ops.attention(*(y.transpose(1, 2) for y in (query, key, value)), None, None, 0.3, True, 0, 0.0, 5)
+        return result.permute(0, 2, 1, 3).reshape(1, -1, HEADS * WIDTH).squeeze(0)
+
+
+def test_heads_that_are_merged_in_another_way_are_split_again():
+    module = _Permuted()
+    program = captured(module, X, {"x": "tokens"})
+    before = run_program(program, X, module)
+    assert pack_attention(program, "position_ids") == 1
+    program.graph.lint()
+    assert_close(run_program(program, X, module), before)
+    drop_batch(program)
+    program.graph.lint()
+    assert_close(run_program(program, X, module), before)
+
+
+MORE = {
+    "slopes": (WIDTH, torch.ones(HEADS), "attention scores get a bias by distance"),
+    "narrow values": (WIDTH - 1, None, "values have another width than keys"),
+}
+
+
+@pytest.mark.parametrize(("width", "slopes", "message"), MORE.values(), ids=MORE)
+def test_other_terms_and_widths_are_refused(width, slopes, message):
+    def attend(x):
+        rows = x.reshape(1, -1, HEADS, WIDTH).transpose(1, 2)
+        result = ops.attention(rows, rows, rows[..., :width], None, None, 0.3, True, 0, 0.0, 5, slopes)
+        return result.transpose(1, 2).flatten(2).squeeze(0)
+
+    program = captured(attend, X, {"x": "tokens"})
+    with pytest.raises(UnsupportedFeature, match=message):
+        pack_attention(program, "position_ids")
+
+
 def test_what_lies_between_a_projection_and_attention_stays():
     """A function of single heads, such as a norm of queries, is computed before the plugin."""
     module = _Attention(softcap=2.0, query=lambda x: torch.tanh(x) * 3)
