@@ -12,6 +12,7 @@ from ditto import LlmBuilder
 from ditto.builders.decoder_config import attention_layers, image_token_id, read_decoder_config, rope_parameters
 from ditto.errors import CheckpointError, UnsupportedFeature
 from ditto.targets import target
+from tests.support.describing import engines_of
 from tests.support.models import GEMMA2, LLAMA3_ROPE, TEXT, llama, llava, rope
 
 
@@ -64,7 +65,7 @@ def test_heads_that_cannot_share_are_refused(name):
         model(torch.tensor([[5, 6]]))
     told = "num_attention_heads 4 is not a multiple of num_key_value_heads 3"
     with pytest.raises(CheckpointError, match=told) as caught:
-        LlmBuilder.from_model(model).described(target(name))
+        engines_of(LlmBuilder.from_model(model), target(name))
     assert caught.value.where == "LlamaForCausalLM"
 
 

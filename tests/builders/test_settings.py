@@ -14,6 +14,7 @@ from ditto.configs.build import CHOICES, PRESETS, BuildSettings
 from ditto.engine import Phase
 from ditto.errors import ConfigError
 from ditto.runtime import Request, generate, open_session
+from ditto.runtime.encoding import EncoderItem
 from ditto.targets import target as target_of
 from ditto.targets.tensorrt.target import NativeTarget
 from ditto.targets.tensorrt.tuning import TUNINGS
@@ -67,7 +68,7 @@ def test_every_combination_answers_as_hugging_face(model, combination, tmp_path,
     with patch("ditto.runtime.reference.run", partial(run_in_parts, divide=divide)):
         session = open_session(tree, "reference")
         pixels = torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(2))
-        features = session.features(pixels)
+        features = torch.stack(session.embeddings([EncoderItem({"input": image}) for image in pixels]))
         torch.testing.assert_close(features, image_features(model, pixels), rtol=1e-4, atol=1e-4)
         first, vocabulary = session.tokens, session.tokens.vocab_size
         rows = range(vocabulary, vocabulary + features.shape[1])
