@@ -109,7 +109,7 @@ def test_a_header_that_is_no_json_is_refused(directory):
     data = bytearray(path.read_bytes())
     data[8] = ord("?")
     path.write_bytes(bytes(data))
-    with pytest.raises(CheckpointError, match="header is no JSON"):
+    with pytest.raises(CheckpointError, match="header is not JSON"):
         CheckpointIndex.open(directory)
 
 
