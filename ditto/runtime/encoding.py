@@ -15,9 +15,6 @@ from ditto.network import Spec
 from ditto.network.dims import evaluate, symbol
 from ditto.runtime.assembly import assemble
 
-BATCH = "batch"
-"""Name of the dimension that counts the items of a call."""
-
 
 @frozen(eq=False)
 class EncoderItem:
@@ -81,17 +78,19 @@ class EncodedPrompt:
 class EncoderShapes:
     """Input and output shapes of a vision engine.
 
-    An engine whose inputs all begin with the dimension `batch` is batched: one call runs several items. Other engines
-    run one item per call, whose sizes the engine's profiles limit.
+    An engine whose inputs and output all begin with one dynamic dimension, of any name, is batched: one call runs
+    several items. Other engines run one item per call, whose sizes the engine's profiles limit.
     """
 
     def __init__(self, component: Component) -> None:
         self.inputs = {name: Spec.parse(text) for name, text in component.inputs.items()}
         self.output_name, text = next(iter(component.outputs.items()))
         self.output = Spec.parse(text)
-        first = {str(spec.shape[0]) for spec in self.inputs.values()}
+        first = {str(spec.shape[0]) for spec in (*self.inputs.values(), self.output)}
         self.assembly = component.assembly
-        self.batch = BATCH if first == {BATCH} else None
+        # A batch of items has an axis of its own in the output, [items, rows, width]; rows of a single item have not.
+        is_batched = len(first) == 1 and len(self.output.shape) == 3 and not isinstance(self.output.shape[0], int)
+        self.batch = first.pop() if is_batched else None
         ranges = [size for profile in component.spec.profiles for size in profile.ranges.values()]
         self.largest = {size.name: size.max for size in sorted(ranges, key=lambda size: size.max)}
 
