@@ -21,6 +21,7 @@ from ditto.configs.build import (
     ProfileKind,
     WeightPlacement,
     checked_choice,
+    positive,
 )
 from ditto.engine import EngineTree, Tokens, TreeLimits
 from ditto.errors import ConfigError
@@ -30,22 +31,6 @@ Auto = Literal["auto"]
 Preset = Literal["preset"]
 PRESET: Preset = "preset"
 _SHORT_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-_MOST = 2**31 - 1  # largest size in TensorRT
-
-
-def positive(name: str, value: Any) -> int:
-    """Check that `value` is a number of at least 1 and within the limit of engines.
-
-    Returns it.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{name} is {value!r}", remedy="give a number of at least 1")
-    if value > _MOST:
-        raise ConfigError(f"{name} is {value}", remedy=f"give a number of at most {_MOST}")
-    return value
 
 
 def itself(model: nn.Module) -> nn.Module:

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from typing_extensions import Self, override
 
 from ditto.builders.decoder_config import attention_layers, read_decoder_config, same_in_all_layers
-from ditto.builders.engine import Auto, EngineBuilder, itself, positive
+from ditto.builders.engine import Auto, EngineBuilder, itself
 from ditto.builders.generation import tokens
 from ditto.builders.in_memory import InMemory
 from ditto.builders.positions import most_positions, why_no_more
 from ditto.builders.quantize import Quantization, QuantizedLinears, parse_quantization
 from ditto.builders.source import Pretrained
 from ditto.configs import Limits
+from ditto.configs.build import positive
 from ditto.engine import Tokens, TreeLimits
 from ditto.errors import ConfigError, ModelError, UnsupportedFeature, at
 from ditto.targets import LanguagePart, Target

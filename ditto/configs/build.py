@@ -14,6 +14,8 @@ WeightPlacement = Literal["embedded", "external"]
 EngineLayout = Literal["combined", "separate"]
 ProfileKind = Literal["dynamic", "specialized"]
 
+_MOST = 2**31 - 1  # largest size in TensorRT
+
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "weights": ("embedded", "external"),
     "engines": ("combined", "separate"),
@@ -85,3 +87,18 @@ def refuse_settings(settings: BuildSettings, target: str, supported: Mapping[str
                 f"target {target} does not support {setting} {value}",
                 remedy=f"build with --{setting} {' or '.join(values)}",
             )
+
+
+def positive(name: str, value: Any) -> int:
+    """Check that `value` is a number of at least 1 and within the limit of engines.
+
+    Returns it.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{name} is {value!r}", remedy="give a number of at least 1")
+    if value > _MOST:
+        raise ConfigError(f"{name} is {value}", remedy=f"give a number of at most {_MOST}")
+    return value

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from attrs import frozen
 from typing_extensions import override
 
-from ditto.families.encoder import Encoder, tile
+from ditto.families.encoder import Encoder, square_tiles
 from ditto.families.multimodal import MultimodalModel
 from ditto.wrappers.features import ImageFeatures
 
@@ -21,9 +21,4 @@ class DeepseekVlModel(MultimodalModel):
     @classmethod
     @override
     def encoder(cls, config: Any) -> Encoder:
-        vision = config.vision_config
-        return Encoder(
-            inputs={"input": tile(vision.num_channels, vision.image_size, vision.image_size)},
-            module=ImageFeatures,
-            rows=(vision.image_size // vision.patch_size) ** 2,
-        )
+        return square_tiles(config.vision_config, ImageFeatures)

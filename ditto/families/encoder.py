@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from attrs import frozen
@@ -33,6 +34,25 @@ class Encoder:
 def tile(channels: int, height: int, width: int) -> TensorTypeHint:
     """Type of pixels that come as tiles of one size: [batch, channels, height, width]."""
     return TensorTypeHint((DynamicDimension.up_to("batch", 1), channels, height, width), torch.float16)
+
+
+def square_tiles(vision: Any, module: Callable[[nn.Module], nn.Module]) -> Encoder:
+    """An encoder of square tiles, each patch of which becomes an embedding.
+
+    Args:
+        vision: the tower's configuration.
+    """
+    return Encoder(
+        inputs={"input": tile(vision.num_channels, vision.image_size, vision.image_size)},
+        module=module,
+        rows=(vision.image_size // vision.patch_size) ** 2,
+    )
+
+
+def tiles_and_view(processor: Mapping[str, Any]) -> int:
+    """Tiles of an image that its processor cuts into at most `max_patches`; the whole image is one more."""
+    most = processor.get("max_patches", 12)
+    return most + 1 if most > 1 else 1
 
 
 def pair(name: str, size: int | Sequence[int]) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from attrs import frozen
 from typing_extensions import override
 
 from ditto.errors import CheckpointError
-from ditto.families.encoder import Encoder, pair, tile
+from ditto.families.encoder import Encoder, pair, tile, tiles_and_view
 from ditto.families.multimodal import MultimodalModel
 from ditto.wrappers.features import ImageFeatures
 
@@ -41,5 +41,4 @@ class InternVlModel(MultimodalModel):
     @classmethod
     @override
     def most_tiles(cls, config: Any, processor: Mapping[str, Any]) -> int:
-        most = processor.get("max_patches", 12)
-        return most + 1 if most > 1 else 1  # the whole image is one more tile
+        return tiles_and_view(processor)

@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from ditto.configs.build import positive
 from ditto.engine import EngineTree
 from ditto.errors import CheckpointError, at
 from ditto.families.encoder import Encoder
@@ -178,11 +179,11 @@ class MultimodalModel(ABC):
 
         The prompt table, the prompt length and the batch of the vision engine grow with it.
         """
-        return evolve(self, max_images=_positive("max_images", maximum))._sized()
+        return evolve(self, max_images=positive("max_images", maximum))._sized()
 
     def with_max_tiles(self, maximum: int) -> Self:
         """Accept up to `maximum` tiles per image; the processor must be configured for no more."""
-        return evolve(self, max_tiles=_positive("max_tiles", maximum))._sized()
+        return evolve(self, max_tiles=positive("max_tiles", maximum))._sized()
 
     def with_vision_batch(self, maximum: int) -> Self:
         """Accept 1 to `maximum` images, or tiles of images, per call of the vision engine."""
@@ -206,7 +207,7 @@ class MultimodalModel(ABC):
         """Image tokens of a request at most; 0 if unknown."""
         if self.vision.assembly is not None:
             return self.vision.assembly.most_rows(self.max_tiles) * self.max_images
-        return (self.vision.tokens_per_image or 0) * self.max_images * self.max_tiles
+        return (self.vision.tokens_per_image or 0) * self.tiles_per_request
 
     def with_dtype(self, dtype: torch.dtype | str) -> Self:
         """Compute in `dtype`: float32, float16, bfloat16, or `auto` for the model's own."""
@@ -295,9 +296,3 @@ class MultimodalModel(ABC):
         from ditto.builders.pipeline import build
 
         return build(self.builders, out, force=force)
-
-
-def _positive(name: str, value: Any) -> int:
-    from ditto.builders.engine import positive
-
-    return positive(name, value)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import Self, override
 
 from ditto.arguments import DynamicDimension, TensorTypeHint
+from ditto.configs.build import positive
 from ditto.errors import CheckpointError, ConfigError, PromptError, TreeError
 from ditto.families.multimodal import MultimodalModel
 from ditto.families.preprocessor import Preprocessor
@@ -132,7 +133,7 @@ class NativeSizeModel(MultimodalModel):
 
         The prompt table and the prompt length grow with it. Larger images are refused, and never shrunk.
         """
-        size = (_positive("the height of the largest image", height), _positive("its width", width))
+        size = (positive("the height of the largest image", height), positive("its width", width))
         return evolve(self, max_image_size=size)._sized()
 
     @override
@@ -220,9 +221,3 @@ def _without_parameters(directory: str | Path) -> Any:
     nn.Module.__init__(model)
     model.config = config
     return model
-
-
-def _positive(name: str, value: Any) -> int:
-    from ditto.builders.engine import positive
-
-    return positive(name, value)
