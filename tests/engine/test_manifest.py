@@ -29,7 +29,7 @@ def test_a_manifest_that_is_no_json_is_refused(tmp_path, text):
 
 def test_a_manifest_of_another_format_is_refused(tmp_path):
     (tmp_path / "ditto.json").write_text('{"format": 99}')
-    with pytest.raises(TreeError, match="has format 99, not 3"):
+    with pytest.raises(TreeError, match="has format 99, not 4"):
         read_manifest(tmp_path)
 
 
