@@ -11,13 +11,14 @@ from ditto.engine.manifest import (
     spec_digest,
     write_manifest,
 )
-from ditto.engine.profile import Phase, Profile
+from ditto.engine.profile import IMAGE_TOKENS, Phase, Profile, batch_dimension
 from ditto.engine.spec import EngineSpec, PassSpec
 from ditto.engine.staging import staged
 from ditto.engine.tree import ENGINE_FILES, EngineTree, engine_files, record_files, version_of, versions
 
 __all__ = [
     "ENGINE_FILES",
+    "IMAGE_TOKENS",
     "NEWLINE",
     "NEWLINE_FILE",
     "Assembly",
@@ -32,6 +33,7 @@ __all__ = [
     "Profile",
     "Tokens",
     "TreeLimits",
+    "batch_dimension",
     "engine_files",
     "record_files",
     "spec_digest",

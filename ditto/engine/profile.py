@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -26,6 +26,22 @@ class Phase(str, Enum):
 
     MIXED = "mixed"
     """Packed tokens of prompts and of running sequences in one call → logits."""
+
+
+IMAGE_TOKENS = "image_tokens"
+"""Name of the dimension that counts the tokens of an image: a vision engine that has it runs one image in each call."""
+
+
+def batch_dimension(dimensions: Iterable[str]) -> str | None:
+    """The dimension of a vision engine that counts items: its only one, unless that counts tokens.
+
+    Args:
+        dimensions: names of the engine's dynamic dimensions.
+    Returns:
+        None for engines that run one item in each call.
+    """
+    names = {*dimensions}
+    return names.pop() if len(names) == 1 and IMAGE_TOKENS not in names else None
 
 
 def _by_name(ranges: Mapping[str, DynamicDimension]) -> dict[str, DynamicDimension]:

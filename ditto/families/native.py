@@ -15,13 +15,11 @@ from typing_extensions import Self, override
 
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.configs.build import positive
+from ditto.engine import IMAGE_TOKENS
 from ditto.errors import CheckpointError, ConfigError, PromptError, TreeError
 from ditto.families.multimodal import MultimodalModel
 from ditto.families.preprocessor import Preprocessor
 from ditto.runtime.encoding import EncodedPrompt, EncoderItem, EncoderShapes, TokenPositions
-
-IMAGE_TOKENS = "image_tokens"
-"""Name of the dimension that counts the tokens of an image."""
 
 _GRID = "image_grid_thw"
 

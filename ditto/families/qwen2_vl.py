@@ -11,9 +11,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from ditto.arguments import DynamicDimension, TensorTypeHint
+from ditto.engine import IMAGE_TOKENS
 from ditto.families.encoder import Encoder
 from ditto.families.native import (
-    IMAGE_TOKENS,
     NativePreprocessor,
     NativeSizeModel,
     by_token,

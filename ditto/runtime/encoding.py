@@ -9,7 +9,7 @@ import torch
 from attrs import Factory, frozen
 from torch import Tensor
 
-from ditto.engine import Component
+from ditto.engine import Component, batch_dimension
 from ditto.errors import PromptError
 from ditto.network import Spec
 from ditto.network.dims import evaluate, symbol
@@ -78,19 +78,17 @@ class EncodedPrompt:
 class EncoderShapes:
     """Input and output shapes of a vision engine.
 
-    An engine whose inputs and output all begin with one dynamic dimension, of any name, is batched: one call runs
-    several items. Other engines run one item per call, whose sizes the engine's profiles limit.
+    A call of an engine with a batch dimension runs several items. Other engines run one item per call, whose sizes the
+    engine's profiles limit.
     """
 
     def __init__(self, component: Component) -> None:
         self.inputs = {name: Spec.parse(text) for name, text in component.inputs.items()}
         self.output_name, text = next(iter(component.outputs.items()))
         self.output = Spec.parse(text)
-        first = {str(spec.shape[0]) for spec in (*self.inputs.values(), self.output)}
         self.assembly = component.assembly
-        # A batch of items has an axis of its own in the output, [items, rows, width]; rows of a single item have not.
-        is_batched = len(first) == 1 and len(self.output.shape) == 3 and not isinstance(self.output.shape[0], int)
-        self.batch = first.pop() if is_batched else None
+        dims = [dim for spec in self.inputs.values() for dim in spec.shape]
+        self.batch = batch_dimension(str(dim) for dim in dims if dim == symbol(str(dim)))
         ranges = [size for profile in component.spec.profiles for size in profile.ranges.values()]
         self.largest = {size.name: size.max for size in sorted(ranges, key=lambda size: size.max)}
 

@@ -26,14 +26,17 @@ def test_a_plan_in_json(shapes_checkpoint, capsys):
 
 
 def test_a_model_that_cannot_be_built_is_planned_with_exit_code_1(tmp_path, capsys):
-    from transformers import BloomConfig
+    from transformers import JetMoeConfig
 
-    BloomConfig(hidden_size=64, n_layer=2, n_head=4, vocab_size=128).save_pretrained(tmp_path)
+    config = JetMoeConfig(
+        hidden_size=64, num_hidden_layers=2, vocab_size=128, num_key_value_heads=2, kv_channels=16, intermediate_size=64
+    )
+    config.save_pretrained(tmp_path)
     assert main(["-q", "plan", str(tmp_path), "--target", "tensorrt-rtx"]) == 1
     shown = capsys.readouterr().out
     assert "shapes are those of config.json" in shown
     assert "cannot be built: " in shown
-    assert "modeling_bloom.py:" in shown
+    assert "modeling_jetmoe.py:" in shown
 
 
 def test_build_says_first_what_it_is_about_to_do(tmp_path, capsys):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from ditto.arguments import DynamicDimension
 from ditto.configs import Limits
-from ditto.engine import Phase, Profile
+from ditto.engine import Phase, Profile, batch_dimension
 from ditto.targets.tensorrt.separate import KV_LENGTH
 
 
@@ -22,8 +22,8 @@ def buckets(maximum: int) -> tuple[int, ...]:
 
 def vision_profiles(dimensions: Sequence[DynamicDimension], is_specialized: bool) -> tuple[Profile, ...]:
     """Profiles of a vision tower: one for all batch sizes, or one with static shapes for each bucket."""
-    batches_only = [dimension.name for dimension in dimensions] == ["batch"]
-    if not (is_specialized and batches_only):  # of other dimensions, padding would be seen
+    is_batched = batch_dimension(dimension.name for dimension in dimensions) is not None
+    if not (is_specialized and is_batched):  # of other dimensions, padding would be seen
         return (Profile(Phase.ENCODE, {dimension.name: dimension for dimension in dimensions}),)
     (batch,) = dimensions
     return tuple(Profile(Phase.ENCODE, {batch.name: _fixed(batch.name, count)}) for count in buckets(batch.max))
