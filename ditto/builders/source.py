@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -366,8 +366,7 @@ class Pretrained(ModelSource):
 
     def _weight(self, name: str, stored: str | Recipe, parameter: Tensor) -> Weight:
         if isinstance(stored, Recipe):
-            one = parameter.detach()[0].chunk(len(stored.slices[0]))[0]
-            weight = stored.weight(lambda each: self._weight(name, each, one))
+            weight = stored.weight(partial(self._weight, name), parameter)
             check_shape(name, stored.names[0], weight.shape, parameter, str(self.directory))
             return weight
         if stored in self.groups:

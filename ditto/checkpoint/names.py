@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -42,7 +43,7 @@ def match_names(
             where=where,
             remedy="remove one of them, as the configuration says",
         )
-    wanted = dict.fromkeys(model.state_dict(keep_vars=True))
+    wanted = model.state_dict(keep_vars=True)
     rename = _renaming(model, wanted)
     found: dict[str, str] = {}
     leftovers: dict[str, str] = {}
@@ -70,7 +71,14 @@ def match_names(
             remedy="remove one of them",
         )
     _share_tied(model, found, reader, quantised)
-    recipes = {place: recipe_of(rules[place], place, names, where) for place, names in slices.items()}
+
+    def fits(place: str, name: str) -> bool:
+        shape = quantised[name].weight.shape if name in quantised else stored[name].shape
+        return shape == tuple(wanted[place].shape)
+
+    recipes = {
+        place: recipe_of(rules[place], place, names, where, partial(fits, place)) for place, names in slices.items()
+    }
     whole: dict[str, str | Recipe] = {**found, **recipes}
     missing = [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in whole]
     if missing:

@@ -1,12 +1,15 @@
-"""Recipes: parameters that a checkpoint stores as several tensors, such as one for each expert."""
+"""Recipes: parameters that a checkpoint stores in another form, such as one tensor for each expert."""
 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
+from torch import Tensor
+from typing_extensions import override
 
 from ditto.errors import CheckpointError
 from ditto.network.weight import Weight, fold
@@ -15,44 +18,86 @@ _STACKED = ("MergeModulelist", 0)
 _JOINED = ("Concatenate", 1)
 
 
-@frozen
-class Recipe:
-    """Names of the tensors that make a parameter [E, ...]: for each of its E slices, those joined along its first axis.
+class Recipe(ABC):
+    """How a parameter follows from stored tensors; their values are read when the parameter is needed."""
 
-    Their values are read and joined when the parameter is needed.
-    """
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """The stored tensors, in order."""
+
+    @abstractmethod
+    def weight(self, weight_of: Callable[[str, Tensor], Weight], parameter: Tensor) -> Weight:
+        """The parameter's weight.
+
+        Args:
+            weight_of: weight of a stored tensor, which has shape and dtype of the second argument.
+            parameter: only its shape and dtype are used.
+        """
+
+
+@frozen
+class Stacked(Recipe):
+    """A parameter [E, ...]: for each of its E slices, tensors that are joined along their first axis."""
 
     slices: tuple[tuple[str, ...], ...]
 
     @property
+    @override
     def names(self) -> tuple[str, ...]:
-        """All tensors, in order."""
         return tuple(name for names in self.slices for name in names)
 
-    def weight(self, weight_of: Callable[[str], Weight]) -> Weight:
-        """The parameter, from the weight of each tensor."""
-        rows = fold("concatenate", tuple(weight_of(name) for name in self.names), 0)
+    @override
+    def weight(self, weight_of: Callable[[str, Tensor], Weight], parameter: Tensor) -> Weight:
+        one = parameter.detach()[0].chunk(len(self.slices[0]))[0]
+        rows = fold("concatenate", tuple(weight_of(name, one) for name in self.names), 0)
         count = len(self.slices)
         return fold("reshape", rows, (count, rows.shape[0] // count, *rows.shape[1:]))
 
 
-def recipe_of(converter: Any, place: str, names: Mapping[str, Sequence[str]], where: str) -> Recipe:
-    """The recipe of a parameter by a rule of transformers (`WeightConverter`).
+@frozen
+class Transposed(Recipe):
+    """A parameter whose two `axes` are the other way round in the checkpoint."""
+
+    name: str
+    axes: tuple[int, int]
+
+    @property
+    @override
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @override
+    def weight(self, weight_of: Callable[[str, Tensor], Weight], parameter: Tensor) -> Weight:
+        order = list(range(parameter.dim()))
+        first, second = self.axes
+        order[first], order[second] = second, first
+        return fold("permute", weight_of(self.name, parameter.detach().permute(order)), tuple(order))
+
+
+def recipe_of(
+    converter: Any, place: str, names: Mapping[str, Sequence[str]], where: str, fits: Callable[[str], bool]
+) -> str | Recipe:
+    """The recipe of a parameter by a rule of transformers (`WeightConverter`), or the name of its tensor.
 
     Args:
         place: the parameter's name in the model.
         names: stored names by the rule's source pattern that they match.
+        fits: whether a stored tensor has the parameter's shape.
     Raises:
-        CheckpointError: the rule does something other than stacking, or tensors are missing.
+        CheckpointError: the rule does something other than stacking or transposing, or tensors are missing.
     """
     operations = [(type(operation).__name__, getattr(operation, "dim", None)) for operation in converter.operations]
+    found = [name for each in names.values() for name in each]
+    if operations == [("Transpose", None)] and len(found) == 1:
+        (rule,), (name,) = converter.operations, found
+        return name if rule.check_dims and fits(name) else Transposed(name, (rule.dim0, rule.dim1))
     stacks_joined = operations == [_STACKED, _JOINED] and len(converter.source_patterns) > 1
     if not stacks_joined and operations != [_STACKED]:
-        first = next(iter(names.values()))[0]
         raise CheckpointError(
-            f"`{first}` is stored in another form than the model's `{place}`",
+            f"`{found[0]}` is stored in another form than the model's `{place}`",
             where=where,
-            remedy="only parameters that are stored in slices, one for each expert, are put together",
+            remedy="only parameters that are transposed, or stored in slices, one for each expert, are put together",
         )
     columns = [_in_order(names.get(pattern, ()), place, where) for pattern in converter.source_patterns]
     if len({len(column) for column in columns}) != 1:
@@ -61,7 +106,7 @@ def recipe_of(converter: Any, place: str, names: Mapping[str, Sequence[str]], wh
             where=where,
             remedy="check that all files of the checkpoint are there",
         )
-    return Recipe(tuple(zip(*columns, strict=True)))
+    return Stacked(tuple(zip(*columns, strict=True)))
 
 
 def _in_order(names: Sequence[str], place: str, where: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""GLM-4.1V, GLM-4.6V and GLM-OCR: images in native size, multimodal rope over a part of each head."""
+"""GLM-4.1V, GLM-4.5V, GLM-4.6V and GLM-OCR: images in native size, multimodal rope over a part of each head."""
 
 from __future__ import annotations
 
@@ -29,10 +29,24 @@ class Glm4vModel(NativeSizeModel):
 
 
 @frozen(kw_only=True, slots=False)
+class Glm4vMoeModel(Glm4vModel):
+    """`Glm4vMoeForConditionalGeneration`."""
+
+    model_type: ClassVar[str] = "glm4v_moe"
+
+
+@frozen(kw_only=True, slots=False)
 class Glm46vModel(Glm4vModel):
     """`Glm46VForConditionalGeneration`."""
 
     model_type: ClassVar[str] = "glm46v"
+
+
+@frozen(kw_only=True, slots=False)
+class GlmgaModel(Glm4vModel):
+    """`Glm46VForConditionalGeneration` with another processor."""
+
+    model_type: ClassVar[str] = "glmga"
 
 
 @frozen(kw_only=True, slots=False)

@@ -82,3 +82,10 @@ def interpolated(config: Any, taps: int) -> dict[str, Any]:
         "interp_indices": by_token(config, taps),
         "interp_weights": by_token(config, taps, dtype=torch.float32),
     }
+
+
+@frozen(kw_only=True, slots=False)
+class Qwen3VlMoeModel(Qwen3VlModel):
+    """`Qwen3VLMoeForConditionalGeneration`."""
+
+    model_type: ClassVar[str] = "qwen3_vl_moe"

@@ -7,14 +7,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText
 
 from benchmarks.tiny_models import tiny_model
 from ditto import LlmBuilder
+from ditto.builders import Pretrained
 from ditto.checkpoint import CheckpointIndex, CheckpointReader, Recipe, match_names
-from ditto.checkpoint.recipes import recipe_of
+from ditto.checkpoint.recipes import Stacked, Transposed, recipe_of
 from ditto.errors import CheckpointError
 from ditto.network.weight import Literals, resolve
 from ditto.runtime import Request, generate, open_session
+from tests.support.families import FAMILIES
 from tests.support.models import TRANSFORMERS_5
 
 PLACE = "layers.3.experts.gate_up_proj"
@@ -28,12 +32,21 @@ class Concatenate:
     dim = 1
 
 
-class Transpose:
+class Chunk:
     dim = 0
+
+
+class Transpose:
+    def __init__(self, check_dims=False):
+        self.dim0, self.dim1, self.check_dims = 1, 2, check_dims
 
 
 def _rule(patterns, *operations):
     return SimpleNamespace(source_patterns=list(patterns), operations=[operation() for operation in operations])
+
+
+def _never(name):
+    return False
 
 
 def _names(kind, numbers):
@@ -44,14 +57,14 @@ def test_slices_are_ordered_by_their_numbers():
     numbers = list(range(12))
     random.Random(0).shuffle(numbers)
     names = {"*.gate": _names("gate", numbers), "*.up": _names("up", sorted(numbers))}
-    recipe = recipe_of(_rule(names, MergeModulelist, Concatenate), PLACE, names, "here")
+    recipe = recipe_of(_rule(names, MergeModulelist, Concatenate), PLACE, names, "here", _never)
     assert recipe.slices == tuple(
         (f"layers.3.experts.{number}.gate.weight", f"layers.3.experts.{number}.up.weight") for number in range(12)
     )
 
 
 REFUSED = {
-    "another form": (_rule(["a"], Transpose), {"a": ["x.0"]}, "`x.0` is stored in another form than the model's"),
+    "another form": (_rule(["a"], Chunk), {"a": ["x.0"]}, "`x.0` is stored in another form than the model's"),
     "joined alone": (_rule(["a", "b"], Concatenate), {"a": ["x.0"], "b": ["y.0"]}, "is stored in another form"),
     "a slice is missing": (
         _rule(["a"], MergeModulelist),
@@ -70,7 +83,7 @@ REFUSED = {
 @pytest.mark.parametrize(("rule", "names", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_is_no_whole_set_of_slices_is_refused(rule, names, message):
     with pytest.raises(CheckpointError) as raised:
-        recipe_of(rule, PLACE, names, "here")
+        recipe_of(rule, PLACE, names, "here", _never)
     assert message in str(raised.value)
 
 
@@ -89,7 +102,7 @@ def test_a_saved_mixture_is_what_transformers_loads(model_type, tmp_path):
     for name, parameter in model.named_parameters(remove_duplicate=False):
         source = names[name]
         if isinstance(source, Recipe):
-            weight = source.weight(lambda each: Literals().keep(reader.tensor(each)))
+            weight = source.weight(lambda each, like: Literals().keep(reader.tensor(each)), parameter)
             assert weight.shape == tuple(parameter.shape)
             values = [torch.cat([reader.tensor(each) for each in slices]) for slices in source.slices]
             assert torch.equal(torch.stack(values), parameter)
@@ -115,6 +128,42 @@ def test_a_mixture_on_disk_answers_as_hugging_face_does(layout, tmp_path):
 def test_a_recipe_resolves_to_its_slices_in_order():
     literals = Literals()
     parts = {name: torch.randn(2, 3) for name in "abcd"}
-    weight = Recipe((("a", "b"), ("c", "d"))).weight(lambda name: literals.keep(parts[name]))
+    weight = Stacked((("a", "b"), ("c", "d"))).weight(
+        lambda name, like: literals.keep(parts[name]), torch.empty(2, 4, 3)
+    )
     wanted = torch.stack([torch.cat([parts["a"], parts["b"]]), torch.cat([parts["c"], parts["d"]])])
     assert torch.equal(resolve(weight, None, literals), wanted)
+
+
+def test_a_tensor_is_transposed_unless_it_fits_and_the_rule_looks():
+    names = {"a": ["x"]}
+    for looks, fits, wanted in ((False, True, True), (True, False, True), (True, True, False)):
+        found = recipe_of(_rule(names, lambda: Transpose(looks)), PLACE, names, "here", lambda name: fits)  # noqa: B023
+        assert found == (Transposed("x", (1, 2)) if wanted else "x")
+
+
+def test_a_transposed_recipe_resolves_to_its_tensor():
+    literals, stored = Literals(), torch.randn(2, 3, 4)
+    shapes = []
+
+    def weight_of(name, like):
+        shapes.append(tuple(like.shape))
+        return literals.keep(stored)
+
+    weight = Transposed("x", (1, 2)).weight(weight_of, torch.empty(2, 4, 3))
+    assert shapes == [(2, 3, 4)]
+    assert torch.equal(resolve(weight, None, literals), stored.transpose(1, 2))
+
+
+@pytest.mark.skipif(not TRANSFORMERS_5, reason="transformers 4 has other experts")
+def test_experts_that_are_stored_transposed_are_what_transformers_loads(tmp_path):
+    """As in the published files of Qwen3-VL with experts."""
+    FAMILIES["qwen3_vl_moe"].save(tmp_path)
+    file = tmp_path / "model.safetensors"
+    stored = {name: t.transpose(1, 2) if ".experts." in name else t for name, t in load_file(file).items()}
+    save_file({name: tensor.contiguous() for name, tensor in stored.items()}, file, {"format": "pt"})
+    wanted = dict(AutoModelForImageTextToText.from_pretrained(tmp_path).named_parameters())
+    loaded = Pretrained(str(tmp_path), "AutoModelForImageTextToText").load(torch.float32)
+    for name, parameter in loaded.model.named_parameters():
+        value = resolve(loaded.weights[id(parameter)], loaded.tensors, Literals())
+        assert torch.equal(value, wanted[name]), name

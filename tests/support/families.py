@@ -379,12 +379,14 @@ NATIVE = {"depth": 2, "num_heads": 2, "patch_size": 7, "spatial_merge_size": 2, 
 _NATIVE_PIXELS = {"patch_size": 7, "merge_size": 2, "size": {"shortest_edge": 28 * 28, "longest_edge": 84 * 84}}
 
 
-def _native(kind: str, text: dict[str, Any], vision: dict[str, Any]) -> Callable[[int], Any]:
+def _native(kind: str, text: dict[str, Any], vision: dict[str, Any], cls: str = "") -> Callable[[int], Any]:
+    """Args: cls: the model's class; by default that of the configuration."""
+
     def model(image: int) -> Any:
         tower = {**NATIVE, "out_hidden_size": 48, "hidden_size": 32, "intermediate_size": 48, **vision}
         ids = {"image_token_id": image, "video_token_id": image + 1}
         config = getattr(hf, f"{kind}Config")(text_config=text, vision_config=tower, **ids)
-        return made(getattr(hf, f"{kind}ForConditionalGeneration"), config)
+        return made(getattr(hf, cls or f"{kind}ForConditionalGeneration"), config)
 
     return model
 
@@ -398,9 +400,9 @@ def _qwen_processor(kind: str = "Qwen2VL") -> Callable[[], Any]:
     return processor
 
 
-def _glm_processor(kind: str) -> Callable[[], Any]:
+def _glm_processor(kind: str, pixels_of: str = "") -> Callable[[], Any]:
     def processor() -> Any:
-        pixels = getattr(hf, f"{kind}ImageProcessor")(**_NATIVE_PIXELS, temporal_patch_size=2)
+        pixels = getattr(hf, f"{pixels_of or kind}ImageProcessor")(**_NATIVE_PIXELS, temporal_patch_size=2)
         special = ("<|image|>", "<|video|>", "<|begin_of_image|>", "<|begin_of_video|>", "<|end_of_video|>")
         return getattr(hf, f"{kind}Processor")(pixels, tokenizer(*special))
 
@@ -419,6 +421,10 @@ def _paddleocr(image: int) -> Any:
 
 _GLM = _mrope((1, 1, 1), partial_rotary_factor=0.5)
 _GLM_OCR = {**_mrope((2, 2, 2)), "head_dim": 12}
+_EXPERTS = {"moe_intermediate_size": 32, "num_experts_per_tok": 2}
+_GLM_MOE = {**_GLM, **_EXPERTS, "n_routed_experts": 4}
+_QWEN3_TOWER = {"num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1]}
+_QWEN3_TEXT = {**_mrope((2, 2, 2)), "head_dim": 12}
 
 FAMILIES: dict[str, Family] = {
     "aya_vision": Family(_aya_vision_processor, _aya_vision, tiled=True, image_token="<|IMG_PATCH|>"),
@@ -429,6 +435,14 @@ FAMILIES: dict[str, Family] = {
     "internvl": Family(_internvl_processor, _internvl, tiled=True, placeholder="<IMG_CONTEXT>"),
     "glm46v": Family(_glm_processor("Glm46V"), _native("Glm46V", _GLM, {"image_size": 28}), placeholder="<|image|>"),
     "glm4v": Family(_glm_processor("Glm4v"), _native("Glm4v", _GLM, {"image_size": 28}), placeholder="<|image|>"),
+    "glm4v_moe": Family(
+        _glm_processor("Glm4v"), _native("Glm4vMoe", _GLM_MOE, {"image_size": 28}), placeholder="<|image|>"
+    ),
+    "glmga": Family(
+        _glm_processor("Glm46V", "Glmga"),
+        _native("Glmga", _GLM, {"image_size": 28}, "Glm46VForConditionalGeneration"),
+        placeholder="<|image|>",
+    ),
     "glm_ocr": Family(_glm_processor("Glm46V"), _native("GlmOcr", _GLM_OCR, {}), placeholder="<|image|>"),
     "janus": Family(_janus_processor, _janus),
     "llava": Family(_llava_processor, _llava),
@@ -447,11 +461,12 @@ FAMILIES: dict[str, Family] = {
     ),
     "qwen3_vl": Family(
         _qwen_processor("Qwen3VL"),
-        _native(
-            "Qwen3VL",
-            {**_mrope((2, 2, 2)), "head_dim": 12},
-            {"num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1]},
-        ),
+        _native("Qwen3VL", _QWEN3_TEXT, _QWEN3_TOWER),
+        placeholder="<|image_pad|>",
+    ),
+    "qwen3_vl_moe": Family(
+        _qwen_processor("Qwen3VL"),
+        _native("Qwen3VLMoe", {**_QWEN3_TEXT, **_EXPERTS, "num_experts": 4}, _QWEN3_TOWER),
         placeholder="<|image_pad|>",
     ),
     "smolvlm": Family(_idefics3_processor, _idefics3("SmolVLM"), tiled=True),
