@@ -19,7 +19,7 @@ from ditto.builders.quantize import Quantization, QuantizedLinears, parse_quanti
 from ditto.builders.source import Pretrained
 from ditto.configs import Limits
 from ditto.configs.build import positive
-from ditto.engine import Tokens, TreeLimits
+from ditto.engine import PROMPT_LENGTH_STEP, Tokens, TreeLimits
 from ditto.errors import ConfigError, ModelError, UnsupportedFeature, at
 from ditto.targets import LanguagePart, Target
 from ditto.wrappers.llm import DecoderWithHead, LlmWrapper, PackedLlmWrapper
@@ -28,8 +28,6 @@ from ditto.wrappers.llm import DecoderWithHead, LlmWrapper, PackedLlmWrapper
 _DEFAULT_SEQ_LEN = 4096
 _DEFAULT_NUM_TOKENS = 8192
 _TEXT_TOKENS_PER_PROMPT = 64
-# Typical prompt lengths are derived from a multiple of this number of image tokens: the runtime pads prompts to it.
-_PROMPT_LENGTH_STEP = 64
 _TOKENS_BESIDE_IMAGES = 1024
 
 
@@ -146,7 +144,7 @@ class LlmBuilder(EngineBuilder):
             rows = self.prompt_rows * self.max_batch_size
         typical = self.opt_input_len
         if typical == "auto":
-            images = -(-self.prompt_rows // _PROMPT_LENGTH_STEP) * _PROMPT_LENGTH_STEP
+            images = -(-self.prompt_rows // PROMPT_LENGTH_STEP) * PROMPT_LENGTH_STEP
             typical = min(images + _TEXT_TOKENS_PER_PROMPT, input_len) if self.prompt_rows else 0
         num_tokens = self.max_num_tokens
         if num_tokens == "auto":

@@ -11,7 +11,7 @@ from ditto.engine.manifest import (
     spec_digest,
     write_manifest,
 )
-from ditto.engine.profile import IMAGE_TOKENS, Phase, Profile, batch_dimension
+from ditto.engine.profile import IMAGE_TOKENS, PROMPT_LENGTH_STEP, Phase, Profile, batch_dimension
 from ditto.engine.spec import EngineSpec, PassSpec
 from ditto.engine.staging import staged
 from ditto.engine.tree import ENGINE_FILES, EngineTree, engine_files, record_files, version_of, versions
@@ -21,6 +21,7 @@ __all__ = [
     "IMAGE_TOKENS",
     "NEWLINE",
     "NEWLINE_FILE",
+    "PROMPT_LENGTH_STEP",
     "Assembly",
     "Checkpoint",
     "Component",

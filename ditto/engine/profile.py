@@ -28,6 +28,12 @@ class Phase(str, Enum):
     """Packed tokens of prompts and of running sequences in one call → logits."""
 
 
+PROMPT_LENGTH_STEP = 64
+"""Sessions pad prompts to a multiple of this number of tokens.
+
+TensorRT-RTX compiles kernels for each new length, see "Cold start" in benchmarks/NOTES.md.
+"""
+
 IMAGE_TOKENS = "image_tokens"
 """Name of the dimension that counts the tokens of an image: a vision engine that has it runs one image in each call."""
 

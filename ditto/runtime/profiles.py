@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from ditto.engine import Component, EngineTree, Phase
+from ditto.engine import PROMPT_LENGTH_STEP, Component, EngineTree, Phase
 
-# Prompts are padded to a multiple of this: TensorRT-RTX compiles kernels for each new length, see "Cold start" in
-# benchmarks/NOTES.md.
-PROMPT_LENGTH_STEP = 64
 # Maximum ratio of padded to real length of a prompt on a profile with static shapes. Padding by an eighth costs less
 # than the 18 to 30 % that these profiles gain, see "On an H200" in benchmarks/NOTES.md.
 MAX_STATIC_PADDING = 9 / 8
