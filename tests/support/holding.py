@@ -50,10 +50,13 @@ TUNING = {"embedded": "none", "external": "9.0"}
 WORDS = 12
 
 
-def hold_all(drawn: SearchStrategy[Drawn], count: int, record: Callable[[str, object], None], directory: Path) -> None:
+def hold_all(
+    drawn: SearchStrategy[Drawn], count: int, record: Callable[[str, object], None], directory: Path, part: int
+) -> None:
     """Hold to the property `count` configurations that transformers can run, drawn with the seed of this run.
 
     Args:
+        part: parts of one run draw different configurations.
         record: pytest's `record_property`: what became of them is told at the end of the run.
         directory: for checkpoints and trees.
     Raises:
@@ -61,7 +64,7 @@ def hold_all(drawn: SearchStrategy[Drawn], count: int, record: Callable[[str, ob
     """
     outcomes: Counter[Outcome] = Counter()
 
-    @seed(int(os.environ[SEED]))
+    @seed(int(os.environ[SEED]) + part)
     @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(drawn)
     def holds(configuration: Drawn) -> None:
@@ -76,7 +79,7 @@ def hold_all(drawn: SearchStrategy[Drawn], count: int, record: Callable[[str, ob
     finally:
         record(PROPERTY, ", ".join(f"{times} {outcome.name}" for outcome, times in outcomes.most_common()))
     assert sum(times for outcome, times in outcomes.items() if not outcome.by_hugging_face) >= count
-    assert outcomes[BUILT] >= count // 3, "what is refused teaches little"
+    assert outcomes[BUILT] >= count // 6, "what is refused teaches little"
 
 
 @frozen
