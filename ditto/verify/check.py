@@ -136,7 +136,7 @@ def _with_divergences(
 
     PyTorch runs all networks.
     """
-    with stage("departing layers"):
+    with stage("diverging layers"):
         replaced = rounded_weights(tree)
         wide, narrow = _in_both_dtypes(result.model, dtype, device, lambda face, _: modules(face, prompt), replaced)
         # Networks that ran on a GPU have no plugins; PyTorch is also much faster there.

@@ -31,7 +31,7 @@ class Divergence:
         value: name of the value; begins with the path of the module that computes it.
         layer: kind of the layer that computes it.
         module, source: module path and source line of the layer in the model.
-        port: role of the value in the model, e.g. "what `model.norm` gives".
+        port: role of the value in the model, e.g. "the output of `model.norm`".
         relative_error, allowed: relative to Hugging Face in float32.
     """
 
@@ -81,11 +81,11 @@ class Divergences:
         self._ports: list[_Port] = []
         self._of_value: dict[str, list[_Port]] = defaultdict(list)
         for path, names in _module_paths(network, exact).items():
-            takes, gives = _inputs_and_outputs(network, path)
-            for text, key, values in (("gives", "given", gives), ("takes", "taken", takes)):
-                seen, rounded = getattr(exact[names], key), getattr(own[names], key)
+            inputs, outputs = _inputs_and_outputs(network, path)
+            for role, values in (("output", outputs), ("input", inputs)):
+                seen, rounded = getattr(exact[names], role), getattr(own[names], role)
                 if seen is not None and rounded is not None:
-                    port = _Port(f"what `{names}` {text}", seen, rounded)
+                    port = _Port(f"the {role} of `{names}`", seen, rounded)
                     self._ports.append(port)
                     for value in values:
                         self._of_value[value].append(port)
@@ -151,14 +151,14 @@ def _inputs_and_outputs(network: Network, path: str) -> tuple[list[str], list[st
     inside = {id(node) for node in network.nodes if _within(node, path)}
     produced = {name for node in network.nodes if id(node) in inside for name in node.outputs}
     constants = {name for node in network.nodes if isinstance(node.layer, Constant) for name in node.outputs}
-    takes: dict[str, None] = {}
+    inputs: dict[str, None] = {}
     used_outside = set(network.outputs.values())
     for node in network.nodes:
         if id(node) in inside:
-            takes.update(dict.fromkeys(name for name in node.inputs if name not in produced and name not in constants))
+            inputs.update(dict.fromkeys(name for name in node.inputs if name not in produced and name not in constants))
         else:
             used_outside.update(node.inputs)
-    return list(takes), [
+    return list(inputs), [
         name for name in _in_order(network) if name in produced & used_outside and name not in constants
     ]
 

@@ -92,8 +92,8 @@ def _in_two_calls(model: Any, prompt: Prompts, answer: Sequence[int]) -> Tensor:
 class Seen:
     """Input and output of a module in its only call; None if not a tensor."""
 
-    taken: Tensor | None = None
-    given: Tensor | None = None
+    input: Tensor | None = None
+    output: Tensor | None = None
     calls: int = 0
 
 
@@ -116,8 +116,8 @@ def _recorder(record: Seen) -> Any:
         del module
         record.calls += 1
         if record.calls == 1:
-            record.taken = _tensor((*args, *kwargs.values()))
-            record.given = _tensor(output if isinstance(output, (tuple, list)) else (output,))
+            record.input = _tensor((*args, *kwargs.values()))
+            record.output = _tensor(output if isinstance(output, (tuple, list)) else (output,))
 
     return hook
 

@@ -127,7 +127,7 @@ class Verification:
             lines.append(f"  prompt {item.prompt}, token {item.position}: {what}")
         for item in self.divergences:
             lines += [
-                f"first departing layer of {item.component}: {item.layer} %{item.value}",
+                f"first diverging layer of {item.component}: {item.layer} %{item.value}",
                 f"  in {item.module or 'the wrapper'} ({item.source}): {item.port}, "
                 f"{item.relative_error:.2e} off, {item.allowed:.2e} allowed",
             ]
@@ -135,6 +135,7 @@ class Verification:
             lines.append(self.cost.text())
         if self.compared and not self.divergences:
             lines.append(
-                f"no layer departs in {self.compared} comparisons: the networks are the model's, what runs them is not"
+                f"no layer diverges in {self.compared} comparisons: "
+                "the networks match the model, the session that runs them does not"
             )
         return "\n".join([*lines, "passed" if self.passed else "FAILED"])

@@ -25,6 +25,6 @@ def test_another_model_fails_and_its_layer_is_named(shapes_tree, tmp_path, shape
     save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
     assert main(["-q", "verify", str(shapes_tree.root), "--against", str(other), "--max-new-tokens", "2"]) == 1
     shown = capsys.readouterr().out
-    assert "first departing layer of llm" in shown
+    assert "first diverging layer of llm" in shown
     assert "layers.1.input_layernorm (" in shown
     assert shown.splitlines()[-1] == "FAILED"

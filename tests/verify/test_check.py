@@ -92,7 +92,7 @@ def test_a_planted_fault_is_found_and_its_layer_named(name, request, tmp_path):
     assert {item.module for item in result.divergences} == {found.module}
     assert found.module.endswith(module), found
     assert found.relative_error > 100 * found.allowed
-    assert f"first departing layer of {fault['component']}" in result.text()
+    assert f"first diverging layer of {fault['component']}" in result.text()
 
 
 def test_a_fault_of_the_network_that_decodes_is_found_there(tmp_path, llamas):
@@ -126,7 +126,7 @@ def test_a_fault_of_what_runs_the_networks_is_told_apart(llamas, monkeypatch):
     assert not result.passed
     assert result.differences == result.divergences == ()
     assert result.compared > 20
-    assert "the networks are the model's, what runs them is not" in result.text()
+    assert "the networks match the model, the session that runs them does not" in result.text()
 
 
 def test_the_layer_is_looked_for_with_a_prompt_that_shows_the_fault(llavas, tmp_path):

@@ -41,10 +41,10 @@ def test_most_modules_of_a_block_are_compared(llama_tree):
             "mlp.down_proj",
             "post_attention_layernorm",
         ):
-            assert f"what `model.layers.{block}.{part}` gives" in texts, (block, part)
-        assert f"what `model.layers.{block}.self_attn.o_proj` takes" in texts
-    assert "what `model.norm` gives" in texts
-    assert "what `lm_head` gives" in texts
+            assert f"the output of `model.layers.{block}.{part}`" in texts, (block, part)
+        assert f"the input of `model.layers.{block}.self_attn.o_proj`" in texts
+    assert "the output of `model.norm`" in texts
+    assert "the output of `lm_head`" in texts
 
 
 def test_the_first_in_order_is_named(llama_tree):
@@ -53,7 +53,7 @@ def test_the_first_in_order_is_named(llama_tree):
         model.model.layers[0].mlp.up_proj.weight *= 1.05
     found = watched(llama_tree, model).first
     assert found.module.endswith("layers.0.mlp.up_proj") or "up_proj" in found.port
-    assert found.port == "what `model.layers.0.mlp.up_proj` gives"
+    assert found.port == "the output of `model.layers.0.mlp.up_proj`"
     assert found.source
 
 
@@ -67,9 +67,9 @@ def test_what_hugging_face_itself_errs_is_allowed(llama_tree):
     assert watched(llama_tree, model, own).first is None
 
 
-def test_what_is_no_number_departs(llama_tree):
+def test_values_that_are_not_numbers_diverge(llama_tree):
     model = llama()
     with torch.no_grad():
         model.model.layers[0].mlp.up_proj.weight[3, 5] = float("nan")
     found = watched(llama_tree, model).first
-    assert found.port == "what `model.layers.0.mlp.up_proj` gives"
+    assert found.port == "the output of `model.layers.0.mlp.up_proj`"

@@ -112,9 +112,9 @@ def test_modules_are_seen_from_both_sides(model):
     seen = modules(model, TEXT)
     block = model.model.layers[1]
     assert torch.equal(
-        seen["model.layers.1.mlp.act_fn"].given, torch.nn.functional.silu(seen["model.layers.1.mlp.act_fn"].taken)
+        seen["model.layers.1.mlp.act_fn"].output, torch.nn.functional.silu(seen["model.layers.1.mlp.act_fn"].input)
     )
     with torch.no_grad():
-        taken = seen["model.layers.1.input_layernorm"].taken
-        assert torch.equal(seen["model.layers.1.input_layernorm"].given, block.input_layernorm(taken))
-        assert torch.equal(seen["lm_head"].given, model(TEXT.ids).logits)
+        taken = seen["model.layers.1.input_layernorm"].input
+        assert torch.equal(seen["model.layers.1.input_layernorm"].output, block.input_layernorm(taken))
+        assert torch.equal(seen["lm_head"].output, model(TEXT.ids).logits)

@@ -41,13 +41,13 @@ def test_a_tie_is_shown_and_no_failure():
     assert "prompt 2, token 3: 41 for 40, 1.00e-04 apart for Hugging Face: a tie" in result.text()
 
 
-def test_a_departure_is_shown():
+def test_a_divergence_is_shown():
     layer = Divergence(
-        "llm", "model.norm.5", "ElementWise", "model.norm", "llama.py:60", "what `model.norm` gives", 1, 0
+        "llm", "model.norm.5", "ElementWise", "model.norm", "llama.py:60", "the output of `model.norm`", 1, 0
     )
     text = evolve(GOOD, divergences=(layer,), compared=5).text()
-    assert "first departing layer of llm: ElementWise %model.norm.5" in text
-    assert "in model.norm (llama.py:60): what `model.norm` gives" in text
+    assert "first diverging layer of llm: ElementWise %model.norm.5" in text
+    assert "in model.norm (llama.py:60): the output of `model.norm`" in text
 
 
 @pytest.mark.parametrize(
