@@ -1,19 +1,21 @@
 # make demo: build the bundled LLaVA's engines and let them describe images.
 # make test: linters, types, import layers, tests. make test-slow: many more cases. make docs: the documentation
-# site. All set up their own environment; nothing but Python and pip is needed.
+# site. make dist: wheel and source distribution, tried in a new environment. All set up their own environment; nothing
+# but Python and pip is needed.
 
 SHELL := /bin/bash
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 OLD_VENV := .venv-transformers-4.51
+DIST_VENV := build/venv-dist
 DEMO := build/shapes-llava
 EXAMPLE := examples/shapes_llava
 # A process per core; tests of one file stay together, for what they build once.
 SPREAD := --numprocesses auto --dist loadfile
 PROMPT := $$'USER: <image>\nDescribe this image. ASSISTANT:'
 
-.PHONY: demo test test-slow test-old check docs clean
+.PHONY: demo test test-slow test-old check docs dist clean
 .DELETE_ON_ERROR:
 
 # torch first and pinned: otherwise pip may bring gigabytes of another build of it.
@@ -58,5 +60,14 @@ docs: $(VENV)/.demo
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
 
+# Wheel and source distribution, in dist; the wheel has to work on its own.
+dist: $(VENV)/.dev
+	rm -rf dist $(DIST_VENV)
+	$(VENV)/bin/python -m build --outdir dist . > /dev/null
+	$(PYTHON) -m venv $(DIST_VENV)
+	$(DIST_VENV)/bin/pip install --quiet --disable-pip-version-check '$(TORCH)'
+	$(DIST_VENV)/bin/pip install --quiet --disable-pip-version-check "$$(ls dist/*.whl)[rtx]"
+	cd $(DIST_VENV) && bin/ditto --version && bin/ditto doctor
+
 clean:
-	rm -rf build $(VENV) $(OLD_VENV)
+	rm -rf build dist $(VENV) $(OLD_VENV)

@@ -15,6 +15,9 @@ from ditto.errors import MissingLibraryError
 
 Library = Literal["tensorrt", "tensorrt_rtx"]
 
+DISTRIBUTION = "ditto-trt"
+"""Name of the project for pip; `ditto` on the package index is another project."""
+
 # The oldest versions with attention, KV cache update, rotary embedding and version 2 of the normalization layer.
 _NATIVE_SINCE = {"tensorrt": (10, 15), "tensorrt_rtx": (1, 4)}
 _PLUGIN_LIBRARY, _PLUGIN_NAMESPACE = "libnvinfer_plugin_tensorrt_llm.so", b"tensorrt_llm"
@@ -57,6 +60,11 @@ class TensorRT:
         return self.numbers >= _NATIVE_SINCE[self.library]
 
 
+def install_command(extra: str, *options: str) -> str:
+    """The command that adds what an extra brings. It also works where Ditto is installed from a clone."""
+    return " ".join(("pip install", *options, f"'{DISTRIBUTION}[{extra}]'"))
+
+
 def is_installed(library: str) -> bool:
     """Whether a library is installed; does not import it."""
     return importlib.util.find_spec(library) is not None
@@ -69,16 +77,14 @@ def load(library: Library) -> TensorRT:
         MissingLibraryError: the library is not installed, or its import fails.
     """
     if not is_installed(library):
-        raise MissingLibraryError(
-            f"{_TITLE[library]} is not installed", remedy=f"pip install '.[{_EXTRA[library]}]' in Ditto's clone"
-        )
+        raise MissingLibraryError(f"{_TITLE[library]} is not installed", remedy=install_command(_EXTRA[library]))
     try:
         module = importlib.import_module(library)
         return TensorRT(library, module, str(module.__version__))
     except (ImportError, OSError, AttributeError) as error:
         raise MissingLibraryError(
             f"{_TITLE[library]} is installed but does not import: {error}",
-            remedy=f"install it again: pip install --force-reinstall '.[{_EXTRA[library]}]' in Ditto's clone",
+            remedy=f"install it again: {install_command(_EXTRA[library], '--force-reinstall')}",
         ) from error
 
 
@@ -98,7 +104,7 @@ def load_plugins() -> TensorRT:
     """
     spec = importlib.util.find_spec("tensorrt_llm")
     if spec is None or not spec.submodule_search_locations:
-        raise MissingLibraryError("TensorRT-LLM is not installed", remedy="pip install '.[trtllm]' in Ditto's clone")
+        raise MissingLibraryError("TensorRT-LLM is not installed", remedy=install_command("trtllm"))
     trt = load("tensorrt")
     path = Path(spec.submodule_search_locations[0], "libs", _PLUGIN_LIBRARY)
     try:
@@ -129,6 +135,6 @@ def load_native(library: Library) -> TensorRT:
         since = ".".join(map(str, _NATIVE_SINCE[library]))
         raise MissingLibraryError(
             f"{found.title} is too old: attention and KV-cache layers came with {since}",
-            remedy=f"pip install --upgrade '.[{_EXTRA[library]}]' in Ditto's clone, or --target tensorrt-rtx",
+            remedy=f"{install_command(_EXTRA[library], '--upgrade')}, or --target tensorrt-rtx",
         )
     return found

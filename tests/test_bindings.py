@@ -22,7 +22,7 @@ def test_tensorrt_rtx_is_loaded_with_its_version():
 def test_a_missing_library_comes_with_the_line_that_installs_it():
     with pytest.raises(MissingLibraryError, match=r"TensorRT is not installed") as caught:
         load("tensorrt")
-    assert "pip install '.[tensorrt]' in Ditto's clone" in str(caught.value)
+    assert "pip install 'ditto-trt[tensorrt]'" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_missing_plugins_come_with_the_line_that_installs_them():
     assert plugins_version() is None
     with pytest.raises(MissingLibraryError, match="TensorRT-LLM is not installed") as caught:
         load_plugins()
-    assert "pip install '.[trtllm]' in Ditto's clone" in str(caught.value)
+    assert "pip install 'ditto-trt[trtllm]'" in str(caught.value)
 
 
 @pytest.mark.skipif(is_installed("tensorrt_llm"), reason="TensorRT-LLM is installed")

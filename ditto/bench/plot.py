@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 from ditto.bench.report import Cell, Report, title
+from ditto.bindings import install_command
 from ditto.errors import MissingLibraryError
 from ditto.outputs import write_file
 
@@ -24,7 +25,7 @@ def require() -> None:
         import matplotlib  # noqa: F401
     except ImportError:
         raise MissingLibraryError(
-            "plots need matplotlib, which is not installed", remedy="pip install '.[plot]' in Ditto's clone"
+            "plots need matplotlib, which is not installed", remedy=install_command("plot")
         ) from None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loguru import logger
 
-from ditto.bindings import is_installed
+from ditto.bindings import install_command, is_installed
 from ditto.configs import AUTO, TARGETS, TrtllmConfig
 from ditto.errors import ConfigError, MissingLibraryError
 from ditto.targets.target import Target
@@ -41,6 +41,6 @@ def _installed() -> str:
             return name
     raise MissingLibraryError(
         "none of TensorRT-LLM, TensorRT and TensorRT-RTX is installed",
-        remedy="pip install '.[rtx]' in Ditto's clone builds on any machine; --target trtllm describes engines to "
-        "compile elsewhere",
+        remedy=f"{install_command('rtx')} (builds on any machine), or --target trtllm (describes engines that another "
+        "machine compiles)",
     )
