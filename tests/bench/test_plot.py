@@ -18,7 +18,7 @@ def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingLibraryError, match="plots need matplotlib") as caught:
         require()
-    assert ".[plot]" in str(caught.value)
+    assert "ditto-trt[plot]" in str(caught.value)
 
 
 def test_a_plot_is_a_png(tmp_path):
