@@ -94,10 +94,10 @@ def _different(config: Any, name: str) -> UnsupportedFeature:
     )
 
 
-# Kinds of layers with more state than keys and values, by their names in configurations.
+# Kinds of layers by their names in configurations: without attention, and with state that no operator keeps.
+_WITHOUT_ATTENTION = frozenset({"conv"})
 _OTHER_STATE = {
     "compressed_sparse_attention": "compressed keys",
-    "conv": "the inputs of a convolution over the sequence",
     "heavily_compressed_attention": "compressed keys",
     "hybrid": "the state of a recurrence",
     "hybrid_sliding": "the state of a recurrence",
@@ -114,16 +114,19 @@ def attention_layers(config: Any, layers: int) -> int:
     Cross-attention layers, which attend to an image only, do not run without one and are not counted.
 
     Raises:
-        UnsupportedFeature: some layers keep state other than keys and values.
+        UnsupportedFeature: some layers keep state that no operator of Ditto keeps.
     """
+    others = len(getattr(config, "cross_attention_layers", None) or ())
     for name in ("layer_types", "layers_block_type", "block_types"):
         for index, kind in enumerate(getattr(config, name, None) or ()):
             if kind in _OTHER_STATE:
                 raise UnsupportedFeature(
                     f"layer {index} of {config.model_type} is of the kind `{kind}`: it keeps {_OTHER_STATE[kind]}",
-                    remedy="decoders whose layers keep keys and values alone are supported",
+                    remedy="decoders whose layers keep keys and values, or the last inputs of a convolution, are "
+                    "supported",
                 )
-    return layers - len(getattr(config, "cross_attention_layers", None) or ())
+            others += kind in _WITHOUT_ATTENTION
+    return layers - others
 
 
 def rope_parameters(config: Any) -> dict[str, Any]:

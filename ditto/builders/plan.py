@@ -66,7 +66,7 @@ class EnginePlan:
         parameters: number of values in the checkpoint tensors that it uses.
         weights: GPU memory of its constants, embedded or external; 0 if it shares the weights of another engine.
         weight_kinds: bytes of its constants by kind, the largest first; empty if the model is refused.
-        cache: KV cache at the chosen limits.
+        cache: KV cache and other states at the chosen limits.
         engine: upper bound of the engine file; 0 if it is compiled elsewhere.
         memory: upper bound of resident memory during its build.
         refused: reasons why it cannot be built; empty if it can.
@@ -120,7 +120,7 @@ class Plan:
 
     @property
     def cache(self) -> int:
-        """Bytes of KV cache on the GPU."""
+        """Bytes of the KV cache and other states on the GPU."""
         return sum(engine.cache for engine in self.engines.values())
 
     @property
@@ -238,7 +238,7 @@ def _refused_plan(engine: Refused) -> EnginePlan:
         parameters=sum(each.numel() for each in parameters),
         weights=sum(each.numel() * each.dtype.itemsize for each in parameters),
         weight_kinds={},
-        cache=engine.part.cache_bytes,
+        cache=engine.part.cache_bytes(),
         engine=0,
         memory=_BASE_MEMORY,
         refused=engine.refusals,
@@ -260,7 +260,7 @@ def _engine_plan(engine: Described, parts: Sequence[Network], compiled: bool) ->
         # External weights are shared by all engines of a part; segments may share some embedded ones.
         weights=max(_bytes(network), inside) if spec.is_first else inside,
         weight_kinds=bytes_by_kind(constant.weight for constant in network.constants()),
-        cache=engine.part.cache_bytes if spec.is_first else 0,
+        cache=engine.part.cache_bytes(network) if spec.is_first else 0,
         engine=code + inside if compiled else 0,
         memory=_BASE_MEMORY + (int(_concurrent_bytes(map(_bytes, parts)) * _MEMORY_PER_WEIGHT) if compiled else 0),
         refused=[],

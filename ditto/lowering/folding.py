@@ -26,6 +26,11 @@ def _unsqueeze(x: Weight, axis: int) -> Weight:
     return fold("reshape", x, (*x.shape[:axis], 1, *x.shape[axis:]))
 
 
+def _squeeze(x: Weight, axis: int) -> Weight:
+    axis %= len(x.shape)
+    return fold("reshape", x, (*x.shape[:axis], *x.shape[axis + 1 :])) if x.shape[axis] == 1 else x
+
+
 def _transpose(x: Weight, first: int, second: int) -> Weight:
     axes = list(range(len(x.shape)))
     axes[first], axes[second] = axes[second], axes[first]
@@ -70,6 +75,7 @@ _FOLDS: Mapping[OpOverload, Callable[..., Weight]] = {
     aten.to.dtype: _cast,
     aten.view.default: _view,
     aten.reshape.default: _view,
+    aten.squeeze.dim: _squeeze,
     aten.unsqueeze.default: _unsqueeze,
     aten.transpose.int: _transpose,
     aten.permute.default: _permute,

@@ -9,10 +9,12 @@ from ditto.ops.norm import rms_norm
 from ditto.ops.packed import packed_attention, packed_last_tokens
 from ditto.ops.prompt_table import prompt_rows
 from ditto.ops.rope import rope
+from ditto.ops.states import causal_conv
 from ditto.ops.tokens import last_tokens
 
 __all__ = [
     "attention",
+    "causal_conv",
     "expert_linear",
     "expert_sum",
     "last_tokens",

@@ -220,6 +220,8 @@ TRAITS: Mapping[object, Trait] = MappingProxyType(
         # Mixtures of experts
         _ditto.expert_linear.default: Trait(0),
         _ditto.expert_sum.default: Trait(0),
+        # States
+        _ditto.causal_conv.default: Trait.MIXES,
         # Attention
         _ditto.attention.default: Trait.MIXES,
         _ditto.packed_attention.default: Trait.MIXES | Trait.ANY_RANK,

@@ -27,6 +27,16 @@ def _attention(call: Call) -> list[Layout]:
     return [(*query[:3], value[3])]
 
 
+@rule(_ditto.causal_conv)
+def _causal_conv(call: Call) -> list[Layout]:
+    layout = call.first
+    refuse_named(layout, [1], "takes tokens for channels")
+    if not is_named(layout[2]):
+        raise Mixes("convolves over something other than the tokens of its sequence")
+    refuse_named_weights(call, call.tensors[1:])
+    return [layout]
+
+
 @rule(_ditto.rms_norm)
 def _rms_norm(call: Call) -> list[Layout]:
     refuse_named(call.first, [len(call.first) - 1], "normalises over the tokens of a sequence")

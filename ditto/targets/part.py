@@ -14,6 +14,7 @@ from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.configs import Limits
 from ditto.engine import Assembly, DecoderSizes
 from ditto.errors import ModelError
+from ditto.network.dims import evaluate
 from ditto.network.graph import Network
 from ditto.network.weight import TensorSource, Weight
 
@@ -79,9 +80,13 @@ class ModelPart:
         """Name of the dtype, e.g. `float16`."""
         return str(self.dtype).removeprefix("torch.")
 
-    @property
-    def cache_bytes(self) -> int:
-        """Size of the KV cache at the chosen limits."""
+    def cache_bytes(self, network: Network | None = None) -> int:
+        """Size of the KV cache and other states at the chosen limits.
+
+        Args:
+            network: whose states count; without any there, keys and values by the configuration.
+        """
+        del network
         return 0
 
     @property
@@ -110,11 +115,14 @@ class LanguagePart(ModelPart):
     decoder: DecoderConfig
     limits: Limits
 
-    @property
     @override
-    def cache_bytes(self) -> int:
-        """Bytes of keys and values of a full batch at the maximum sequence length."""
+    def cache_bytes(self, network: Network | None = None) -> int:
+        """Bytes of the states of a full batch at the maximum sequence length."""
         decoder, limits = self.decoder, self.limits
+        if network is not None and network.shared:
+            states = [network.inputs[name] for name in network.shared.values()]
+            sizes = {"batch": limits.max_batch_size}
+            return sum(evaluate(state.numel, sizes) * state.dtype.itemsize for state in states)
         values = 2 * decoder.num_hidden_layers * decoder.num_key_value_heads * decoder.head_size
         return values * self.dtype.itemsize * limits.max_batch_size * limits.max_seq_len
 

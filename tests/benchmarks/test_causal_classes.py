@@ -38,13 +38,14 @@ CLASSES = {
             "mimo_v2_flash": "sinks in windows, values narrower than keys",
             "ernie4_5_moe": "experts chosen with a bias",
             "granitemoe": "experts of a granite",
+            "lfm2": "convolutions over the sequence",
             "apertus": "an activation with learned parameters",
         }
         if TRANSFORMERS_5
         else {}
     ),
 }
-SEPARATE = ("bloom", "gpt_oss", "deepseek_v3", "bart") if TRANSFORMERS_5 else ("bloom", "bart")
+SEPARATE = ("bloom", "gpt_oss", "deepseek_v3", "bart", "lfm2") if TRANSFORMERS_5 else ("bloom", "bart")
 
 
 @pytest.mark.parametrize("model_type", CLASSES)
@@ -72,7 +73,7 @@ def test_a_model_that_differs_is_wrong():
 
 
 def test_a_refusal_says_why():
-    assert check_class("lfm2" if TRANSFORMERS_5 else "mamba").verdict == "refused"
+    assert check_class("mamba").verdict == "refused"
     assert check_class("nothing of that name") == Outcome("no model", 0.0, "KeyError: 'nothing of that name'")
 
 

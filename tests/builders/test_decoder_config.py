@@ -121,10 +121,10 @@ def test_a_value_for_each_layer_that_is_the_same_is_one_value():
 
 
 @pytest.mark.parametrize("name", ["layer_types", "layers_block_type", "block_types"])
-@pytest.mark.parametrize("kind", ["conv", "mamba", "linear_attention", "hybrid", "recurrent"])
+@pytest.mark.parametrize("kind", ["compressed_sparse_attention", "mamba", "linear_attention", "hybrid", "recurrent"])
 def test_layers_that_keep_more_than_keys_and_values_are_refused(name, kind):
     config = SimpleNamespace(model_type="odd", **{name: ["full_attention", kind]})
-    with pytest.raises(UnsupportedFeature, match=f"layer 1 of odd is of the kind `{kind}`: it keeps the "):
+    with pytest.raises(UnsupportedFeature, match=f"layer 1 of odd is of the kind `{kind}`: it keeps "):
         attention_layers(config, 2)
 
 
@@ -133,3 +133,8 @@ def test_layers_that_attend_to_an_image_alone_do_not_count():
     assert attention_layers(SimpleNamespace(model_type="plain", layer_types=kinds), 3) == 3
     assert attention_layers(SimpleNamespace(model_type="plain"), 3) == 3
     assert attention_layers(SimpleNamespace(model_type="crossed", cross_attention_layers=[1]), 3) == 2
+
+
+def test_convolutions_do_not_attend():
+    kinds = ["conv", "conv", "full_attention"]
+    assert attention_layers(SimpleNamespace(model_type="short", layer_types=kinds), 3) == 1

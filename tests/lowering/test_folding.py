@@ -23,6 +23,7 @@ CALLS = {
     aten.to.dtype: [((X, torch.float16), {}), ((X, torch.float32), {})],
     aten.view.default: [((X, [3, -1]), {})],
     aten.reshape.default: [((X, [24]), {})],
+    aten.squeeze.dim: [((X[:, :1], 1), {}), ((X[:1], -3), {}), ((X, 1), {})],
     aten.unsqueeze.default: [((X, 0), {}), ((X, -1), {}), ((X, 2), {})],
     aten.transpose.int: [((X, -1, 0), {}), ((X, 1, 2), {})],
     aten.permute.default: [((X, [2, -3, 1]), {})],

@@ -63,3 +63,19 @@ def test_experts_keep_tokens_apart():
 def test_experts_that_other_tokens_choose_are_refused(name):
     with pytest.raises(UnsupportedFeature, match="follow from other tokens"):
         refuse_other_state(_experts(ROUTED[name]))
+
+
+KERNEL = {"kernel": torch.randn(4, 1, 3, generator=_RANDOM)}
+
+
+def test_a_causal_convolution_is_what_tokens_may_reach_each_other_by():
+    function = FunctionModule(lambda self, x: ops.causal_conv(x.transpose(1, 2), self.kernel, None, 0), KERNEL)
+    assert refuse_other_state(captured(function, {"x": X}, {"x": "batch sequence"})) == 0
+
+
+def test_tokens_are_not_channels_of_a_convolution():
+    function = FunctionModule(
+        lambda self, x: ops.causal_conv(x, self.kernel[:1].expand(x.shape[1], -1, -1), None, 0), KERNEL
+    )
+    with pytest.raises(UnsupportedFeature, match="tokens for channels"):
+        refuse_other_state(captured(function, {"x": X}, {"x": "batch sequence"}))

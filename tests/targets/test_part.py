@@ -18,8 +18,8 @@ LIMITS = Limits(max_batch_size=3, max_input_len=8, max_seq_len=10, max_num_token
 
 def test_a_cache_is_keys_and_values_of_every_layer_at_the_limits():
     # 2 layers, keys and values, 2 KV heads of 16 values of 2 bytes; 3 rows of 10 tokens
-    assert language_part(LIMITS).cache_bytes == 2 * 2 * 2 * 16 * 2 * 3 * 10
-    assert vision_part().cache_bytes == 0
+    assert language_part(LIMITS).cache_bytes() == 2 * 2 * 2 * 16 * 2 * 3 * 10
+    assert vision_part().cache_bytes() == 0
 
 
 @pytest.mark.parametrize(("expected", "fits"), [(None, True), (16, True), (15, False)])

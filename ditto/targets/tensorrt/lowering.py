@@ -30,9 +30,10 @@ from ditto.network.layers import (
 from ditto.network.spec import Spec
 from ditto.ops.attention import AttentionArguments
 from ditto.targets.tensorrt.attention import fused_attention
+from ditto.targets.tensorrt.states import BATCH, States
 
 _ops = torch.ops.ditto
-BATCH, SEQUENCE = symbol("batch"), symbol("sequence")
+SEQUENCE = symbol("sequence")
 
 
 @by_name
@@ -92,11 +93,13 @@ class Decoder:
     _masks: dict[int, Value] = field(factory=dict)
     _key_distances: Value | None = None
     _write_indices: Value | None = None
+    _states: States | None = None
 
     def table(self) -> Table:
         """Shared lowerings and those of the decoder."""
         mine: Mapping[OpOverload, LoweringFunction] = {
             _ops.attention.default: by_name(self.attention),
+            _ops.causal_conv.default: lambda net, *args: self.states.causal_conv(net, *args),
             _ops.rope.default: rope,
             _ops.prompt_rows.default: prompt_rows,
             _ops.last_tokens.default: last_tokens,
@@ -108,6 +111,17 @@ class Decoder:
         if self._write_indices is None:
             self._write_indices = self.net.input("write_indices", Spec((BATCH,), torch.int32))
         return self._write_indices
+
+    @property
+    def states(self) -> States:
+        """The states other than keys and values."""
+        if self._states is None:
+            self._states = self._new_states()
+        return self._states
+
+    def _new_states(self) -> States:
+        last = self.net.network.value("last_token_ids")
+        return States(self.net, self.write_indices, last, continues=True, begins=True)
 
     def attention(self, net: Lowering, given: AttentionArguments[Operand]) -> Value:
         """Attention of a decoder: checks that all variants share, then `_attend`."""

@@ -31,7 +31,8 @@ from ditto.network.layers import Activation, ElementWise, Fill, MatrixMultiply, 
 from ditto.network.spec import Spec
 from ditto.ops.attention import AttentionArguments
 from ditto.targets.tensorrt.attention import fused_attention
-from ditto.targets.tensorrt.lowering import BATCH, SEQUENCE, Decoder, needs_decomposition, sees
+from ditto.targets.tensorrt.lowering import SEQUENCE, Decoder, needs_decomposition, sees
+from ditto.targets.tensorrt.states import BATCH, States
 
 KV_LENGTH = "kv_length"
 """Name of the dimension of KV cache slots that decode reads."""
@@ -77,6 +78,11 @@ class Prefill(SeparateDecoder):
         return fused_attention(net, *qkv, given.scale, True, None)
 
     @override
+    def _new_states(self) -> States:
+        last = self.net.network.value("last_token_ids")
+        return States(self.net, self.write_indices, last, continues=False, begins=True)
+
+    @override
     def _mask(self, net: Lowering, window: int) -> Value:
         """Mask between new tokens: bool [B, 1, S, S]; shared by all layers with the same window."""
         if window not in self._masks:
@@ -111,6 +117,10 @@ class Decode(SeparateDecoder):
         seen, caches = self._mask(net, given.window), self._written(net, given.layer, given.key, given.value)
         form = attention_in_sums if self.decode_attention == "sums" else attention_in_products
         return form(net, given.query, *caches, seen, given.scale, given.softcap, self._terms(net, given))
+
+    @override
+    def _new_states(self) -> States:
+        return States(self.net, self.write_indices, None, continues=True, begins=False)
 
     @override
     def _mask(self, net: Lowering, window: int) -> Value:

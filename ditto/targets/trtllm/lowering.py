@@ -64,6 +64,7 @@ class PackedDecoder:
             _ditto.packed_attention.default: lambda net, *args, **kwargs: self.attention(
                 net, PackedAttentionArguments(*args, **kwargs)
             ),
+            _ditto.causal_conv.default: refuse_state,
             _ditto.packed_last_tokens.default: last_tokens,
             _ditto.prompt_rows.default: self.prompt_rows,
             _ditto.rope.default: decomposed_rope,
@@ -207,6 +208,19 @@ def linear(net: Lowering, x: Operand, weight: Operand, bias: Operand | None = No
     typed = weight if weight.dtype == value.spec.dtype else fold("cast", weight, value.spec.dtype)
     result = net.add(Gemm(dtype=value.spec.dtype), value, net.value(typed))
     return result if bias is None else binary(net, "SUM", result, bias, value.spec.dtype)
+
+
+def refuse_state(net: Lowering, *operands: Any) -> Value:
+    """Refuse an operator that keeps a state other than keys and values.
+
+    Raises:
+        UnsupportedFeature: always.
+    """
+    del net, operands
+    raise UnsupportedFeature(
+        "the decoder keeps the state of a convolution or a recurrence; engines for TensorRT-LLM keep keys and values",
+        remedy="build with --target tensorrt or --target tensorrt-rtx",
+    )
 
 
 def last_tokens(net: Lowering, x: Operand, ends: Operand) -> Value:
