@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,6 +31,12 @@ class NativePreprocessor(Preprocessor):
         model: the model's class without parameters, which computes token positions; None until `configured`.
     """
 
+    row_by_row: ClassVar[bool] = False
+    """Whether the processor's patches come row by row; else those of a token come after each other."""
+
+    multimodal_rope: ClassVar[bool] = True
+    """Whether tokens have positions along several axes, by the model's `get_rope_index`."""
+
     model: Any = None
 
     @property
@@ -52,7 +57,6 @@ class NativePreprocessor(Preprocessor):
     def configured(self, directory: str | Path | None) -> NativePreprocessor:
         return self if directory is None else evolve(self, model=_without_parameters(directory))
 
-    @abstractmethod
     def of_grid(self, grid: Tensor) -> dict[str, Tensor]:
         """Inputs of the vision engine that follow from an image's grid.
 
@@ -61,6 +65,9 @@ class NativePreprocessor(Preprocessor):
         Returns:
             Tensors [patches, ...] by name; with `position_ids` [patches, 2], row and column of each patch.
         """
+        from transformers.vision_utils import get_vision_position_ids
+
+        return {"position_ids": get_vision_position_ids(grid, merge_size(self.config))}
 
     @override
     def encode(self, processor: Any, text: str, images: Sequence[Any]) -> EncodedPrompt:
@@ -78,7 +85,14 @@ class NativePreprocessor(Preprocessor):
 
     def item(self, patches: Tensor, grid: Tensor) -> EncoderItem:
         """The vision engine's inputs for an image: its patches [patches, ...], and its grid [1, 3]."""
+        if self.row_by_row:
+            patches = patches[self._order(grid)]
         return self._by_token({"pixel_values": patches, **self.of_grid(grid)})
+
+    def _order(self, grid: Tensor) -> Tensor:
+        """The row by row number of each patch, those of a token after each other: int64 [patches]."""
+        rows, columns = self.of_grid(grid)["position_ids"].unbind(-1)
+        return rows * grid[0, 2] + columns
 
     def _by_token(self, tensors: Mapping[str, Tensor]) -> EncoderItem:
         unit = merge_size(self.config) ** 2
@@ -86,12 +100,14 @@ class NativePreprocessor(Preprocessor):
 
     @override
     def model_inputs(self, items: Sequence[EncoderItem]) -> dict[str, Tensor]:
-        patches = [item.inputs["pixel_values"].flatten(0, 1) for item in items]
-        corners = [item.inputs["position_ids"].flatten(0, 1).amax(0).tolist() for item in items]
-        return {
-            "pixel_values": torch.cat(patches),
-            _GRID: torch.tensor([[1, row + 1, column + 1] for row, column in corners]),
-        }
+        patches, grids = zip(*(self.patches(item) for item in items), strict=True)
+        return {"pixel_values": torch.cat(patches), _GRID: torch.cat(grids)}
+
+    def patches(self, item: EncoderItem) -> tuple[Tensor, Tensor]:
+        """The inverse of `item`: patches [patches, ...] of an image, and its grid [1, 3]."""
+        corner = item.inputs["position_ids"].flatten(0, 1).amax(0).long() + 1
+        patches, grid = item.inputs["pixel_values"].flatten(0, 1), torch.tensor([[1, *corner]])
+        return patches[self._order(grid).argsort()] if self.row_by_row else patches, grid
 
     @override
     def sample(self, shapes: EncoderShapes, count: int, generator: torch.Generator) -> list[EncoderItem]:
@@ -102,14 +118,22 @@ class NativePreprocessor(Preprocessor):
 
     @override
     def token_inputs(self, is_image: Tensor) -> dict[str, Tensor]:
-        return {"mm_token_type_ids": is_image.long()}
+        return {"mm_token_type_ids": is_image.long()} if self.multimodal_rope else {}
 
     @override
     def positions(self, token_ids: Sequence[int], inputs: Mapping[str, Tensor]) -> TokenPositions | None:
-        if _GRID not in inputs:
+        if _GRID not in inputs or not self.multimodal_rope:
             return None
         ids = torch.tensor([list(token_ids)])
-        kinds = self.token_inputs(ids == self.config.image_token_id)
+        is_image = ids == self.config.image_token_id
+        starts = int((is_image[0].int().diff(prepend=torch.zeros(1, dtype=torch.int32)) == 1).sum())
+        if starts != len(inputs[_GRID]):
+            raise PromptError(
+                f"{len(inputs[_GRID])} images become {starts} spans of image tokens: some follow each other directly, "
+                "and the model could not tell them apart",
+                remedy="write text between them, or what the model's chat template puts around each image",
+            )
+        kinds = self.token_inputs(is_image)
         found, delta = self.model.get_rope_index(ids, **kinds, image_grid_thw=inputs[_GRID])
         return TokenPositions(found[:, 0].int(), int(delta))
 
@@ -170,21 +194,35 @@ def number(config: Any, name: str) -> int:
     Raises:
         CheckpointError: it is not.
     """
-    found = getattr(config.vision_config, name, None)
-    if not isinstance(found, int) or found < 1:
-        raise CheckpointError(f"`vision_config.{name}` is {found!r}", remedy="give a number of at least 1")
-    return found
+    return _checked(f"vision_config.{name}", getattr(config.vision_config, name, None))
 
 
 def merge_size(config: Any) -> int:
-    """Patches along each side of the square that becomes an image token."""
-    return number(config, "spatial_merge_size")
+    """Patches along each side of the square that becomes an image token; 1 where the configuration states none.
+
+    Raises:
+        CheckpointError: it is not a number.
+    """
+    own = getattr(config.vision_config, "spatial_merge_size", None)
+    return _checked("spatial_merge_size", own or getattr(config, "spatial_merge_size", 1))
+
+
+def _checked(name: str, found: Any) -> int:
+    if not isinstance(found, int) or found < 1:
+        raise CheckpointError(f"`{name}` is {found!r}", remedy="give a number of at least 1")
+    return found
 
 
 def pixels(config: Any) -> TensorTypeHint:
     """Type of flattened patches of one or more frames: [image tokens, patches of a token, values]."""
     values = [number(config, name) for name in ("in_channels", "temporal_patch_size", "patch_size", "patch_size")]
     return by_token(config, math.prod(values), dtype=torch.float16)
+
+
+def square_pixels(config: Any) -> TensorTypeHint:
+    """Type of square patches: [image tokens, patches of a token, channels, height, width]."""
+    patch = number(config, "patch_size")
+    return by_token(config, number(config, "num_channels"), patch, patch, dtype=torch.float16)
 
 
 def by_token(config: Any, *shape: int, dtype: torch.dtype = torch.int32) -> TensorTypeHint:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -26,23 +26,12 @@ from ditto.runtime.encoding import EncoderItem
 from ditto.wrappers.native import NativeFeatures, WindowFeatures
 
 
-@frozen
-class Qwen2VlPreprocessor(NativePreprocessor):
-    """Preprocessor of patches that the tower takes with their rows and columns."""
-
-    @override
-    def of_grid(self, grid: Tensor) -> dict[str, Tensor]:
-        from transformers.vision_utils import get_vision_position_ids
-
-        return {"position_ids": get_vision_position_ids(grid, merge_size(self.config))}
-
-
 @frozen(kw_only=True, slots=False)
 class Qwen2VlModel(NativeSizeModel):
     """`Qwen2VLForConditionalGeneration`."""
 
     model_type: ClassVar[str] = "qwen2_vl"
-    preprocessor: ClassVar[Preprocessor] = Qwen2VlPreprocessor()
+    preprocessor: ClassVar[Preprocessor] = NativePreprocessor()
 
     @classmethod
     @override
@@ -52,8 +41,8 @@ class Qwen2VlModel(NativeSizeModel):
 
 
 @frozen
-class Qwen25VlPreprocessor(Qwen2VlPreprocessor):
-    """The same with the tokens of a window after each other."""
+class WindowPreprocessor(NativePreprocessor):
+    """Preprocessor for a tower with windows: the tokens of a window after each other."""
 
     @override
     def item(self, patches: Tensor, grid: Tensor) -> EncoderItem:
@@ -69,8 +58,8 @@ class Qwen25VlPreprocessor(Qwen2VlPreprocessor):
         return EncoderItem({**in_windows, "windows": windows.int(), "order": chosen.argsort().int()})
 
     @override
-    def model_inputs(self, items: Sequence[EncoderItem]) -> dict[str, Tensor]:
-        return super().model_inputs([EncoderItem(_in_order(item.inputs)) for item in items])
+    def patches(self, item: EncoderItem) -> tuple[Tensor, Tensor]:
+        return super().patches(EncoderItem(_in_order(item.inputs)))
 
 
 @frozen(kw_only=True, slots=False)
@@ -78,7 +67,7 @@ class Qwen25VlModel(Qwen2VlModel):
     """`Qwen2_5_VLForConditionalGeneration`."""
 
     model_type: ClassVar[str] = "qwen2_5_vl"
-    preprocessor: ClassVar[Preprocessor] = Qwen25VlPreprocessor()
+    preprocessor: ClassVar[Preprocessor] = WindowPreprocessor()
 
     @classmethod
     @override

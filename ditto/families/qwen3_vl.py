@@ -11,15 +11,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from ditto.families.encoder import Encoder
-from ditto.families.native import NativeSizeModel, by_token, merge_size, number, pixels
+from ditto.families.native import NativePreprocessor, NativeSizeModel, by_token, merge_size, number, pixels
 from ditto.families.preprocessor import Preprocessor
-from ditto.families.qwen2_vl import Qwen2VlPreprocessor
 from ditto.wrappers.features import embeddings, features_owner
 from ditto.wrappers.native import DeepstackFeatures
 
 
 @frozen
-class InterpolatingPreprocessor(Qwen2VlPreprocessor):
+class InterpolatingPreprocessor(NativePreprocessor):
     """Preprocessor for a tower that interpolates a square table of position embeddings.
 
     Args:

@@ -13,7 +13,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from ditto import EngineTree, MultimodalModel
 from ditto.errors import CheckpointError, ConfigError, PromptError, TreeError
 from ditto.families.native import NativePreprocessor, NativeSizeModel
-from ditto.families.qwen2_vl import Qwen2VlModel, Qwen2VlPreprocessor
+from ditto.families.qwen2_vl import Qwen2VlModel
 from ditto.families.registry import find_family
 from ditto.reference import RELATIVE_ERROR, relative_error
 from ditto.runtime import Batch, Request, Session, generate, open_session
@@ -201,6 +201,15 @@ def test_larger_images_than_the_engine_accepts_are_refused(built):
     assert "--max-image-size" in str(caught.value)
 
 
+def test_images_that_follow_each_other_directly_are_refused(built):
+    """Hugging Face's own positions fail, too; `<|vision_end|><|vision_start|>` between them is enough."""
+    processor, pixels = Processor.of(built.tree), images("square", "strip")
+    with pytest.raises(PromptError, match="2 images become 1 spans of image tokens: some follow each other directly"):
+        processor.encode([f"{PLACEHOLDER}{PLACEHOLDER}"], pixels)
+    (encoded,) = processor.encode([f"{PLACEHOLDER}<|vision_end|><|vision_start|>{PLACEHOLDER}?"], pixels)
+    assert generate(built.session, [built.request(encoded)], NEW_TOKENS)[0].ids == built.tokens(encoded)
+
+
 def test_videos_are_refused(built):
     with pytest.raises(PromptError, match="has a place for video"):
         Processor.of(built.tree).encode(["a <|video_pad|>?"], [])
@@ -236,7 +245,7 @@ def test_tokens_of_images_are_known_from_the_checkpoint(qwen2_vl):
 
 def test_a_model_in_memory_has_no_configuration_at_hand():
     with pytest.raises(TreeError, match="no config.json"):
-        _ = Qwen2VlPreprocessor().configured(None).config
+        _ = NativePreprocessor().configured(None).config
 
 
 def test_positions_follow_the_prompt():

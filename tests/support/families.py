@@ -39,8 +39,15 @@ VISION: dict[str, Any] = {
     "image_size": 28,
     "patch_size": 7,
 }
-# Height and width of images: landscape, portrait, square, tiny, and a strip.
-SIZES = {"landscape": (60, 100), "portrait": (90, 56), "square": (64, 64), "tiny": (5, 3), "strip": (24, 150)}
+# Height and width of images: landscape, portrait, square, tiny, low, and a strip.
+SIZES = {
+    "landscape": (60, 100),
+    "portrait": (90, 56),
+    "square": (64, 64),
+    "tiny": (5, 3),
+    "low": (9, 30),
+    "strip": (24, 150),
+}
 
 
 def tokenizer(*special: str, **named: str) -> Any:
@@ -88,6 +95,7 @@ class Family:
         nests_images: whether its processor takes a list of images for each prompt.
         images: numbers of images of the prompts of a batch.
         before_prompt: whether the processor itself puts the image before the prompt.
+        takes_tiny: whether Hugging Face's own model takes an image of a single token.
     """
 
     processor: Callable[[], Any]
@@ -98,6 +106,7 @@ class Family:
     nests_images: bool = False
     images: tuple[int, ...] = (1, 2, 0)
     before_prompt: bool = False
+    takes_tiny: bool = True
 
     def save(self, directory: Path) -> Any:
         """Write a checkpoint; returns the model."""
@@ -327,7 +336,7 @@ def _video_llava_processor() -> Any:
     return hf.VideoLlavaProcessor(pixels, None, tokenizer("<image>", "<video>"), patch_size=7)
 
 
-def cohere2_vision(image: int) -> Any:
+def _cohere2_vision(image: int) -> Any:
     config = hf.Cohere2VisionConfig(
         vision_config=siglip(),
         text_config=cohere2(),
@@ -419,6 +428,42 @@ def _paddleocr(image: int) -> Any:
     return _native("PaddleOCRVL", {**_mrope((2, 2, 2)), "head_dim": 12}, vision)(image)
 
 
+PIXTRAL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def pixtral(**settings: Any) -> Any:
+    return hf.PixtralVisionConfig(**{**PIXTRAL, "patch_size": 7, "image_size": 84, **settings})
+
+
+def _pixtral_pixels(side: int) -> Any:
+    return hf.PixtralImageProcessor(patch_size={"height": side, "width": side}, size={"longest_edge": 84})
+
+
+def pixtral_processor(merge: int) -> Any:
+    special = ("[IMG]", "[IMG_BREAK]", "[IMG_END]")
+    return hf.PixtralProcessor(_pixtral_pixels(7), tokenizer(*special), patch_size=7, spatial_merge_size=merge)
+
+
+def _mistral3(image: int) -> Any:
+    text = hf.MistralConfig(**{**TEXT, **rope(), "head_dim": 12, "sliding_window": None})
+    config = hf.Mistral3Config(
+        vision_config=pixtral(), text_config=text, image_token_index=image, tie_word_embeddings=False
+    )
+    return made(hf.Mistral3ForConditionalGeneration, config)
+
+
+def _lighton_ocr(image: int) -> Any:
+    text = hf.Qwen3Config(**{**TEXT, **rope(), "head_dim": 12})
+    settings = {"image_token_id": image, "tie_word_embeddings": False}
+    config = hf.LightOnOcrConfig(vision_config=pixtral(), text_config=text, **settings)
+    return made(hf.LightOnOcrForConditionalGeneration, config)
+
+
+def _lighton_ocr_processor() -> Any:
+    names = {"image_token": "<image>", "image_break_token": "<break>", "image_end_token": "<end>"}
+    return hf.LightOnOcrProcessor(_pixtral_pixels(14), tokenizer(**names), patch_size=7, spatial_merge_size=2)
+
+
 _GLM = _mrope((1, 1, 1), partial_rotary_factor=0.5)
 _GLM_OCR = {**_mrope((2, 2, 2)), "head_dim": 12}
 _EXPERTS = {"moe_intermediate_size": 32, "num_experts_per_tok": 2}
@@ -445,6 +490,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "glm_ocr": Family(_glm_processor("Glm46V"), _native("GlmOcr", _GLM_OCR, {}), placeholder="<|image|>"),
     "janus": Family(_janus_processor, _janus),
+    "lighton_ocr": Family(_lighton_ocr_processor, _lighton_ocr),
     "llava": Family(_llava_processor, _llava),
     "llava_onevision": Family(_llava_onevision_processor, _llava_onevision, nests_images=True),
     "llava_next": Family(llava_next_processor, lambda image: llava_next(image, clip(), llama())),
@@ -475,7 +521,9 @@ FAMILIES: dict[str, Family] = {
 }
 
 # Processors of these need torchvision.
+WITH_TORCHVISION: dict[str, Family] = {
+    "cohere2_vision": Family(_cohere2_vision_processor, _cohere2_vision, tiled=True, placeholder="<|IMG_PATCH|>"),
+    "mistral3": Family(lambda: pixtral_processor(2), _mistral3, placeholder="[IMG]", takes_tiny=False),
+}
 if find_spec("torchvision") is not None:
-    FAMILIES["cohere2_vision"] = Family(
-        _cohere2_vision_processor, cohere2_vision, tiled=True, placeholder="<|IMG_PATCH|>"
-    )
+    FAMILIES.update(WITH_TORCHVISION)

@@ -9,22 +9,25 @@ import torch
 from attrs import evolve
 
 from ditto.capture.attention import register, use_semantic_attention
+from ditto.errors import CheckpointError, PromptError
 from ditto.families.native import NativeSizeModel
 from ditto.families.registry import find_family
 from ditto.reference import RELATIVE_ERROR, relative_error
-from tests.support.families import FAMILIES
+from tests.support.families import FAMILIES, WITH_TORCHVISION, clip
 from tests.support.models import TRANSFORMERS_5
 
-NATIVE = sorted(name for name in FAMILIES if issubclass(find_family(name) or object, NativeSizeModel))
+EVERY = {**FAMILIES, **WITH_TORCHVISION}
+NATIVE = sorted(name for name in EVERY if issubclass(find_family(name) or object, NativeSizeModel))
 IMAGE = 10
+needs_5 = pytest.mark.skipif(not TRANSFORMERS_5, reason="the families follow transformers 5")
 
 
-@pytest.mark.skipif(not TRANSFORMERS_5, reason="the families follow transformers 5")
+@needs_5
 @torch.no_grad()
 @pytest.mark.parametrize("name", NATIVE)
 @pytest.mark.parametrize("grid", [(4, 6), (2, 10), (6, 2)])
 def test_wrappers_give_the_models_own_embeddings(name, grid):
-    family, model = find_family(name), FAMILIES[name].model(IMAGE)
+    family, model = find_family(name), EVERY[name].model(IMAGE)
     preprocessor = evolve(family.preprocessor, model=SimpleNamespace(config=model.config))
     encoder = family.encoder(model.config)
     values = encoder.inputs["pixel_values"].shape[2:]
@@ -32,11 +35,56 @@ def test_wrappers_give_the_models_own_embeddings(name, grid):
     item = preprocessor.item(patches, torch.tensor([[1, *grid]]))
     assert list(item.inputs) == list(encoder.inputs)
     given = preprocessor.model_inputs([item])
-    assert torch.equal(given["pixel_values"], patches) and given["image_grid_thw"].tolist() == [[1, *grid]]
+    found, size = preprocessor.patches(item)
+    assert torch.equal(found, patches) and size.tolist() == [[1, *grid]]
+    (again,) = preprocessor.items(given)
+    assert all(torch.equal(again.inputs[name], tensor) for name, tensor in item.inputs.items())
     wanted = family.features(model, given)
     wrapper = encoder.module(model)
     register()
     use_semantic_attention(wrapper)
-    found = wrapper(*item.inputs.values())
-    assert found.shape == wanted.shape
-    assert relative_error(found, wanted) < RELATIVE_ERROR[torch.float32]
+    embeddings = wrapper(*item.inputs.values())
+    assert embeddings.shape == wanted.shape
+    assert relative_error(embeddings, wanted) < RELATIVE_ERROR[torch.float32]
+    transposed = preprocessor.item(patches, torch.tensor([[1, *grid[::-1]]]))
+    assert relative_error(wrapper(*transposed.inputs.values()), wanted) > 100 * RELATIVE_ERROR[torch.float32]
+
+
+@needs_5
+def test_an_image_of_half_a_token_is_refused():
+    """Pixtral's tower attends to patches that become no token, which the engine does not get."""
+    family, model = find_family("mistral3"), WITH_TORCHVISION["mistral3"].model(IMAGE)
+    preprocessor = evolve(family.preprocessor, model=SimpleNamespace(config=model.config))
+    with pytest.raises(PromptError, match="an image becomes 28 by 35 pixels; the engine takes multiples of 14"):
+        preprocessor.items({"pixel_values": torch.zeros(1, 3, 28, 35), "image_sizes": torch.tensor([[28, 35]])})
+
+
+@needs_5
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"vision_feature_layer": [-1, -2]}, r"`vision_feature_layer` is \[-1, -2\]"),
+        ({"spatial_merge_size": 0}, "`spatial_merge_size` is 0"),
+        ({"vision_config": clip()}, "its tower is 'clip_vision_model', not 'pixtral'"),
+    ],
+)
+def test_configurations_that_are_not_handled_are_refused(settings, reason):
+    config = WITH_TORCHVISION["mistral3"].model(IMAGE).config
+    for name, value in settings.items():
+        setattr(config, name, value)
+    with pytest.raises(CheckpointError, match=reason):
+        find_family("mistral3").encoder(config)
+
+
+@needs_5
+@torch.no_grad()
+def test_the_layer_of_pixtral_is_the_configurations():
+    family, model = find_family("mistral3"), WITH_TORCHVISION["mistral3"].model(IMAGE)
+    model.config.vision_feature_layer = -2
+    preprocessor = evolve(family.preprocessor, model=SimpleNamespace(config=model.config))
+    item = preprocessor.item(torch.randn(24, 3, 7, 7), torch.tensor([[1, 4, 6]]))
+    wanted = family.features(model, preprocessor.model_inputs([item]))
+    wrapper = family.encoder(model.config).module(model)
+    register()
+    use_semantic_attention(wrapper)
+    assert relative_error(wrapper(*item.inputs.values()), wanted) < RELATIVE_ERROR[torch.float32]
