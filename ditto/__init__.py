@@ -18,27 +18,36 @@ if TYPE_CHECKING:
     from ditto.errors import DittoError as DittoError
     from ditto.families.llava import LlavaModel as LlavaModel
     from ditto.families.multimodal import MultimodalModel as MultimodalModel
+    from ditto.text.model import Completion as Completion
+    from ditto.text.model import Model as Model
+    from ditto.text.model import load as load
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Completion",
     "DittoError",
     "EngineBuilder",
     "EngineTree",
     "LlavaModel",
     "LlmBuilder",
+    "Model",
     "MultimodalModel",
     "VisionBuilder",
+    "load",
 ]
 
 _HOME = {
+    "Completion": "ditto.text.model",
     "DittoError": "ditto.errors",
     "EngineBuilder": "ditto.builders.engine",
     "EngineTree": "ditto.engine.tree",
     "LlavaModel": "ditto.families.llava",
     "LlmBuilder": "ditto.builders.llm",
+    "Model": "ditto.text.model",
     "MultimodalModel": "ditto.families.multimodal",
     "VisionBuilder": "ditto.builders.vision",
+    "load": "ditto.text.model",
 }
 
 logger.disable("ditto")  # libraries do not log by default

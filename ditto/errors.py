@@ -9,6 +9,8 @@
     ├── MissingLibraryError    2   a library missing on this machine, with the pip command that installs it
     ├── DeviceError            2   a GPU that is missing, does not fit the tree, or has too little memory
     ├── InsufficientResourcesError              2   not enough disk space or memory for a build
+    ├── BusyError              1   a request that was not taken: too many wait, or the model is closed
+    ├── DeadlineError          1   an answer that was not complete at its deadline
     ├── ModelError             1   the model uses something that Ditto cannot turn into an engine
     │   ├── UnsupportedOperator
     │   └── UnsupportedFeature
@@ -115,6 +117,14 @@ class InsufficientResourcesError(DittoError):
     """A build that needs more disk space or memory than this machine has."""
 
     exit_code = 2
+
+
+class BusyError(DittoError):
+    """A request that was not taken: too many wait already, or the model is closed."""
+
+
+class DeadlineError(DittoError):
+    """An answer that was not complete at its deadline."""
 
 
 class ModelError(DittoError):

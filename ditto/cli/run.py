@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from ditto.cli.console import show_json
 from ditto.cli.startup import start_driver
+from ditto.errors import PromptError
+from ditto.files import open_regular
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,13 +25,25 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="FILE",
         help="images, in the order of the image tokens",
     )
-    parser.add_argument(
+    prompts = parser.add_mutually_exclusive_group(required=True)
+    prompts.add_argument(
         "--prompt",
         nargs="+",
         action="extend",
-        required=True,
+        default=[],
         metavar="TEXT",
-        help="prompts, image tokens included",
+        help="prompts: plain text, or in the model's own form, image tokens included",
+    )
+    prompts.add_argument(
+        "--prompt-file",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="files with a prompt each; - for stdin",
+    )
+    parser.add_argument(
+        "--raw", action="store_true", help="pass plain text as it is, without the model's chat template"
     )
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="per answer (default: the model's, else 128)")
     parser.add_argument(
@@ -63,21 +78,31 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(options: argparse.Namespace) -> int:
     """Print one answer per line, or one JSON object."""
+    prompts = [*options.prompt, *map(_prompt_of, options.prompt_file)]
     if options.session != "reference":
         start_driver()
     from attrs import asdict
+    from loguru import logger
 
     from ditto.engine import EngineTree
     from ditto.runtime import open_session
+    from ditto.text.chat import with_template
     from ditto.text.pipeline import GenerationPipeline
+    from ditto.text.processing import RenderedPrompt
 
     session = open_session(EngineTree.open(options.tree), options.session)
-    stream = _Stream(len(options.prompt), options.json)
+    stream = _Stream(len(prompts), options.json)
     pipeline = GenerationPipeline(session, options.hf_model, with_defaults=not options.no_generation_defaults)
     sampling = pipeline.defaults.sampling(options.temperature, options.top_k, options.top_p, options.seed)
+    images = options.image
+    if not options.raw:
+        prompts, images = with_template(pipeline.processor, pipeline.template, prompts, images)
+        for number, prompt in enumerate(prompts, 1):
+            written = isinstance(prompt, RenderedPrompt)
+            logger.debug("prompt {}: {}", number, f"written as {prompt.text!r}" if written else "raw, passed as it is")
     reply = pipeline.answer(
-        options.prompt,
-        options.image,
+        prompts,
+        images,
         options.max_new_tokens,
         sampling,
         options.stop,
@@ -90,6 +115,24 @@ def run(options: argparse.Namespace) -> int:
     else:
         print("\n".join(reply.answers))
     return 0
+
+
+def _prompt_of(name: str) -> str:
+    """The prompt in a file, without its last line break.
+
+    Raises:
+        PromptError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        if name == "-":
+            data = sys.stdin.buffer.read()
+        else:
+            with open_regular(Path(name)) as file:
+                data = file.read()
+        return data.decode("utf-8").removesuffix("\n")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise PromptError(f"the prompt cannot be read: {reason}", where=name, remedy="give a text file") from error
 
 
 class _Stream:
@@ -110,8 +153,7 @@ class _Stream:
         if self._as_json:
             show_json({"number": number, "piece": piece}, indent=None)
             return
-        started = bool(self._pieces[number])
-        self._pieces[number].append(piece if started else piece.lstrip())
+        self._pieces[number].append(piece)
         if number == 0:
             print(self._pieces[0][-1], end="", flush=True)
 

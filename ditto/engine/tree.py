@@ -20,7 +20,7 @@ import platform
 import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 from typing_extensions import override
@@ -31,6 +31,9 @@ from ditto.engine.digest import PIECE_BYTES, FileRecord, file_record
 from ditto.engine.manifest import NAME, Component, DecoderSizes, Manifest, read_manifest
 from ditto.engine.paths import file_bytes, inside, listed
 from ditto.errors import TreeError
+
+if TYPE_CHECKING:
+    from ditto.text.model import Model
 
 ENGINE_FILES = {"vision": "model.engine", "llm": "rank0.engine"}
 """Engine file name by part of a model."""
@@ -89,6 +92,16 @@ class EngineTree:
         tree.check(name for name, record in manifest.files.items() if record.bytes <= PIECE_BYTES)
         _ = tree.processor_directory  # it may be a link that leads out
         return tree
+
+    def load(self, **options: Any) -> Model:
+        """Load the tree, as `ditto.load` does with the same options.
+
+        Raises:
+            DittoError: as `ditto.load`.
+        """
+        import ditto  # the public interface: this room knows none of those that load trees
+
+        return ditto.load(self, **options)
 
     def component(self, name: str) -> Component:
         """A component's record in the manifest.

@@ -24,14 +24,17 @@ class Blip2Preprocessor(TilePreprocessor):
     needs_image: ClassVar[bool] = True
 
     @override
-    def encode(self, processor: Any, text: str, images: Sequence[Any]) -> EncodedPrompt:
+    def encode(
+        self, processor: Any, text: str, images: Sequence[Any], *, add_special_tokens: bool = True
+    ) -> EncodedPrompt:
         placeholder = self.placeholder(processor)
         if len(images) != 1 or not text.startswith(placeholder):
             raise PromptError(
                 f"the model takes one image before each prompt; here are {len(images)} images",
                 remedy=f"write {placeholder} once, at the beginning of each prompt",
             )
-        return super().encode(processor, text.removeprefix(placeholder), images)
+        text = text.removeprefix(placeholder)
+        return super().encode(processor, text, images, add_special_tokens=add_special_tokens)
 
 
 @frozen(kw_only=True, slots=False)

@@ -70,12 +70,14 @@ class NativePreprocessor(Preprocessor):
         return {"position_ids": get_vision_position_ids(grid, merge_size(self.config))}
 
     @override
-    def encode(self, processor: Any, text: str, images: Sequence[Any]) -> EncodedPrompt:
+    def encode(
+        self, processor: Any, text: str, images: Sequence[Any], *, add_special_tokens: bool = True
+    ) -> EncodedPrompt:
         # Some models write the frames of a video as images, after this token.
         start = getattr(self.config, "video_start_token_id", None)
         if start is not None and str(processor.tokenizer.convert_ids_to_tokens(start)) in text:
             raise PromptError("the prompt has a place for video", remedy="leave it out: engines take text and images")
-        return super().encode(processor, text, images)
+        return super().encode(processor, text, images, add_special_tokens=add_special_tokens)
 
     @override
     def items(self, inputs: Mapping[str, Tensor]) -> list[EncoderItem]:

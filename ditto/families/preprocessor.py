@@ -58,11 +58,17 @@ class Preprocessor(ABC):
         """The images of one prompt, in the form that the processor takes."""
         return list(images)
 
-    def encode(self, processor: Any, text: str, images: Sequence[Any]) -> EncodedPrompt:
-        """Token ids and tensors of one prompt, with as many placeholders as images."""
-        found = dict(
-            processor(text=[text], images=self.images_of_prompt(images) if images else None, return_tensors="pt")
-        )
+    def encode(
+        self, processor: Any, text: str, images: Sequence[Any], *, add_special_tokens: bool = True
+    ) -> EncodedPrompt:
+        """Token ids and tensors of one prompt, with as many placeholders as images.
+
+        Args:
+            add_special_tokens: False for a text that holds the special tokens of its beginning.
+        """
+        given = self.images_of_prompt(images) if images else None
+        options = {} if add_special_tokens else {"add_special_tokens": False}
+        found = dict(processor(text=[text], images=given, return_tensors="pt", **options))
         ids = tuple(int(token) for token in found["input_ids"][0])
         if not images:
             return EncodedPrompt(ids)

@@ -10,7 +10,7 @@ from attrs import define, field, frozen
 from torch import Tensor
 from typing_extensions import Self
 
-from ditto.errors import ModelError
+from ditto.errors import DittoError, ModelError
 from ditto.runtime.sampling import GREEDY, Sampling, choose
 from ditto.runtime.session import Request, ScheduledRow, Session
 
@@ -28,9 +28,10 @@ class SequenceState:
 
     Args:
         number: index in the order of joining.
-        request, max_new_tokens: the arguments of `Batch.join`.
+        request, max_new_tokens, sampling: the arguments of `Batch.join`.
         made: tokens generated and read so far.
-        done: whether the answer is complete.
+        done: whether the request has left: its answer is complete, was cancelled, or failed.
+        error: why it failed; other requests of the batch go on.
         uniforms: random numbers for its tokens; empty for greedy sampling.
         asked: tokens requested from the runner, including those not read yet.
     """
@@ -38,8 +39,10 @@ class SequenceState:
     number: int
     request: Request
     max_new_tokens: int
+    sampling: Sampling = GREEDY
     made: list[int] = field(factory=list)
     done: bool = False
+    error: DittoError | None = None
     uniforms: Iterator[float] = field(factory=lambda: iter(()), repr=False)
     asked: int = 0
 
@@ -66,11 +69,10 @@ class Batch:
     Args:
         session: runs the engines.
         rows: maximum number of requests in flight.
-        sampling: how tokens are chosen.
     """
 
-    def __init__(self, session: Session, rows: int, sampling: Sampling = GREEDY) -> None:
-        self._session, self._sampling = session, sampling
+    def __init__(self, session: Session, rows: int) -> None:
+        self._session = session
         self._runner = session.start(rows)
         self._rows: list[SequenceState | None] = [None] * rows
         self._waiting: deque[SequenceState] = deque()
@@ -89,15 +91,21 @@ class Batch:
         """Whether any request is waiting or running."""
         return bool(self._waiting) or any(self._rows)
 
-    def join(self, request: Request, max_new_tokens: int) -> SequenceState:
+    def join(
+        self, request: Request, max_new_tokens: int, sampling: Sampling = GREEDY, draw: int | None = None
+    ) -> SequenceState:
         """Queue a request; it runs from the first step that has a free row.
 
+        Args:
+            max_new_tokens: limit of its answer; an end token ends it earlier.
+            sampling: how its tokens are chosen.
+            draw: which random numbers of the seed it gets; by default its index in the order of joining.
         Raises:
             PromptError: the request exceeds a limit of the engine.
         """
         self._session.limits.check([request], max_new_tokens)
-        uniforms = self._sampling.uniforms(self._joined, max_new_tokens)
-        sequence = SequenceState(self._joined, request, max_new_tokens, uniforms=uniforms)
+        uniforms = sampling.uniforms(self._joined if draw is None else draw, max_new_tokens)
+        sequence = SequenceState(self._joined, request, max_new_tokens, sampling, uniforms=uniforms)
         self._joined += 1
         self._waiting.append(sequence)
         return sequence
@@ -108,7 +116,7 @@ class Batch:
         That is an earlier step where the runner has lookahead.
 
         Returns:
-            The requests that received a token, oldest first.
+            The requests that received a token or failed, oldest first.
         """
         lookahead = 0 if self._processes else self._runner.lookahead
         if len(self._unread) > lookahead:  # a logits processor needs the earlier tokens first
@@ -156,8 +164,7 @@ class Batch:
         uniforms = [sequence.ask() for sequence in sequences]
         with self._runner.working():
             logits = _processed(self._runner.step(scheduled, self._sampled), sequences)
-            uniform = None if self._sampling.is_greedy else self._sent(uniforms, torch.float32)
-            found = choose(logits, self._sampling, uniform)
+            found = self._chosen(logits, sequences, uniforms)
             sampled = found.clamp(min=0)  # an invalid row (-1) is reported when it is read
             if len(scheduled) == len(self._rows) and all(each.row == row for row, each in enumerate(scheduled)):
                 self._sampled.copy_(sampled)
@@ -165,20 +172,39 @@ class Batch:
                 self._sampled.index_copy_(0, self._sent([each.row for each in scheduled], torch.int64), sampled)
             self._unread.append((sequences, self._runner.reading(found)))
 
+    def _chosen(self, logits: Tensor, sequences: Sequence[SequenceState], uniforms: Sequence[float]) -> Tensor:
+        """The next token of each row, as in `choose`; rows with the same settings are chosen together."""
+        groups: dict[Sampling, list[int]] = {}
+        for index, sequence in enumerate(sequences):
+            groups.setdefault(sequence.sampling, []).append(index)
+        found = torch.empty(len(sequences), dtype=torch.int64, device=logits.device)
+        for sampling, members in groups.items():
+            uniform = None
+            if not sampling.is_greedy:
+                uniform = self._sent([uniforms[index] for index in members], torch.float32)
+            if len(groups) == 1:
+                return choose(logits, sampling, uniform)
+            places = self._sent(members, torch.int64)
+            found[places] = choose(logits[places], sampling, uniform)
+        return found
+
     def _read(self) -> list[SequenceState]:
         sequences, reading = self._unread.popleft()
         moved: list[SequenceState] = []
         for sequence, token in zip(sequences, reading(), strict=True):
             if sequence.done:  # ended while this step was in flight
                 continue
-            if token < 0:
-                raise ModelError(
+            moved.append(sequence)
+            if token < 0 and sequence.error is None:
+                sequence.error = ModelError(
                     f"The logits of prompt {sequence.number + 1} are not finite numbers where new token "
                     f"{len(sequence.made) + 1} is chosen.",
                     remedy="build with --dtype bfloat16 or float32, or check the model's generation defaults",
                 )
+            if sequence.error is not None:
+                self.leave(sequence)
+                continue
             sequence.made.append(token)
-            moved.append(sequence)
             if token in self._session.tokens.end or len(sequence.made) == sequence.max_new_tokens:
                 self.leave(sequence)
         return sorted(moved, key=lambda sequence: sequence.number)
@@ -194,7 +220,10 @@ def _processed(logits: Tensor, sequences: Sequence[SequenceState]) -> Tensor:
     rows = list(logits.cpu().clone())
     for index, sequence in enumerate(sequences):
         if sequence.request.process is not None:
-            rows[index] = sequence.request.process(sequence.made, rows[index])
+            try:
+                rows[index] = sequence.request.process(sequence.made, rows[index])
+            except DittoError as error:
+                sequence.error = error
     return torch.stack(rows).to(logits.device)
 
 
@@ -209,10 +238,13 @@ def generate(
         sampling: how tokens are chosen; greedy by default.
     Raises:
         PromptError: the batch exceeds a limit of the engine.
+        ModelError: logits are not finite numbers.
     """
     session.limits.check(requests, max_new_tokens)
-    with Batch(session, len(requests), sampling) as batch:
-        sequences = [batch.join(request, max_new_tokens) for request in requests]
+    with Batch(session, len(requests)) as batch:
+        sequences = [batch.join(request, max_new_tokens, sampling) for request in requests]
         while batch.busy:
-            batch.step()
+            for sequence in batch.step():
+                if sequence.error is not None:
+                    raise sequence.error
     return [Answer(tuple(sequence.made)) for sequence in sequences]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import io
 import os
 import stat
@@ -12,10 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 from ditto.errors import PromptError
 
 if TYPE_CHECKING:
+    import numpy
     from PIL.Image import Image
 
-# A file path, the content of a file, or a Pillow image.
-ImageInput: TypeAlias = Union[str, "os.PathLike[str]", bytes, "Image"]
+# A file path or `data:` URL, the content of a file, a Pillow image, or an array uint8 [height, width (, channels)].
+ImageInput: TypeAlias = Union[str, "os.PathLike[str]", bytes, "Image", "numpy.ndarray"]
+
+_DATA_URL = "data:"
 
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 # Formats whose integers Pillow scales to 16 bits, whatever the image's mode.
@@ -33,6 +38,10 @@ def load_image(image: ImageInput) -> Image:
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    if isinstance(image, str) and image.startswith(_DATA_URL):
+        image = data_url_bytes(image)
+    if hasattr(image, "__array_interface__") and not isinstance(image, Image.Image):
+        image = _of_array(image)
     name = f"{len(image)} bytes" if isinstance(image, bytes) else str(image)
     try:
         with warnings.catch_warnings():
@@ -49,6 +58,37 @@ def load_image(image: ImageInput) -> Image:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         remedy = "check the file, or save the image again as an 8-bit PNG or JPEG"
         raise PromptError(f"the image cannot be read: {reason}", where=name, remedy=remedy) from error
+
+
+def data_url_bytes(url: str) -> bytes:
+    """Content of a `data:` URL.
+
+    Raises:
+        PromptError: it is not base64.
+    """
+    head, _, content = url.partition(",")
+    try:
+        if not head.endswith(";base64"):
+            raise ValueError("it is not base64")
+        return base64.b64decode(content, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise PromptError(
+            f"the data URL cannot be read: {error}", remedy="write data:image/png;base64, and the file in base64"
+        ) from error
+
+
+def _of_array(array: Any) -> Image:
+    """The image of an array."""
+    import numpy
+    from PIL import Image
+
+    array = numpy.asarray(array)
+    if array.dtype != numpy.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise PromptError(
+            f"an image is an array {array.dtype} {list(array.shape)}",
+            remedy="give uint8 [height, width], or [height, width, 3] in the order red, green, blue",
+        )
+    return Image.fromarray(array)
 
 
 def load_images(images: Any) -> list[Image]:
@@ -74,7 +114,7 @@ def _source(image: Any) -> Any:
     if not isinstance(image, (str, os.PathLike)):
         raise PromptError(
             f"an image is a {type(image).__name__}",
-            remedy="give a file's path, its content as bytes, or a PIL image (of an array: PIL.Image.fromarray)",
+            remedy="give a file's path, its content as bytes, a PIL image, or an array",
         )
     name = str(image)
     try:

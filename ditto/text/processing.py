@@ -20,6 +20,19 @@ from ditto.text.loading import automatic
 _NAME_A_MODEL = "name the model's directory or hub id with --hf-model"
 
 
+@frozen
+class RenderedPrompt:
+    """A prompt that the model's chat template has written.
+
+    Args:
+        text: image tokens included.
+        add_special_tokens: whether the tokenizer adds those that begin a prompt; the template may have written them.
+    """
+
+    text: str
+    add_special_tokens: bool
+
+
 @frozen(eq=False)
 class Processor:
     """The processor of a tree, or the tokenizer of a text model.
@@ -100,21 +113,22 @@ class Processor:
         """Encode each prompt with its images.
 
         Args:
-            prompts: a list, with a placeholder at the position of each image.
+            prompts: a list of texts or `RenderedPrompt`s, with a placeholder at the position of each image.
             images: in the order of the placeholders; a single image is used for all prompts with one placeholder.
         Raises:
             PromptError: a prompt or an image does not fit, or the processor cannot accept it.
         """
         texts = check_prompts(prompts)
+        special = [prompt.add_special_tokens if isinstance(prompt, RenderedPrompt) else True for prompt in prompts]
         if self.family is None:
             if images:
                 raise PromptError("the tree has no vision engine", remedy="leave the images out")
-            return [self._text(text, number) for number, text in enumerate(texts, 1)]
+            return [self._text(text, adds, number) for number, (text, adds) in enumerate(zip(texts, special), 1)]
         self._refuse_other_media(texts)
         assigned = assign(texts, images, self.image_token)
         return [
             self._encoded(self.family, *each, number)
-            for number, each in enumerate(zip(texts, assigned, strict=True), 1)
+            for number, each in enumerate(zip(texts, assigned, special, strict=True), 1)
         ]
 
     def _refuse_other_media(self, texts: Sequence[str]) -> None:
@@ -128,15 +142,18 @@ class Processor:
                         remedy="leave it out, or give frames of a video as images",
                     )
 
-    def _text(self, text: str, number: int) -> EncodedPrompt:
+    def _text(self, text: str, adds_special: bool, number: int) -> EncodedPrompt:
+        options = {} if adds_special else {"add_special_tokens": False}
         with self._foreign("tokenizer", number):
-            ids = tuple(int(token) for token in self.inner(text)["input_ids"])
+            ids = tuple(int(token) for token in self.inner(text, **options)["input_ids"])
         self._check_ids(ids, number, ())
         return EncodedPrompt(ids)
 
-    def _encoded(self, family: Preprocessor, text: str, images: Sequence[Any], number: int) -> EncodedPrompt:
+    def _encoded(
+        self, family: Preprocessor, text: str, images: Sequence[Any], adds_special: bool, number: int
+    ) -> EncodedPrompt:
         with self._foreign("processor", number):
-            encoded = family.encode(self.inner, text, images)
+            encoded = family.encode(self.inner, text, images, add_special_tokens=adds_special)
             floating = [tensor for tensor in encoded.inputs.values() if tensor.is_floating_point()]
             finite = all(bool(tensor.isfinite().all()) for tensor in floating)
         if not finite:
@@ -192,7 +209,8 @@ def check_prompts(prompts: Any) -> list[str]:
         raise PromptError(
             f"the prompts are a {type(prompts).__name__}, not a list", remedy="give a list, e.g. [prompt]"
         )
-    for number, prompt in enumerate(prompts, 1):
+    texts = [prompt.text if isinstance(prompt, RenderedPrompt) else prompt for prompt in prompts]
+    for number, prompt in enumerate(texts, 1):
         if not isinstance(prompt, str):
             raise PromptError(f"prompt {number} is a {type(prompt).__name__}, not a str", remedy="give text")
         try:
@@ -201,7 +219,7 @@ def check_prompts(prompts: Any) -> list[str]:
             raise PromptError(
                 f"prompt {number} is not valid Unicode at character {error.start + 1}", remedy="give it in UTF-8"
             ) from error
-    return list(prompts)
+    return texts
 
 
 def assign(prompts: Sequence[str], images: Sequence[Any], token: str) -> list[list[Any]]:

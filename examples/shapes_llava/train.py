@@ -244,6 +244,8 @@ def save(model: Any, tokenizer: Any, out: Path) -> None:
     }
     (out / "preprocessor_config.json").write_text(json.dumps(image, indent=2))
     (out / "processor_config.json").write_text(json.dumps(processor, indent=2))
+    template = (Path(__file__).parent / "checkpoint" / "chat_template.jinja").read_text()
+    (out / "chat_template.jinja").write_text(template)
 
 
 if __name__ == "__main__":

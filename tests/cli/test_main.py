@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import os
 import re
@@ -83,10 +84,31 @@ def test_run_prints_an_answer_per_prompt(tree, images, capsys):
 def test_run_prints_one_json_object(tree, images, capsys):
     assert main(["-q", "run", str(tree), "--image", str(images[3]), "--prompt", DESCRIBE, "--json"]) == 0
     reply = json.loads(capsys.readouterr().out)
-    assert set(reply) == {"answers", "tokens", "session", "seconds"}
+    assert set(reply) == {"answers", "tokens", "finish_reasons", "prompt_tokens", "session", "seconds"}
+    assert reply["finish_reasons"] == ["stop"]
     assert reply["answers"] == ["A large green cross at the top."]
     assert reply["session"] == "reference"
     assert reply["tokens"][0][-1] == 2
+
+
+def test_run_writes_plain_prompts_with_the_chat_template(tree, images, tmp_path, monkeypatch, capsys):
+    """The same answers as to prompts in the model's own form; with -v, the command says what it passes."""
+    wanted = ["A large green cross at the top."]
+    run = ["run", str(tree), "--image", str(images[3])]
+    assert main(["-v", *run, "--prompt", "Describe this image."]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == wanted
+    assert f"prompt 1: written as {DESCRIBE!r}" in shown.err
+    assert main(["-v", *run, "--prompt", DESCRIBE]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == wanted
+    assert "prompt 1: raw, passed as it is" in shown.err
+    (tmp_path / "prompt.txt").write_text("Describe this image.\n")
+    assert main([*run, "--prompt-file", str(tmp_path / "prompt.txt")]) == 0
+    assert capsys.readouterr().out.splitlines() == wanted
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Describe this image.\n")))
+    assert main([*run, "--prompt-file", "-"]) == 0
+    assert capsys.readouterr().out.splitlines() == wanted
 
 
 def test_run_streams_answers(tree, images, capsys):
@@ -175,7 +197,8 @@ BAD_INPUT = {
     "a directory that is no tree": (["run", "{empty}", "--prompt", "x"], 2, "no engine tree here"),
     "an image that is none": (["run", "{tree}", "--image", "{file}", "--prompt", DESCRIBE], 2, "is not an image"),
     "a missing image": (["run", "{tree}", "--image", "{out}", "--prompt", DESCRIBE], 2, "no such image"),
-    "a prompt without a place": (["run", "{tree}", "--image", "{image}", "--prompt", "x"], 2, "no <image> token"),
+    "a prompt without a place": (["run", "{tree}", "--image", "{image}", "--raw", "--prompt", "x"], 2, "no <image>"),
+    "a prompt file that is not there": (["run", "{tree}", "--prompt-file", "{out}"], 2, "No such file or directory"),
     "too long a prompt": (
         ["run", "{tree}", "--image", "{image}", "--prompt", DESCRIBE + " long" * 300],
         2,

@@ -99,8 +99,8 @@ def test_a_seed_repeats_and_a_request_does_not_depend_on_those_beside_it(tmp_pat
     assert made(3, 1) == made(3, 1)
     assert made(1, 1) == made(3, 1)[:1]
     assert made(3, 2) != made(3, 1)
-    with Batch(session, 1, Sampling(temperature=3.0, seed=1)) as batch:
-        sequences = [batch.join(request, 12) for request in requests]
+    with Batch(session, 1) as batch:
+        sequences = [batch.join(request, 12, Sampling(temperature=3.0, seed=1)) for request in requests]
         while batch.busy:
             batch.step()
     assert [tuple(sequence.made) for sequence in sequences] == made(3, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
 
@@ -113,9 +114,36 @@ def test_what_is_not_a_file_is_named_at_once(tmp_path):
         assert caught.value.where == path
 
 
-@pytest.mark.parametrize("given", [None, 3, np.zeros((4, 4, 3), np.uint8), [Path("a.png")]], ids=str)
+@pytest.mark.parametrize("given", [None, 3, [Path("a.png")]], ids=str)
 def test_what_is_neither_file_nor_image_is_named_by_its_type(given):
     with pytest.raises(PromptError, match=f"an image is a {type(given).__name__}"):
+        load_image(given)
+
+
+def test_arrays_and_data_urls_are_the_image_that_they_hold(tmp_path):
+    image = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+    image.save(tmp_path / "image.png")
+    url = "data:image/png;base64," + base64.b64encode((tmp_path / "image.png").read_bytes()).decode()
+    for given in (url, np.asarray(image), tmp_path / "image.png"):
+        assert np.array_equal(np.asarray(load_image(given)), np.asarray(image))
+    grey = np.full((2, 3), 7, np.uint8)
+    assert np.array_equal(np.asarray(load_image(grey)), np.full((2, 3, 3), 7))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.zeros((4, 4, 3), np.float32), r"an array float32 \[4, 4, 3\]"),
+        (np.zeros((3, 5, 6), np.uint8), r"an array uint8 \[3, 5, 6\]"),
+        (np.zeros((1, 4, 4, 3), np.uint8), r"an array uint8 \[1, 4, 4, 3\]"),
+        ("data:image/png,abc", "it is not base64"),
+        ("data:image/png;base64,ab!c", "the data URL cannot be read"),
+        ("data:image/png;base64,YWJj", "this file is not an image"),
+    ],
+    ids=str,
+)
+def test_arrays_and_data_urls_that_hold_no_image_are_refused(given, message):
+    with pytest.raises(PromptError, match=message):
         load_image(given)
 
 

@@ -1,0 +1,277 @@
+"""A loaded model: answers prompts and conversations from any number of threads."""
+
+from __future__ import annotations
+
+import copy
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve
+from typing_extensions import Self, override
+
+from ditto.engine import EngineTree
+from ditto.errors import BusyError, ConfigError, DittoError
+from ditto.runtime import open_session
+from ditto.runtime.encoding import EncodedPrompt
+from ditto.text.chat import ChatTemplate
+from ditto.text.images import ImageInput, load_images
+from ditto.text.pipeline import AnswerSettings, GenerationPipeline
+from ditto.text.processing import RenderedPrompt
+from ditto.text.scheduler import Completion, Job, Scheduler
+
+__all__ = ["Completion", "Model", "load"]
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+def load(
+    tree: str | Path | EngineTree,
+    *,
+    session: str = "auto",
+    processor: str | Path | None = None,
+    generation_defaults: bool = True,
+    rows: int | None = None,
+    max_waiting: int | None = None,
+) -> Model:
+    """Load an engine tree.
+
+    Args:
+        tree: its directory, or the tree itself.
+        session: `tensorrt` (the engines, on the GPU), `reference` (PyTorch on the CPU), or `auto` for the best here.
+        processor: directory or hub id with tokenizer and image processor; None for the tree's own.
+        generation_defaults: apply the model's own: penalties, sampling, limits, stop strings.
+        rows: maximum number of answers in progress at once; None for the engine's batch size.
+        max_waiting: maximum number of further prompts that wait; None for no limit.
+    Raises:
+        TreeError: there is no tree, it is damaged, or its processor is missing.
+        ConfigError: a setting is not valid.
+        DeviceError, MissingLibraryError: this machine cannot run the session.
+    """
+    opened = tree if isinstance(tree, EngineTree) else EngineTree.open(tree)
+    if rows is not None and not 1 <= rows <= opened.limits.max_batch_size:
+        raise ConfigError(
+            f"{rows} rows were asked for; the engine has {opened.limits.max_batch_size}",
+            remedy="choose fewer, or build with a larger --batch",
+        )
+
+    def pipeline() -> GenerationPipeline:
+        return GenerationPipeline(open_session(opened, session), processor, with_defaults=generation_defaults)
+
+    return Model(opened, Scheduler(pipeline, rows, max_waiting))
+
+
+class Model:
+    """A loaded model, safe to use from several threads; `load` creates one.
+
+    Prompts of all threads share the rows of the engine. A context manager: its exit closes the model.
+    """
+
+    def __init__(self, tree: EngineTree, scheduler: Scheduler) -> None:
+        self.tree, self.scheduler = tree, scheduler
+        pipeline = scheduler.pipeline
+        self._pipeline, self._lock = pipeline, threading.Lock()
+        # Hugging Face's tokenizers are not safe to use from two threads; the scheduler decodes with the original.
+        self._processor = evolve(pipeline.processor, inner=copy.deepcopy(pipeline.processor.inner))
+        self._template = ChatTemplate.of(self._processor)
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Model {str(self.tree.root)!r}: {self.tree.manifest.model_type}, {self.session} session>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def session(self) -> str:
+        """Name of the session that runs the tree."""
+        return self._pipeline.session.name
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the model has a chat template, which `chat` and `stream` need."""
+        return self._template is not None
+
+    def close(self) -> None:
+        """Finish what was asked for, and release the engines."""
+        self.scheduler.close()
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        images: Sequence[ImageInput] = (),
+        max_new_tokens: int | None = None,
+        *,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> list[Completion]:
+        """Answer prompts in the model's own form.
+
+        Args:
+            prompts: with an image token at the position of each image.
+            images: files, `data:` URLs, bytes, PIL images or arrays uint8 [height, width, 3], in the order of the image
+                tokens; a single image is used for all prompts that have one image token.
+            max_new_tokens: per prompt; None for the model's limit, else 128, or fewer if the engine's limit is lower.
+            temperature, top_k, top_p: sampling as in Hugging Face's `generate`; None for the model's own. Temperature 0
+                takes the most likely token.
+            seed: of the random numbers of sampling.
+            stop: strings that end an answer; they are not part of it.
+        Raises:
+            PromptError: a prompt or an image does not fit the engines.
+            ConfigError: a setting is out of range.
+            BusyError: the model is closed, or too many prompts wait.
+        """
+        settings = self.settings(max_new_tokens, temperature, top_k, top_p, seed, stop)
+        start = time.monotonic()
+        encoded = self.encode(prompts, images)
+        took = (time.monotonic() - start) / max(len(encoded), 1)
+        futures = [self._submit(prompt, evolve(settings, draw=number), took) for number, prompt in enumerate(encoded)]
+        return [self._wait(job, future) for job, future in futures]
+
+    def chat(
+        self,
+        messages: Messages,
+        max_new_tokens: int | None = None,
+        *,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> Completion:
+        """Answer the last message of a conversation, written by the model's chat template.
+
+        Args:
+            messages: `{"role": "user", "content": ...}` with a text, or a list of `{"type": "text", "text": ...}` and
+                `{"type": "image", "image": ...}`; roles are `system`, `user` and `assistant`.
+            max_new_tokens, temperature, top_k, top_p, seed, stop: as in `generate`.
+        Raises:
+            PromptError: a message is not valid, or does not fit the engines.
+            ConfigError: a setting is out of range, or the model has no chat template.
+            BusyError: the model is closed, or too many prompts wait.
+        """
+        settings = self.settings(max_new_tokens, temperature, top_k, top_p, seed, stop)
+        start = time.monotonic()
+        encoded = self.encode_chat(messages)
+        return self._wait(*self._submit(encoded, settings, time.monotonic() - start))
+
+    def stream(
+        self,
+        messages: Messages,
+        max_new_tokens: int | None = None,
+        *,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> Iterator[str]:
+        """The answer of `chat` in pieces, as it is generated.
+
+        Closing the iterator ends the answer. Arguments and errors are those of `chat`; errors in them are raised before
+        the first piece is asked for.
+        """
+        settings = self.settings(max_new_tokens, temperature, top_k, top_p, seed, stop)
+        pieces: queue.SimpleQueue[str | Completion | DittoError | None] = queue.SimpleQueue()
+        job = Job(self.encode_chat(messages), settings, pieces.put, pieces.put)
+        self.scheduler.submit(job)
+        return _pieces(job, pieces)
+
+    def settings(
+        self,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> AnswerSettings:
+        """Checked settings of an answer; arguments are those of `generate`.
+
+        Raises:
+            ConfigError, PromptError: one is out of range.
+        """
+        for name, value, kind in (
+            ("max_new_tokens", max_new_tokens, int),
+            ("temperature", temperature, (int, float)),
+            ("top_k", top_k, int),
+            ("top_p", top_p, (int, float)),
+            ("seed", seed, int),
+        ):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+                raise ConfigError(f"{name} is a {type(value).__name__}", remedy="give a number")
+        sampling = self._pipeline.defaults.sampling(temperature, top_k, top_p, seed)
+        return AnswerSettings(max_new_tokens, sampling, stop)
+
+    def encode(self, prompts: Sequence[str | RenderedPrompt], images: Sequence[ImageInput] = ()) -> list[EncodedPrompt]:
+        """Token ids and preprocessed images of prompts in the model's own form.
+
+        Raises:
+            PromptError: a prompt or an image is not valid.
+        """
+        loaded = load_images(images)
+        with self._lock:
+            return self._processor.encode(prompts, loaded)
+
+    def encode_chat(self, messages: Messages) -> EncodedPrompt:
+        """Token ids and preprocessed images of a conversation.
+
+        Raises:
+            PromptError: a message is not valid.
+            ConfigError: the model has no chat template.
+        """
+        if self._template is None:
+            raise ConfigError(
+                "the model has no chat template", where=self._processor.directory, remedy="give prompts to `generate`"
+            )
+        with self._lock:
+            rendered, images = self._template.render(messages)
+        (encoded,) = self.encode([rendered], images)
+        return encoded
+
+    def _submit(
+        self, prompt: EncodedPrompt, settings: AnswerSettings, took: float
+    ) -> tuple[Job, Future[Completion | DittoError | None]]:
+        future: Future[Completion | DittoError | None] = Future()
+        job = Job(prompt, settings, _ignore, future.set_result, preprocessed=took)
+        self.scheduler.submit(job)
+        return job, future
+
+    def _wait(self, job: Job, future: Future[Completion | DittoError | None]) -> Completion:
+        try:
+            result = future.result()
+        except BaseException:  # Ctrl-C
+            job.cancel()
+            raise
+        return _answered(result)
+
+
+def _ignore(piece: str) -> None:
+    del piece
+
+
+def _answered(result: Completion | DittoError | None) -> Completion:
+    if result is None:
+        raise BusyError("the answer was cancelled", remedy="ask again")
+    if isinstance(result, DittoError):
+        raise result
+    return result
+
+
+def _pieces(job: Job, pieces: queue.SimpleQueue[str | Completion | DittoError | None]) -> Iterator[str]:
+    try:
+        while isinstance(piece := pieces.get(), str):
+            yield piece
+        _answered(piece)
+    finally:
+        job.cancel()

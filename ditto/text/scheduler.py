@@ -1,0 +1,276 @@
+"""Scheduler: one thread that runs a session, and the answers that other threads wait for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from functools import partial
+
+from attrs import define, field, frozen
+from loguru import logger
+
+from ditto.errors import BusyError, DeadlineError, DittoError
+from ditto.runtime.encoding import EncodedPrompt
+from ditto.text.decoding import AnswerState, Decoder, Tell
+from ditto.text.pipeline import AnswerSettings, GenerationPipeline
+
+End = Callable[["Completion | DittoError | None"], None]
+
+
+@frozen
+class Completion:
+    """The answer to one prompt.
+
+    Args:
+        text: without special tokens.
+        token_ids: ids of the new tokens, the end token included.
+        finish_reason: `stop` at an end token or a stop string, `length` at the limit.
+        prompt_tokens: number of tokens of the prompt, image tokens included.
+        seconds: wall time: `preprocess`, `queue` before it was admitted, `vision`, `first_token` from admission to the
+            first token, and `total`.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: str
+    prompt_tokens: int
+    seconds: Mapping[str, float]
+
+    @property
+    def completion_tokens(self) -> int:
+        """Number of new tokens, the end token included."""
+        return len(self.token_ids)
+
+
+@define(eq=False)
+class Job:
+    """An answer that was asked for.
+
+    Args:
+        prompt: with its preprocessed images.
+        settings: of the answer.
+        tell: called with each new piece of its text, in the scheduler's thread; must not block.
+        end: called once, in the same thread, with the answer, or the reason why there is none; None if it was
+            cancelled.
+        preprocessed: seconds that preprocessing took.
+        deadline: time in seconds, of `time.monotonic`, at which it fails if it is not complete.
+    """
+
+    prompt: EncodedPrompt
+    settings: AnswerSettings
+    tell: Tell
+    end: End
+    preprocessed: float = 0.0
+    deadline: float | None = None
+    _cancelled: bool = False
+    _submitted: float = field(factory=time.monotonic)
+    _seconds: dict[str, float] = field(factory=dict)
+    _admitted: float = 0.0
+    _answer: AnswerState | None = None
+
+    def cancel(self) -> None:
+        """Give the answer up; the engine stops working on it after the current step."""
+        self._cancelled = True
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was given up."""
+        return self._cancelled
+
+
+class Scheduler:
+    """Runs a session in one thread: requests join and leave its rows between steps.
+
+    While answers are in progress, at most one new request is admitted before each step, so that a step takes at most
+    one prompt and its images longer; without any, all that fit are admitted at once.
+
+    Args:
+        pipeline: creates the pipeline, in the thread.
+        rows: maximum number of answers in progress; None for the engine's batch size.
+        max_waiting: maximum number of requests that wait for a row; None for no limit.
+    Raises:
+        DittoError: `pipeline` failed.
+    """
+
+    def __init__(
+        self, pipeline: Callable[[], GenerationPipeline], rows: int | None = None, max_waiting: int | None = None
+    ) -> None:
+        self._rows, self._max_waiting = rows, max_waiting
+        self._waiting: deque[Job] = deque()
+        self._running: list[Job] = []
+        self._changed = threading.Condition()
+        self._closing = False
+        ready: Future[GenerationPipeline] = Future()
+        self._thread = threading.Thread(target=self._run, args=(pipeline, ready), name="ditto-scheduler", daemon=True)
+        self._thread.start()
+        self.pipeline = ready.result()
+
+    @property
+    def rows(self) -> int:
+        """Maximum number of answers in progress."""
+        return self._rows or self.pipeline.session.limits.max_batch_size
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Number of requests in progress, and of those that wait."""
+        return len(self._running), len(self._waiting)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs and takes requests."""
+        return self._thread.is_alive() and not self._closing
+
+    def submit(self, job: Job) -> None:
+        """Queue a request.
+
+        Raises:
+            BusyError: the queue is full, or the scheduler is closed.
+        """
+        with self._changed:
+            if not self.alive:
+                raise BusyError("the model is closed and takes no requests", remedy="load it again")
+            if self._max_waiting is not None and len(self._waiting) >= self._max_waiting:
+                raise BusyError(f"{len(self._waiting)} requests wait already", remedy="try again later")
+            self._waiting.append(job)
+            self._changed.notify()
+
+    def close(self, wait: bool = True) -> None:
+        """Take no more requests, finish those that were taken, and end the thread.
+
+        Args:
+            wait: whether to wait for the thread.
+        """
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if wait and threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def cancel_all(self) -> None:
+        """Give all requests up."""
+        with self._changed:
+            for job in (*self._waiting, *self._running):
+                job.cancel()
+
+    def _run(self, pipeline: Callable[[], GenerationPipeline], ready: Future[GenerationPipeline]) -> None:
+        try:
+            created = pipeline()
+            rows = self._rows or created.session.limits.max_batch_size
+        except BaseException as error:
+            ready.set_exception(error)
+            return
+        ready.set_result(created)
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                if not self._waiting:
+                    return
+            try:
+                with Decoder(created.session, created.tokenizer, rows) as decoder:
+                    self._serve(created, decoder, rows)
+            except Exception as error:  # a fault of the session: nothing in progress can be answered
+                logger.exception("a step of the engines failed")
+                for job in self._running:
+                    _finish(job, _as_ditto(error))
+            self._running = []
+
+    def _serve(self, pipeline: GenerationPipeline, decoder: Decoder, rows: int) -> None:
+        """Serve until nothing is in progress and the queue is empty."""
+        while True:
+            self._admit(pipeline, decoder, rows)
+            if not self._running:
+                return
+            moved = {id(answer) for answer in decoder.step()}
+            for job in list(self._running):
+                answer = job._answer
+                assert answer is not None
+                if id(answer) in moved and "first_token" not in job._seconds:
+                    job._seconds["first_token"] = time.monotonic() - job._admitted
+                if answer.done:
+                    self._running.remove(job)
+                    _finish(job, answer.error or _completion(job, answer))
+
+    def _admit(self, pipeline: GenerationPipeline, decoder: Decoder, rows: int) -> None:
+        """Drop requests that were given up or are late, and begin answers in free rows."""
+        for job in list(self._running):
+            if job.cancelled or _late(job):
+                assert job._answer is not None
+                decoder.leave(job._answer)
+                self._running.remove(job)
+                _finish(job, None if job.cancelled else _deadline())
+        with self._changed:
+            gone = [job for job in self._waiting if job.cancelled or _late(job)]
+            for job in gone:
+                self._waiting.remove(job)
+        for job in gone:
+            _finish(job, None if job.cancelled else _deadline())
+        some_run = bool(self._running)
+        while len(self._running) < rows:
+            with self._changed:
+                if not self._waiting:
+                    return
+                job = self._waiting.popleft()
+            self._begin(pipeline, decoder, job)
+            if some_run:
+                return
+
+    def _begin(self, pipeline: GenerationPipeline, decoder: Decoder, job: Job) -> None:
+        job._admitted = start = time.monotonic()
+        job._seconds = {"preprocess": job.preprocessed, "queue": start - job._submitted}
+        try:
+            requests = pipeline.requests([job.prompt])
+            job._seconds["vision"] = time.monotonic() - start
+            (prepared,) = pipeline.prepared([job.prompt], requests, job.settings)
+            job._answer = decoder.join(prepared, partial(_tell, job))
+        except Exception as error:  # of this request alone
+            _finish(job, _as_ditto(error))
+            return
+        self._running.append(job)
+
+
+def _completion(job: Job, answer: AnswerState) -> Completion:
+    assert answer.finish_reason is not None
+    seconds = {**job._seconds, "total": time.monotonic() - job._submitted + job.preprocessed}
+    return Completion(
+        text=answer.text,
+        token_ids=answer.token_ids,
+        finish_reason=answer.finish_reason,
+        prompt_tokens=len(answer.prompt.request.ids),
+        seconds={name: round(value, 6) for name, value in seconds.items()},
+    )
+
+
+def _tell(job: Job, piece: str) -> None:
+    try:
+        job.tell(piece)
+    except Exception:  # the listener's fault must not harm other requests
+        logger.exception("the listener of an answer failed")
+        job.cancel()
+
+
+def _finish(job: Job, result: Completion | DittoError | None) -> None:
+    try:
+        job.end(result)
+    except Exception:  # the listener's fault must not harm other requests
+        logger.exception("the listener of an answer failed")
+
+
+def _late(job: Job) -> bool:
+    return job.deadline is not None and time.monotonic() > job.deadline
+
+
+def _deadline() -> DeadlineError:
+    return DeadlineError("the answer was not complete at its deadline", remedy="allow more time or fewer new tokens")
+
+
+def _as_ditto(error: Exception) -> DittoError:
+    """An error to report to the caller; an unexpected one is logged with its traceback, and not shown."""
+    if isinstance(error, DittoError):
+        return error
+    logger.opt(exception=error).error("a request failed unexpectedly")
+    failed = DittoError("the request failed unexpectedly", remedy="look into the log, and report it")
+    failed.__cause__ = error
+    return failed
