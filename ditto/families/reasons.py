@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_WINDOWS = "its tower has relative positions in windows"
 _NATIVE = "its tower takes images of any size as packed patches"
 _CROSS_ATTENTION = "its decoder reads images by cross-attention"
 _CODES = "images become tokens of a codebook"
@@ -23,7 +22,6 @@ REASONS: Mapping[str, str] = {
     "cosmos3_edge": _NATIVE,
     "cosmos3_omni": _OTHER_MODALITY,
     "deepseek_ocr2": _EXPERTS,
-    "deepseek_vl_hybrid": _WINDOWS,
     "dots3_note": "its layers have different sizes",
     "emu3": _CODES,
     "ernie4_5_vl_moe": _EXPERTS,
@@ -38,7 +36,6 @@ REASONS: Mapping[str, str] = {
     "gemma4_unified": "its layers have different sizes",
     "git": _CROSS_ATTENTION,
     "glm5_next": _EXPERTS,
-    "got_ocr2": _WINDOWS,
     "granite4_vision": _DEEPSTACK,
     "hunyuan_vl": _NATIVE,
     "hy_v4_vl": _EXPERTS,

@@ -1,6 +1,6 @@
 """Lowering of aten and Ditto operators to layers."""
 
-from ditto.lowering import activations, arithmetic, experts, indexing, linear, norms, reductions, shapes
+from ditto.lowering import activations, arithmetic, experts, indexing, linear, norms, reductions, resizing, shapes
 from ditto.lowering.lower import Lowering, Operand, lower
 from ditto.lowering.registry import Table, lowers, table
 
@@ -17,6 +17,7 @@ __all__ = [
     "lowers",
     "norms",
     "reductions",
+    "resizing",
     "shapes",
     "table",
 ]

@@ -34,8 +34,10 @@ def by_name(function: Callable[[Lowering, AttentionArguments[Operand]], Value]) 
 def attention_mask(net: Lowering, given: AttentionArguments[Operand]) -> Value | None:
     """The mask of attention outside a decoder: bool [B, 1, S, K], or None.
 
+    A floating mask is not one, but `score_bias`.
+
     Raises:
-        UnsupportedFeature: sinks, slopes, a window, a bias on the scores, or causal attention with a mask or a softcap.
+        UnsupportedFeature: sinks, slopes, a window, or causal attention with a mask, a bias or a softcap.
     """
     if given.sinks is not None:
         raise UnsupportedFeature("attention outside a decoder has learned sinks")
@@ -43,13 +45,20 @@ def attention_mask(net: Lowering, given: AttentionArguments[Operand]) -> Value |
         raise UnsupportedFeature("attention scores outside a decoder get a bias by distance (ALiBi)")
     if given.window or (given.causal and (given.softcap or given.mask is not None)):
         raise UnsupportedFeature("windowed or soft-capped causal attention outside a decoder")
-    return None if given.mask is None else _whole_mask(net, given.mask, net.value(given.query), net.value(given.key))
+    if given.mask is None or net.value(given.mask).spec.dtype != torch.bool:
+        return None
+    return _whole_mask(net, net.value(given.mask), net.value(given.query), net.value(given.key))
 
 
-def _whole_mask(net: Lowering, mask: Operand, query: Value, key: Value) -> Value:
-    value = net.value(mask)
-    if value.spec.dtype != torch.bool:
-        raise UnsupportedFeature("attention scores get an added bias")
+def score_bias(net: Lowering, given: AttentionArguments[Operand]) -> Value | None:
+    """What attention outside a decoder adds to its scores: floating [B or 1, H or 1, S or 1, K or 1], or None."""
+    if given.mask is None or net.value(given.mask).spec.dtype == torch.bool:
+        return None
+    value = net.value(given.mask)
+    return net.reshape(value, (1,) * (4 - value.rank) + value.spec.shape)
+
+
+def _whole_mask(net: Lowering, value: Value, query: Value, key: Value) -> Value:
     wanted = (query.spec.shape[0], 1, query.spec.shape[2], key.spec.shape[2])
     value = net.reshape(value, (1,) * (4 - value.rank) + value.spec.shape)
     if any(have not in (1, want) for have, want in zip(value.spec.shape, wanted, strict=True)):
@@ -65,11 +74,13 @@ class ScoreTerms:
     Args:
         sinks: [H], or None.
         slopes, distances: float32 [H], and key minus query position, float32 [B or 1, 1, S, K]; or None.
+        bias: floating [B or 1, H or 1, S or 1, K or 1], or None.
     """
 
     sinks: Value | None = None
     slopes: Value | None = None
     distances: Value | None = None
+    bias: Value | None = None
 
 
 NO_TERMS = ScoreTerms()
@@ -105,6 +116,11 @@ def decomposed_attention(
     if terms.slopes is not None and terms.distances is not None:
         first, _, *axes = terms.distances.spec.shape
         scores = sloped(net, scores, terms.slopes, net.reshape(terms.distances, (first, 1, 1, *axes)))
+    if terms.bias is not None:
+        first, of_heads, *axes = terms.bias.spec.shape
+        by_group = (1, 1) if of_heads == 1 else (kv_heads, group)
+        bias = net.reshape(net.cast(terms.bias, torch.float32), (first, *by_group, *axes))
+        scores = net.add(ElementWise("SUM"), scores, bias)
     if mask is not None:
         seen = net.reshape(mask, (*mask.spec.shape[:1], 1, 1, *mask.spec.shape[2:]))
         scores = net.add(Select(), seen, scores, net.operand(MASKED_SCORE, torch.float32, 5))

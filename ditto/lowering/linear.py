@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from ditto.lowering.arithmetic import binary, rank_of
 from ditto.lowering.lower import Lowering, Operand
 from ditto.lowering.quantized import quantized_product
 from ditto.lowering.registry import lowers
+from ditto.network import dims
+from ditto.network.dims import Dim
 from ditto.network.graph import Value
 from ditto.network.layers import Convolution, MatrixMultiply
 from ditto.network.weight import Weight, fold
@@ -63,6 +66,41 @@ def addmm(net: Lowering, added: Operand, x: Operand, y: Operand, beta: float = 1
     if beta == 0:  # PyTorch then ignores what is added, NaN included
         return net.value(product)
     return binary(net, "SUM", product, added if beta == 1 else binary(net, "PROD", added, beta, dtype), dtype)
+
+
+@lowers(aten.einsum.default)
+def einsum(net: Lowering, equation: str, tensors: list[Operand], path: list[int] | None = None) -> Value:
+    """einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor"""
+    del path
+    terms, _, result = equation.replace(" ", "").partition("->")
+    names = terms.split(",")
+    repeated = any(len(set(axes)) != len(axes) for axes in (*names, result))
+    if len(names) != 2 or repeated or not result.isalpha() or not set(result) <= set(names[0] + names[1]):
+        raise UnsupportedFeature(f"the sum {equation!r}", remedy="products of two tensors are supported")
+    x, y = names
+    shared, summed = ([axis for axis in x if axis in y and (axis in result) == kept] for kept in (True, False))
+    own_x, own_y = ([axis for axis in own if axis in result and axis not in other] for own, other in ((x, y), (y, x)))
+    if set(x + y) != {*shared, *summed, *own_x, *own_y}:
+        raise UnsupportedFeature(f"the sum {equation!r}", remedy="sums over axes of both tensors are supported")
+    size: dict[str, Dim] = {}
+    matrices = []
+    for operand, axes, own in zip(tensors, names, (own_x, own_y), strict=True):
+        value = net.cast(net.value(operand), net.result.dtype)
+        size.update(zip(axes, value.spec.shape, strict=True))
+        ordered = net.permute(value, tuple(axes.index(axis) for axis in (*shared, *own, *summed)))
+        shape = (*(size[axis] for axis in shared), _product(size, own), _product(size, summed))
+        matrices.append(net.reshape(ordered, shape))
+    product = net.add(MatrixMultiply(transpose_y=True), *matrices)
+    order = [*shared, *own_x, *own_y]
+    whole = net.reshape(product, tuple(size[axis] for axis in order))
+    return net.permute(whole, tuple(order.index(axis) for axis in result))
+
+
+def _product(size: Mapping[str, Dim], axes: Sequence[str]) -> Dim:
+    found: Dim = 1
+    for axis in axes:
+        found = dims.multiply(found, size[axis])
+    return found
 
 
 @lowers(aten.conv2d.default)

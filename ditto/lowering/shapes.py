@@ -164,7 +164,7 @@ def select(net: Lowering, x: Operand, dim: int, index: int) -> Value:
     return net.reshape(net.slice(value, axis, first, 1), net.result.shape)
 
 
-@lowers(aten.cat.default)
+@lowers(aten.cat.default, aten.concat.default)
 def cat(net: Lowering, tensors: list[Operand], dim: int = 0) -> Value:
     """cat(Tensor[] tensors, int dim=0) -> Tensor"""
     values = [net.cast(net.value(tensor), net.result.dtype) for tensor in tensors]

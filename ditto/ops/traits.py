@@ -161,6 +161,7 @@ TRAITS: Mapping[object, Trait] = MappingProxyType(
         _aten.conv2d.default: Trait.MIXES,
         _aten.conv2d.padding: Trait.MIXES,
         _aten.conv3d.default: Trait.MIXES,
+        _aten.einsum.default: Trait.MIXES,
         _aten.linear.default: Trait.ROWWISE | Trait.ANY_RANK,
         _aten.matmul.default: Trait.MATMUL,
         _aten.mm.default: Trait.MATMUL,
@@ -168,6 +169,7 @@ TRAITS: Mapping[object, Trait] = MappingProxyType(
         _aten._unsafe_view.default: _RESHAPES | Trait.NAMES_SIZES,
         _aten.cat.default: Trait.MOVES | Trait.NAMES_AXES,
         _aten.chunk.default: Trait.MOVES | Trait.NAMES_AXES,
+        _aten.concat.default: Trait.MOVES | Trait.NAMES_AXES,
         _aten.expand.default: _RESHAPES | Trait.NAMES_SIZES,
         _aten.expand_as.default: _RESHAPES,
         _aten.flatten.using_ints: _RESHAPES,
@@ -191,6 +193,12 @@ TRAITS: Mapping[object, Trait] = MappingProxyType(
         _aten.unsqueeze.default: _RESHAPES | Trait.NAMES_AXES,
         _aten.view.default: _RESHAPES | Trait.NAMES_SIZES,
         _aten.view_as.default: _RESHAPES,
+        # Padding and resizing
+        _aten.adaptive_avg_pool2d.default: Trait.MIXES,
+        _aten.pad.default: Trait.MIXES | Trait.ANY_RANK,
+        _aten.upsample_bicubic2d.vec: Trait.MIXES,
+        _aten.upsample_bilinear2d.vec: Trait.MIXES,
+        _aten.upsample_linear1d.vec: Trait.ROWWISE,
         # Tensors from shapes and numbers
         _aten.arange.default: Trait.OF_NUMBERS,
         _aten.arange.start: Trait.OF_NUMBERS,

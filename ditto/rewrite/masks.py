@@ -37,7 +37,8 @@ def classify_masks(program: Program, sizes: Mapping[str, int], is_decoder: bool 
 
     Args:
         sizes: maximum sizes of the named dimensions in the engine.
-        is_decoder: whether masks have to fit a KV cache. Those of a tower may follow from the values of inputs.
+        is_decoder: whether masks have to fit a KV cache. Those of a tower may follow from the values of inputs, and be
+            a learned bias.
     Raises:
         UnsupportedFeature: a mask depends on values, adds a bias, or has a form that engines do not support.
     """
@@ -66,8 +67,15 @@ def classify_masks(program: Program, sizes: Mapping[str, int], is_decoder: bool 
 
 
 def _is_computed(program: Program, mask: fx.Node) -> bool:
-    """Whether an engine can compute a mask from the values of its inputs: it says only which keys are attended to."""
-    return mask.meta["val"].dtype == torch.bool and bool(_sources_of_values(program, mask))
+    """Whether a tower's engine computes a mask: one that depends on values of inputs, or a bias that it learned."""
+    is_bias = mask.meta["val"].dtype != torch.bool
+    return bool(_sources_of_values(program, mask)) or (is_bias and _is_learned(program, mask))
+
+
+def _is_learned(program: Program, mask: fx.Node) -> bool:
+    """Whether a mask depends on weights."""
+    needed = program.needed([mask], through=_uses_values)
+    return any(node.op == "get_attr" and str(node.target) in program.parameters for node in needed)
 
 
 def _look_at(program: Program, mask: fx.Node, sizes: Mapping[str, int]) -> MaskForm | Tensor:
@@ -138,5 +146,9 @@ def _no_parameter(name: str) -> Tensor:
 
 def _sources_of_values(program: Program, mask: fx.Node) -> list[fx.Node]:
     """The inputs whose values, not only shapes, a mask depends on."""
-    needed = program.needed([mask], through=lambda node: Trait.OF_SHAPE not in traits_of(node.target))
+    needed = program.needed([mask], through=_uses_values)
     return [node for node in program.inputs if node in needed]
+
+
+def _uses_values(node: fx.Node) -> bool:
+    return Trait.OF_SHAPE not in traits_of(node.target)

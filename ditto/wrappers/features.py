@@ -36,6 +36,21 @@ class ImageFeatures(nn.Module):
         return pooled(parts.get_image_features(pixel_values=input, **self.given))
 
 
+class HighResolutionFeatures(ImageFeatures):
+    """The same for a model with another tower, of the same image in high resolution."""
+
+    @override
+    def forward(self, input: Tensor, high_resolution: Tensor) -> Tensor:  # type: ignore[override]
+        """Image embeddings, as in `ImageFeatures`.
+
+        Args:
+            input: floating [images, channels, height, width], normalised pixels.
+            high_resolution: floating, as `input` with more pixels.
+        """
+        parts: Any = self.parts
+        return pooled(parts.get_image_features(input, high_resolution, **self.given))
+
+
 def features_owner(model: nn.Module) -> nn.Module:
     """The module whose `get_image_features` does the work: since transformers 5 one level below the model."""
     inner: Any = getattr(model, "model", model)

@@ -48,6 +48,7 @@ class Case:
     def hugging_face(self, text: str, pixels: list[Any]) -> dict[str, Any]:
         """The model's inputs, as its own processor makes them."""
         text = text.replace(self.family.placeholder, "") if self.family.before_prompt else text
+        text = text.replace(self.family.placeholder, self.family.placeholder * self.family.written)
         nested = [pixels] if self.family.nests_images and pixels else pixels
         given = self.family.load_processor(self.checkpoint)(text=[text], images=nested or None, return_tensors="pt")
         taken = inspect.signature(type(self.model).forward).parameters

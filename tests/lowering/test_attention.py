@@ -8,7 +8,7 @@ import torch
 from attrs import fields
 
 from ditto import ops
-from ditto.lowering.attention import by_name, decomposed_attention
+from ditto.lowering.attention import ScoreTerms, by_name, decomposed_attention
 from ditto.lowering.registry import call
 from ditto.ops.attention import AttentionArguments
 from tests.support.attention import (
@@ -49,6 +49,19 @@ def test_decomposed_attention_is_the_operator(dtype, groups, softcap, masked, dy
     network = attention_network(decomposed_attention, tensors, dynamic, 0.25, softcap)
     wanted = ops.attention(*(tensors[name] for name in "qkv"), tensors.get("mask"), None, 0.25, False, 0, softcap, 0)
     check(network, tensors, wanted)
+
+
+@pytest.mark.parametrize("groups", [4, 2])
+@pytest.mark.parametrize("shape", [(2, 4, 5, 5), (1, 4, 5, 5), (2, 1, 5, 5), (1, 1, 1, 5)])
+def test_a_bias_is_added_to_the_scores(groups, shape):
+    tensors = operands(groups, torch.float32)
+    tensors["mask"] = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+    def lowering(net, q, k, v, bias):
+        return decomposed_attention(net, q, k, v, 0.25, 0.0, None, ScoreTerms(bias=bias))
+
+    wanted = ops.attention(*(tensors[name] for name in ("q", "k", "v", "mask")), None, 0.25, False, 0, 0.0, 0)
+    check(attention_network(lowering, tensors, False), tensors, wanted)
 
 
 @pytest.mark.parametrize("softcap", [0.0, 3.0])

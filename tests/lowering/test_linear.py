@@ -10,6 +10,7 @@ from ditto.errors import UnsupportedFeature
 from ditto.network.layers import Convolution, MatrixMultiply
 from tests.support.layers import FLOATS
 from tests.support.lowering import Row, check_dynamic, check_every_lowering_has_rows, check_rows, lowered, rows
+from tests.support.programs import FunctionModule
 
 aten = torch.ops.aten
 
@@ -45,6 +46,13 @@ ROWS = {
     aten.baddbmm.default: [
         Row(_randn(3, 2, 5), X, _randn(3, 4, 5)),
         Row(_randn(3, 1, 5), X, _randn(3, 4, 5), beta=1.0, alpha=0.25),
+    ],
+    aten.einsum.default: [
+        *(Row("bhc,hkc->bhk", [X.to(dtype), _randn(2, 5, 4).to(dtype)]) for dtype in FLOATS),
+        Row("bhwc,wkc->bhwk", [IMAGE, _randn(6, 5, 8)]),
+        Row("bij, bkj -> kbi", [X, _randn(3, 5, 4)]),
+        Row("ij,jk->ki", [WEIGHT, WEIGHT.t()], static=True),
+        Row("bij,ckl->bijckl", [X, WEIGHT[None]]),
     ],
     aten.conv2d.default: [
         *(Row(*(x.to(dtype) for x in (IMAGE, KERNEL, BIAS)), [2, 2]) for dtype in FLOATS),
@@ -134,3 +142,12 @@ def test_a_convolution_over_time_is_one_of_whole_patches(settings):
     convolution = nn.Conv3d(4, 4, kernel, **settings)
     with pytest.raises(UnsupportedFeature, match="a convolution over time and space"):
         lowered(convolution, {"x": _randn(3, 4, 2, 4, 4)})
+
+
+@pytest.mark.parametrize("equation", ["bij->ij", "bij,bkl->bk", "bij,bjk,bkl->il", "bii,bij->bj", "bij,...j->bi"])
+def test_other_sums_are_refused(equation):
+    x = torch.ones(3, 3, 3)
+    count = equation.split("->")[0].count(",") + 1
+    module = FunctionModule(lambda *given: torch.ops.aten.einsum(equation, list(given)))
+    with pytest.raises(UnsupportedFeature, match="the sum '"):
+        lowered(module, {f"x{index}": x for index in range(count)})

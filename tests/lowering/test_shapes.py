@@ -53,6 +53,7 @@ ROWS = {
         Row(X),
     ],
     aten.select.int: [*(Row(x, 1, 1) for x in _DTYPES), Row(X, -1, -2), Row(X, 0, 0), Row(X, 0, -1, static=True)],
+    aten.concat.default: [Row([X, X.half()], -1)],
     aten.cat.default: [
         *(Row([x, x[:, :1]], 1) for x in _DTYPES),
         Row([X, X.half()], -1),

@@ -207,7 +207,7 @@ def test_masks_of_torchs_own_attention_are_looked_at_too():
 
 
 def test_a_tower_may_compute_its_mask():
-    """Of segments, e.g.; an added mask of values may be a bias, and stays refused."""
+    """Of segments, e.g., or a bias that it learned."""
 
     def segments(x, ids):
         return (ids[:1, :, None] == ids[:1, None, :])[:, None]
@@ -222,5 +222,11 @@ def test_a_tower_may_compute_its_mask():
     with pytest.raises(UnsupportedFeature, match="depends on the values of `ids`"):
         masks(captured(module, {"x": X, "ids": ids}, NAMES))
     added = FunctionModule(lambda x, ids: _attention(x, _added(segments(x, ids))))
-    with pytest.raises(UnsupportedFeature, match="depends on the values of `ids`"):
-        tower(captured(added, {"x": X, "ids": ids}, NAMES))
+    assert tower(captured(added, {"x": X, "ids": ids}, NAMES)) == 0
+    bias = FunctionModule(lambda self, x: _attention(x, _distance(x) * self.w), {"w": torch.ones(1)})
+    assert tower(captured(bias, {"x": X}, NAMES)) == 0
+    with pytest.raises(UnsupportedFeature, match="depends on the weight `w`"):
+        masks(captured(bias, {"x": X}, NAMES))
+    chosen = FunctionModule(lambda self, x: _attention(x, _distance(x) > self.w), {"w": torch.ones(1)})
+    with pytest.raises(UnsupportedFeature, match="depends on the weight `w`"):
+        tower(captured(chosen, {"x": X}, NAMES))

@@ -48,6 +48,9 @@ APART = {
     "a product with a weight": lambda x, ids: x @ SQUARE,
     "a product over flattened tokens": lambda x, ids: (_flat(x) @ SQUARE).view(x.shape),
     "a product written as einsum": lambda x, ids: torch.einsum("bsw,wv->bsv", x, SQUARE),
+    "columns resized": lambda x, ids: functional.interpolate(
+        x.reshape(x.shape[0], x.shape[1], 2, 4), size=(4, 2), mode="bilinear"
+    ).flatten(2),
     "a norm over columns": lambda x, ids: functional.layer_norm(x, (WIDTH,)),
     "a norm over heads": lambda x, ids: functional.layer_norm(x.reshape(-1, 4), (4,)).reshape(x.shape),
     "heads, and back": lambda x, ids: _merged(_heads(x) * 2),
@@ -124,6 +127,10 @@ WORDS = {
     "attention by baddbmm": (
         lambda x, ids: torch.baddbmm(x.new_zeros(1, 1, 1), x, x.transpose(1, 2)) @ x,
         "multiplies the tokens",
+    ),
+    "tokens pooled": (
+        lambda x, ids: x + functional.adaptive_avg_pool2d(x[:, None], (1, WIDTH))[:, 0],
+        "resizes over the tokens",
     ),
     "tokens beside each other": (lambda x, ids: (x[:, :, None] - x[:, None]).abs().sum(2), "with other tokens"),
     "tokens chosen by tokens": (lambda x, ids: _flat(x)[ids], "picks tokens"),

@@ -96,6 +96,7 @@ class Family:
         images: numbers of images of the prompts of a batch.
         before_prompt: whether the processor itself puts the image before the prompt.
         takes_tiny: whether Hugging Face's own model takes an image of a single token.
+        written: image tokens of an image that Hugging Face's users write into a prompt.
     """
 
     processor: Callable[[], Any]
@@ -107,6 +108,7 @@ class Family:
     images: tuple[int, ...] = (1, 2, 0)
     before_prompt: bool = False
     takes_tiny: bool = True
+    written: int = 1
 
     def save(self, directory: Path) -> Any:
         """Write a checkpoint; returns the model."""
@@ -323,6 +325,51 @@ def _deepseek_vl_processor() -> Any:
     return hf.DeepseekVLProcessor(pixels, tokenizer(image_token="<image>"), num_image_tokens=16)
 
 
+def sam(**settings: Any) -> dict[str, Any]:
+    """Settings of a tower with relative positions: one layer in windows that do not fill the grid, and a global one."""
+    tower = {**VISION, "num_attention_heads": 2, "mlp_dim": 48, "output_channels": 8, "num_channels": 3}
+    return {**tower, "image_size": 56, "window_size": 3, "global_attn_indexes": [1], **settings}
+
+
+def _deepseek_vl_hybrid(image: int) -> Any:
+    config = hf.DeepseekVLHybridConfig(
+        vision_config=siglip(vision_use_head=False),
+        high_res_vision_config=hf.SamVisionConfig(**sam()),
+        text_config=llama(),
+        image_token_id=image,
+    )
+    return made(hf.DeepseekVLHybridForConditionalGeneration, config)
+
+
+def _deepseek_vl_hybrid_processor() -> Any:
+    sizes = {"size": {"height": 28, "width": 28}, "high_res_size": {"height": 56, "width": 56}}
+    pixels = hf.DeepseekVLHybridImageProcessor(**sizes, min_size=4)
+    return hf.DeepseekVLHybridProcessor(pixels, tokenizer(image_token="<image>"), num_image_tokens=16)
+
+
+def _got_ocr2(image: int) -> Any:
+    vision = hf.GotOcr2VisionConfig(**sam())
+    config = hf.GotOcr2Config(vision_config=vision, text_config=qwen2(), image_token_index=image)
+    return made(hf.GotOcr2ForConditionalGeneration, config)
+
+
+def _got_ocr2_processor() -> Any:
+    hf.GotOcr2Processor.num_image_tokens = 4  # of the class, for images of 1024 pixels: its files cannot say it
+    pixels = hf.GotOcr2ImageProcessor(size={"height": 56, "width": 56})
+    return hf.GotOcr2Processor(pixels, tokenizer("<imgpad>"))
+
+
+def _pp_chart2table(image: int) -> Any:
+    vision = {**sam(), "model_type": "pp_chart2table_vision"}
+    config = hf.PPChart2TableConfig(vision_config=vision, text_config=qwen2(), image_token_index=image)
+    return made(hf.GotOcr2ForConditionalGeneration, config)
+
+
+def _pp_chart2table_processor() -> Any:
+    pixels = hf.PPChart2TableImageProcessor(size={"height": 56, "width": 56})
+    return hf.PPChart2TableProcessor(pixels, tokenizer("<imgpad>"))
+
+
 def _video_llava(image: int) -> Any:
     vision = hf.CLIPVisionConfig(**VISION, projection_dim=32)
     config = hf.VideoLlavaConfig(
@@ -475,6 +522,8 @@ FAMILIES: dict[str, Family] = {
     "aya_vision": Family(_aya_vision_processor, _aya_vision, tiled=True, image_token="<|IMG_PATCH|>"),
     "blip-2": Family(_blip_2_processor, _blip_2, images=(1, 1, 1), before_prompt=True),
     "deepseek_vl": Family(_deepseek_vl_processor, _deepseek_vl),
+    "deepseek_vl_hybrid": Family(_deepseek_vl_hybrid_processor, _deepseek_vl_hybrid),
+    "got_ocr2": Family(_got_ocr2_processor, _got_ocr2, placeholder="<imgpad>", images=(1, 2, 1)),
     "granite_vision": Family(lambda: llava_next_processor(tokens_before=0), _granite_vision),
     "idefics3": Family(_idefics3_processor, _idefics3("Idefics3"), tiled=True),
     "internvl": Family(_internvl_processor, _internvl, tiled=True, placeholder="<IMG_CONTEXT>"),
@@ -495,6 +544,9 @@ FAMILIES: dict[str, Family] = {
     "llava_onevision": Family(_llava_onevision_processor, _llava_onevision, nests_images=True),
     "llava_next": Family(llava_next_processor, lambda image: llava_next(image, clip(), llama())),
     "paddleocr_vl": Family(_paddleocr_processor, _paddleocr, placeholder="<|IMAGE_PLACEHOLDER|>"),
+    "pp_chart2table": Family(
+        _pp_chart2table_processor, _pp_chart2table, placeholder="<imgpad>", images=(1, 2, 1), written=4
+    ),
     "qwen2_5_vl": Family(
         _qwen_processor("Qwen2_5_VL"),
         _native("Qwen2_5_VL", _mrope((1, 2, 3)), {"window_size": 28, "fullatt_block_indexes": [1]}),

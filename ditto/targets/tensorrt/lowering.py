@@ -14,7 +14,7 @@ from torch._ops import OpOverload
 
 from ditto.errors import UnsupportedFeature
 from ditto.lowering import Lowering, Operand, Table, table
-from ditto.lowering.attention import ScoreTerms, attention_mask, by_name, decomposed_attention
+from ditto.lowering.attention import ScoreTerms, attention_mask, by_name, decomposed_attention, score_bias
 from ditto.lowering.registry import LoweringFunction
 from ditto.network import symbol
 from ditto.network.graph import Value
@@ -39,10 +39,10 @@ SEQUENCE = symbol("sequence")
 @by_name
 def attention(net: Lowering, given: AttentionArguments[Operand]) -> Value:
     """Attention without a KV cache, as in a vision tower."""
-    seen = attention_mask(net, given)
+    seen, bias = attention_mask(net, given), score_bias(net, given)
     q, k, v = (net.value(operand) for operand in (given.query, given.key, given.value))
-    if given.softcap:
-        return decomposed_attention(net, q, k, v, given.scale, given.softcap, seen)
+    if given.softcap or bias is not None:
+        return decomposed_attention(net, q, k, v, given.scale, given.softcap, seen, ScoreTerms(bias=bias))
     return fused_attention(net, q, k, v, given.scale, given.causal, seen)
 
 

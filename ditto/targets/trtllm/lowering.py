@@ -20,7 +20,7 @@ from ditto.configs import Limits, TrtllmConfig
 from ditto.errors import UnsupportedFeature
 from ditto.lowering import Lowering, Operand, Table, table
 from ditto.lowering.arithmetic import binary
-from ditto.lowering.attention import attention_mask, by_name, decomposed_attention
+from ditto.lowering.attention import ScoreTerms, attention_mask, by_name, decomposed_attention, score_bias
 from ditto.lowering.linear import linear as plain_linear
 from ditto.lowering.registry import LoweringFunction
 from ditto.network import Spec, symbol
@@ -271,6 +271,6 @@ def vision_attention(net: Lowering, given: AttentionArguments[Operand]) -> Value
     """Attention of a vision tower, decomposed into layers of TensorRT 10.9."""
     if given.causal:
         raise UnsupportedFeature("causal attention in a vision tower")
-    mask = attention_mask(net, given)
+    mask, terms = attention_mask(net, given), ScoreTerms(bias=score_bias(net, given))
     q, k, v = (net.value(operand) for operand in (given.query, given.key, given.value))
-    return decomposed_attention(net, q, k, v, given.scale, given.softcap, mask)
+    return decomposed_attention(net, q, k, v, given.scale, given.softcap, mask, terms)
