@@ -24,6 +24,7 @@ UNMIRRORED = {
     Path("cli/console.py"),
     Path("cli/doctor.py"),
     Path("cli/first_token.py"),
+    Path("cli/generation.py"),
     Path("cli/page.py"),
     Path("cli/run.py"),
     Path("cli/tree.py"),

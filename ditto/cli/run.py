@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ditto.cli.console import show_json
+from ditto.cli.generation import add_sampling_options, add_session_options
 from ditto.cli.startup import start_driver
 from ditto.errors import PromptError
 from ditto.files import open_regular
@@ -45,27 +46,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--raw", action="store_true", help="pass plain text as it is, without the model's chat template"
     )
-    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="per answer (default: the model's, else 128)")
-    parser.add_argument(
-        "--session",
-        choices=("auto", "tensorrt", "reference"),
-        default="auto",
-        help="what runs the tree: engines on the GPU, or PyTorch on the CPU (default auto)",
-    )
-    parser.add_argument(
-        "--hf-model", metavar="MODEL", help="directory or hub id with the processor (default: the tree's)"
-    )
-    parser.add_argument(
-        "--temperature", type=float, metavar="T", help="sample; 0: the most likely token (default: the model's)"
-    )
-    parser.add_argument("--top-k", type=int, metavar="K", help="sample among the K most likely tokens")
-    parser.add_argument("--top-p", type=float, metavar="P", help="sample among tokens that together have probability P")
-    parser.add_argument("--seed", type=int, metavar="N", help="of the random numbers of sampling (default 0)")
-    parser.add_argument(
-        "--no-generation-defaults",
-        action="store_true",
-        help="leave out what the model's generation_config.json asks for, but for its end tokens",
-    )
+    add_session_options(parser)
+    add_sampling_options(parser)
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end an answer before this text")
     parser.add_argument("--stream", action="store_true", help="print answers as they come")
     parser.add_argument(

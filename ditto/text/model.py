@@ -6,7 +6,7 @@ import copy
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,20 @@ class Model:
         """Whether the model has a chat template, which `chat` and `stream` need."""
         return self._template is not None
 
+    def require_chat_template(self) -> ChatTemplate:
+        """The model's chat template.
+
+        Raises:
+            ConfigError: it has none.
+        """
+        if self._template is None:
+            raise ConfigError(
+                "the model has no chat template",
+                where=self._processor.directory,
+                remedy="give prompts in the model's own form: `generate`, or `ditto run`",
+            )
+        return self._template
+
     def close(self) -> None:
         """Finish what was asked for, and release the engines."""
         self.scheduler.close()
@@ -175,7 +189,7 @@ class Model:
         top_p: float | None = None,
         seed: int | None = None,
         stop: Sequence[str] = (),
-    ) -> Iterator[str]:
+    ) -> Generator[str]:
         """The answer of `chat` in pieces, as it is generated.
 
         Closing the iterator ends the answer. Arguments and errors are those of `chat`; errors in them are raised before
@@ -230,12 +244,9 @@ class Model:
             PromptError: a message is not valid.
             ConfigError: the model has no chat template.
         """
-        if self._template is None:
-            raise ConfigError(
-                "the model has no chat template", where=self._processor.directory, remedy="give prompts to `generate`"
-            )
+        template = self.require_chat_template()
         with self._lock:
-            rendered, images = self._template.render(messages)
+            rendered, images = template.render(messages)
         (encoded,) = self.encode([rendered], images)
         return encoded
 
@@ -268,7 +279,7 @@ def _answered(result: Completion | DittoError | None) -> Completion:
     return result
 
 
-def _pieces(job: Job, pieces: queue.SimpleQueue[str | Completion | DittoError | None]) -> Iterator[str]:
+def _pieces(job: Job, pieces: queue.SimpleQueue[str | Completion | DittoError | None]) -> Generator[str]:
     try:
         while isinstance(piece := pieces.get(), str):
             yield piece

@@ -283,7 +283,7 @@ def test_a_failure_of_ours_exits_with_1(monkeypatch, tree, capsys):
     assert capsys.readouterr().err.endswith("error: it broke\n hint: mend it\n")
 
 
-@pytest.mark.parametrize("command", [[], ["build"], ["run"], ["doctor"], ["bench"], ["plan"], ["verify"], ["compile"]])
+@pytest.mark.parametrize("command", [[], ["build"], ["run"], ["doctor"], ["bench"], ["plan"], ["verify"], ["compile"], ["chat"]])
 def test_help_is_as_recorded(command, golden, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     if sys.version_info[:2] != (3, 11):
@@ -353,7 +353,7 @@ def test_loudness_may_come_before_the_command_and_after(arguments):
     assert parser().parse_args(["doctor", "-vv"]).verbose == 2
 
 
-@pytest.mark.parametrize("command", ["build", "plan", "compile", "inspect", "run", "bench", "verify", "doctor"])
+@pytest.mark.parametrize("command", ["build", "plan", "compile", "inspect", "run", "chat", "bench", "verify", "doctor"])
 def test_every_command_may_be_told_to_be_quiet(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])
