@@ -1,4 +1,4 @@
-"""Qwen2-VL and Qwen2.5-VL: images in native size, multimodal rope."""
+"""Qwen2-VL, Qwen2.5-VL and models with their towers: images in native size."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.engine import IMAGE_TOKENS
+from ditto.errors import CheckpointError
 from ditto.families.encoder import Encoder
 from ditto.families.native import (
     NativePreprocessor,
@@ -23,7 +24,7 @@ from ditto.families.native import (
 )
 from ditto.families.preprocessor import Preprocessor
 from ditto.runtime.encoding import EncoderItem
-from ditto.wrappers.native import NativeFeatures, WindowFeatures
+from ditto.wrappers.native import NativeFeatures, ProjectedWindowFeatures, WindowFeatures
 
 
 @frozen(kw_only=True, slots=False)
@@ -68,13 +69,48 @@ class Qwen25VlModel(Qwen2VlModel):
 
     model_type: ClassVar[str] = "qwen2_5_vl"
     preprocessor: ClassVar[Preprocessor] = WindowPreprocessor()
+    module: ClassVar[type[WindowFeatures]] = WindowFeatures
 
     @classmethod
     @override
     def encoder(cls, config: Any) -> Encoder:
         of_token = TensorTypeHint((DynamicDimension.up_to(IMAGE_TOKENS, 2),), torch.int32)
         inputs = {**super().encoder(config).inputs, "windows": of_token, "order": of_token}
-        return Encoder(inputs=inputs, module=WindowFeatures)
+        return Encoder(inputs=inputs, module=cls.module)
+
+
+@frozen
+class PlainWindowPreprocessor(WindowPreprocessor):
+    """The same for a language model whose tokens have one position each."""
+
+    multimodal_rope: ClassVar[bool] = False
+
+
+@frozen(kw_only=True, slots=False)
+class Exaone45Model(Qwen25VlModel):
+    """`Exaone4_5_ForConditionalGeneration`."""
+
+    model_type: ClassVar[str] = "exaone4_5"
+    preprocessor: ClassVar[Preprocessor] = PlainWindowPreprocessor()
+
+
+@frozen(kw_only=True, slots=False)
+class HyperClovaXVisionModel(Qwen25VlModel):
+    """`HyperCLOVAXVisionV2ForConditionalGeneration`."""
+
+    model_type: ClassVar[str] = "hyperclovax_vision_v2"
+    preprocessor: ClassVar[Preprocessor] = PlainWindowPreprocessor()
+    module: ClassVar[type[WindowFeatures]] = ProjectedWindowFeatures
+
+    @classmethod
+    @override
+    def encoder(cls, config: Any) -> Encoder:
+        tower = config.vision_config.model_type
+        if tower != "qwen2_5_vl_vision":
+            raise CheckpointError(
+                f"its tower is {tower!r}, not 'qwen2_5_vl_vision'", remedy="use a model with the tower of Qwen2.5-VL"
+            )
+        return super().encoder(config)
 
 
 def _in_order(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -26,7 +26,6 @@ REASONS: Mapping[str, str] = {
     "emu3": _CODES,
     "ernie4_5_vl_moe": _EXPERTS,
     "evolla": _OTHER_MODALITY,
-    "exaone4_5": _NATIVE,
     "fast_vlm": "its tower is of the package timm",
     "florence2": _ENCODER_DECODER,
     "fuyu": "it has no tower: patches of any number go into the decoder",
@@ -39,7 +38,6 @@ REASONS: Mapping[str, str] = {
     "granite4_vision": _DEEPSTACK,
     "hunyuan_vl": _NATIVE,
     "hy_v4_vl": _EXPERTS,
-    "hyperclovax_vision_v2": _NATIVE,
     "idefics": _CROSS_ATTENTION,
     "idefics2": "its tower takes images of any size, padded with a mask",
     "instructblip": "its vision side reads the prompt, too",
@@ -78,7 +76,6 @@ REASONS: Mapping[str, str] = {
     "t5gemma2": _ENCODER_DECODER,
     "udop": _ENCODER_DECODER,
     "unlimited_ocr": _EXPERTS,
-    "video_llama_3": _NATIVE,
     "vision-encoder-decoder": _ENCODER_DECODER,
 }
 """By `model_type`; a model that gets a family leaves this table."""

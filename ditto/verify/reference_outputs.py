@@ -72,7 +72,8 @@ def look(model: Any, prompt: Prompts, tokens: Sequence[int]) -> ReferenceOutputs
     else:
         ids = torch.cat([prompt.ids, torch.tensor([list(tokens[:-1])], dtype=torch.int64)], 1).to(model.device)
         inputs = _inputs(model, prompt, len(tokens) - 1)
-        logits = model(input_ids=ids, **inputs, use_cache=False, logits_to_keep=len(tokens)).logits
+        # Some models give all logits whatever is asked.
+        logits = model(input_ids=ids, **inputs, use_cache=False, logits_to_keep=len(tokens)).logits[:, -len(tokens) :]
     features = None if features is None else features.float().cpu()
     return ReferenceOutputs(features, logits[0].float().cpu(), tuple(tokens))
 
@@ -85,7 +86,7 @@ def _in_two_calls(model: Any, prompt: Prompts, answer: Sequence[int]) -> Tensor:
     first = model(input_ids=prompt.ids.to(model.device), **_inputs(model, prompt), use_cache=True, logits_to_keep=1)
     cache = {"cache": first.cache} if hasattr(first, "cache") else {"past_key_values": first.past_key_values}
     ids = torch.tensor([list(answer)], dtype=torch.int64, device=model.device)
-    return torch.cat([first.logits, model(input_ids=ids, **cache, use_cache=True).logits], dim=1)
+    return torch.cat([first.logits[:, -1:], model(input_ids=ids, **cache, use_cache=True).logits], dim=1)
 
 
 @define

@@ -24,8 +24,10 @@ class NativeFeatures(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        owner: Any = features_owner(model)
-        self.tower: Any = owner.visual
+        self.tower = self._tower(features_owner(model))
+
+    def _tower(self, owner: Any) -> Any:
+        return owner.visual
 
     @override
     def forward(self, pixel_values: Tensor, position_ids: Tensor) -> Tensor:
@@ -76,6 +78,26 @@ class WindowFeatures(NativeFeatures):
             within = {} if index in tower.fullatt_block_indexes else {"segments": segments}
             hidden = block(hidden, cu_seqlens=None, max_seqlen=0, position_embeddings=positions, **within)
         return tower.merger(hidden).index_select(0, order)
+
+
+class ProjectedWindowFeatures(WindowFeatures):
+    """The same with a linear layer behind the tower (HyperCLOVA X)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        owner: Any = features_owner(model)
+        self.projector: Any = owner.projector
+
+    @override
+    def _tower(self, owner: Any) -> Any:
+        return owner.vision_model
+
+    @override
+    def forward(  # type: ignore[override]
+        self, pixel_values: Tensor, position_ids: Tensor, windows: Tensor, order: Tensor
+    ) -> Tensor:
+        """Image embeddings, as in `WindowFeatures`."""
+        return self.projector(super().forward(pixel_values, position_ids, windows, order))
 
 
 class DeepstackFeatures(NativeFeatures):
@@ -141,6 +163,29 @@ class PaddleOcrFeatures(NativeFeatures):
             hidden = layer(hidden, cu_seqlens=None, max_seqlen=0, position_embeddings=positions)
         tokens = projector.pre_norm(tower.post_layernorm(hidden)).view(pixel_values.shape[0], -1)
         return projector.linear_2(projector.act(projector.linear_1(tokens)))
+
+
+class VideoLlama3Features(NativeFeatures):
+    """The same where each patch becomes a token, by a projector behind the tower (VideoLLaMA3)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        owner: Any = features_owner(model)
+        self.projector: Any = owner.projector
+
+    @override
+    def _tower(self, owner: Any) -> Any:
+        return owner.vision_model
+
+    @override
+    def forward(self, pixel_values: Tensor, position_ids: Tensor) -> Tensor:
+        """Image embeddings, as in `NativeFeatures`."""
+        tower = self.tower
+        hidden = tower.embeddings(pixel_values.flatten(0, 1))
+        positions = tower.rotary_pos_emb(hidden, position_ids.flatten(0, 1))
+        for layer in tower.encoder.layers:
+            hidden = layer(hidden, cu_seqlens=None, max_seqlen=0, position_embeddings=positions)
+        return self.projector(tower.post_layernorm(hidden))
 
 
 def _interpolated(table: nn.Module, indices: Tensor, weights: Tensor) -> Tensor:

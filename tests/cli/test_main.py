@@ -283,7 +283,9 @@ def test_a_failure_of_ours_exits_with_1(monkeypatch, tree, capsys):
     assert capsys.readouterr().err.endswith("error: it broke\n hint: mend it\n")
 
 
-@pytest.mark.parametrize("command", [[], ["build"], ["run"], ["doctor"], ["bench"], ["plan"], ["verify"], ["compile"], ["chat"]])
+@pytest.mark.parametrize(
+    "command", [[], ["build"], ["run"], ["doctor"], ["bench"], ["plan"], ["verify"], ["compile"], ["chat"]]
+)
 def test_help_is_as_recorded(command, golden, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     if sys.version_info[:2] != (3, 11):

@@ -518,13 +518,49 @@ _GLM_MOE = {**_GLM, **_EXPERTS, "n_routed_experts": 4}
 _QWEN3_TOWER = {"num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1]}
 _QWEN3_TEXT = {**_mrope((2, 2, 2)), "head_dim": 12}
 
+_WINDOWS = {"window_size": 28, "fullatt_block_indexes": [1]}
+_EXAONE = {**TEXT, **rope(), "model_type": "exaone4", "layer_types": ["sliding_attention", "full_attention"]}
+_EXAONE |= {"sliding_window": 16, "sliding_window_pattern": 2}
+
+
+def _hyperclovax_vision(image: int) -> Any:
+    vision = hf.Qwen2_5_VLVisionConfig(**{**NATIVE, "hidden_size": 32, "intermediate_size": 48}, **_WINDOWS)
+    vision.out_hidden_size = 40
+    text = hf.HyperCLOVAXConfig(**{**TEXT, **rope()}, logits_scaling=0.5, embedding_multiplier=3.0)
+    ids = {"image_token_id": image, "video_token_id": image + 1, "tie_word_embeddings": False}
+    config = hf.HyperCLOVAXVisionV2Config(vision_config=vision, text_config=text, **ids)
+    return made(hf.HyperCLOVAXVisionV2ForConditionalGeneration, config)
+
+
+def _video_llama_3(image: int) -> Any:
+    vision = hf.VideoLlama3VisionConfig(**PIXTRAL, patch_size=14)
+    ids = {"image_token_id": image, "video_token_id": image + 1}
+    config = hf.VideoLlama3Config(vision_config=vision, text_config=qwen2(), **ids)
+    return made(hf.VideoLlama3ForConditionalGeneration, config)
+
+
+def _video_llama_3_processor() -> Any:
+    pixels = hf.VideoLlama3ImageProcessor(
+        patch_size=14, merge_size=1, size={"shortest_edge": 28 * 28, "longest_edge": 84 * 84}
+    )
+    return hf.VideoLlama3Processor(pixels, tokenizer("<|image_pad|>", "<|video_pad|>"))
+
+
 FAMILIES: dict[str, Family] = {
     "aya_vision": Family(_aya_vision_processor, _aya_vision, tiled=True, image_token="<|IMG_PATCH|>"),
     "blip-2": Family(_blip_2_processor, _blip_2, images=(1, 1, 1), before_prompt=True),
     "deepseek_vl": Family(_deepseek_vl_processor, _deepseek_vl),
     "deepseek_vl_hybrid": Family(_deepseek_vl_hybrid_processor, _deepseek_vl_hybrid),
     "got_ocr2": Family(_got_ocr2_processor, _got_ocr2, placeholder="<imgpad>", images=(1, 2, 1)),
+    "exaone4_5": Family(
+        _qwen_processor("Exaone4_5_"),
+        _native("Exaone4_5_", _EXAONE, {**_WINDOWS, "num_key_value_heads": 1}),
+        placeholder="<|image_pad|>",
+    ),
     "granite_vision": Family(lambda: llava_next_processor(tokens_before=0), _granite_vision),
+    "hyperclovax_vision_v2": Family(
+        _qwen_processor("HyperCLOVAXVisionV2"), _hyperclovax_vision, placeholder="<|image_pad|>"
+    ),
     "idefics3": Family(_idefics3_processor, _idefics3("Idefics3"), tiled=True),
     "internvl": Family(_internvl_processor, _internvl, tiled=True, placeholder="<IMG_CONTEXT>"),
     "glm46v": Family(_glm_processor("Glm46V"), _native("Glm46V", _GLM, {"image_size": 28}), placeholder="<|image|>"),
@@ -549,7 +585,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "qwen2_5_vl": Family(
         _qwen_processor("Qwen2_5_VL"),
-        _native("Qwen2_5_VL", _mrope((1, 2, 3)), {"window_size": 28, "fullatt_block_indexes": [1]}),
+        _native("Qwen2_5_VL", _mrope((1, 2, 3)), _WINDOWS),
         placeholder="<|image_pad|>",
     ),
     "qwen2_vl": Family(
@@ -568,6 +604,7 @@ FAMILIES: dict[str, Family] = {
         placeholder="<|image_pad|>",
     ),
     "smolvlm": Family(_idefics3_processor, _idefics3("SmolVLM"), tiled=True),
+    "video_llama_3": Family(_video_llama_3_processor, _video_llama_3, placeholder="<|image_pad|>"),
     "video_llava": Family(_video_llava_processor, _video_llava),
     "vipllava": Family(_llava_processor, _vipllava),
 }

@@ -88,3 +88,12 @@ def test_the_layer_of_pixtral_is_the_configurations():
     register()
     use_semantic_attention(wrapper)
     assert relative_error(wrapper(*item.inputs.values()), wanted) < RELATIVE_ERROR[torch.float32]
+
+
+@needs_5
+def test_merged_patches_of_videollama_are_refused():
+    family = find_family("video_llama_3")
+    with pytest.raises(CheckpointError, match="`merge_size` of the image processor is 2"):
+        family.most_tiles(None, {"merge_size": 2})
+    with pytest.raises(PromptError, match="the processor merges 2 patches along each side"):
+        family.preprocessor.items({"image_merge_sizes": torch.tensor([2])})
