@@ -4,9 +4,11 @@
     python -m benchmarks.causal_classes llama gpt_oss          # some
     python -m benchmarks.causal_classes --part 2/4             # every fourth, from the second on
     python -m benchmarks.causal_classes --form separate        # prefill and decode as separate engines
+    python -m benchmarks.causal_classes --form packed          # TensorRT-LLM's engine, by a simulation of its runtime
 
 A model is described, not compiled, and its network is run in PyTorch. It is `verified` if the logits of two rows of
 different lengths equal Hugging Face's after the prompt and after each decoded token, and so do the greedy tokens.
+`python -m benchmarks.supported --causal` writes what is found to docs/supported.md.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from attrs import frozen
@@ -26,17 +28,20 @@ from benchmarks.tiny_models import causal_types, tiny_model
 from ditto.builders.describe import describe
 from ditto.builders.in_memory import ModuleTensors
 from ditto.builders.llm import LlmBuilder
+from ditto.engine.config import LlmConfig
 from ditto.errors import DittoError
 from ditto.network import Network
 from ditto.network.dims import evaluate
 from ditto.reference import Constants, run
+from ditto.targets.trtllm.runtime import PackedRuntime
+from ditto.targets.trtllm.step import Part
 
 LENGTHS, STEPS = (19, 11), 5
 _CAPACITY = 32
 # Largest difference of logits, relative to the largest logit. Hugging Face's own rounding is about 1e-6.
 TOLERANCE = 1e-5
 
-Form = Literal["combined", "separate"]
+Form = Literal["combined", "separate", "packed"]
 Verdict = Literal["verified", "refused", "WRONG", "exception", "no model"]
 
 
@@ -66,7 +71,8 @@ def check_class(model_type: str, form: Form = "combined", seed: int = 0) -> Outc
 def check_model(model: Any, prompts: list[list[int]], wanted: list[Tensor], form: Form = "combined") -> Outcome:
     """The outcome of a model in memory, given its prompts and Hugging Face's `answers`."""
     try:
-        difference, tokens = _differences(Engines.of(model, form), prompts, wanted)
+        engines = PackedEngine.of(model) if form == "packed" else PaddedEngines.of(model, form)
+        difference, tokens = _differences(engines, prompts, wanted)
     except DittoError as error:
         return Outcome("refused", reason=_text(error))
     except Exception as error:
@@ -104,8 +110,56 @@ def answers(model: Any, prompts: list[list[int]]) -> list[Tensor]:
     return found
 
 
+class Engines(Protocol):
+    """Engines of a model, run in PyTorch."""
+
+    def logits(self, prompts: list[list[int]], following: Tensor) -> Iterator[Tensor]:
+        """Logits [rows, vocabulary] after the prompts, and after each column of `following` [rows, steps]."""
+        ...
+
+
 @frozen
-class Engines:
+class PackedEngine:
+    """TensorRT-LLM's runtime, simulated."""
+
+    runtime: PackedRuntime
+
+    @staticmethod
+    def of(model: Any) -> PackedEngine:
+        """Describe a model's network.
+
+        Raises:
+            DittoError: the model is refused.
+        """
+        builder = _builder(model).with_target("trtllm")
+        target = builder.resolved_target()
+        (found,) = describe(builder.part(target), target, builder.build_settings)
+        constants = Constants(found.network, ModuleTensors(model))
+        config = target.config(found.part, found.network)
+        assert isinstance(config, LlmConfig)
+        (profile,) = found.spec.profiles
+        return PackedEngine(PackedRuntime(found.network, constants, config.to_json(), profile, len(LENGTHS)))
+
+    def logits(self, prompts: list[list[int]], following: Tensor) -> Iterator[Tensor]:
+        """As the protocol says."""
+        lengths = [len(prompt) for prompt in prompts]
+        yield self.runtime.step([Part(row, tuple(ids), 0, len(ids), None) for row, ids in enumerate(prompts)])
+        for step, column in enumerate(following.unbind(1)):
+            yield self.runtime.step(
+                [
+                    Part(row, (token,), length + step, length, None)
+                    for row, (token, length) in enumerate(zip(column.tolist(), lengths, strict=True))
+                ]
+            )
+
+
+def _builder(model: Any) -> LlmBuilder:
+    builder = LlmBuilder.from_model(model).with_batch(len(LENGTHS))
+    return builder.with_max_input_len(max(LENGTHS)).with_max_seq_len(_CAPACITY)
+
+
+@frozen
+class PaddedEngines:
     """Networks of prefill and decode, and the values of their constants."""
 
     prefill: Network
@@ -113,21 +167,20 @@ class Engines:
     constants: Callable[[Network], Constants]
 
     @staticmethod
-    def of(model: Any, form: Form) -> Engines:
+    def of(model: Any, form: Literal["combined", "separate"]) -> PaddedEngines:
         """Describe a model's networks.
 
         Raises:
             DittoError: the model is refused.
         """
-        builder = LlmBuilder.from_model(model).with_batch(len(LENGTHS)).with_target("tensorrt-rtx").with_engines(form)
-        builder = builder.with_max_input_len(max(LENGTHS)).with_max_seq_len(_CAPACITY)
+        builder = _builder(model).with_target("tensorrt-rtx").with_engines(form)
         target = builder.resolved_target()
         prefill, *others = describe(builder.part(target), target, builder.build_settings)
         networks = prefill.network, (others[0] if others else prefill).network
-        return Engines(*networks, lambda network: Constants(network, ModuleTensors(model)))
+        return PaddedEngines(*networks, lambda network: Constants(network, ModuleTensors(model)))
 
     def logits(self, prompts: list[list[int]], following: Tensor) -> Iterator[Tensor]:
-        """Logits [rows, vocabulary] after the prompts, and after each column of `following` [rows, steps]."""
+        """As the protocol says."""
         rows, longest = len(prompts), max(map(len, prompts))
         lengths = torch.tensor([len(prompt) for prompt in prompts], dtype=torch.int32)
         given = {
@@ -191,7 +244,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("types", nargs="*", help="model types; all if omitted")
     parser.add_argument("--part", default="1/1", help="n/of: every of-th type, from the n-th on")
-    parser.add_argument("--form", choices=("combined", "separate"), default="combined")
+    parser.add_argument("--form", choices=("combined", "separate", "packed"), default="combined")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     first, step = map(int, given.part.split("/"))

@@ -1,12 +1,14 @@
-"""Hold every image-text class of the installed transformers against Ditto, and write docs/supported.md.
+"""Hold the image-text and causal classes of the installed transformers against Ditto, and write docs/supported.md.
 
-    python -m benchmarks.supported                     all types
+    python -m benchmarks.supported                     all image-text types
     python -m benchmarks.supported --part 2/4          the second quarter of them
     python -m benchmarks.supported internvl llava      these
+    python -m benchmarks.supported --causal            all causal types; also with --part, or with types
     python -m benchmarks.supported --page              the page alone, from what is known
 
-A class is verified if a tiny random model of it, with a processor of the real class, passes `ditto verify` on the CPU
-with images of different sizes. What each run finds replaces what was known of its types in docs/supported.json.
+An image-text class is verified if a tiny random model of it, with a processor of the real class, passes `ditto verify`
+on the CPU with images of different sizes; a causal class as `benchmarks.causal_classes` says. What each run finds
+replaces what was known of its types in docs/supported.json or docs/supported_causal.json.
 """
 
 from __future__ import annotations
@@ -23,8 +25,13 @@ from unittest.mock import patch
 import transformers
 from attrs import asdict, frozen
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 
+from benchmarks.causal_classes import Form, answers, check_model, prompts_for
+from benchmarks.tiny_models import causal_types, tiny_model
 from ditto import MultimodalModel
 from ditto.errors import DittoError
 from ditto.families.reasons import REASONS
@@ -35,8 +42,9 @@ from ditto.verify.inputs import mixed
 from tests.support.families import FAMILIES
 
 DOCS = Path(__file__).parent.parent / "docs"
-RECORD, PAGE = DOCS / "supported.json", DOCS / "supported.md"
+RECORD, CAUSAL_RECORD, PAGE = DOCS / "supported.json", DOCS / "supported_causal.json", DOCS / "supported.md"
 TARGETS = ("tensorrt-rtx", "trtllm")
+FORMS: Mapping[str, Form] = {"tensorrt-rtx": "combined", "trtllm": "packed"}
 NEW_TOKENS = 6
 TITLES = {"tensorrt-rtx": "plugin-free", "trtllm": "TensorRT-LLM"}
 
@@ -48,7 +56,7 @@ class Result:
     Args:
         cls: its class in transformers.
         targets: by target, the largest relative error of image embeddings and logits in float32.
-        reasons: by target, or `family`, why it is refused.
+        reasons: by target, or `family`, why it is refused; `model`: why there is no tiny model of it.
     """
 
     cls: str
@@ -114,36 +122,94 @@ def refusal(model_type: str, directory: Path) -> str:
     raise AssertionError(f"{model_type} is taken for a text model")
 
 
-def page(results: Mapping[str, Any]) -> str:
+def held_causal(model_type: str) -> Result:
+    """Hold the text side of a causal class against Ditto.
+
+    Raises:
+        AssertionError: it differs from Hugging Face, or is refused with an error that is not Ditto's.
+    """
+    name, version = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type], transformers.__version__
+    cls = name if isinstance(name, str) else name[0]
+    try:
+        model = tiny_model(model_type)
+        prompts = prompts_for(model)
+        wanted = answers(model, prompts)
+    except Exception as error:
+        (reason, *_) = str(error).strip().splitlines() or [""]
+        return Result(cls, version, {}, {"model": f"no tiny model of it runs: {type(error).__name__}: {reason[:120]}"})
+    targets: dict[str, Mapping[str, float]] = {}
+    reasons: dict[str, str] = {}
+    for target, form in FORMS.items():
+        outcome = check_model(model, prompts, wanted, form)
+        assert outcome.verdict in ("verified", "refused"), f"{model_type} for {target}: {outcome}"
+        if outcome.verdict == "verified":
+            targets[target] = {"logits": outcome.difference}
+        else:
+            reasons[target] = outcome.reason
+    if len(set(reasons.values())) == 1 and not targets:
+        reasons = {"model": next(iter(reasons.values()))}
+    return Result(cls, version, targets, reasons)
+
+
+_SECTIONS = (
+    (
+        "Models of images and text",
+        "image-text",
+        (
+            "*Verified* means that a tiny random model of the class, with its own processor, gives Hugging Face's",
+            "image embeddings, logits and greedy tokens, with images of several sizes and without: relative errors in",
+            "float32.",
+        ),
+    ),
+    (
+        "Language models",
+        "causal",
+        (
+            "*Verified* means that a tiny random model of the class gives Hugging Face's logits and greedy tokens, for",
+            "two prompts of different lengths and the tokens after them: relative errors in float32. Engines of",
+            "TensorRT-LLM are held by a simulation of its runtime. Of a class that also reads images, this is the text",
+            "side alone.",
+        ),
+    ),
+)
+
+
+def page(results: Mapping[str, Any], causal: Mapping[str, Any]) -> str:
     """The page of all types."""
+    lines = ["# Supported models"]
+    for (title, classes, words), found in zip(_SECTIONS, (results, causal), strict=True):
+        lines += ["", f"## {title}", "", f"Every {classes} class of {_stated(found)}.", "", *words, "", *_table(found)]
+    return "\n".join(lines) + "\n"
+
+
+def _stated(results: Mapping[str, Any]) -> str:
+    """The versions and counts of results."""
+    counts = Counter(map(level, results.values()))
+    versions = ", ".join(sorted({result["transformers"] for result in results.values()}))
+    counted = ", ".join(f"{counts[name]} {name}" for name in sorted(counts))
+    return f"transformers {versions}, as `benchmarks/supported.py` found it: {counted}"
+
+
+def _table(results: Mapping[str, Any]) -> list[str]:
+    """The lines of a table of types, verified ones first."""
     levels = {kind: level(result) for kind, result in results.items()}
-    counts = Counter(levels.values())
-    versions = sorted({result["transformers"] for result in results.values()})
     lines = [
-        "# Supported models",
-        "",
-        f"Every image-text class of transformers {', '.join(versions)}, as `benchmarks/supported.py` found it: "
-        + ", ".join(f"{counts[name]} {name}" for name in sorted(counts))
-        + ".",
-        "",
-        "*Verified* means that a tiny random model of the class, with its own processor, gives Hugging Face's image",
-        "embeddings, logits and greedy tokens, with images of several sizes and without: relative errors in float32.",
-        "",
         "| model type | class | level | plugin-free | TensorRT-LLM | reason |",
         "|---|---|---|---|---|---|",
     ]
-    for kind, result in sorted(results.items(), key=lambda item: (levels[item[0]] == "refused", item[0])):
+    for kind, result in sorted(results.items(), key=lambda item: (not item[1]["targets"], item[0])):
         errors = [error_text(result["targets"].get(target)) for target in TARGETS]
         reason = "; ".join(
-            (f"{TITLES[where]}: " if where in TITLES else "") + text for where, text in result["reasons"].items()
+            (f"{TITLES[where]}: " if where in TITLES else "") + text.replace("|", "\\|")
+            for where, text in result["reasons"].items()
         )
         lines.append(f"| `{kind}` | {result['cls']} | {levels[kind]} | {' | '.join(errors)} | {reason} |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def level(result: Mapping[str, Any]) -> str:
     """How far a type is supported."""
-    if "trtllm" in result["targets"]:
+    if set(result["targets"]) == set(TARGETS):
         return "verified for both targets"
     return "verified" if result["targets"] else "refused"
 
@@ -163,15 +229,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("types", nargs="*", metavar="TYPE")
     parser.add_argument("--part", default="1/1", metavar="I/N")
+    parser.add_argument("--causal", action="store_true", help="causal types instead of image-text types")
     parser.add_argument("--page", action="store_true", help="write the page alone")
     options = parser.parse_args()
-    known = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-    every = sorted(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
+    every = sorted(causal_types() if options.causal else MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
     for kind in [] if options.page else options.types or part_of(every, options.part):
-        known[kind] = asdict(held(kind))
-        print(f"{kind}: {level(known[kind])}", flush=True)
-        RECORD.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
-    PAGE.write_text(page(known))
+        found = asdict((held_causal if options.causal else held)(kind))
+        print(f"{kind}: {level(found)}", flush=True)
+        record = CAUSAL_RECORD if options.causal else RECORD
+        record.write_text(json.dumps({**_known(record), kind: found}, indent=1, sort_keys=True) + "\n")
+    PAGE.write_text(page(_known(RECORD), _known(CAUSAL_RECORD)))
+
+
+def _known(record: Path) -> dict[str, Any]:
+    return json.loads(record.read_text()) if record.exists() else {}
 
 
 if __name__ == "__main__":

@@ -60,14 +60,15 @@ def test_prefill_and_decode_as_separate_engines_equal_hugging_face(model_type):
     assert outcome.verdict == "verified", outcome
 
 
-def test_a_model_that_differs_is_wrong():
+@pytest.mark.parametrize("form", ["combined", "packed"])
+def test_a_model_that_differs_is_wrong(form):
     model = tiny_model("llama")
     prompts = prompts_for(model)
     wanted = answers(model, prompts)
-    assert check_model(model, prompts, wanted).verdict == "verified"
+    assert check_model(model, prompts, wanted, form).verdict == "verified"
     with torch.no_grad():
         model.lm_head.weight[7] += 0.01
-    outcome = check_model(model, prompts, wanted)
+    outcome = check_model(model, prompts, wanted, form)
     assert outcome.verdict == "WRONG"
     assert outcome.difference > causal_classes.TOLERANCE
 
