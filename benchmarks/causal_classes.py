@@ -123,6 +123,7 @@ class PackedEngine:
     """TensorRT-LLM's runtime, simulated."""
 
     runtime: PackedRuntime
+    config: dict[str, Any]
 
     @staticmethod
     def of(model: Any) -> PackedEngine:
@@ -135,10 +136,10 @@ class PackedEngine:
         target = builder.resolved_target()
         (found,) = describe(builder.part(target), target, builder.build_settings)
         constants = Constants(found.network, ModuleTensors(model))
-        config = target.config(found.part, found.network)
-        assert isinstance(config, LlmConfig)
-        (profile,) = found.spec.profiles
-        return PackedEngine(PackedRuntime(found.network, constants, config.to_json(), profile, len(LENGTHS)))
+        described = target.config(found.part, found.network)
+        assert isinstance(described, LlmConfig)
+        config, (profile,) = described.to_json(), found.spec.profiles
+        return PackedEngine(PackedRuntime(found.network, constants, config, profile, len(LENGTHS)), config)
 
     def logits(self, prompts: list[list[int]], following: Tensor) -> Iterator[Tensor]:
         """As the protocol says."""

@@ -389,6 +389,17 @@ _GEMMA3N = _text(
         vocab_size_per_layer_input=VOCABULARY - 64,
     )
 )
+_GEMMA4 = _text(
+    _sets(
+        num_hidden_layers=4,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+        num_kv_shared_layers=2,
+        attention_k_eq_v=True,
+        use_double_wide_mlp=True,
+        vocab_size_per_layer_input=VOCABULARY,
+        per_layer_config={layer: {"head_dim": 2 * HEAD_SIZE, "num_key_value_heads": 1} for layer in (1, 3)},
+    )
+)
 _DOTS3 = _text(
     _sets(
         num_hidden_layers=3,
@@ -427,10 +438,12 @@ _EDITS: dict[str, Edit] = {
     "fuyu": _sets(patch_size=8, image_size=32),
     "gemma3n": _GEMMA3N,
     "gemma3n_text": _GEMMA3N,
-    "gemma4": _sets(audio_config=None),
+    "gemma4": lambda values: (_GEMMA4(values), values.update(audio_config=None)),
     "gemma4_assistant": _ASSISTANT,
-    "gemma4_unified": _sets(audio_config=None),
+    "gemma4_text": _GEMMA4,
+    "gemma4_unified": lambda values: (_GEMMA4(values), values.update(audio_config=None)),
     "gemma4_unified_assistant": _ASSISTANT,
+    "gemma4_unified_text": _GEMMA4,
     "gpt_bigcode": _sets(multi_query=True),
     "gpt_neo": _sets(attention_types=[[["global", "local"], 1]], attention_layers=["global", "local"], window_size=8),
     "granitemoehybrid": _sets(

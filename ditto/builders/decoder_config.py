@@ -22,12 +22,15 @@ def read_decoder_config(config: Any, vocab_size: int) -> DecoderConfig:
         vocab_size: number of rows of the embedding.
     Raises:
         CheckpointError: it lacks a size that every decoder has, or its attention head counts are invalid.
-        UnsupportedFeature: its layers differ in size.
+        UnsupportedFeature: its layers differ in something other than attention heads and inner widths.
     """
+
+    def largest(name: str) -> Any:
+        return max((value for value in by_layer(config, name) if value is not None), default=None)
 
     def known(*names: str, otherwise: Any = None) -> Any:
         for name in names:
-            value = same_in_all_layers(config, name)
+            value = largest(name) if name in _MAY_DIFFER else same_in_all_layers(config, name)
             if value is not None:
                 return value
         if otherwise is None:
@@ -37,11 +40,14 @@ def read_decoder_config(config: Any, vocab_size: int) -> DecoderConfig:
     hidden, heads = known("hidden_size"), known("num_attention_heads")
     head_size = known("head_dim", otherwise=hidden // heads)
     kv_heads = known("num_key_value_heads", otherwise=heads)
-    if heads % kv_heads:
-        raise CheckpointError(
-            f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}",
-            remedy="check config.json: every KV head serves the same number of query heads",
-        )
+    of_queries, of_keys = (by_layer(config, name) for name in ("num_attention_heads", "num_key_value_heads"))
+    for index in range(max(len(of_queries), len(of_keys))):
+        queries, keys = of_queries[index % len(of_queries)], of_keys[index % len(of_keys)]
+        if queries % (keys or queries):
+            raise CheckpointError(
+                f"num_attention_heads {queries} is not a multiple of num_key_value_heads {keys}",
+                remedy="check config.json: every KV head serves the same number of query heads",
+            )
     rope = rope_parameters(config)
     rotary = int(head_size * float(known("partial_rotary_factor", otherwise=1.0))) if rope else 0
     if rotary == head_size and head_size % 2:
@@ -66,6 +72,20 @@ def read_decoder_config(config: Any, vocab_size: int) -> DecoderConfig:
         qk_layernorm=config.model_type in ("qwen3", "qwen3_moe"),
         extra={**_rotary(rope), **_required_keys(config)},
     )
+
+
+# Sizes that may differ between layers. A decoder's configuration has the largest of them.
+_MAY_DIFFER = ("num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size")
+
+
+def by_layer(config: Any, name: str) -> list[Any]:
+    """A value of a configuration in each layer; one item if it is stated once, None if missing."""
+    try:
+        value = getattr(config, name, None)
+    except RuntimeError:  # transformers 5: the configurations of single layers differ
+        layers = range(config.num_hidden_layers)
+        return [getattr(config.per_layer_config[layer], name) for layer in layers]
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def same_in_all_layers(config: Any, name: str) -> Any:

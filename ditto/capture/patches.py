@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -52,6 +53,20 @@ def freeze_rope_scaling(module: nn.Module, longest: int) -> None:
                 remedy=f"lower max_seq_len to {known}",
             )
         object.__setattr__(part, "rope_type", "default")
+        _freeze_attention_factor(part)
+
+
+def _freeze_attention_factor(part: Any) -> None:
+    """State the factor of cosines and sines that a rotary embedding (Phimoe) else chooses by the largest position."""
+    stated = getattr(part.config, "rope_parameters", None) or {}
+    if "short_mscale" not in stated:
+        return
+    frequencies, _ = part.rope_init_fn(part.config)
+    frozen = frequencies, stated["short_mscale"]
+    config = copy.copy(part.config)
+    config.rope_parameters = {**stated, "rope_type": "default"}
+    object.__setattr__(part, "config", config)
+    object.__setattr__(part, "rope_init_fn", lambda _: frozen)
 
 
 def select_mrope_columns(module: nn.Module) -> None:

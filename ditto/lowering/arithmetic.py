@@ -147,6 +147,21 @@ def clamp(net: Lowering, x: Operand, min: float | None = None, max: float | None
     return value if max is None else binary(net, "MIN", value, max, net.result.dtype)
 
 
+@lowers(aten.clamp.Tensor)
+def clamp_tensor(
+    net: Lowering,
+    x: Operand,
+    min: Operand | None = None,  # noqa: A002
+    max: Operand | None = None,  # noqa: A002
+) -> Value:
+    """clamp.Tensor(Tensor self, Tensor? min=None, Tensor? max=None) -> Tensor"""
+    dtype = net.result.dtype
+    value: Operand = x
+    if min is not None:
+        value = binary(net, "MAX", value, min, dtype)
+    return net.cast(net.value(value), dtype) if max is None else binary(net, "MIN", value, max, dtype)
+
+
 @lowers(aten.neg.default)
 def neg(net: Lowering, x: Operand) -> Value:
     """neg(Tensor self) -> Tensor"""

@@ -84,6 +84,17 @@ def topk(
     return [values, net.cast(indices, torch.int64)]
 
 
+@lowers(aten.max.dim)
+def max_dim(net: Lowering, x: Operand, dim: int, keepdim: bool = False) -> list[Value]:
+    """max.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"""
+    value = net.value(x)
+    axis = dim % value.rank
+    values, indices = net.network.add_many(TopK(axis, 1), value)
+    results = [values, net.cast(indices, torch.int64)]
+    shape = (*value.spec.shape[:axis], *value.spec.shape[axis + 1 :])
+    return results if keepdim else [net.reshape(result, shape) for result in results]
+
+
 @lowers(aten.scatter.value)
 def scatter_value(net: Lowering, x: Operand, dim: int, index: Operand, value: float) -> Value:
     """scatter.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor"""

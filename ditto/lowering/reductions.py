@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
 
+from ditto.errors import UnsupportedFeature
 from ditto.lowering.lower import Lowering, Operand
 from ditto.lowering.registry import lowers
 from ditto.network.graph import Value
-from ditto.network.layers import Reduce
+from ditto.network.layers import ElementWise, Reduce, Unary
 
 aten = torch.ops.aten
 
@@ -43,6 +45,21 @@ def sum_(
 ) -> Value:
     """sum.dim_IntList(Tensor self, int[1]? dim, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor"""
     return _reduce(net, "SUM", x, dim, keepdim, dtype)
+
+
+@lowers(aten.std.dim)
+def std(net: Lowering, x: Operand, dim: list[int] | None, unbiased: bool = True, keepdim: bool = False) -> Value:
+    """std.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> Tensor"""
+    value = net.cast(net.value(x), torch.float32)  # as PyTorch does, whatever the dtype
+    axes = tuple(range(value.rank)) if not dim else tuple(sorted(axis % value.rank for axis in dim))
+    sizes = [value.spec.shape[axis] for axis in axes]
+    if not all(isinstance(size, int) for size in sizes):
+        raise UnsupportedFeature("a standard deviation along an axis whose size is chosen at run time")
+    count = math.prod(int(size) for size in sizes)  # type: ignore[arg-type]
+    centred = net.add(ElementWise("SUB"), value, net.add(Reduce("AVG", axes, keep=True), value))
+    squares = net.add(Reduce("SUM", axes, keepdim), net.add(ElementWise("PROD"), centred, centred))
+    divisor = net.operand(count - 1 if unbiased else count, torch.float32, squares.rank)
+    return net.cast(net.add(Unary("SQRT"), net.add(ElementWise("DIV"), squares, divisor)), net.result.dtype)
 
 
 @lowers(aten.amax.default)

@@ -69,6 +69,7 @@ TRAITS: Mapping[object, Trait] = MappingProxyType(
         _aten.abs.default: _FUNCTION,
         _aten.add.Tensor: _COMMUTING,
         _aten.clamp.default: _FUNCTION,
+        _aten.clamp.Tensor: _FUNCTION,
         _aten.clip.default: _FUNCTION,
         _aten.cos.default: _FUNCTION,
         _aten.div.Tensor: _FUNCTION,
@@ -149,6 +150,7 @@ TRAITS: Mapping[object, Trait] = MappingProxyType(
         _aten.amax.default: _ALONG_DIM,
         _aten.amin.default: _ALONG_DIM,
         _aten.mean.dim: _ALONG_DIM,
+        _aten.std.dim: _ALONG_DIM,
         _aten.sum.dim_IntList: _ALONG_DIM,
         # Norms
         _aten.layer_norm.default: Trait.ROWWISE | Trait.ANY_RANK,
@@ -202,6 +204,7 @@ TRAITS: Mapping[object, Trait] = MappingProxyType(
         # Tensors from shapes and numbers
         _aten.arange.default: Trait.OF_NUMBERS,
         _aten.arange.start: Trait.OF_NUMBERS,
+        _aten.arange.start_step: Trait.OF_NUMBERS,
         _aten.empty_like.default: _OF_SIZES,
         _aten.full.default: Trait.OF_NUMBERS | Trait.NAMES_SIZES,
         _aten.full_like.default: _OF_SIZES,
@@ -216,6 +219,7 @@ TRAITS: Mapping[object, Trait] = MappingProxyType(
         _aten.zeros_like.default: _OF_SIZES,
         # Indexing
         _aten.embedding.default: Trait.LOOKUP | Trait.ANY_RANK,
+        _aten.max.dim: Trait.NAMES_AXES,
         _aten.gather.default: Trait.MOVES | Trait.NAMES_AXES,
         _aten.index.Tensor: Trait.MOVES,
         _aten.index_select.default: Trait.MOVES | Trait.NAMES_AXES,

@@ -13,6 +13,15 @@ from ditto.program import Program, is_mutating, memory
 
 aten = torch.ops.aten
 
+# Operators with two names in PyTorch.
+_OTHER_NAMES: dict[Any, Any] = {
+    aten.concat.default: aten.cat.default,
+    aten.concatenate.default: aten.cat.default,
+    aten.divide.Tensor: aten.div.Tensor,
+    aten.multiply.Tensor: aten.mul.Tensor,
+    aten.subtract.Tensor: aten.sub.Tensor,
+}
+
 
 def clean(program: Program) -> int:
     """Canonicalize a program; return the number of removed nodes, unused ones included.
@@ -26,6 +35,7 @@ def clean(program: Program) -> int:
             continue
         if node.target in (aten.view.default, aten._unsafe_view.default):
             node.target = aten.reshape.default  # without strides, and without `view`'s requirements on them
+        node.target = _OTHER_NAMES.get(node.target, node.target)
         if node.target == aten.cat.default:
             _clean_cat(node, written)
         if Trait.CASTS in traits_of(node.target):

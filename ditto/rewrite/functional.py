@@ -187,6 +187,9 @@ class _Memory:
             return self._call(at, aten.reshape_as.default, (new, old), {})
         if view.target == aten.transpose.int:
             return self._call(at, aten.transpose.int, (new, given["dim0"], given["dim1"]), {})
+        if view.target == aten.permute.default:
+            axes = [axis % value.dim() for axis in given["dims"]]
+            return self._call(at, aten.permute.default, (new, [axes.index(axis) for axis in range(value.dim())]), {})
         if view.target in _CASTS | _SAME:
             return new
         raise _Unsupported(_start(view).name)

@@ -15,10 +15,12 @@ from ditto.refusals import refusal_lines
 from ditto.rewrite.attention import recognise_sdpa
 from ditto.rewrite.causal_conv import recognise_causal_convs
 from ditto.rewrite.clean import clean, refuse_writes
+from ditto.rewrite.complex_numbers import replace_complex
 from ditto.rewrite.functional import make_functional
 from ditto.rewrite.last_tokens import choose_last_tokens_early
 from ditto.rewrite.masks import classify_masks
 from ditto.rewrite.norm import GEMMA_NORM, LLAMA_NORM, OLMO_NORM
+from ditto.rewrite.numbers import compute_numbers
 from ditto.rewrite.positions import use_given_positions
 from ditto.rewrite.projections import fuse_projections
 from ditto.rewrite.rope import ROPE_OF_HALVES
@@ -50,6 +52,8 @@ def rewrite(
     steps: dict[str, Step] = {
         "make functional": make_functional,
         "clean": clean,
+        "replace complex numbers": replace_complex,
+        "compute numbers": compute_numbers,
         "recognise attention": recognise_sdpa,
     }
     if positions is not None:

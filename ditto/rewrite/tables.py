@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from loguru import logger
 from torch import Tensor, fx
+from torch._ops import OpOverload
 
 from ditto.network.spec import FLOATING
 from ditto.program import Program, evaluate
@@ -69,7 +70,7 @@ def _candidates(program: Program, source: fx.Node) -> list[fx.Node]:
             constant.add(node)
         elif node.op == "call_function":
             inputs = node.all_input_nodes
-            if inputs and all(part in constant for part in inputs):
+            if _is_repeatable(node) and all(part in constant for part in inputs):
                 constant.add(node)
             elif _of_sizes(node) or (inputs and all(part in dependent or part in constant for part in inputs)):
                 dependent.add(node)
@@ -85,6 +86,13 @@ def _candidates(program: Program, source: fx.Node) -> list[fx.Node]:
 
     likely = [node for node in program.graph.nodes if is_table_like(node)]
     return [node for node in likely if any(not is_table_like(user) for user in node.users)]
+
+
+def _is_repeatable(node: fx.Node) -> bool:
+    """Whether a node with operands computes the same each time, or one without operands that is no size does."""
+    if node.all_input_nodes:
+        return True
+    return isinstance(node.target, OpOverload) and torch.Tag.nondeterministic_seeded not in node.target.tags
 
 
 def _of_sizes(node: fx.Node) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from ditto import ops
+from ditto.errors import UnsupportedFeature
 
 
 class LlmWrapper(nn.Module):
@@ -37,6 +38,7 @@ class LlmWrapper(nn.Module):
         self.vocab_size = vocab_size
         self.deepstack = deepstack
         self.is_told_positions = _accepts_positions(model)
+        self.has_layer_inputs = any(hasattr(part, "get_per_layer_inputs") for part in model.modules())
 
     @override
     def forward(
@@ -64,7 +66,15 @@ class LlmWrapper(nn.Module):
         more: dict[str, Any] = {"position_ids": position_ids} if self.is_told_positions else {}
         if prompt_embedding_table is None:
             embedded = self.embedding(input_ids)
+            layer_inputs = self._layer_inputs(input_ids) if self.has_layer_inputs else None
+            if layer_inputs is not None:
+                more["per_layer_inputs"] = layer_inputs
         else:
+            if self.has_layer_inputs:
+                raise UnsupportedFeature(
+                    f"{type(self.model).__name__} has embeddings of its own for each layer, which image tokens lack",
+                    remedy="build its language model alone, without images",
+                )
             virtual = input_ids > self.vocab_size - 1
             text = self.embedding(torch.where(virtual, self.vocab_size - 1, input_ids))
             rows = ops.prompt_rows(input_ids, prompt_embedding_table, self.vocab_size)
@@ -80,6 +90,17 @@ class LlmWrapper(nn.Module):
             **more,
         )
         return result.logits
+
+    def _layer_inputs(self, input_ids: Tensor) -> Tensor | None:
+        """Further embeddings of each token for each layer: [B, S, layers, width], or None if the model has none.
+
+        Given embeddings alone, models compute other values, or look each embedding up in the table.
+        """
+        (part,) = (part for part in self.model.modules() if hasattr(part, "get_per_layer_inputs"))
+        config: Any = part.config
+        if not config.hidden_size_per_layer_input:
+            return None
+        return part.get_per_layer_inputs(input_ids)  # type: ignore[operator]
 
 
 class PackedLlmWrapper(LlmWrapper):

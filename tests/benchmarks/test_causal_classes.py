@@ -9,8 +9,17 @@ import pytest
 import torch
 
 from benchmarks import causal_classes
-from benchmarks.causal_classes import Outcome, answers, check_class, check_model, prompts_for
+from benchmarks.causal_classes import (
+    Outcome,
+    PackedEngine,
+    PaddedEngines,
+    answers,
+    check_class,
+    check_model,
+    prompts_for,
+)
 from benchmarks.tiny_models import tiny_config, tiny_model
+from ditto.errors import UnsupportedFeature
 from tests.support.models import TRANSFORMERS_5
 
 # Classes by what is special about them; the form in which it matters.
@@ -40,12 +49,17 @@ CLASSES = {
             "granitemoe": "experts of a granite",
             "lfm2": "convolutions over the sequence",
             "apertus": "an activation with learned parameters",
+            "phimoe": "experts chosen one after the other",
+            "deepseek_v2": "rope as complex numbers",
+            "gemma3n_text": "embeddings of each layer, states beside the hidden one",
+            "gemma4_text": "layers that differ in heads, keys that are values, caches that layers share",
         }
         if TRANSFORMERS_5
         else {}
     ),
 }
-SEPARATE = ("bloom", "gpt_oss", "deepseek_v3", "bart", "lfm2") if TRANSFORMERS_5 else ("bloom", "bart")
+_SEPARATE_5 = ("bloom", "gpt_oss", "deepseek_v3", "bart", "lfm2", "gemma4_text")
+SEPARATE = _SEPARATE_5 if TRANSFORMERS_5 else ("bloom", "bart")
 
 
 @pytest.mark.parametrize("model_type", CLASSES)
@@ -71,6 +85,24 @@ def test_a_model_that_differs_is_wrong(form):
     outcome = check_model(model, prompts, wanted, form)
     assert outcome.verdict == "WRONG"
     assert outcome.difference > causal_classes.TOLERANCE
+
+
+@pytest.mark.skipif(not TRANSFORMERS_5, reason="transformers 4.51 lacks the class")
+def test_layers_that_share_keys_and_values_share_their_cache():
+    engines = PaddedEngines.of(tiny_model("gemma4_text"), "separate")
+    for network in (engines.prefill, engines.decode):
+        assert sorted(network.shared.values()) == ["past_key_0", "past_key_1", "past_value_0", "past_value_1"]
+
+
+@pytest.mark.skipif(not TRANSFORMERS_5, reason="transformers 4.51 lacks the class")
+def test_layers_that_differ_in_heads_are_none_for_tensorrt_llm():
+    with pytest.raises(UnsupportedFeature, match="and TensorRT-LLM's configuration has one size for all"):
+        PackedEngine.of(tiny_model("gemma4_text"))
+
+
+def test_the_configuration_of_tensorrt_llm_has_the_heads_of_its_plugins():
+    engine = PackedEngine.of(tiny_model("gpt_bigcode"))  # whose configuration does not say that it has one KV head
+    assert engine.config["pretrained_config"]["num_key_value_heads"] == engine.runtime.pools.layout.kv_heads[0] == 1
 
 
 def test_a_refusal_says_why():

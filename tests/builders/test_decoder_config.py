@@ -97,19 +97,27 @@ def test_the_image_token_is_known_by_either_name():
 class _Varied(SimpleNamespace):
     """As transformers 5 has it where the configurations of layers say different things."""
 
+    per_layer_config = (SimpleNamespace(head_dim=16), SimpleNamespace(head_dim=32))
+
     def __getattr__(self, name):
-        if name == "head_dim":
+        if name in ("head_dim", "hidden_act"):
             raise RuntimeError(f"'{name}' is a per-layer attribute and may vary across layers.")
         raise AttributeError(name)
 
 
-def test_layers_that_differ_are_refused():
+def test_of_sizes_that_layers_differ_in_the_largest_counts():
     sizes = {**TEXT, "model_type": "varied"}
-    with pytest.raises(UnsupportedFeature, match="the layers of varied differ in `head_dim`"):
-        read_decoder_config(_Varied(**sizes), 128)
+    assert read_decoder_config(_Varied(**sizes, hidden_activation="silu", hidden_act="silu"), 128).head_size == 32
     for name in ("intermediate_size", "num_key_value_heads"):
-        with pytest.raises(UnsupportedFeature, match=f"the layers of varied differ in `{name}`"):
-            read_decoder_config(SimpleNamespace(**{**sizes, name: [2, 4]}), 128)
+        config = read_decoder_config(SimpleNamespace(**{**sizes, name: [2, 4]}), 128)
+        assert getattr(config, name) == 4
+    with pytest.raises(CheckpointError, match="num_attention_heads 4 is not a multiple of num_key_value_heads 3"):
+        read_decoder_config(SimpleNamespace(**{**sizes, "num_key_value_heads": [4, 3]}), 128)
+
+
+def test_layers_that_differ_in_more_than_sizes_are_refused():
+    with pytest.raises(UnsupportedFeature, match="the layers of varied differ in `hidden_act`"):
+        read_decoder_config(_Varied(**TEXT, model_type="varied"), 128)
 
 
 def test_a_value_for_each_layer_that_is_the_same_is_one_value():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.tiny_models import tiny_model
 from ditto.capture.patches import freeze_rope_scaling, select_mrope_columns, state_windows
 from ditto.errors import UnsupportedFeature
 from tests.support.models import LONGROPE, TEXT_MODELS, TRANSFORMERS_5, llama, rope
@@ -57,6 +58,20 @@ def test_rope_keeps_the_frequencies_of_sequences_that_do_not_reach_their_change(
         UnsupportedFeature, match=f"{kind} rope changes its frequencies in sequences of more than {length}"
     ):
         freeze_rope_scaling(copy.deepcopy(model), length + 1)
+
+
+@pytest.mark.skipif(not TRANSFORMERS_5, reason="transformers 4.51 computes Phimoe's rope from the sequence's length")
+def test_phimoe_keeps_the_factor_of_short_sequences():
+    factors = {"short_factor": [1.0 + index / 10 for index in range(16)], "long_factor": [3.0] * 16}
+    scales = {"short_mscale": 1.243, "long_mscale": 1.5, "original_max_position_embeddings": 32, "factor": 4.0}
+    stated = {"rope_type": "longrope", "rope_theta": 10000.0, **factors, **scales}
+    model = tiny_model("phimoe", edit=lambda config: (setattr(config, "rope_parameters", stated), config)[1])
+    twin = copy.deepcopy(model)
+    freeze_rope_scaling(twin, 32)
+    assert twin.model.rotary_emb.config.rope_parameters["rope_type"] == "default"
+    x, positions = torch.zeros(1, 1), torch.arange(32)[None]
+    for found, wanted in zip(twin.model.rotary_emb(x, positions), model.model.rotary_emb(x, positions), strict=True):
+        assert torch.equal(found, wanted)
 
 
 class _Rotary(nn.Module):

@@ -96,6 +96,12 @@ ROWS = {
         Row(INTEGERS, 0, 4),
         Row(INTEGERS.int(), 0.5),
     ],
+    aten.clamp.Tensor: [
+        *(Row(X.to(dtype), LINE.to(dtype)) for dtype in FLOATS),
+        Row(X, None, LINE),
+        Row(X, LINE, LINE + 0.1),
+        Row(X, LINE + 0.1, LINE),
+    ],
     aten.clip.default: [Row(X, -1, 0.5), Row(X.half(), None, 1.0), Row(INTEGERS, 0)],
     aten.square.default: [*_UNARY, Row(INTEGERS)],
     aten.neg.default: _UNARY,

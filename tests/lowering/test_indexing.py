@@ -44,6 +44,15 @@ ROWS = {
         Row(X, 1, 1, result=0),
         Row(X, 4, -1, result=1),
     ],
+    aten.max.dim: [
+        *(
+            Row(X.to(dtype), axis, keep, result=i)
+            for dtype in FLOATS
+            for axis in (1, -1)
+            for keep in (True, False)
+            for i in (0, 1)
+        ),
+    ],
     aten.scatter.value: [
         *(Row(X.to(dtype), 2, PLACES, -7.0) for dtype in FLOATS),
         Row(X, -1, PLACES[..., :1], float("-inf")),

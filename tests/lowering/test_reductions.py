@@ -26,6 +26,16 @@ _EXTREMES = [*_EACH[::3], Row(X, [-1, 1]), Row(X, [0], static=True), Row(X, stat
 ROWS = {
     aten.mean.dim: [*_SUMS, Row(torch.arange(6).reshape(3, 2), [1], dtype=torch.float32)],
     aten.sum.dim_IntList: _SUMS,
+    aten.std.dim: [
+        *(
+            Row(X.to(dtype), [-1], unbiased, keep)
+            for dtype in FLOATS
+            for unbiased in (True, False)
+            for keep in (True, False)
+        ),
+        Row(X, [2, 1]),
+        Row(X + 100, [-1], False),
+    ],
     aten.amax.default: _EXTREMES,
     aten.amin.default: _EXTREMES,
 }

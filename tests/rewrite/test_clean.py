@@ -49,6 +49,17 @@ def test_what_changes_nothing_goes(function, names):
     assert clean(program) == 0
 
 
+def test_operators_with_two_names_get_one():
+    def function(x):
+        y = torch.ops.aten.multiply.Tensor(x, torch.ops.aten.subtract.Tensor(x, 2))
+        return torch.ops.aten.concat([torch.ops.aten.divide.Tensor(y, x), x], -1)
+
+    program = captured(function, {"x": X})
+    clean(program)
+    assert operators(program) == [aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.cat.default]
+    assert torch.equal(run_program(program, {"x": X}), function(X))
+
+
 def test_layout_is_nothing():
     def merged(x):
         return x.transpose(1, 2).contiguous().view(2, 12)

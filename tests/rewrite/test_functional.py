@@ -44,6 +44,7 @@ def _through_views(x):
     y = _copied(x)
     y[:, 1].add_(5)
     y.transpose(1, 2)[:, 2:4].zero_()
+    y.permute(2, 0, 1)[1:3].mul_(3)
     return y
 
 

@@ -43,8 +43,12 @@ def _rounded(self, positions):
     return _angles(self, positions).cos().to(torch.float16)
 
 
+def _of_frequencies_made_each_time(self, positions):
+    return (positions.float()[..., None] / 100.0 ** (torch.arange(0, 8, 2, dtype=torch.float) / 8)).cos()
+
+
 # A form, and of how many results of it a table is made: what is compared is one as well.
-FORMS = [(_hugging_face, 1), (_scaled, 2), (_rounded, 1)]
+FORMS = [(_hugging_face, 1), (_scaled, 2), (_rounded, 1), (_of_frequencies_made_each_time, 1)]
 
 
 @pytest.mark.parametrize("integer", [torch.int32, torch.int64])

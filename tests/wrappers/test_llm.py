@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks.tiny_models import tiny_model
 from ditto.builders.llm import LlmBuilder
 from ditto.capture import export
+from ditto.errors import UnsupportedFeature
 from ditto.families.llava import LlavaModel
 from ditto.passes import run_passes
 from ditto.passes.spec import passes_of
@@ -64,6 +66,18 @@ def test_a_table_that_no_id_asks_for_changes_nothing(dtype):
     with torch.no_grad():
         found = wrapper(**given, prompt_embedding_table=torch.full((1, WIDTH), 9.0, dtype=dtype))
         assert torch.equal(found, wrapper(**given))
+
+
+@pytest.mark.skipif(not TRANSFORMERS_5, reason="transformers 4.51 lacks the class")
+def test_embeddings_of_each_layer_are_looked_up_by_id_and_images_have_none():
+    model, given = tiny_model("gemma3n_text"), prompt_inputs(2, 6)
+    wrapper = LlmWrapper(model, model.get_input_embeddings(), model.config.vocab_size)
+    with torch.no_grad():
+        wanted = model(input_ids=given["input_ids"].long(), position_ids=given["position_ids"]).logits
+        found = wrapper(**given)
+        assert relative_error(found, wanted[torch.arange(2), given["last_token_ids"].long()]) < FLOAT32
+        with pytest.raises(UnsupportedFeature, match="has embeddings of its own for each layer"):
+            wrapper(**given, prompt_embedding_table=torch.zeros(1, model.config.hidden_size))
 
 
 def test_a_bare_decoder_and_its_head_are_the_whole_model():

@@ -78,7 +78,7 @@ def needs_decomposition(given: AttentionArguments[Any]) -> bool:
 
 @define
 class Decoder:
-    """Lowerings of a decoder with a KV cache per layer.
+    """Lowerings of a decoder with a KV cache per layer, but for layers that share keys and values.
 
     The cache is `past_key_i` [B, G, C, D] and `past_value_i` [B, G, C, V], updated in place as `present_key_i` and
     `present_value_i`. `write_indices` int32 [B] is the number of tokens of each row in the cache: new ones are written
@@ -94,6 +94,7 @@ class Decoder:
     _key_distances: Value | None = None
     _write_indices: Value | None = None
     _states: States | None = None
+    _written_from: dict[tuple[str, str], tuple[Value, Value]] = field(factory=dict)
 
     def table(self) -> Table:
         """Shared lowerings and those of the decoder."""
@@ -133,9 +134,7 @@ class Decoder:
 
     def _attend(self, net: Lowering, given: AttentionArguments[Value]) -> Value:
         """Attention of new tokens over the cache and themselves."""
-        keys, values = (
-            self._cached(net, kind, given.layer, new) for kind, new in (("key", given.key), ("value", given.value))
-        )
+        keys, values = self._caches(net, given)
         seen = self._mask(net, given.window)
         if needs_decomposition(given) or given.key.spec.shape != given.value.spec.shape:
             terms = self._terms(net, given)
@@ -144,6 +143,20 @@ class Decoder:
 
     def _terms(self, net: Lowering, given: AttentionArguments[Value]) -> ScoreTerms:
         return ScoreTerms(given.sinks, given.slopes, None if given.slopes is None else self._distances(net))
+
+    def _caches(self, net: Lowering, given: AttentionArguments[Value]) -> tuple[Value, Value]:
+        """Key and value caches, updated with the new tokens.
+
+        Layers that attend to the keys and values of an earlier layer share its caches.
+        """
+        source = given.key.name, given.value.name
+        if source not in self._written_from:
+            self._written_from[source] = self._written(net, given.layer, given.key, given.value)
+        return self._written_from[source]
+
+    def _written(self, net: Lowering, layer: int, key: Value, value: Value) -> tuple[Value, Value]:
+        """Caches of a layer, updated with the keys and values of the new tokens."""
+        return self._cached(net, "key", layer, key), self._cached(net, "value", layer, value)
 
     def _cached(self, net: Lowering, kind: str, layer: int, new: Value) -> Value:
         past = f"past_{kind}_{layer}"

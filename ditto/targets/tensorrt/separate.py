@@ -51,8 +51,8 @@ class SeparateDecoder(Decoder):
 
     decode_attention: DecodeAttention = "sums"
 
+    @override
     def _written(self, net: Lowering, layer: int, key: Value, value: Value) -> tuple[Value, Value]:
-        """Key and value caches, updated with the new tokens."""
         if self.decode_attention == "products":
             return self._cached(net, "key", layer, key), self._cached(net, "value", layer, value)
         _, heads, count, width = value.spec.shape
@@ -67,7 +67,7 @@ class Prefill(SeparateDecoder):
     @override
     def _attend(self, net: Lowering, given: AttentionArguments[Value]) -> Value:
         """Attention of new tokens over each other; also writes their keys and values to the cache."""
-        self._written(net, given.layer, given.key, given.value)
+        self._caches(net, given)
         qkv = given.query, given.key, given.value
         is_wider = int(given.value.spec.shape[3]) > int(given.key.spec.shape[3])  # type: ignore[arg-type]
         if needs_decomposition(given) or is_wider:
@@ -114,7 +114,7 @@ class Decode(SeparateDecoder):
     @override
     def _attend(self, net: Lowering, given: AttentionArguments[Value]) -> Value:
         """Attention of one token per row, after its key and value are written to the cache."""
-        seen, caches = self._mask(net, given.window), self._written(net, given.layer, given.key, given.value)
+        seen, caches = self._mask(net, given.window), self._caches(net, given)
         form = attention_in_sums if self.decode_attention == "sums" else attention_in_products
         return form(net, given.query, *caches, seen, given.scale, given.softcap, self._terms(net, given))
 

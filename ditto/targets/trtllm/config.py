@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import asdict
+from attrs import asdict, evolve
 
 from ditto.configs import Limits, TrtllmConfig
 from ditto.engine.config import BuildConfig, LlmConfig, PluginConfig, PretrainedConfig
@@ -25,14 +25,19 @@ def llm_config(
     """Content of llm/config.json.
 
     Args:
-        network: the language model, whose attention layers define the windows that the runtime applies.
+        network: the language model, whose attention layers define the windows that the runtime applies, and the sizes
+            of its KV cache.
         limits: limits after adjustment.
     """
     known = ranges(limits, options)
+    sizes = decoder_config
+    for layer in (node.layer for node in network.nodes if isinstance(node.layer, GPTAttention)):  # all alike
+        heads, kv_heads, head_size = layer.num_heads, layer.num_kv_heads, layer.head_size
+        sizes = evolve(sizes, num_attention_heads=heads, num_key_value_heads=kv_heads, head_size=head_size)
     return LlmConfig(
         version=version.name,
         pretrained_config=PretrainedConfig(
-            **asdict(decoder_config), dtype=dtype, runtime_defaults=runtime_defaults(network, limits)
+            **asdict(sizes), dtype=dtype, runtime_defaults=runtime_defaults(network, limits)
         ),
         build_config=BuildConfig(
             max_input_len=limits.max_input_len,

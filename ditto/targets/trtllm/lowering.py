@@ -56,6 +56,7 @@ class PackedDecoder:
     limits: Limits
     options: TrtllmConfig
     _layers: set[int] = field(factory=set)
+    _heads: set[tuple[int, int, int]] = field(factory=set)
     _inputs: dict[str, Value] = field(factory=dict)
 
     def table(self) -> Table:
@@ -91,6 +92,7 @@ class PackedDecoder:
         if given.layer in self._layers:
             raise UnsupportedFeature(f"two attentions say that they are layer {given.layer}")
         self._layers.add(given.layer)
+        self._heads.add((given.heads, given.kv_heads, width))
         rotated = 2 * len(rope.inv_freq) if rope is not None else 0
         fused = str(value.spec.dtype).removeprefix("torch.") in inferred.FUSED_CONTEXT_DTYPES  # as in config.json
         plugin = GPTAttention(
@@ -121,12 +123,13 @@ class PackedDecoder:
         return net.add(plugin, value, *attention_inputs(plugin, inputs))
 
     def check_layers(self) -> None:
-        """Check that each layer has a KV cache.
+        """Check that each layer has a KV cache, and that all have the same size.
 
-        The runtime allocates one per layer.
+        The runtime allocates one per layer, of the size that config.json states.
 
         Raises:
-            UnsupportedFeature: a layer has no attention with a KV cache, or layers are not numbered from 0.
+            UnsupportedFeature: a layer has no attention with a KV cache, layers are not numbered from 0, or they differ
+                in heads.
         """
         layers = self.decoder_config.num_hidden_layers
         if self._layers != set(range(layers)):
@@ -134,6 +137,12 @@ class PackedDecoder:
                 f"attentions of layers {sorted(self._layers)} have a KV cache, and TensorRT-LLM makes one for each of "
                 f"the model's {layers} layers",
                 remedy="models whose layers do not all attend to the tokens before are for targets without plugins",
+            )
+        if len(self._heads) > 1:
+            raise UnsupportedFeature(
+                f"layers have (heads, KV heads, head width) {sorted(self._heads)}, and TensorRT-LLM's configuration "
+                "has one size for all",
+                remedy="models whose layers differ in attention heads are for targets without plugins",
             )
 
     def _attention_inputs(self, net: Lowering) -> Mapping[str, Value]:
