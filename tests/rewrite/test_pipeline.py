@@ -47,8 +47,11 @@ def test_every_wall_rounds_as_hugging_face_does(name, dtype):
 
 # How often each rewrite applies to two layers; `clean` depends on the version of transformers.
 USUAL = {
+    "replace complex numbers": 0,
+    "compute numbers": 0,
     "recognise attention": 0,
     "recognise written attention": 0,
+    "recognise causal convolutions": 0,
     "state masks": 2,
     "refuse writes": 0,
     "use given positions": 0,
@@ -115,7 +118,13 @@ def test_tensorrt_agrees_with_every_shape_and_dtype(name):
     emitted(told.network, told.part.tensors)
 
 
-OF_POSITIONS = ("recognise written attention", "use given positions", "tabulate positions", "refuse other state")
+OF_POSITIONS = (
+    "recognise written attention",
+    "recognise causal convolutions",
+    "use given positions",
+    "tabulate positions",
+    "refuse other state",
+)
 
 
 def test_steps_run_in_order_and_positions_only_where_there_are_any():
