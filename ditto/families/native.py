@@ -65,9 +65,13 @@ class NativePreprocessor(Preprocessor):
         Returns:
             Tensors [patches, ...] by name; with `position_ids` [patches, 2], row and column of each patch.
         """
+        return {"position_ids": self._rows_and_columns(grid)}
+
+    def _rows_and_columns(self, grid: Tensor) -> Tensor:
+        """Row and column of each patch, those of a token after each other: int64 [patches, 2]."""
         from transformers.vision_utils import get_vision_position_ids
 
-        return {"position_ids": get_vision_position_ids(grid, merge_size(self.config))}
+        return get_vision_position_ids(grid, merge_size(self.config))
 
     @override
     def encode(
@@ -93,7 +97,7 @@ class NativePreprocessor(Preprocessor):
 
     def _order(self, grid: Tensor) -> Tensor:
         """The row by row number of each patch, those of a token after each other: int64 [patches]."""
-        rows, columns = self.of_grid(grid)["position_ids"].unbind(-1)
+        rows, columns = self._rows_and_columns(grid).unbind(-1)
         return rows * grid[0, 2] + columns
 
     def _by_token(self, tensors: Mapping[str, Tensor]) -> EncoderItem:
@@ -205,8 +209,11 @@ def merge_size(config: Any) -> int:
     Raises:
         CheckpointError: it is not a number.
     """
-    own = getattr(config.vision_config, "spatial_merge_size", None)
-    return _checked("spatial_merge_size", own or getattr(config, "spatial_merge_size", 1))
+    vision = config.vision_config
+    for part, name in ((vision, "spatial_merge_size"), (vision, "merge_size"), (config, "spatial_merge_size")):
+        if hasattr(part, name):
+            return _checked(name if part is config else f"vision_config.{name}", getattr(part, name))
+    return 1
 
 
 def _checked(name: str, found: Any) -> int:

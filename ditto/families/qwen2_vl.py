@@ -45,12 +45,16 @@ class Qwen2VlModel(NativeSizeModel):
 class WindowPreprocessor(NativePreprocessor):
     """Preprocessor for a tower with windows: the tokens of a window after each other."""
 
+    def window_size(self) -> int:
+        """Side of a window in pixels."""
+        return number(self.config, "window_size")
+
     @override
     def item(self, patches: Tensor, grid: Tensor) -> EncoderItem:
         from transformers.vision_utils import get_vision_window_index
 
         config = self.config
-        sizes = (merge_size(config), number(config, "window_size"), number(config, "patch_size"))
+        sizes = (merge_size(config), self.window_size(), number(config, "patch_size"))
         chosen, boundaries = get_vision_window_index(grid, *sizes)
         starts = torch.arange(len(chosen)) * merge_size(config) ** 2
         windows = torch.bucketize(starts, boundaries[1:], right=True)
@@ -74,9 +78,7 @@ class Qwen25VlModel(Qwen2VlModel):
     @classmethod
     @override
     def encoder(cls, config: Any) -> Encoder:
-        of_token = TensorTypeHint((DynamicDimension.up_to(IMAGE_TOKENS, 2),), torch.int32)
-        inputs = {**super().encoder(config).inputs, "windows": of_token, "order": of_token}
-        return Encoder(inputs=inputs, module=cls.module)
+        return Encoder(inputs={**super().encoder(config).inputs, **windowed()}, module=cls.module)
 
 
 @frozen
@@ -111,6 +113,12 @@ class HyperClovaXVisionModel(Qwen25VlModel):
                 f"its tower is {tower!r}, not 'qwen2_5_vl_vision'", remedy="use a model with the tower of Qwen2.5-VL"
             )
         return super().encoder(config)
+
+
+def windowed() -> dict[str, TensorTypeHint]:
+    """Inputs of a tower with windows: the window of each token, and its place among those in windows."""
+    of_token = TensorTypeHint((DynamicDimension.up_to(IMAGE_TOKENS, 2),), torch.int32)
+    return {"windows": of_token, "order": of_token}
 
 
 def _in_order(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -21,7 +21,8 @@ class EncoderItem:
     """One input of the vision engine: a tile of an image, or a whole image.
 
     Args:
-        inputs: tensors by the engine's input names, without the batch axis where the engine has one. Those of an image
+        inputs: tensors by the engine's input names, without the batch axis where the engine has one; the preprocessor
+            may keep further ones for itself. Those of an image
             that is assembled from tiles have a first axis of tiles: a view of the whole image, the grid row by row, and
             any number of tiles that mean nothing; or the view alone.
         size: height and width of the original image, if it is assembled from tiles.
@@ -152,7 +153,7 @@ class EncoderShapes:
     def batches(self, items: Sequence[EncoderItem], at_once: int) -> list[dict[str, Tensor]]:
         """Inputs of each call for `items`, at most `at_once` in one call."""
         if self.batch is None:
-            return [dict(item.inputs) for item in items]
+            return [{name: item.inputs[name] for name in self.inputs} for item in items]
         tiles = {
             name: torch.cat([item.stacked(name)[: self.tiles(item)] for item in items]).split(at_once)
             for name in self.inputs

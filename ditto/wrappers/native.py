@@ -188,6 +188,71 @@ class VideoLlama3Features(NativeFeatures):
         return self.projector(tower.post_layernorm(hidden))
 
 
+class Cosmos3EdgeFeatures(NativeFeatures):
+    """The same with position embeddings that are sums over a whole table (Cosmos 3 Edge)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        owner: Any = features_owner(model)
+        self.projector: Any = owner.projector
+
+    @override
+    def forward(self, pixel_values: Tensor, position_weights: Tensor) -> Tensor:  # type: ignore[override]
+        """Image embeddings, as in `NativeFeatures`.
+
+        Args:
+            position_weights: float32 [T, U, entries], the share of each entry of the table in a patch's embedding.
+        """
+        tower = self.tower
+        patches = tower.embeddings.patch_embedding(pixel_values.flatten(0, 1))
+        table = tower.embeddings.position_embedding.weight
+        hidden = patches + (position_weights.flatten(0, 1) @ table.float()).to(patches.dtype)
+        for layer in tower.encoder.layers:
+            hidden = layer(hidden, cu_seqlens=None, max_seqlen=0)
+        return self.projector(tower.post_layernorm(hidden))
+
+
+class MuseGlimmerFeatures(NativeFeatures):
+    """The same with windows, interpolated position embeddings, and an adapter behind the tower (Muse Glimmer)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        owner: Any = features_owner(model)
+        self.behind = nn.ModuleList([owner.vision_adapter, owner.vision_projection, owner.perception_emb_norm])
+        self.kinds = owner.config.vision_config.layer_types
+
+    @override
+    def _tower(self, owner: Any) -> Any:
+        return owner.vision_tower
+
+    @override
+    def forward(  # type: ignore[override]
+        self,
+        pixel_values: Tensor,
+        position_ids: Tensor,
+        interp_indices: Tensor,
+        interp_weights: Tensor,
+        windows: Tensor,
+        order: Tensor,
+    ) -> Tensor:
+        """Image embeddings, as in `DeepstackFeatures` and `WindowFeatures`, without further layers."""
+        tower, unit = self.tower, pixel_values.shape[1]
+        embedder = tower.patch_embedder
+        hidden = embedder.patch_embedding(pixel_values.flatten(0, 1))
+        taps = interp_indices.flatten(0, 1), interp_weights.flatten(0, 1)
+        hidden = tower.ln_pre(hidden + _interpolated(embedder.position_embedding_table, *taps))
+        rows, columns = position_ids.flatten(0, 1).unbind(-1)
+        positions = tower.rotary_emb(hidden, torch.stack([columns, rows], dim=-1) + 1)
+        segments = windows[:, None].expand(-1, unit).flatten()
+        for kind, block in zip(self.kinds, tower.layers, strict=True):
+            within = {} if kind == "full_attention" else {"segments": segments}
+            hidden = block(hidden, cu_seqlens=None, max_seqlen=0, position_embeddings=positions, **within)
+        tokens = tower.ln_post(hidden).unflatten(0, (-1, unit)).transpose(1, 2).flatten(1)
+        for part in self.behind:
+            tokens = part(tokens)
+        return tokens.index_select(0, order)
+
+
 def _interpolated(table: nn.Module, indices: Tensor, weights: Tensor) -> Tensor:
     """Weighted sums of rows of a table, in float32, then in its dtype: [patches, taps] → [patches, width].
 

@@ -50,7 +50,9 @@ class Case:
         text = text.replace(self.family.placeholder, "") if self.family.before_prompt else text
         text = text.replace(self.family.placeholder, self.family.placeholder * self.family.written)
         nested = [pixels] if self.family.nests_images and pixels else pixels
-        given = self.family.load_processor(self.checkpoint)(text=[text], images=nested or None, return_tensors="pt")
+        asked = {"return_mm_token_type_ids": True} if self.family.asks_kinds else {}
+        processor = self.family.load_processor(self.checkpoint)
+        given = processor(text=[text], images=nested or None, return_tensors="pt", **asked)
         taken = inspect.signature(type(self.model).forward).parameters
         return {name: tensor for name, tensor in given.items() if name != "token_type_ids" or name in taken}
 

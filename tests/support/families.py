@@ -95,6 +95,7 @@ class Family:
         nests_images: whether its processor takes a list of images for each prompt.
         images: numbers of images of the prompts of a batch.
         before_prompt: whether the processor itself puts the image before the prompt.
+        asks_kinds: whether its processor has to be asked for the kinds of tokens, which the model needs.
         takes_tiny: whether Hugging Face's own model takes an image of a single token.
         written: image tokens of an image that Hugging Face's users write into a prompt.
     """
@@ -107,6 +108,7 @@ class Family:
     nests_images: bool = False
     images: tuple[int, ...] = (1, 2, 0)
     before_prompt: bool = False
+    asks_kinds: bool = False
     takes_tiny: bool = True
     written: int = 1
 
@@ -546,9 +548,44 @@ def _video_llama_3_processor() -> Any:
     return hf.VideoLlama3Processor(pixels, tokenizer("<|image_pad|>", "<|video_pad|>"))
 
 
+def _cosmos3_edge(image: int) -> Any:
+    vision = hf.Cosmos3EdgeVisionConfig(**PIXTRAL, patch_size=7, num_patches=16)
+    text = hf.Cosmos3EdgeTextConfig(**_mrope((2, 2, 2)), head_dim=12)
+    ids = {"image_token_id": image, "video_token_id": image + 1, "projector_hidden_size": 40}
+    config = hf.Cosmos3EdgeConfig(vision_config=vision, text_config=text, **ids)
+    return made(hf.Cosmos3EdgeForConditionalGeneration, config)
+
+
+def _cosmos3_edge_processor() -> Any:
+    pixels = hf.Cosmos3EdgeImageProcessor(**_NATIVE_PIXELS, temporal_patch_size=1)
+    special = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+    return hf.Cosmos3EdgeProcessor(pixels, tokenizer(*special))
+
+
+def _muse_glimmer(image: int) -> Any:
+    vision = hf.MuseGlimmerVisionConfig(
+        **{**PIXTRAL, "num_hidden_layers": 3},
+        patch_size=7,
+        pos_emb_height=4,
+        pos_emb_width=4,
+        layer_types=["window_attention", "full_attention", "window_attention"],
+    )
+    text = hf.MuseGlimmerTextConfig(**{**TEXT, **rope()}, head_dim=12, sliding_window=16)
+    settings = {"out_hidden_size": 128, "projector_hidden_size": 40, "tie_word_embeddings": False}
+    config = hf.MuseGlimmerConfig(vision_config=vision, text_config=text, image_token_id=image, **settings)
+    return made(hf.MuseGlimmerForConditionalGeneration, config)
+
+
+def _muse_glimmer_processor() -> Any:
+    pixels = hf.MuseGlimmerImageProcessor(patch_size=7, merge_size=2, temporal_patch_size=2, max_image_tokens=36)
+    special = ("<|patch|>", "<|image_start|>", "<|image_end|>", "<|video|>", "<|vid_frame_separator|>")
+    return hf.MuseGlimmerProcessor(pixels, None, tokenizer(*special, "<|vid_start|>", "<|vid_end|>"))
+
+
 FAMILIES: dict[str, Family] = {
     "aya_vision": Family(_aya_vision_processor, _aya_vision, tiled=True, image_token="<|IMG_PATCH|>"),
     "blip-2": Family(_blip_2_processor, _blip_2, images=(1, 1, 1), before_prompt=True),
+    "cosmos3_edge": Family(_cosmos3_edge_processor, _cosmos3_edge, placeholder="<|image_pad|>", asks_kinds=True),
     "deepseek_vl": Family(_deepseek_vl_processor, _deepseek_vl),
     "deepseek_vl_hybrid": Family(_deepseek_vl_hybrid_processor, _deepseek_vl_hybrid),
     "got_ocr2": Family(_got_ocr2_processor, _got_ocr2, placeholder="<imgpad>", images=(1, 2, 1)),
@@ -612,6 +649,7 @@ FAMILIES: dict[str, Family] = {
 # Processors of these need torchvision.
 WITH_TORCHVISION: dict[str, Family] = {
     "cohere2_vision": Family(_cohere2_vision_processor, _cohere2_vision, tiled=True, placeholder="<|IMG_PATCH|>"),
+    "muse_glimmer": Family(_muse_glimmer_processor, _muse_glimmer, placeholder="<|patch|>"),
     "mistral3": Family(lambda: pixtral_processor(2), _mistral3, placeholder="[IMG]", takes_tiny=False),
 }
 if find_spec("torchvision") is not None:
