@@ -50,14 +50,17 @@ class Chart2TablePreprocessor(GotOcr2Preprocessor):
         return "<imgpad>"
 
     @override
-    def encode(self, processor: Any, text: str, images: Sequence[Any]) -> EncodedPrompt:
+    def encode(
+        self, processor: Any, text: str, images: Sequence[Any], *, add_special_tokens: bool = True
+    ) -> EncodedPrompt:
         if self.rows is None:
             raise TreeError(
                 "the tree has no config.json of the model, from which the number of image tokens follows",
                 remedy="build the tree from a checkpoint directory, or name that with --hf-model",
             )
         token = self.placeholder(processor)
-        return super().encode(processor, text.replace(token, token * self.rows), images)
+        text = text.replace(token, token * self.rows)
+        return super().encode(processor, text, images, add_special_tokens=add_special_tokens)
 
 
 @frozen(kw_only=True, slots=False)

@@ -40,6 +40,40 @@ def layer_norm(
     return net.add(Normalization(axes, eps), value, affine(weight, 1.0), affine(bias, 0.0))
 
 
+@lowers(aten.batch_norm.default)
+def batch_norm(
+    net: Lowering,
+    x: Operand,
+    weight: Operand | None,
+    bias: Operand | None,
+    running_mean: Operand | None,
+    running_var: Operand | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Value:
+    """batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training,
+    float momentum, float eps, bool cudnn_enabled) -> Tensor"""
+    del momentum, cudnn_enabled
+    if training or running_mean is None or running_var is None:
+        raise UnsupportedFeature("a batch norm by the statistics of the batch", remedy="call `model.eval()` first")
+    value = net.value(x)
+    shape = (1, value.spec.shape[1], *(1,) * (value.rank - 2))
+
+    def by_channel(given: Operand) -> Value:
+        return net.reshape(net.cast(net.value(given), torch.float32), shape)
+
+    shifted = net.add(ElementWise("SUM"), by_channel(running_var), net.operand(eps, torch.float32, value.rank))
+    wide = net.add(ElementWise("SUB"), net.cast(value, torch.float32), by_channel(running_mean))
+    result = net.add(ElementWise("DIV"), wide, net.add(Unary("SQRT"), shifted))
+    if weight is not None:
+        result = net.add(ElementWise("PROD"), result, by_channel(weight))
+    if bias is not None:
+        result = net.add(ElementWise("SUM"), result, by_channel(bias))
+    return net.cast(result, value.spec.dtype)
+
+
 @lowers(aten.rms_norm.default)
 def plain_rms_norm(
     net: Lowering, x: Operand, normalized_shape: list[int], weight: Any = None, eps: float | None = None

@@ -153,6 +153,7 @@ TRAITS: Mapping[object, Trait] = MappingProxyType(
         _aten.std.dim: _ALONG_DIM,
         _aten.sum.dim_IntList: _ALONG_DIM,
         # Norms
+        _aten.batch_norm.default: Trait.MIXES,
         _aten.layer_norm.default: Trait.ROWWISE | Trait.ANY_RANK,
         _aten.rms_norm.default: Trait.ROWWISE | Trait.ANY_RANK,
         _ditto.rms_norm.default: Trait.ROWWISE | Trait.ANY_RANK,

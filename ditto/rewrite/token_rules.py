@@ -243,6 +243,12 @@ def _norm(call: Call) -> list[Layout]:
     return [layout for _ in call.results]
 
 
+@rule(aten.batch_norm)
+def _batch_norm(call: Call) -> list[Layout]:
+    refuse_named(call.first, [1], "takes the tokens of a sequence for channels")
+    return [call.first]
+
+
 @rule(aten.constant_pad_nd, aten.pad)
 def _pad(call: Call) -> list[Layout]:
     layout, widths = call.first, list(call.given["pad"])

@@ -150,9 +150,13 @@ def image_features(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 def rounded(model: Any, dtype: torch.dtype) -> None:
-    """Convert a model's parameters to `dtype`, as loading in that dtype does.
+    """Convert what a checkpoint holds of a model to `dtype`, as loading in that dtype does.
 
-    Buffers keep their dtype.
+    Buffers that the model computes itself keep their dtype.
     """
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
+    for part in model.modules():
+        stored = [name for name in part._buffers if name not in part._non_persistent_buffers_set]
+        buffers = [part._buffers[name] for name in stored if part._buffers[name] is not None]
+        for tensor in (*part.parameters(recurse=False), *buffers):
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.to(dtype)

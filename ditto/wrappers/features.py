@@ -36,6 +36,15 @@ class ImageFeatures(nn.Module):
         return pooled(parts.get_image_features(pixel_values=input, **self.given))
 
 
+class GroupedImageFeatures(ImageFeatures):
+    """The same for a model whose pixels have one more axis in front, which groups the tiles of an image."""
+
+    @override
+    def forward(self, input: Tensor) -> Tensor:
+        """Image embeddings, as in `ImageFeatures`."""
+        return super().forward(input[None])
+
+
 class HighResolutionFeatures(ImageFeatures):
     """The same for a model with another tower, of the same image in high resolution."""
 

@@ -12,6 +12,8 @@ aten = torch.ops.aten
 
 X = torch.randn(3, 2, 8, generator=torch.Generator().manual_seed(0))
 WEIGHT, BIAS = torch.linspace(-1, 2, 8), torch.linspace(1, -1, 8)
+CHANNELS = torch.randn(3, 8, 2, 5, generator=torch.Generator().manual_seed(1))
+SPREAD = torch.linspace(0.5, 3, 8)
 
 ROWS = {
     aten.layer_norm.default: [
@@ -21,6 +23,15 @@ ROWS = {
         Row(X, [8], None, BIAS),
         Row(X, [2, 8], torch.stack((WEIGHT, BIAS)), torch.stack((BIAS, WEIGHT))),
         Row(X, [8], WEIGHT, BIAS, 1e-5, False),
+    ],
+    aten.batch_norm.default: [
+        *(
+            Row(CHANNELS.to(dtype), *(part.to(dtype) for part in (WEIGHT, BIAS, BIAS, SPREAD)), False, 0.1, 1e-3, True)
+            for dtype in FLOATS
+        ),
+        Row(CHANNELS, None, None, BIAS, SPREAD, False, 0.1, 1e-5, False),
+        Row(CHANNELS, WEIGHT, None, BIAS, SPREAD, False, 0.1, 1e-5, False),
+        Row(CHANNELS[..., 0, 0], WEIGHT, BIAS, BIAS, SPREAD, False, 0.1, 1e-5, False),
     ],
     aten.rms_norm.default: [
         Row(X, [8], WEIGHT, 1e-3),

@@ -48,6 +48,9 @@ APART = {
     "a product with a weight": lambda x, ids: x @ SQUARE,
     "a product over flattened tokens": lambda x, ids: (_flat(x) @ SQUARE).view(x.shape),
     "a product written as einsum": lambda x, ids: torch.einsum("bsw,wv->bsv", x, SQUARE),
+    "a batch norm of columns": lambda x, ids: functional.batch_norm(
+        x.permute(0, 2, 1), SQUARE[0], SQUARE[0].abs() + 1
+    ).permute(0, 2, 1),
     "columns resized": lambda x, ids: functional.interpolate(
         x.reshape(x.shape[0], x.shape[1], 2, 4), size=(4, 2), mode="bilinear"
     ).flatten(2),

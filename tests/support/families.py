@@ -361,6 +361,53 @@ def _got_ocr2_processor() -> Any:
     return hf.GotOcr2Processor(pixels, tokenizer("<imgpad>"))
 
 
+def _perception_lm(image: int) -> Any:
+    tower = {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": [28, 28], "patch_size": 7, "global_pool": ""}
+    tower = {**tower, "use_post_transformer_norm": False, "init_values": 0.1, "ref_feat_shape": [4, 4]}
+    vision = hf.TimmWrapperConfig(
+        architecture="vit_pe_core_large_patch14_336", model_args=tower, do_pooling=False, label_names=[]
+    )
+    config = hf.PerceptionLMConfig(
+        vision_config=vision,
+        text_config=llama(),
+        image_token_id=image,
+        video_token_id=image + 1,
+        projector_pooling_ratio=2,
+    )
+    return made(hf.PerceptionLMForConditionalGeneration, config)
+
+
+def _perception_lm_processor() -> Any:
+    pixels = hf.PerceptionLMImageProcessor(tile_size=28, max_num_tiles=4)
+    names = {"image_token": "<|image|>", "video_token": "<|video|>"}
+    return hf.PerceptionLMProcessor(None, pixels, tokenizer(**names), patch_size=7, pooling_ratio=2)
+
+
+def _fast_vlm(image: int) -> Any:
+    tower = {"inference_mode": True, "layers": [1, 1, 1, 1, 1], "embed_dims": [8, 8, 16, 32, 32]}
+    vision = hf.TimmWrapperConfig(
+        architecture="fastvit_mci3", model_args=tower, do_pooling=True, hidden_size=64, label_names=[]
+    )
+    config = hf.FastVlmConfig(vision_config=vision, text_config=qwen2(), image_token_index=image, image_seq_length=4)
+    model = made(hf.FastVlmForConditionalGeneration, config)
+    for part in model.modules():
+        if isinstance(part, torch.nn.Conv2d):  # many in a row, which would grow beyond float16
+            part.weight.data = torch.randn_like(part.weight) * part.weight[0].numel() ** -0.5
+    return model
+
+
+def _fast_vlm_processor() -> Any:
+    side = {"height": 128, "width": 128}
+    pixels = hf.CLIPImageProcessor(size={"shortest_edge": 128}, crop_size=side)
+    return hf.LlavaProcessor(
+        pixels,
+        tokenizer("<image>"),
+        patch_size=64,
+        vision_feature_select_strategy="full",
+        num_additional_image_tokens=0,
+    )
+
+
 def _pp_chart2table(image: int) -> Any:
     vision = {**sam(), "model_type": "pp_chart2table_vision"}
     config = hf.PPChart2TableConfig(vision_config=vision, text_config=qwen2(), image_token_index=image)
@@ -654,3 +701,8 @@ WITH_TORCHVISION: dict[str, Family] = {
 }
 if find_spec("torchvision") is not None:
     FAMILIES.update(WITH_TORCHVISION)
+
+# Towers of these are of timm.
+if find_spec("timm") is not None:
+    FAMILIES["fast_vlm"] = Family(_fast_vlm_processor, _fast_vlm)
+    FAMILIES["perception_lm"] = Family(_perception_lm_processor, _perception_lm, tiled=True, placeholder="<|image|>")

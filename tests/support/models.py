@@ -70,6 +70,11 @@ def made(cls: type[nn.Module], config: Any, seed: int = 0) -> Any:
                 parameter.copy_(torch.randn_like(parameter) * parameter.shape[-1] ** -0.5)
             else:
                 parameter.copy_(0.2 * torch.randn_like(parameter))
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.copy_(0.2 * torch.randn_like(buffer))
+            elif name.endswith("running_var"):
+                buffer.copy_(0.5 + torch.rand_like(buffer))
     if getattr(config.get_text_config(), "tie_word_embeddings", False):
         model.tie_weights()
     return model
