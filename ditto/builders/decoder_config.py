@@ -37,13 +37,15 @@ def read_decoder_config(config: Any, vocab_size: int) -> DecoderConfig:
             raise CheckpointError(f"the configuration of {config.model_type} has no `{names[0]}`")
         return otherwise
 
-    hidden, heads = known("hidden_size"), known("num_attention_heads")
+    hidden, layers = known("hidden_size"), known("num_hidden_layers")
+    attends = attention_layers(config, layers) > 0
+    heads = known("num_attention_heads") if attends else known("num_attention_heads", "num_heads", otherwise=1)
     head_size = known("head_dim", otherwise=hidden // heads)
     kv_heads = known("num_key_value_heads", otherwise=heads)
     of_queries, of_keys = (by_layer(config, name) for name in ("num_attention_heads", "num_key_value_heads"))
     for index in range(max(len(of_queries), len(of_keys))):
         queries, keys = of_queries[index % len(of_queries)], of_keys[index % len(of_keys)]
-        if queries % (keys or queries):
+        if queries and queries % (keys or queries):
             raise CheckpointError(
                 f"num_attention_heads {queries} is not a multiple of num_key_value_heads {keys}",
                 remedy="check config.json: every KV head serves the same number of query heads",
@@ -59,7 +61,7 @@ def read_decoder_config(config: Any, vocab_size: int) -> DecoderConfig:
         architecture=_architecture(config),
         vocab_size=vocab_size,
         hidden_size=hidden,
-        num_hidden_layers=known("num_hidden_layers"),
+        num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
         head_size=head_size,
@@ -114,17 +116,14 @@ def _different(config: Any, name: str) -> UnsupportedFeature:
     )
 
 
-# Kinds of layers by their names in configurations: without attention, and with state that no operator keeps.
-_WITHOUT_ATTENTION = frozenset({"conv"})
+# Kinds of layers by their names in configurations: without attention, with a recurrence, with state that no operator
+# keeps.
+_WITHOUT_ATTENTION = frozenset({"conv", "linear_attention", "mamba", "mlp", "moe", "recurrent"})
+_RECURRENT = frozenset({"hybrid", "linear_attention", "mamba", "recurrent"})
 _OTHER_STATE = {
     "compressed_sparse_attention": "compressed keys",
     "heavily_compressed_attention": "compressed keys",
-    "hybrid": "the state of a recurrence",
-    "hybrid_sliding": "the state of a recurrence",
     "indexed_attention": "the keys of an index",
-    "linear_attention": "the state of a recurrence",
-    "mamba": "the state of a recurrence",
-    "recurrent": "the state of a recurrence",
 }
 
 
@@ -136,17 +135,29 @@ def attention_layers(config: Any, layers: int) -> int:
     Raises:
         UnsupportedFeature: some layers keep state that no operator of Ditto keeps.
     """
-    others = len(getattr(config, "cross_attention_layers", None) or ())
-    for name in ("layer_types", "layers_block_type", "block_types"):
-        for index, kind in enumerate(getattr(config, name, None) or ()):
-            if kind in _OTHER_STATE:
-                raise UnsupportedFeature(
-                    f"layer {index} of {config.model_type} is of the kind `{kind}`: it keeps {_OTHER_STATE[kind]}",
-                    remedy="decoders whose layers keep keys and values, or the last inputs of a convolution, are "
-                    "supported",
-                )
-            others += kind in _WITHOUT_ATTENTION
-    return layers - others
+    names = ("layer_types", "layers_block_type", "block_types")
+    kinds: Any = next((found for name in names if (found := getattr(config, name, None))), ())
+    for index, kind in enumerate(kinds):
+        if kind in _RECURRENT and not _has_recurrences():
+            raise UnsupportedFeature(
+                f"layer {index} of {config.model_type} is of the kind `{kind}`: it keeps the state of a recurrence",
+                remedy="build with transformers 5, whose models say where their recurrences are",
+            )
+        if kind in _OTHER_STATE:
+            raise UnsupportedFeature(
+                f"layer {index} of {config.model_type} is of the kind `{kind}`: it keeps {_OTHER_STATE[kind]}",
+                remedy="layers that keep keys and values, or the state of a convolution or a linear recurrence, are "
+                "supported",
+            )
+    crossed = len(getattr(config, "cross_attention_layers", None) or ())
+    return layers - crossed - sum(kind in _WITHOUT_ATTENTION for kind in kinds)
+
+
+def _has_recurrences() -> bool:
+    """Whether transformers has the functions that `ditto.capture.recurrences` captures."""
+    import transformers
+
+    return int(transformers.__version__.split(".")[0]) >= 5
 
 
 def rope_parameters(config: Any) -> dict[str, Any]:

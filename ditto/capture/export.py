@@ -21,6 +21,7 @@ from ditto.capture.patches import (
     select_mrope_columns,
     state_windows,
 )
+from ditto.capture.recurrences import semantic_recurrences
 from ditto.capture.skeleton import stand_in
 from ditto.errors import DittoError, ModelError
 from ditto.network import dims
@@ -64,7 +65,7 @@ def export(
         with mode:
             samples = tuple(torch.empty(hint.sample_shape(), dtype=hint.dtype) for hint in inputs.values())
         try:
-            with torch.no_grad(), export_patches():
+            with torch.no_grad(), export_patches(), semantic_recurrences(twin):
                 exported = torch.export.export(twin, samples, dynamic_shapes=_dynamic_shapes(inputs), strict=False)
         except DittoError:
             raise

@@ -36,14 +36,15 @@ def export_patches() -> Generator[None]:
     with _TAKEN, ExitStack() as stack:
         stack.enter_context(_linear_layers_by_rule())
         # A node's `tensor_meta` repeats its `val`, and is computed from the memory format of every result.
-        stack.enter_context(_replaced(proxy_tensor, "_extract_tensor_metadata", lambda *_, **__: None))
+        stack.enter_context(replaced(proxy_tensor, "_extract_tensor_metadata", lambda *_, **__: None))
         # Of about 80 stack frames of a node, torch eventually keeps only those of forward methods.
-        stack.enter_context(_replaced(proxy, "CapturedTraceback", _ForwardFrames))
+        stack.enter_context(replaced(proxy, "CapturedTraceback", _ForwardFrames))
         yield
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, value: object) -> Generator[None]:
+def replaced(owner: Any, name: str, value: object) -> Generator[None]:
+    """Context manager that replaces an attribute."""
     original = getattr(owner, name)
     setattr(owner, name, value)
     try:

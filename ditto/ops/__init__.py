@@ -9,7 +9,7 @@ from ditto.ops.norm import rms_norm
 from ditto.ops.packed import packed_attention, packed_last_tokens
 from ditto.ops.prompt_table import prompt_rows
 from ditto.ops.rope import rope
-from ditto.ops.states import causal_conv
+from ditto.ops.states import causal_conv, linear_attention
 from ditto.ops.tokens import last_tokens
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "expert_linear",
     "expert_sum",
     "last_tokens",
+    "linear_attention",
     "packed_attention",
     "packed_last_tokens",
     "prompt_rows",

@@ -235,6 +235,7 @@ TRAITS: Mapping[object, Trait] = MappingProxyType(
         _ditto.expert_sum.default: Trait(0),
         # States
         _ditto.causal_conv.default: Trait.MIXES,
+        _ditto.linear_attention.default: Trait.MIXES,
         # Attention
         _ditto.attention.default: Trait.MIXES,
         _ditto.packed_attention.default: Trait.MIXES | Trait.ANY_RANK,

@@ -1,4 +1,4 @@
-"""Recognition of causal convolutions over the tokens of a sequence."""
+"""Operators with a state: recognition of causal convolutions, and numbers that name states."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from ditto.program import Program
-from ditto.rewrite.rule import arguments
+from ditto.rewrite.rule import arguments, as_call
 
 aten = torch.ops.aten
 
@@ -36,6 +36,14 @@ def recognise_causal_convs(program: Program) -> int:
         count += 1
     program.sweep()
     return count
+
+
+def number_recurrences(program: Program) -> int:
+    """Number the recurrences of a decoder, in order; return how many there are."""
+    found = [node for node in program.graph.nodes if node.target == torch.ops.ditto.linear_attention.default]
+    for number, node in enumerate(found):
+        node.args, node.kwargs = as_call(node.target, {**arguments(node), "number": number})
+    return len(found)
 
 
 def _is_of_channels(node: fx.Node) -> bool:

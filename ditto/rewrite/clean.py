@@ -26,8 +26,8 @@ _OTHER_NAMES: dict[Any, Any] = {
 def clean(program: Program) -> int:
     """Canonicalize a program; return the number of removed nodes, unused ones included.
 
-    Casts become `aten.to.dtype` and views `aten.reshape`. Casts, reshapes, copies and dropouts without effect are
-    removed, and so are empty operands of concatenations.
+    Casts become `aten.to.dtype`, views `aten.reshape` and concatenations `aten.cat`. Casts, reshapes, copies and
+    dropouts without effect are removed, and so are empty operands of concatenations.
     """
     written = {memory(node) for node in program.graph.nodes if is_mutating(node)}
     for node in list(program.graph.nodes):

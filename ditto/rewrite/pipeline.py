@@ -13,7 +13,7 @@ from ditto.program import Program, program_text
 from ditto.progress import stage
 from ditto.refusals import refusal_lines
 from ditto.rewrite.attention import recognise_sdpa
-from ditto.rewrite.causal_conv import recognise_causal_convs
+from ditto.rewrite.causal_conv import number_recurrences, recognise_causal_convs
 from ditto.rewrite.clean import clean, refuse_writes
 from ditto.rewrite.complex_numbers import replace_complex
 from ditto.rewrite.functional import make_functional
@@ -59,6 +59,7 @@ def rewrite(
     if positions is not None:
         steps["recognise written attention"] = lambda program: recognise_written_attention(program, sizes)
         steps["recognise causal convolutions"] = recognise_causal_convs
+        steps["number recurrences"] = number_recurrences
     steps["state masks"] = lambda program: classify_masks(program, sizes, is_decoder=positions is not None)
     steps["refuse writes"] = refuse_writes
     if positions is not None:

@@ -37,6 +37,17 @@ def _causal_conv(call: Call) -> list[Layout]:
     return [layout]
 
 
+@rule(_ditto.linear_attention)
+def _linear_attention(call: Call) -> list[Layout]:
+    value = call.of(call.given["value"])
+    for node in call.tensors:
+        layout = call.of(node)
+        refuse_named(layout, range(2, len(layout)), "takes tokens for heads or columns")
+        if layout[:2] != value[:2] or not is_named(layout[1]):
+            raise Mixes(_SOMEWHERE_ELSE)
+    return [value]
+
+
 @rule(_ditto.rms_norm)
 def _rms_norm(call: Call) -> list[Layout]:
     refuse_named(call.first, [len(call.first) - 1], "normalises over the tokens of a sequence")

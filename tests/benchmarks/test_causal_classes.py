@@ -48,6 +48,11 @@ CLASSES = {
             "ernie4_5_moe": "experts chosen with a bias",
             "granitemoe": "experts of a granite",
             "lfm2": "convolutions over the sequence",
+            "qwen3_5_text": "a delta rule with a gate",
+            "kimi_linear": "a delta rule with a gate for each row of the state",
+            "mamba": "no attention, a state for each channel",
+            "falcon_h1": "Mamba 2 beside attention",
+            "nemotron_h": "Mamba 2, attention, experts and MLPs in layers of their own",
             "apertus": "an activation with learned parameters",
             "phimoe": "experts chosen one after the other",
             "deepseek_v2": "rope as complex numbers",
@@ -58,8 +63,8 @@ CLASSES = {
         else {}
     ),
 }
-_SEPARATE_5 = ("bloom", "gpt_oss", "deepseek_v3", "bart", "lfm2", "gemma4_text")
-SEPARATE = _SEPARATE_5 if TRANSFORMERS_5 else ("bloom", "bart")
+_NEW = ("gpt_oss", "deepseek_v3", "lfm2", "qwen3_5_text", "jamba", "gemma4_text") if TRANSFORMERS_5 else ()
+SEPARATE = ("bloom", "bart", *_NEW)
 
 
 @pytest.mark.parametrize("model_type", CLASSES)
@@ -106,7 +111,7 @@ def test_the_configuration_of_tensorrt_llm_has_the_heads_of_its_plugins():
 
 
 def test_a_refusal_says_why():
-    assert check_class("mamba").verdict == "refused"
+    assert check_class("rwkv" if TRANSFORMERS_5 else "mamba").verdict == "refused"
     assert check_class("nothing of that name") == Outcome("no model", 0.0, "KeyError: 'nothing of that name'")
 
 

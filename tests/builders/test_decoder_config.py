@@ -13,7 +13,7 @@ from ditto.builders.decoder_config import attention_layers, image_token_id, read
 from ditto.errors import CheckpointError, UnsupportedFeature
 from ditto.targets import target
 from tests.support.describing import engines_of
-from tests.support.models import GEMMA2, LLAMA3_ROPE, TEXT, llama, llava, rope
+from tests.support.models import GEMMA2, LLAMA3_ROPE, TEXT, TRANSFORMERS_5, llama, llava, rope
 
 
 def test_a_llama_is_described_by_its_configuration():
@@ -129,7 +129,7 @@ def test_a_value_for_each_layer_that_is_the_same_is_one_value():
 
 
 @pytest.mark.parametrize("name", ["layer_types", "layers_block_type", "block_types"])
-@pytest.mark.parametrize("kind", ["compressed_sparse_attention", "mamba", "linear_attention", "hybrid", "recurrent"])
+@pytest.mark.parametrize("kind", ["compressed_sparse_attention", "heavily_compressed_attention", "indexed_attention"])
 def test_layers_that_keep_more_than_keys_and_values_are_refused(name, kind):
     config = SimpleNamespace(model_type="odd", **{name: ["full_attention", kind]})
     with pytest.raises(UnsupportedFeature, match=f"layer 1 of odd is of the kind `{kind}`: it keeps "):
@@ -143,6 +143,16 @@ def test_layers_that_attend_to_an_image_alone_do_not_count():
     assert attention_layers(SimpleNamespace(model_type="crossed", cross_attention_layers=[1]), 3) == 2
 
 
-def test_convolutions_do_not_attend():
-    kinds = ["conv", "conv", "full_attention"]
-    assert attention_layers(SimpleNamespace(model_type="short", layer_types=kinds), 3) == 1
+@pytest.mark.skipif(TRANSFORMERS_5, reason="transformers 5 has functions for recurrences")
+@pytest.mark.parametrize("kind", ["mamba", "linear_attention", "hybrid", "recurrent"])
+def test_recurrences_need_transformers_5(kind):
+    with pytest.raises(UnsupportedFeature, match="it keeps the state of a recurrence") as refused:
+        attention_layers(SimpleNamespace(model_type="odd", layers_block_type=["attention", kind]), 2)
+    assert "transformers 5" in str(refused.value)
+
+
+@pytest.mark.skipif(not TRANSFORMERS_5, reason="transformers 4.51 has no functions for recurrences")
+def test_convolutions_and_recurrences_do_not_attend():
+    kinds = ["conv", "linear_attention", "full_attention", "hybrid"]
+    assert attention_layers(SimpleNamespace(model_type="mixed", layer_types=kinds), 4) == 2
+    assert attention_layers(SimpleNamespace(model_type="mixed", layer_types=kinds, layers_block_type=kinds), 4) == 2

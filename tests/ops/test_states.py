@@ -26,8 +26,46 @@ def test_a_causal_convolution_weighs_a_token_and_those_before_it(bias):
     assert_close(ops.causal_conv(X, KERNEL, bias, 0), wanted)
 
 
+HEADS, ROWS, COLUMNS = 2, 3, 4
+
+
+def recurrence(*, per_row=False, shared=False, rate=True, tokens=5):
+    """Operands of a linear recurrence: query, key, value, decay, rate."""
+    random = torch.Generator().manual_seed(1)
+
+    def randn(*shape):
+        return torch.randn(2, tokens, *shape, generator=random)
+
+    heads = 1 if shared else HEADS
+    decay = -randn(HEADS, ROWS if per_row else 1).abs()
+    rates = randn(HEADS).sigmoid() if rate else None
+    return randn(heads, ROWS), randn(heads, ROWS), randn(HEADS, COLUMNS), decay, rates
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_without_a_rate_a_query_weighs_all_values_so_far_by_keys_and_decays(per_row, shared):
+    query, key, value, decay, _ = recurrence(per_row=per_row, shared=shared)
+    wanted = torch.zeros_like(value)
+    for token in range(5):
+        for other in range(token + 1):
+            decayed = decay[:, other + 1 : token + 1].sum(1).exp()
+            wanted[:, token] += (query[:, token] * decayed * key[:, other]).sum(-1, keepdim=True) * value[:, other]
+    assert_close(ops.linear_attention(query, key, value, decay, None, 0), wanted)
+
+
+def test_a_rate_replaces_what_the_state_holds_for_a_key():
+    _, key, value, decay, _ = recurrence()
+    key = key / key.norm(dim=-1, keepdim=True)
+    found = ops.linear_attention(key, key, value, decay, torch.ones(2, 5, HEADS), 0)
+    assert_close(found, value)  # a rate of 1 and keys of length 1: the key of a token reads its value
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_the_fakes_have_the_shapes_and_dtypes_of_the_real_ones(dtype):
     x, kernel, bias = (part.to(dtype) for part in (X, KERNEL, BIAS))
     torch.library.opcheck(torch.ops.ditto.causal_conv.default, (x, kernel, bias, 0))
     torch.library.opcheck(torch.ops.ditto.causal_conv.default, (x.transpose(1, 2)[:, :3], kernel, None, 0))
+    query, key, value, decay, rate = recurrence()
+    torch.library.opcheck(torch.ops.ditto.linear_attention.default, (query, key, value, decay, rate, 0))
+    torch.library.opcheck(torch.ops.ditto.linear_attention.default, (query, key, value, decay, None, 0))

@@ -208,6 +208,7 @@ CALLS: dict[Any, list[Call]] = {
     own.packed_last_tokens.default: [Call(X, torch.tensor([2, 1]))],
     own.prompt_rows.default: [Call(IDS, MATRIX, 2)],
     own.causal_conv.default: [Call(X, torch.randn(X.shape[1], 1, 3, generator=_RANDOM), None, 0)],
+    own.linear_attention.default: [Call(HEADS, HEADS + 1, HEADS - 1, -HEADS.abs(), None, 0)],
     own.attention.default: [Call(HEADS, HEADS + 1, HEADS - 1, None, None, 0.5, True, 0, 0.0, 0)],
     own.packed_attention.default: [Call(X[:1], None, None, 2, 1, False, 0.5, 0, 0.0, 0)],
     own.rope.default: [Call(HEADS, TABLE, TABLE + 1, IDS, pairs, leading=(0, 3)) for pairs in (False, True)],

@@ -8,6 +8,7 @@ from ditto.network.layers.gather import Gather, GatherElements
 from ditto.network.layers.matmul import MatrixMultiply
 from ditto.network.layers.norm import Normalization
 from ditto.network.layers.quantization import Dequantize
+from ditto.network.layers.recurrence import LinearRecurrence
 from ditto.network.layers.reduce import Reduce, Softmax, TopK
 from ditto.network.layers.shape import Concatenation, Fill, Shape, Shuffle, Slice
 
@@ -25,6 +26,7 @@ __all__ = [
     "GatherElements",
     "Identity",
     "KVCacheUpdate",
+    "LinearRecurrence",
     "MatrixMultiply",
     "Normalization",
     "Reduce",

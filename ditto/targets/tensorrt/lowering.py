@@ -101,6 +101,7 @@ class Decoder:
         mine: Mapping[OpOverload, LoweringFunction] = {
             _ops.attention.default: by_name(self.attention),
             _ops.causal_conv.default: lambda net, *args: self.states.causal_conv(net, *args),
+            _ops.linear_attention.default: lambda net, *args: self.states.linear_attention(net, *args),
             _ops.rope.default: rope,
             _ops.prompt_rows.default: prompt_rows,
             _ops.last_tokens.default: last_tokens,

@@ -9,6 +9,7 @@ rows without a next token a filler, over and over.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,8 +17,19 @@ from attrs import define, field
 
 from ditto.lowering import Lowering, Operand
 from ditto.network import symbol
+from ditto.network.dims import Dim
 from ditto.network.graph import Value
-from ditto.network.layers import Concatenation, ElementWise, Gather, KVCacheUpdate, Select
+from ditto.network.layers import (
+    Concatenation,
+    ElementWise,
+    Fill,
+    Gather,
+    KVCacheUpdate,
+    LinearRecurrence,
+    Reduce,
+    Select,
+    Unary,
+)
 from ditto.network.spec import Spec
 from ditto.network.weight import Weight, fold
 
@@ -122,6 +134,73 @@ class States:
             total = product if total is None else self._sum(total, product)
         assert total is not None
         return net.permute(net.cast(total, dtype), (0, 2, 1))
+
+    def linear_attention(
+        self,
+        net: Lowering,
+        query: Operand,
+        key: Operand,
+        value: Operand,
+        decay: Operand,
+        rate: Operand | None,
+        number: int,
+    ) -> Value:
+        """ditto::linear_attention(Tensor query, Tensor key, Tensor value, Tensor decay, Tensor? rate, int number) ->
+        Tensor
+
+        A loop over tokens, or one step without a loop.
+        """
+        values = net.value(value)
+        batch, tokens, heads, columns = values.spec.shape
+        rows = int(net.value(key).spec.shape[3])  # type: ignore[arg-type]
+        name = f"recurrent_{number}"
+        state = self.read(name, (int(heads), rows, int(columns)), torch.float32)  # type: ignore[arg-type]
+        keys, queries, decays = (net.reshape(x, (*x.spec.shape, 1)) for x in map(net.value, (key, query, decay)))
+        if self.last is not None:
+            keys, decays = (self._unpadded(x, tokens) for x in (keys, decays))
+        operands = [
+            net.add(Unary("EXP"), decays),
+            keys,
+            queries,
+            net.reshape(values, (batch, tokens, heads, 1, columns)),
+        ]
+        if rate is not None:
+            operands.append(net.reshape(net.value(rate), (batch, tokens, heads, 1, 1)))
+        results, after = self._step(state, operands) if self.last is None else self._steps(state, operands)
+        self.write(name, after)
+        return net.reshape(results, values.spec.shape)
+
+    def _steps(self, state: Value, operands: Sequence[Value]) -> tuple[Value, Value]:
+        """Results [B, S, H, 1, V] and last state of the operands of a `LinearRecurrence`."""
+        results, after = self.net.network.add_many(LinearRecurrence(), state, *operands)
+        return results, after
+
+    def _step(self, state: Value, operands: Sequence[Value]) -> tuple[Value, Value]:
+        """The same for a single token."""
+        net = self.net
+        of_token = [net.reshape(x, (x.spec.shape[0], *x.spec.shape[2:])) for x in operands]
+        factor, key, query, update, *rate = of_token
+
+        def read_by(x: Value, state: Value) -> Value:
+            return net.add(Reduce("SUM", (2,), keep=True), net.add(ElementWise("PROD"), state, x))
+
+        state = net.add(ElementWise("PROD"), state, factor)
+        if rate:
+            update = net.add(ElementWise("SUB"), update, read_by(key, state))
+            update = net.add(ElementWise("PROD"), update, rate[0])
+        after = self._sum(state, net.add(ElementWise("PROD"), key, update))
+        return read_by(query, after), after
+
+    def _unpadded(self, x: Value, tokens: Dim) -> Value:
+        """Zeros in place of padding, so that it leaves states as they are: [B, S, ...]."""
+        net = self.net
+        assert self.last is not None
+        if "padding" not in self._numbers:
+            count = net.add(Fill(tokens, 0, 1, torch.int32), net.sizes((tokens,)))
+            last = net.reshape(self.last, (BATCH, 1))
+            padding = net.add(ElementWise("GREATER"), net.reshape(count, (1, tokens)), last)
+            self._numbers["padding"] = net.reshape(padding, (BATCH, tokens, 1, 1, 1))
+        return net.add(Select(), self._numbers["padding"], net.operand(0, x.spec.dtype, x.rank), x)
 
     def _ends(self, window: Value, count: int) -> Value:
         """The last tokens of each row, and no padding: [B, count, C] of [B, count + S, C]."""

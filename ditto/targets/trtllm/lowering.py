@@ -66,6 +66,7 @@ class PackedDecoder:
                 net, PackedAttentionArguments(*args, **kwargs)
             ),
             _ditto.causal_conv.default: refuse_state,
+            _ditto.linear_attention.default: refuse_state,
             _ditto.packed_last_tokens.default: last_tokens,
             _ditto.prompt_rows.default: self.prompt_rows,
             _ditto.rope.default: decomposed_rope,

@@ -10,7 +10,7 @@ import tensorrt_rtx as trt
 import torch
 from torch import Tensor
 
-from tests.support.witness import contracting, decoding, moving, pointwise
+from tests.support.witness import contracting, decoding, looping, moving, pointwise
 from tests.support.witness.reading import DTYPES, Reading, WitnessError
 
 _KIND = trt.LayerType
@@ -57,23 +57,31 @@ def replay(definition: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     values = _checked_inputs(definition, inputs)
     with torch.no_grad():
         for layer in _in_order(definition, set(values)):
-            # IActivationLayer has a `type` of its own; the layer's is ILayer's.
-            kind = trt.ILayer.type.fget(layer)
-            if kind not in RULES:
-                raise WitnessError(f"layer {layer.name!r}: {kind} is not known to the witness")
-            layer.__class__, rule = RULES[kind]
-            reading = Reading(layer, _set_inputs(layer), values)
-            if layer.num_ranks != 1 or layer.num_outputs != 1:
-                reading.fail(f"has {layer.num_outputs} outputs, {layer.num_ranks} ranks")
-            try:
-                result = rule(reading)
-            except (RuntimeError, IndexError, ValueError) as error:
-                reading.fail(f"PyTorch refuses: {str(error).splitlines()[0]}")
-            reading.finish()
-            handle = layer.get_output(0)
-            _check(handle, result)
-            values[handle.name] = result
+            if isinstance(layer, looping.Loop):
+                layer.run(values, _compute)
+            else:
+                _compute(layer, values)
     return {name: values[name] for name in (definition.get_output(i).name for i in range(definition.num_outputs))}
+
+
+def _compute(layer: Any, values: dict[str, Tensor]) -> None:
+    """Compute the output of a layer."""
+    # IActivationLayer has a `type` of its own; the layer's is ILayer's.
+    kind = trt.ILayer.type.fget(layer)
+    if kind not in RULES:
+        raise WitnessError(f"layer {layer.name!r}: {kind} is not known to the witness")
+    layer.__class__, rule = RULES[kind]
+    reading = Reading(layer, _set_inputs(layer), values)
+    if layer.num_ranks != 1 or layer.num_outputs != 1:
+        reading.fail(f"has {layer.num_outputs} outputs, {layer.num_ranks} ranks")
+    try:
+        result = rule(reading)
+    except (RuntimeError, IndexError, ValueError) as error:
+        reading.fail(f"PyTorch refuses: {str(error).splitlines()[0]}")
+    reading.finish()
+    handle = layer.get_output(0)
+    _check(handle, result)
+    values[handle.name] = result
 
 
 def _set_inputs(layer: Any) -> list[int]:
@@ -81,8 +89,11 @@ def _set_inputs(layer: Any) -> list[int]:
 
 
 def _in_order(definition: Any, given: set[str]) -> list[Any]:
-    """The layers, each behind those that make its inputs: TensorRT numbers them as they were added."""
-    layers = [definition.get_layer(index) for index in range(definition.num_layers)]
+    """The layers, each behind those that make its inputs; a loop and the layers in it are one.
+
+    TensorRT numbers layers as they were added.
+    """
+    layers: list[Any] = [definition.get_layer(index) for index in range(definition.num_layers)]
     names = [layer.get_output(index).name for layer in layers for index in range(layer.num_outputs)]
     if len(set(names) | given) != len(names) + len(given):
         raise WitnessError("two tensors of the network have one name")
@@ -93,7 +104,15 @@ def _in_order(definition: Any, given: set[str]) -> list[Any]:
         if unknown := used - set(makers):
             raise WitnessError(f"layer {layer.name!r} takes {', '.join(sorted(unknown))}, which nothing makes")
         needs[place] = {makers[name] for name in used}
-    return [layers[place] for place in TopologicalSorter(needs).static_order()]
+    loops = looping.loops_of(layers, needs)
+    of_loop = {place: loop for loop in loops for place in loop.places}
+    grouped: dict[Any, set[Any]] = {}
+    for place, used in needs.items():
+        group = of_loop.get(place, place)
+        grouped.setdefault(group, set()).update({of_loop.get(each, each) for each in used} - {group})
+    return [
+        each if isinstance(each, looping.Loop) else layers[each] for each in TopologicalSorter(grouped).static_order()
+    ]
 
 
 def _checked_inputs(definition: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

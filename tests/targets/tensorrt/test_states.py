@@ -37,7 +37,7 @@ def _answer(model, ids, count):
 
 
 @pytest.mark.parametrize("engines", ["combined", "separate"])
-@pytest.mark.parametrize("kind", ["lfm2"])
+@pytest.mark.parametrize("kind", ["lfm2", "qwen3_5_text", "mamba2"])
 def test_requests_that_join_and_leave_a_batch_get_hugging_faces_tokens(tmp_path, kind, engines):
     model = tiny_model(kind)
     session = open_session(_builder(model, engines).build(tmp_path / "tree"), "reference")
