@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_NATIVE = "its tower takes images of any size as packed patches"
 _CROSS_ATTENTION = "its decoder reads images by cross-attention"
 _CODES = "images become tokens of a codebook"
 _SPANS = "its images attend to themselves in both directions within the prompt"
 _EXPERTS = "its decoder is a mixture of experts"
+_INDEX = "its decoder chooses keys by an index, whose own keys it keeps"
 _RECURRENT = "its decoder keeps the state of a convolution or a recurrence"
 _ENCODER_DECODER = "it is an encoder-decoder"
 _DEEPSTACK = "features of its tower are added after the first layers of the decoder"
@@ -23,7 +23,7 @@ REASONS: Mapping[str, str] = {
     "deepseek_ocr2": _EXPERTS,
     "dots3_note": "its layers have different sizes",
     "emu3": _CODES,
-    "ernie4_5_vl_moe": _EXPERTS,
+    "ernie4_5_vl_moe": "image tokens have experts of their own in its decoder",
     "evolla": _OTHER_MODALITY,
     "florence2": _ENCODER_DECODER,
     "fuyu": "it has no tower: patches of any number go into the decoder",
@@ -34,15 +34,15 @@ REASONS: Mapping[str, str] = {
     "git": _CROSS_ATTENTION,
     "glm5_next": _EXPERTS,
     "granite4_vision": _DEEPSTACK,
-    "hunyuan_vl": _NATIVE,
-    "hy_v4_vl": _EXPERTS,
+    "hunyuan_vl": "rows of its images end with an embedding, and tokens have four positions",
+    "hy_v4_vl": _INDEX,
     "idefics": _CROSS_ATTENTION,
     "idefics2": "its tower takes images of any size, padded with a mask",
     "instructblip": "its vision side reads the prompt, too",
     "instructblipvideo": _VIDEO,
-    "kimi_k25": _EXPERTS,
+    "kimi_k25": "its checkpoints store the projections of the tower in another form",
     "kosmos-2": "it has positions of its own",
-    "kosmos-2.5": "its tower takes images of any size as packed patches",
+    "kosmos-2.5": "it has positions of its own",
     "lfm2_vl": _RECURRENT,
     "lfm3_vl": _RECURRENT,
     "llama4": "its decoder attends within chunks and is a mixture of experts",
@@ -50,12 +50,12 @@ REASONS: Mapping[str, str] = {
     "minicpm_ocr": _RECURRENT,
     "minicpmv4_6": _RECURRENT,
     "minicpmv4_7": _RECURRENT,
-    "minimax_m3_vl": _EXPERTS,
-    "mistral4": "its decoder has latent attention",
-    "mistral_large4": _EXPERTS,
+    "minimax_m3_vl": _INDEX,
+    "mistral4": "transformers lists it among models that take images, and it takes none",
+    "mistral_large4": _INDEX,
     "mllama": _CROSS_ATTENTION,
     "molmo2": _SPANS,
-    "muse_spark": _EXPERTS,
+    "muse_spark": "each of its experts has a norm behind it",
     "nemotron_h_omni": _RECURRENT,
     "ovis2": "features of its own stand in place of the tokens around an image",
     "paligemma": "its prompt attends to itself in both directions",

@@ -48,6 +48,14 @@ RUNNER_TYPES: Mapping[str, Assembly | None] = {
     "llava_next": _LLAVA_NEXT,
     "llava_onevision": _LLAVA_ONEVISION,
 }
+# What the runner expects of model types that it runs otherwise (contract, multimodal 3.2 and 3.4).
+OTHER_RUNNER_TYPES: Mapping[str, str] = {
+    "blip-2": "it knows them as 'blip2-opt' and puts the image before the whole prompt",
+    "mistral3": "since 0.20 it knows them as 'pixtral', pads images to one square size, and gives the vision engine a "
+    "mask of their patches",
+    "qwen2_vl": "it scales every image to 504 by 504 pixels, and gives the vision engine rotary angles and a mask, the "
+    "language model cosines and sines of its positions",
+}
 
 
 def default_range(name: str, maximum: int) -> DynamicDimension:

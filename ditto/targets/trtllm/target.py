@@ -31,7 +31,16 @@ from ditto.targets.part import LanguagePart, ModelPart, VisionPart
 from ditto.targets.target import Target
 from ditto.targets.trtllm import inferred
 from ditto.targets.trtllm.config import llm_config
-from ditto.targets.trtllm.contract import LAST_TOKENS, PROMPT_ROWS, RUNNER_TYPES, TOKENS, adjusted, pool_ranges, ranges
+from ditto.targets.trtllm.contract import (
+    LAST_TOKENS,
+    OTHER_RUNNER_TYPES,
+    PROMPT_ROWS,
+    RUNNER_TYPES,
+    TOKENS,
+    adjusted,
+    pool_ranges,
+    ranges,
+)
 from ditto.targets.trtllm.lowering import PackedDecoder, vision_attention
 from ditto.targets.trtllm.packing import drop_batch, pack_attention
 from ditto.targets.trtllm.versions import Version, version
@@ -129,6 +138,12 @@ class TrtllmTarget(Target):
                     "not square differ from Hugging Face's"
                 )
             return
+        if model_type in OTHER_RUNNER_TYPES:
+            raise ConfigError(
+                f"Ditto does not build {model_type!r} models for TensorRT-LLM's multimodal runner: "
+                f"{OTHER_RUNNER_TYPES[model_type]}",
+                remedy="build for the target tensorrt-rtx or tensorrt",
+            )
         what = "that assemble their images as this one" if model_type in RUNNER_TYPES else "at all"
         raise ConfigError(
             f"TensorRT-LLM's multimodal runner does not know {model_type!r} models {what}",
