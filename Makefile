@@ -26,14 +26,14 @@ $(VENV)/.demo: pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[rtx,cli,dev]'
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[rtx,cli,serve,dev]'
 	touch $@
 
 # The transformers of TensorRT-LLM 0.19.
 $(OLD_VENV)/.dev: pyproject.toml
 	test -x $(OLD_VENV)/bin/python || $(PYTHON) -m venv $(OLD_VENV)
 	$(OLD_VENV)/bin/pip install --quiet --disable-pip-version-check '$(TORCH)'
-	$(OLD_VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[rtx,cli,dev]' 'transformers==4.51.3'
+	$(OLD_VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[rtx,cli,serve,dev]' 'transformers==4.51.3'
 	touch $@
 
 demo: $(VENV)/.demo

@@ -27,6 +27,7 @@ UNMIRRORED = {
     Path("cli/generation.py"),
     Path("cli/page.py"),
     Path("cli/run.py"),
+    Path("cli/serve.py"),
     Path("cli/tree.py"),
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ditto.cli.console import show_error
-from ditto.cli.generation import add_sampling_options, add_session_options
+from ditto.cli.generation import SAMPLING, add_sampling_options, add_session_options
 from ditto.cli.startup import start_driver
 from ditto.errors import DittoError
 
@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
     """Answer the lines of stdin until its end."""
     if options.session != "reference":
         start_driver()
+    from ditto.text.defaults import warn_of_idle_options
     from ditto.text.model import load
 
     model = load(
@@ -48,9 +49,11 @@ def run(options: argparse.Namespace) -> int:
     )
     with model:
         model.require_chat_template()
-        names = ("max_new_tokens", "temperature", "top_k", "top_p", "seed")
-        settings = {name: getattr(options, name) for name in names}
-        model.settings(**settings)  # a wrong one is said before the first message
+        asked = {name: getattr(options, name) for name in SAMPLING}
+        settings = {"max_new_tokens": options.max_new_tokens, **asked}
+        sampling = model.settings(**settings).sampling  # a wrong one is said before the first message
+        if sampling is not None:
+            warn_of_idle_options(sampling, asked)
         talk = _Conversation(model, options.system, options.image, settings)
         if sys.stdin.isatty():
             print(_HELP, file=sys.stderr)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+SAMPLING = ("temperature", "top_k", "top_p", "seed")
+"""Names of the options of sampling."""
+
 
 def add_session_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how a tree is loaded."""

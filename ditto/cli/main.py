@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 import ditto
-from ditto.cli import bench, build, chat, compiling, doctor, inspect, plan, run, verify
+from ditto.cli import bench, build, chat, compiling, doctor, inspect, plan, run, serve, verify
 from ditto.cli.console import show_error, showing
 from ditto.cli.parsing import Parser
 from ditto.cli.startup import collect_seldom, keep_bytecode
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--version", action="version", version=f"ditto {ditto.__version__}")
     _add_verbosity(result, 0, False)
     commands = result.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (build, plan, compiling, inspect, run, chat, bench, verify, doctor):
+    for command in (build, plan, compiling, inspect, run, chat, serve, bench, verify, doctor):
         command.add_parser(commands)
     for command in commands.choices.values():  # these options are also accepted after the command
         _add_verbosity(command, argparse.SUPPRESS, argparse.SUPPRESS)

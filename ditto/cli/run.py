@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ditto.cli.console import show_json
-from ditto.cli.generation import add_sampling_options, add_session_options
+from ditto.cli.generation import SAMPLING, add_sampling_options, add_session_options
 from ditto.cli.startup import start_driver
 from ditto.errors import PromptError
 from ditto.files import open_regular
@@ -69,13 +69,16 @@ def run(options: argparse.Namespace) -> int:
     from ditto.engine import EngineTree
     from ditto.runtime import open_session
     from ditto.text.chat import with_template
+    from ditto.text.defaults import warn_of_idle_options
     from ditto.text.pipeline import GenerationPipeline
     from ditto.text.processing import RenderedPrompt
 
     session = open_session(EngineTree.open(options.tree), options.session)
     stream = _Stream(len(prompts), options.json)
     pipeline = GenerationPipeline(session, options.hf_model, with_defaults=not options.no_generation_defaults)
-    sampling = pipeline.defaults.sampling(options.temperature, options.top_k, options.top_p, options.seed)
+    asked = {name: getattr(options, name) for name in SAMPLING}
+    sampling = pipeline.defaults.sampling(**asked)
+    warn_of_idle_options(sampling, asked)
     images = options.image
     if not options.raw:
         prompts, images = with_template(pipeline.processor, pipeline.template, prompts, images)

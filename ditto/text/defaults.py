@@ -135,11 +135,6 @@ class GenerationDefaults:
             checked = Sampling(**{name: value for name, value in asked.items() if value is not None})
             wanted = bool(top_k) or top_p not in (None, 1) or self.settings.get("do_sample") is True
             if temperature == 0 or (temperature is None and not wanted):
-                idle = [f"--{name.replace('_', '-')}" for name, value in asked.items() if value is not None]
-                idle = [name for name in idle if name != "--temperature"]
-                if idle:
-                    effect = "have no effect" if len(idle) > 1 else "has no effect"
-                    logger.warning("{} {}: the most likely token is taken.", " and ".join(idle), effect)
                 return GREEDY
             given = {name: value for name, value in asked.items() if value is not None}
             return evolve(checked, **{"top_k": _TOP_K, **own, **given})
@@ -209,6 +204,19 @@ class GenerationDefaults:
             return _translated(lambda: found(ids, logits[None])[0])
 
         return process, sampling
+
+
+def warn_of_idle_options(sampling: Sampling, asked: Mapping[str, object]) -> None:
+    """Warn about options of sampling that have no effect, as the most likely token is taken.
+
+    Args:
+        asked: options by name, None where one is not given.
+    """
+    idle = [f"--{name.replace('_', '-')}" for name, value in asked.items() if value is not None]
+    idle = [name for name in idle if name != "--temperature"]
+    if idle and sampling.is_greedy:
+        effect = "have no effect" if len(idle) > 1 else "has no effect"
+        logger.warning("{} {}: the most likely token is taken.", " and ".join(idle), effect)
 
 
 def _processors(

@@ -27,14 +27,16 @@ _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _SIXTEEN_BITS = ("PNG", "PPM")
 
 
-def load_image(image: ImageInput) -> Image:
+def load_image(image: ImageInput, max_pixels: int | None = None) -> Image:
     """Load an RGB image as Hugging Face's `load_image` does.
 
     It is rotated by its EXIF orientation; only the first frame is kept, without transparency and colour profile.
     Greyscale of more than 8 bits, which Hugging Face clips, is scaled to 8 bits.
 
+    Args:
+        max_pixels: larger images are refused before they are decoded.
     Raises:
-        PromptError: the file does not exist, is not an image, or cannot be read.
+        PromptError: the file does not exist, is not an image, is too large, or cannot be read.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -48,6 +50,12 @@ def load_image(image: ImageInput) -> Image:
             # Warnings about size (Pillow rejects images of twice the size that it warns about) and ignored metadata.
             warnings.simplefilter("ignore")
             with nullcontext(image) if isinstance(image, Image.Image) else Image.open(_source(image)) as opened:
+                if max_pixels is not None and opened.width * opened.height > max_pixels:
+                    raise PromptError(
+                        f"an image of {opened.width} x {opened.height} pixels is larger than allowed here: "
+                        f"{max(max_pixels, 0)} pixels are left",
+                        remedy="make it smaller",
+                    )
                 return _in_8_bits(ImageOps.exif_transpose(opened), opened).convert("RGB")
     except UnidentifiedImageError as error:
         remedy = "give a PNG or JPEG file, or another that Pillow reads"

@@ -283,9 +283,10 @@ def test_a_failure_of_ours_exits_with_1(monkeypatch, tree, capsys):
     assert capsys.readouterr().err.endswith("error: it broke\n hint: mend it\n")
 
 
-@pytest.mark.parametrize(
-    "command", [[], ["build"], ["run"], ["doctor"], ["bench"], ["plan"], ["verify"], ["compile"], ["chat"]]
-)
+HELP = ([], ["build"], ["run"], ["doctor"], ["bench"], ["plan"], ["verify"], ["compile"], ["chat"], ["serve"])
+
+
+@pytest.mark.parametrize("command", HELP)
 def test_help_is_as_recorded(command, golden, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     if sys.version_info[:2] != (3, 11):
@@ -355,7 +356,9 @@ def test_loudness_may_come_before_the_command_and_after(arguments):
     assert parser().parse_args(["doctor", "-vv"]).verbose == 2
 
 
-@pytest.mark.parametrize("command", ["build", "plan", "compile", "inspect", "run", "chat", "bench", "verify", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["build", "plan", "compile", "inspect", "run", "chat", "serve", "bench", "verify", "doctor"]
+)
 def test_every_command_may_be_told_to_be_quiet(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])

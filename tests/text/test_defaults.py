@@ -17,7 +17,7 @@ from ditto.errors import ConfigError, PromptError
 from ditto.runtime import GREEDY, Request, Sampling, generate, open_session
 from ditto.runtime.sampling import candidates
 from ditto.runtime.session import LlmRunner
-from ditto.text.defaults import GenerationDefaults
+from ditto.text.defaults import GenerationDefaults, warn_of_idle_options
 from tests.support.models import TRANSFORMERS_5, llama, llava
 
 PROMPTS = [[5, 9, 17, 33, 8, 100, 41], [77], [64] * 13]
@@ -297,7 +297,10 @@ def test_flags_without_effect_do_not_switch_sampling_on_and_are_named(asked, tol
     logger.enable("ditto")
     sink = logger.add(lines.append, level="WARNING", format="{message}")
     try:
-        assert GenerationDefaults({}, 128, ()).sampling(**asked) is GREEDY
+        sampling = GenerationDefaults({}, 128, ()).sampling(**asked)
+        assert sampling is GREEDY
+        warn_of_idle_options(sampling, asked)
+        warn_of_idle_options(Sampling(), asked)
     finally:
         logger.remove(sink)
         logger.disable("ditto")

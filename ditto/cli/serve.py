@@ -1,0 +1,109 @@
+"""`ditto serve`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from ditto.bindings import install_command, is_installed
+from ditto.cli.generation import add_session_options
+from ditto.cli.startup import start_driver
+from ditto.errors import ConfigError, MissingLibraryError
+
+_PACKAGES = ("starlette", "uvicorn", "prometheus_client")
+_KEYS = "DITTO_API_KEY"
+_MEGABYTE = 1 << 20
+# Connections beside those of requests that run or wait: health checks, metrics, requests that are refused.
+_MORE_CONNECTIONS = 256
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command's parser."""
+    text = "Serve a tree with OpenAI's HTTP interface: /v1/chat/completions, /v1/completions, /v1/models."
+    parser = commands.add_parser("serve", help="serve a tree with OpenAI's HTTP interface", description=text)
+    parser.add_argument("tree", metavar="OUT", type=Path, help="an engine tree")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0: any (default 8000)")
+    parser.add_argument("--name", metavar="NAME", help="the model's name for clients (default: the tree's directory)")
+    parser.add_argument(
+        "--api-key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help=f"ask clients for one of these keys (default: those in {_KEYS}, separated by commas)",
+    )
+    parser.add_argument(
+        "--rows", type=int, metavar="N", help="answers in progress at once (default: the engine's batch)"
+    )
+    parser.add_argument(
+        "--max-waiting", type=int, default=256, metavar="N", help="requests that may wait for a row (default 256)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=600.0, metavar="SECONDS", help="for a complete answer (default 600)"
+    )
+    parser.add_argument(
+        "--max-request-mb", type=int, default=64, metavar="N", help="size of a request, images included (default 64)"
+    )
+    parser.add_argument(
+        "--max-image-pixels",
+        type=int,
+        default=1 << 26,
+        metavar="N",
+        help="of all images of a request, before they are decoded (default 2^26)",
+    )
+    parser.add_argument(
+        "--allowed-media-domains",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="HOST",
+        help="hosts that image URLs may name (default: none)",
+    )
+    parser.add_argument(
+        "--allowed-media-path", type=Path, metavar="DIR", help="directory that file: URLs may name (default: none)"
+    )
+    add_session_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until SIGTERM or Ctrl-C."""
+    missing = [package for package in _PACKAGES if not is_installed(package)]
+    if missing:
+        raise MissingLibraryError(f"{missing[0]} is not installed", remedy=install_command("serve"))
+    for name in ("max_waiting", "timeout", "max_request_mb", "max_image_pixels"):
+        if not getattr(options, name) > 0:
+            raise ConfigError(f"--{name.replace('_', '-')} is {getattr(options, name)}", remedy="give more than 0")
+    if options.session != "reference":
+        start_driver()
+    from ditto.serve.app import Server, ServerSettings
+    from ditto.serve.media import MediaPolicy
+    from ditto.serve.server import Process, listen
+    from ditto.text.model import load
+
+    opened = listen(options.host, options.port)
+    model = load(
+        options.tree,
+        session=options.session,
+        processor=options.hf_model,
+        generation_defaults=not options.no_generation_defaults,
+        rows=options.rows,
+        max_waiting=options.max_waiting,
+    )
+    settings = ServerSettings(
+        name=options.name or options.tree.resolve().name,
+        keys=tuple(options.api_key or filter(None, os.environ.get(_KEYS, "").split(","))),
+        media=MediaPolicy(
+            tuple(options.allowed_media_domains),
+            options.allowed_media_path,
+            max_bytes=options.max_request_mb * _MEGABYTE,
+            max_pixels=options.max_image_pixels,
+        ),
+        max_body_bytes=options.max_request_mb * _MEGABYTE,
+        timeout=options.timeout,
+        max_waiting=options.max_waiting,
+    )
+    connections = model.scheduler.rows + options.max_waiting + _MORE_CONNECTIONS
+    Process(Server(model, settings), model, connections).serve_on(opened)
+    return 0

@@ -1,0 +1,1 @@
+"""Server with OpenAI's HTTP interface."""

@@ -1,0 +1,85 @@
+"""The process of a server: a socket, signals, and the end."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import uvicorn
+from loguru import logger
+from typing_extensions import override
+
+from ditto.errors import ConfigError
+from ditto.serve.app import Server
+from ditto.text.model import Model
+
+_KEEP_ALIVE_SECONDS = 75
+_BACKLOG = 2048
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that accepts connections.
+
+    Args:
+        port: 0 for any that is free.
+    Raises:
+        ConfigError: the address cannot be used.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            f"the server cannot listen on {host} port {port}: {reason}", remedy="choose another --host or --port"
+        ) from error
+
+
+class Process(uvicorn.Server):
+    """A process that serves until SIGTERM or SIGINT.
+
+    It then takes no more requests and finishes those that were taken; a second signal gives them up.
+
+    Args:
+        connections: maximum number at once; more are answered with 503.
+    """
+
+    def __init__(self, server: Server, model: Model, connections: int) -> None:
+        config = uvicorn.Config(
+            server.application(),
+            access_log=False,
+            log_config=None,
+            lifespan="off",
+            ws="none",
+            server_header=False,
+            limit_concurrency=connections,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        )
+        super().__init__(config)
+        self._server, self._model = server, model
+
+    def serve_on(self, opened: socket.socket) -> None:
+        """Serve, and close the model at the end.
+
+        Args:
+            opened: as `listen` returns it.
+        """
+        host, port = opened.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        logger.info("ready: http://{}:{}/v1", shown, port)
+        self.run(sockets=[opened])
+        self._server.close()
+        self._model.close()
+        logger.info("ended: all requests are finished")
+
+    def stop(self) -> None:
+        """What a signal does."""
+        self._server.draining = True
+        if self.should_exit:
+            self._model.scheduler.cancel_all()
+            self.force_exit = True
+        self.should_exit = True
+
+    @override
+    def handle_exit(self, sig: int, frame: Any) -> None:  # uvicorn's own raises the signal again at the end
+        self.stop()

@@ -1,0 +1,26 @@
+"""Metrics count what was answered."""
+
+from __future__ import annotations
+
+from ditto.serve.metrics import Metrics
+from ditto.text.scheduler import Completion
+
+SECONDS = {"preprocess": 0.1, "queue": 0.2, "vision": 0.3, "first_token": 0.7, "total": 3.0}
+
+
+def test_answers_are_counted():
+    metrics = Metrics("m", lambda: (2, 5))
+    metrics.answered(Completion("a", (1, 2, 3, 4, 5), "stop", 7, SECONDS))
+    metrics.failed(429)
+    lines = set(metrics.text().decode().splitlines())
+    assert {
+        'ditto:num_requests_running{model_name="m"} 2.0',
+        'ditto:num_requests_waiting{model_name="m"} 5.0',
+        'ditto:prompt_tokens_total{model_name="m"} 7.0',
+        'ditto:generation_tokens_total{model_name="m"} 5.0',
+        'ditto:request_success_total{finished_reason="stop",model_name="m"} 1.0',
+        'ditto:request_errors_total{model_name="m",status="429"} 1.0',
+        'ditto:time_to_first_token_seconds_sum{model_name="m"} 1.0',
+        'ditto:e2e_request_latency_seconds_sum{model_name="m"} 3.0',
+        'ditto:time_per_output_token_seconds_sum{model_name="m"} 0.5',
+    } <= lines

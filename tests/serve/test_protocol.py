@@ -1,0 +1,121 @@
+"""Fields are honoured, or refused by name; answers have OpenAI's form."""
+
+from __future__ import annotations
+
+import pytest
+
+from ditto.errors import BusyError, DeadlineError, DittoError, PromptError
+from ditto.serve.protocol import Reply, RequestError, read_chat, read_completion, usage
+from ditto.text.scheduler import Completion
+
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+PROMPT = {"model": "m", "prompt": "Hello"}
+
+
+def test_the_fields_of_a_chat_are_read():
+    given = {"temperature": 0.5, "top_p": 0.9, "top_k": 3, "seed": 4, "stop": "x", "max_completion_tokens": 7}
+    read = read_chat({**CHAT, **given, "n": 2, "stream": True, "stream_options": {"include_usage": True}}, "m")
+    assert read.settings == {
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 3,
+        "seed": 4,
+        "stop": ["x"],
+        "max_new_tokens": 7,
+    }
+    assert (read.choices, read.streams, read.with_usage, read.messages) == (2, True, True, CHAT["messages"])
+
+
+def test_what_changes_nothing_is_accepted():
+    idle = {
+        "presence_penalty": 0,
+        "frequency_penalty": 0.0,
+        "logit_bias": {},
+        "logprobs": False,
+        "response_format": {"type": "text"},
+        "tools": [],
+        "user": "me",
+        "metadata": {"a": "b"},
+        "top_p": None,
+        "store": None,
+    }
+    assert read_chat({**CHAT, **idle}, "m").settings["max_new_tokens"] is None
+    assert read_completion({**PROMPT, "echo": False, "best_of": 1}, "m").settings["max_new_tokens"] == 16
+
+
+@pytest.mark.parametrize(
+    ("given", "param", "message"),
+    [
+        ({"logprobs": True}, "logprobs", "except False"),
+        ({"logprobs": 0}, "logprobs", "except False"),
+        ({"top_logprobs": 2}, "top_logprobs", "except 0"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "is not supported"),
+        ({"logit_bias": {"5": 1}}, "logit_bias", "is not supported"),
+        ({"repetition_penalty": 1.0}, "repetition_penalty", "is not supported: leave it out"),
+        ({"reasoning_effort": None}, "reasoning_effort", "is not supported"),
+        ({"model": None}, "model", "`model` is missing"),
+        ({"n": 0}, "n", "from 1 to 16"),
+        ({"n": True}, "n", "not a whole number"),
+        ({"stream": 1}, "stream", "not true or false"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "needs `stream`"),
+        ({"stream": True, "stream_options": {"x": 1}}, "stream_options", "is not"),
+        ({"stop": [1]}, "stop", "is not a text"),
+        ({"stop": ["a"] * 17}, "stop", "up to 16"),
+        ({"max_tokens": 1.5}, "max_tokens", "not a whole number"),
+        ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens", "differ"),
+        ({"messages": "Hello"}, "messages", "not a list"),
+    ],
+    ids=str,
+)
+def test_what_is_not_honoured_is_refused_by_name(given, param, message):
+    with pytest.raises(RequestError, match=message) as caught:
+        read_chat({**CHAT, **given}, "m")
+    assert (caught.value.status, caught.value.param) == (400, param)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"type": "image_url", "image_url": "data:,"}, "are of type `text` or `image_url`"),
+        ({"type": "image_url", "image_url": {"url": 3}}, "`image_url` is not"),
+        ({"type": "image_url", "image_url": {"url": "a", "x": 1}}, "`image_url` is not"),
+        ({"type": "image_url", "image_url": {"url": "a", "detail": "low"}}, "`detail` is not supported"),
+        ({"type": "image", "image": "/etc/passwd"}, "are of type `text` or `image_url`"),
+        ({"type": "input_audio", "input_audio": {}}, "are of type `text` or `image_url`"),
+    ],
+    ids=str,
+)
+def test_parts_are_texts_and_image_urls(part, message):
+    with pytest.raises(RequestError, match=message):
+        read_chat({**CHAT, "messages": [{"role": "user", "content": [part]}]}, "m")
+
+
+@pytest.mark.parametrize("prompt", [None, [], [1, 2], {"a": 1}, ["a", 3]])
+def test_prompts_are_texts(prompt):
+    with pytest.raises(RequestError, match="`prompt` is not a text"):
+        read_completion({**PROMPT, "prompt": prompt}, "m")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (PromptError("too long", where="secret/place", remedy="shorten it"), 400),
+        (BusyError("full"), 429),
+        (DeadlineError("late"), 504),
+        (DittoError("secret/place failed"), 500),
+    ],
+)
+def test_errors_become_answers_without_places(error, status):
+    made = RequestError.of(error)
+    assert made.status == status
+    assert "secret" not in str(made.body)
+    if status == 400:
+        assert made.body["error"]["message"] == "Too long. Shorten it."
+
+
+def test_a_prompt_with_several_answers_counts_once():
+    answers = [Completion("a", (1, 2), "stop", asked, {}) for asked in (5, 5, 7, 7)]
+    assert usage(answers, 2) == {"prompt_tokens": 12, "completion_tokens": 8, "total_tokens": 20}
+    assert usage(answers[:2], 2)["prompt_tokens"] == 10
+    reply = Reply("id", 3, "m", True).whole(answers, 2)
+    assert [choice["index"] for choice in reply["choices"]] == [0, 1, 2, 3]
