@@ -16,7 +16,7 @@ from ditto.checkpoint.formats import check_marks
 from ditto.checkpoint.leftovers import check_leftovers
 from ditto.checkpoint.quantization import Group
 from ditto.checkpoint.reader import CheckpointReader
-from ditto.checkpoint.recipes import Recipe, recipe_of
+from ditto.checkpoint.recipes import Recipe, places_of, recipe_of
 from ditto.errors import CheckpointError
 
 
@@ -52,8 +52,9 @@ def match_names(
     for name in sorted((stored.keys() - members) | quantised.keys()):
         place, pattern, rule = rename(name)
         if place in wanted and rule is not None:
-            slices.setdefault(place, {}).setdefault(pattern, []).append(name)
-            rules[place] = rule
+            for each in places_of(rule, place):
+                slices.setdefault(each, {}).setdefault(pattern, []).append(name)
+                rules[each] = rule
         elif place not in wanted:
             leftovers[name] = place
         elif place in found:
@@ -77,7 +78,9 @@ def match_names(
         return shape == tuple(wanted[place].shape)
 
     recipes = {
-        place: recipe_of(rules[place], place, names, where, partial(fits, place)) for place, names in slices.items()
+        place: recipe_of(rules[place], place, names, where, partial(fits, place))
+        for place, names in slices.items()
+        if place in wanted
     }
     whole: dict[str, str | Recipe] = {**found, **recipes}
     missing = [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in whole]

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from attrs import frozen
 from torch import Tensor
 from typing_extensions import override
@@ -75,6 +76,37 @@ class Transposed(Recipe):
         return fold("permute", weight_of(self.name, parameter.detach().permute(order)), tuple(order))
 
 
+@frozen
+class Chunked(Recipe):
+    """One of `count` parameters of equal size whose values follow each other along an axis of a stored tensor."""
+
+    name: str
+    axis: int
+    index: int
+    count: int
+
+    @property
+    @override
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @override
+    def weight(self, weight_of: Callable[[str, Tensor], Weight], parameter: Tensor) -> Weight:
+        shape, size = list(parameter.shape), parameter.shape[self.axis]
+        shape[self.axis] = size * self.count
+        whole = weight_of(self.name, torch.empty(shape, dtype=parameter.dtype, device="meta"))
+        return fold("slice", whole, self.axis, size * self.index, size * (self.index + 1), 1)
+
+
+def places_of(converter: Any, place: str) -> list[str]:
+    """The parameters that a rule of transformers makes of a stored tensor: `place` and those beside it."""
+    targets = list(converter.target_patterns)
+    if len(targets) == 1:
+        return [place]
+    held = next((target for target in targets if target in place), None)
+    return [place] if held is None else [place.replace(held, target, 1) for target in targets]
+
+
 def recipe_of(
     converter: Any, place: str, names: Mapping[str, Sequence[str]], where: str, fits: Callable[[str], bool]
 ) -> str | Recipe:
@@ -85,19 +117,24 @@ def recipe_of(
         names: stored names by the rule's source pattern that they match.
         fits: whether a stored tensor has the parameter's shape.
     Raises:
-        CheckpointError: the rule does something other than stacking or transposing, or tensors are missing.
+        CheckpointError: the rule does something other than stacking, transposing or dividing, or tensors are missing.
     """
     operations = [(type(operation).__name__, getattr(operation, "dim", None)) for operation in converter.operations]
     found = [name for each in names.values() for name in each]
     if operations == [("Transpose", None)] and len(found) == 1:
         (rule,), (name,) = converter.operations, found
         return name if rule.check_dims and fits(name) else Transposed(name, (rule.dim0, rule.dim1))
+    if [kind for kind, _ in operations] == ["Chunk"] and len(found) == 1:
+        targets, axis = list(converter.target_patterns), int(converter.operations[0].dim)
+        held = [index for index, target in enumerate(targets) if target in place]
+        if len(held) == 1 and getattr(converter.operations[0], "num_shards_attribute", None) is None:
+            return Chunked(found[0], axis, held[0], len(targets))
     stacks_joined = operations == [_STACKED, _JOINED] and len(converter.source_patterns) > 1
     if not stacks_joined and operations != [_STACKED]:
         raise CheckpointError(
             f"`{found[0]}` is stored in another form than the model's `{place}`",
             where=where,
-            remedy="only parameters that are transposed, or stored in slices, one for each expert, are put together",
+            remedy="supported are parameters that are transposed, divided, or stored in slices, one for each expert",
         )
     columns = [_in_order(names.get(pattern, ()), place, where) for pattern in converter.source_patterns]
     if len({len(column) for column in columns}) != 1:

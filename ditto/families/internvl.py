@@ -1,4 +1,4 @@
-"""InternVL: tiles of one size, pixel shuffle, MLP projector."""
+"""InternVL and Qianfan-OCR: tiles of one size, pixel shuffle, MLP projector."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing_extensions import override
 from ditto.errors import CheckpointError
 from ditto.families.encoder import Encoder, pair, tile, tiles_and_view
 from ditto.families.multimodal import MultimodalModel
+from ditto.families.preprocessor import Preprocessor, TilePreprocessor
 from ditto.wrappers.features import ImageFeatures
 
 
@@ -42,3 +43,24 @@ class InternVlModel(MultimodalModel):
     @override
     def most_tiles(cls, config: Any, processor: Mapping[str, Any]) -> int:
         return tiles_and_view(processor)
+
+
+@frozen
+class QianfanOcrPreprocessor(TilePreprocessor):
+    """Preprocessor whose processor has another token for the place of an image than for its embeddings."""
+
+    @override
+    def placeholder(self, processor: Any) -> str:
+        return str(processor.image_placeholder_token)
+
+    @override
+    def image_token_id(self, processor: Any) -> int | None:
+        return int(processor.image_token_id)
+
+
+@frozen(kw_only=True, slots=False)
+class QianfanOcrModel(InternVlModel):
+    """`QianfanOCRForConditionalGeneration`."""
+
+    model_type: ClassVar[str] = "qianfan_ocr"
+    preprocessor: ClassVar[Preprocessor] = QianfanOcrPreprocessor()

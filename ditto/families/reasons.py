@@ -62,7 +62,6 @@ REASONS: Mapping[str, str] = {
     "pi0": "it is made for actions of a robot",
     "pix2struct": _ENCODER_DECODER,
     "pp_formulanet": _ENCODER_DECODER,
-    "qianfan_ocr": "its checkpoints store the projections of the tower in another form",
     "qwen2_5_omni_thinker": _OTHER_MODALITY,
     "qwen3_5": _RECURRENT,
     "qwen3_5_moe": _RECURRENT,

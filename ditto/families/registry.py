@@ -46,6 +46,7 @@ _OWN = {
     "paddleocr_vl": "paddleocr_vl:PaddleOcrVlModel",
     "perception_lm": "perception_lm:PerceptionLmModel",
     "pp_chart2table": "got_ocr2:Chart2TableModel",
+    "qianfan_ocr": "internvl:QianfanOcrModel",
     "qwen2_5_vl": "qwen2_vl:Qwen25VlModel",
     "qwen2_vl": "qwen2_vl:Qwen2VlModel",
     "qwen3_vl": "qwen3_vl:Qwen3VlModel",

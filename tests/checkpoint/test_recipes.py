@@ -14,7 +14,7 @@ from benchmarks.tiny_models import tiny_model
 from ditto import LlmBuilder
 from ditto.builders import Pretrained
 from ditto.checkpoint import CheckpointIndex, CheckpointReader, Recipe, match_names
-from ditto.checkpoint.recipes import Stacked, Transposed, recipe_of
+from ditto.checkpoint.recipes import Stacked, Transposed, places_of, recipe_of
 from ditto.errors import CheckpointError
 from ditto.network.weight import Literals, resolve
 from ditto.runtime import Request, generate, open_session
@@ -41,8 +41,9 @@ class Transpose:
         self.dim0, self.dim1, self.check_dims = 1, 2, check_dims
 
 
-def _rule(patterns, *operations):
-    return SimpleNamespace(source_patterns=list(patterns), operations=[operation() for operation in operations])
+def _rule(patterns, *operations, targets=()):
+    made = [operation() for operation in operations]
+    return SimpleNamespace(source_patterns=list(patterns), target_patterns=list(targets), operations=made)
 
 
 def _never(name):
@@ -153,6 +154,21 @@ def test_a_transposed_recipe_resolves_to_its_tensor():
     weight = Transposed("x", (1, 2)).weight(weight_of, torch.empty(2, 4, 3))
     assert shapes == [(2, 3, 4)]
     assert torch.equal(resolve(weight, None, literals), stored.transpose(1, 2))
+
+
+def test_a_chunk_is_a_part_of_its_tensor():
+    rule = _rule(["qkv"], Chunk, targets=["q_proj", "k_proj", "v_proj"])
+    assert places_of(rule, "layers.1.q_proj.weight") == [f"layers.1.{name}_proj.weight" for name in "qkv"]
+    recipe = recipe_of(rule, "layers.1.k_proj.weight", {"qkv": ["layers.1.qkv.weight"]}, "here", _never)
+    literals, stored, shapes = Literals(), torch.randn(6, 4), []
+
+    def weight_of(name, like):
+        shapes.append((name, tuple(like.shape)))
+        return literals.keep(stored)
+
+    weight = recipe.weight(weight_of, torch.empty(2, 4))
+    assert shapes == [("layers.1.qkv.weight", (6, 4))]
+    assert torch.equal(resolve(weight, None, literals), stored[2:4])
 
 
 @pytest.mark.skipif(not TRANSFORMERS_5, reason="transformers 4 has other experts")

@@ -156,6 +156,10 @@ def qwen2(**settings: Any) -> Any:
     return hf.Qwen2Config(**{**TEXT, **rope(), **settings})
 
 
+def qwen3(**settings: Any) -> Any:
+    return hf.Qwen3Config(**{**TEXT, **rope(), "head_dim": 12, **settings})
+
+
 def _internvl(image: int) -> Any:
     vision = hf.InternVLVisionConfig(**{**VISION, "layer_scale_init_value": 0.5})
     config = hf.InternVLConfig(
@@ -173,6 +177,18 @@ def _internvl_processor() -> Any:
     }
     tiles = hf.GotOcr2ImageProcessor(size={"height": 28, "width": 28}, max_patches=4)
     return hf.InternVLProcessor(tiles, tokenizer(**names), None, image_seq_length=4)
+
+
+def _qianfan_ocr(image: int) -> Any:
+    vision = hf.QianfanOCRVisionConfig(**{**VISION, "layer_scale_init_value": 0.5})
+    config = hf.QianfanOCRConfig(vision_config=vision, text_config=qwen3(), image_token_id=image, image_seq_length=4)
+    return made(hf.QianfanOCRForConditionalGeneration, config)
+
+
+def _qianfan_ocr_processor() -> Any:
+    names = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
+    tiles = hf.GotOcr2ImageProcessor(size={"height": 28, "width": 28}, max_patches=4)
+    return hf.QianfanOCRProcessor(tiles, tokenizer("<image>", **names), image_seq_length=4)
 
 
 def _vipllava(image: int) -> Any:
@@ -667,6 +683,7 @@ FAMILIES: dict[str, Family] = {
     "pp_chart2table": Family(
         _pp_chart2table_processor, _pp_chart2table, placeholder="<imgpad>", images=(1, 2, 1), written=4
     ),
+    "qianfan_ocr": Family(_qianfan_ocr_processor, _qianfan_ocr, tiled=True, image_token="<IMG_CONTEXT>"),
     "qwen2_5_vl": Family(
         _qwen_processor("Qwen2_5_VL"),
         _native("Qwen2_5_VL", _mrope((1, 2, 3)), _WINDOWS),
