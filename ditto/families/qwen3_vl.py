@@ -1,4 +1,4 @@
-"""Qwen3-VL: images in native size, interpolated position embeddings, deepstack, multimodal rope."""
+"""Qwen3-VL and Qwen3.5: images in native size, interpolated position embeddings, deepstack, multimodal rope."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ditto.families.encoder import Encoder
 from ditto.families.native import NativePreprocessor, NativeSizeModel, by_token, merge_size, number, pixels
 from ditto.families.preprocessor import Preprocessor
 from ditto.wrappers.features import embeddings, features_owner
-from ditto.wrappers.native import DeepstackFeatures
+from ditto.wrappers.native import DeepstackFeatures, InterpolatedFeatures
 
 
 @frozen
@@ -88,3 +88,24 @@ class Qwen3VlMoeModel(Qwen3VlModel):
     """`Qwen3VLMoeForConditionalGeneration`."""
 
     model_type: ClassVar[str] = "qwen3_vl_moe"
+
+
+@frozen(kw_only=True, slots=False)
+class Qwen35Model(NativeSizeModel):
+    """`Qwen3_5ForConditionalGeneration`, without deepstack."""
+
+    model_type: ClassVar[str] = "qwen3_5"
+    preprocessor: ClassVar[Preprocessor] = Qwen3VlPreprocessor()
+
+    @classmethod
+    @override
+    def encoder(cls, config: Any) -> Encoder:
+        inputs = {"pixel_values": pixels(config), **interpolated(config, taps=4)}
+        return Encoder(inputs=inputs, module=InterpolatedFeatures)
+
+
+@frozen(kw_only=True, slots=False)
+class Qwen35MoeModel(Qwen35Model):
+    """`Qwen3_5MoeForConditionalGeneration`."""
+
+    model_type: ClassVar[str] = "qwen3_5_moe"

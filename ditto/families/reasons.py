@@ -63,8 +63,6 @@ REASONS: Mapping[str, str] = {
     "pix2struct": _ENCODER_DECODER,
     "pp_formulanet": _ENCODER_DECODER,
     "qwen2_5_omni_thinker": _OTHER_MODALITY,
-    "qwen3_5": _RECURRENT,
-    "qwen3_5_moe": _RECURRENT,
     "qwen3_omni_moe_thinker": _OTHER_MODALITY,
     "qwen4_exp": _RECURRENT,
     "shieldgemma2": _SPANS,

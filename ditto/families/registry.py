@@ -49,6 +49,8 @@ _OWN = {
     "qianfan_ocr": "internvl:QianfanOcrModel",
     "qwen2_5_vl": "qwen2_vl:Qwen25VlModel",
     "qwen2_vl": "qwen2_vl:Qwen2VlModel",
+    "qwen3_5": "qwen3_vl:Qwen35Model",
+    "qwen3_5_moe": "qwen3_vl:Qwen35MoeModel",
     "qwen3_vl": "qwen3_vl:Qwen3VlModel",
     "qwen3_vl_moe": "qwen3_vl:Qwen3VlMoeModel",
     "smolvlm": "idefics3:SmolVlmModel",

@@ -100,23 +100,31 @@ class ProjectedWindowFeatures(WindowFeatures):
         return self.projector(super().forward(pixel_values, position_ids, windows, order))
 
 
-class DeepstackFeatures(NativeFeatures):
-    """The same with interpolated position embeddings, and embeddings of several layers side by side (Qwen3-VL)."""
+class InterpolatedFeatures(NativeFeatures):
+    """The same with interpolated position embeddings (Qwen3.5)."""
 
     @override
     def forward(  # type: ignore[override]
         self, pixel_values: Tensor, position_ids: Tensor, interp_indices: Tensor, interp_weights: Tensor
     ) -> Tensor:
-        """Image embeddings, as in `NativeFeatures`: those of the last layer first.
+        """Image embeddings, as in `NativeFeatures`.
 
         Args:
             interp_indices: int32 [T, U, taps], rows of the position table for each patch.
             interp_weights: float32 [T, U, taps], their shares.
-        Returns:
-            [T, (1 + layers) * width].
         """
         of_grid = {"position_ids": position_ids, "interp_indices": interp_indices, "interp_weights": interp_weights}
-        found = self._run(pixel_values, **of_grid)
+        return self._embeddings(self._run(pixel_values, **of_grid))
+
+    def _embeddings(self, found: Any) -> Tensor:
+        return found.pooler_output
+
+
+class DeepstackFeatures(InterpolatedFeatures):
+    """The same with embeddings of several layers side by side, [T, (1 + layers) * width] (Qwen3-VL)."""
+
+    @override
+    def _embeddings(self, found: Any) -> Tensor:
         return torch.cat([found.pooler_output, *found.deepstack_features], dim=-1)
 
 
@@ -127,7 +135,7 @@ class Glm4vFeatures(NativeFeatures):
     def forward(  # type: ignore[override]
         self, pixel_values: Tensor, position_ids: Tensor, interp_indices: Tensor, interp_weights: Tensor
     ) -> Tensor:
-        """Image embeddings, as in `DeepstackFeatures`, without further layers."""
+        """Image embeddings, as in `InterpolatedFeatures`."""
         tower = self.tower
         hidden = tower.post_conv_layernorm(tower.patch_embed(pixel_values.flatten(0, 1)))
         table = tower.embeddings.position_embedding

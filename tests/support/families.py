@@ -583,6 +583,12 @@ _GLM_MOE = {**_GLM, **_EXPERTS, "n_routed_experts": 4}
 _QWEN3_TOWER = {"num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1]}
 _QWEN3_TEXT = {**_mrope((2, 2, 2)), "head_dim": 12}
 
+_QWEN35_TEXT = {**_QWEN3_TEXT, "head_dim": 24, "layer_types": ["linear_attention", "full_attention"]}
+_QWEN35_TEXT["rope_parameters"] = {**_QWEN35_TEXT["rope_parameters"], "partial_rotary_factor": 0.5}
+_QWEN35_TEXT |= {"linear_key_head_dim": 8, "linear_value_head_dim": 12}
+_QWEN35_TEXT |= {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
+_QWEN35_TOWER = {"num_position_embeddings": 16}
+
 _WINDOWS = {"window_size": 28, "fullatt_block_indexes": [1]}
 _EXAONE = {**TEXT, **rope(), "model_type": "exaone4", "layer_types": ["sliding_attention", "full_attention"]}
 _EXAONE |= {"sliding_window": 16, "sliding_window_pattern": 2}
@@ -692,6 +698,20 @@ FAMILIES: dict[str, Family] = {
     "qwen2_vl": Family(
         _qwen_processor(),
         _native("Qwen2VL", _mrope((1, 2, 3)), {"embed_dim": 32, "hidden_size": 48, "mlp_ratio": 2}),
+        placeholder="<|image_pad|>",
+    ),
+    "qwen3_5": Family(
+        _qwen_processor("Qwen3VL"),
+        _native("Qwen3_5", _QWEN35_TEXT, _QWEN35_TOWER),
+        placeholder="<|image_pad|>",
+    ),
+    "qwen3_5_moe": Family(
+        _qwen_processor("Qwen3VL"),
+        _native(
+            "Qwen3_5Moe",
+            {**_QWEN35_TEXT, **_EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 32},
+            _QWEN35_TOWER,
+        ),
         placeholder="<|image_pad|>",
     ),
     "qwen3_vl": Family(
