@@ -22,6 +22,7 @@ from tests.support.quantised import (
     fine_grained,
     gptq,
     linears,
+    modelopt,
     pack_quantized,
     save_quantised,
 )
@@ -31,12 +32,16 @@ INT4 = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "g
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm"}
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32}
 FP8 = {"quant_method": "fp8", "weight_block_size": [16, 32]}
+MODELOPT = {"quant_method": "modelopt", "quant_algo": "W4A16_AWQ"}
 FORMS = {
     "int4": (compressed_config(INT4), pack_quantized()),
     "int4, asymmetric": (AWQ, awq()),
     "int4 by activations": (GPTQ, gptq(order=True)),
     "int8": ({**GPTQ, "bits": 8}, gptq(bits=8)),
     "fp8": (FP8, fine_grained()),
+    "nvfp4": ({**MODELOPT, "quant_algo": "NVFP4"}, modelopt("NVFP4")),
+    "int4, rows in pairs": (MODELOPT, modelopt("W4A16_AWQ")),
+    "int4 with input scales": (MODELOPT, modelopt("W4A16_AWQ", pre_scaled=True)),
 }
 
 
@@ -54,7 +59,8 @@ def test_logits_are_those_of_the_dequantised_weights(tmp_path, name):
         assert relative_error(found, wanted) < RELATIVE_ERROR[torch.float32]
         assert relative_error(found, other) > 3e-3
     quantised = sum(isinstance(node.layer, Dequantize) for node in network.nodes)
-    assert quantised == (8 if name in ("int4", "int4, asymmetric", "int8") else 0)  # q/k/v and gate/up are joined
+    as_integers = ("int4", "int4, asymmetric", "int8", "int4, rows in pairs")
+    assert quantised == (8 if name in as_integers else 0)  # q/k/v and gate/up are joined
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("int4", "float16"), ("int4, asymmetric", "float16"), ("int8", "float32")])
@@ -91,8 +97,9 @@ def test_a_tree_of_a_mixed_checkpoint_is_built_run_and_verified(tmp_path):
     assert result.passed, result.text()
 
 
-def test_a_llava_is_built_and_verified(tmp_path):
-    save_quantised(llava(), tmp_path / "model", *FORMS["int4"])
+@pytest.mark.parametrize("name", ["int4", "int4 with input scales"])
+def test_a_llava_is_built_and_verified(tmp_path, name):
+    save_quantised(llava(), tmp_path / "model", *FORMS[name])
     family = LlavaModel.from_pretrained(str(tmp_path / "model")).with_target("tensorrt-rtx").with_dtype("float32")
     tree = family.build_all(tmp_path / "tree")
     result = verify(tree, mixed(tree, 3, 1), session="reference", new_tokens=3)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import evolve, frozen
+from attrs import frozen
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -370,9 +370,9 @@ class Pretrained(ModelSource):
             check_shape(name, stored.names[0], weight.shape, parameter, str(self.directory))
             return weight
         if stored in self.groups:
-            weight = self.groups[stored].weight
-            check_shape(name, stored, weight.shape, parameter, str(self.directory))
-            return evolve(weight, dtype=parameter.dtype)
+            group = self.groups[stored]
+            check_shape(name, stored, group.quantized.shape, parameter, str(self.directory))
+            return group.matrix(parameter.dtype)
         record = self.index.tensors[stored]
         check_stored(name, stored, record, parameter)
         weight = Stored(stored, record.shape, record.dtype)

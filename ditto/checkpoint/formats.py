@@ -24,9 +24,9 @@ from ditto.files import read_json
 VALUE_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # Keys of config.json, at any depth, under which quantisation tools write their settings.
 _CONFIG_KEYS = ("quantization_config", "compression_config", "quant_config")
-# Files next to config.json in which quantisation tools write their settings.
+# Files next to config.json in which quantisation tools write their settings; ModelOpt's is read.
+_MODELOPT_FILE = "hf_quant_config.json"
 _SIDE_FILES = {
-    "hf_quant_config.json": "ModelOpt",
     "quant_config.json": "AWQ",
     "quantization_config.json": "AutoRound",
     "quantize_config.json": "GPTQ",
@@ -108,6 +108,8 @@ def quantization_of(directory: Path) -> QuantizationScheme | None:
             if method in FORMATS
             else f"give a checkpoint in one of the formats {', '.join(FORMATS)}; or {FULL_PRECISION}",
         )
+    if (directory / _MODELOPT_FILE).is_file():
+        return FORMATS["modelopt"](_json_object(directory / _MODELOPT_FILE), str(directory / _MODELOPT_FILE))
     for name, tool in _SIDE_FILES.items():
         if (directory / name).is_file():
             detail = _format_of(_json_object(directory / name), tool)

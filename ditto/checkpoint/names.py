@@ -74,7 +74,7 @@ def match_names(
     _share_tied(model, found, reader, quantised)
 
     def fits(place: str, name: str) -> bool:
-        shape = quantised[name].weight.shape if name in quantised else stored[name].shape
+        shape = quantised[name].quantized.shape if name in quantised else stored[name].shape
         return shape == tuple(wanted[place].shape)
 
     recipes = {

@@ -18,7 +18,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from ditto.errors import ShapeError
-from ditto.network.packing import unpack
+from ditto.network.packing import unpack, unpack_e2m1, unpack_signed
 from ditto.network.rounding import group_scales, rounded
 from ditto.network.spec import INT4, Spec
 
@@ -199,6 +199,8 @@ FOLDABLE: Mapping[str, Callable[..., Tensor]] = {
     "exponential": lambda x: x.exp(),
     "square_root": lambda x: x.sqrt(),
     "unpack": unpack,
+    "unpack_e2m1": unpack_e2m1,
+    "unpack_signed": unpack_signed,
     "group_scales": group_scales,
     "rounded": rounded,
     "int4": lambda x: x.contiguous().view(INT4),

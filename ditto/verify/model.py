@@ -110,8 +110,8 @@ def _dequantized(source: Pretrained, quantized: Mapping[str, QuantizedWeight]) -
         del config.quantization_config
     members = {name for group in source.groups.values() for name in group.members}
     values = {name: reader.tensor(name) for name in source.index.tensors if name not in members}
-    values.update({name: resolve(group.weight, reader, Literals()) for name, group in source.groups.items()})
-    values.update({name: resolve(weight, reader, Literals()) for name, weight in quantized.items()})
+    matrices = {name: group.matrix(torch.float32) for name, group in source.groups.items()}
+    values.update({name: resolve(weight, reader, Literals()) for name, weight in {**matrices, **quantized}.items()})
     return {"config": config, "state_dict": values}
 
 

@@ -16,7 +16,6 @@ from tests.support.models import llama, llava
 
 QUANTISED = {
     "quark": ({"quant_method": "quark", "fmt": "e4m3", "group_size": 128}, "quark, fmt e4m3, group_size 128"),
-    "modelopt": ({"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "FP8"}}, "modelopt, quant_algo FP8"),
     "bitsandbytes": ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "bitsandbytes, .*nf4"),
     "mxfp4": ({"quant_method": "mxfp4"}, "mxfp4"),
     "unknown": ({"odd": 1}, "a format without a name"),
@@ -82,13 +81,12 @@ def test_a_key_that_states_none_does_not_count(directory):
 @pytest.mark.parametrize(
     ("file", "told"),
     [
-        ("hf_quant_config.json", "ModelOpt, quant_algo NVFP4"),
         ("quantize_config.json", "GPTQ"),
         ("quant_config.json", "AWQ"),
     ],
 )
 def test_so_does_a_file_beside_the_configuration(directory, file, told):
-    edit(directory / file, quantization={"quant_algo": "NVFP4"})
+    edit(directory / file, bits=4)
     with pytest.raises(CheckpointError, match=f"quantised: {told}"):
         check_form(directory)
 
@@ -101,10 +99,11 @@ def test_every_command_refuses(directory, tmp_path, capsys, command, fault):
     elif fault == "adapter":
         edit(directory / "adapter_config.json", peft_type="LORA", base_model_name_or_path="owner/base")
     else:
-        edit(directory / "hf_quant_config.json", quantization={"quant_algo": "FP8"})
+        edit(directory / "hf_quant_config.json", quantization={"quant_algo": "MIXED_PRECISION"})
     more = ["-o", str(tmp_path / "tree")] if command == "build" else []
     assert main(["-q", command, str(directory), "--target", "tensorrt-rtx", *more]) == 2
-    assert ("an adapter (LORA) for owner/base" if fault == "adapter" else "quantised") in capsys.readouterr().err
+    told = {"adapter": "an adapter (LORA) for owner/base", "hf_quant_config": "'MIXED_PRECISION' is not read"}
+    assert told.get(fault, "quantised") in capsys.readouterr().err
     assert not (tmp_path / "tree").exists()
 
 

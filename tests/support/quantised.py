@@ -197,6 +197,65 @@ def gptq(bits: int = 4, group: int = 32, symmetric: bool = True, version: int = 
     return write
 
 
+E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+
+
+def nvfp4(of_matrix: str, divides: bool) -> Written:
+    """NVFP4: E2M1 values, FP8 scales of 16 columns, and a scale of the matrix in a tensor named `of_matrix`.
+
+    Args:
+        divides: whether scales are divided by that of the matrix, as in compressed-tensors; ModelOpt multiplies.
+    """
+
+    def write(weight: Tensor) -> tuple[Tensors, Tensor]:
+        groups = weight.unflatten(1, (-1, 16))
+        largest = groups.abs().amax(-1)
+        whole = (6 * 448 / largest.max()) if divides else largest.max() / (6 * 448)
+        scales = (largest / 6 * whole if divides else largest / 6 / whole).to(torch.float8_e4m3fn)
+        # Both libraries join the scales in float32.
+        exact = (scales.float() / whole if divides else scales.float() * whole).double()
+        codes = (groups.double() / exact[..., None]).abs()[..., None].sub(E2M1).abs().argmin(-1)
+        signs = (groups < 0).long()
+        nibbles = (codes + 8 * signs).flatten(1)
+        values = (E2M1.double()[codes] * (1 - 2 * signs) * exact[..., None]).flatten(1)
+        bytes_ = (nibbles[:, 0::2] | nibbles[:, 1::2] << 4).to(torch.uint8)
+        name = "weight_packed" if divides else "weight"
+        return {name: bytes_, "weight_scale": scales, of_matrix: whole.reshape([1] * divides)}, values
+
+    return write
+
+
+def modelopt(algorithm: str, pre_scaled: bool = False, group: int = 16) -> Written:
+    """ModelOpt's files; with `pre_scaled`, inputs of a layer are multiplied by a scale of each column."""
+
+    def write(weight: Tensor) -> tuple[Tensors, Tensor]:
+        rows, columns = weight.shape
+        before = torch.rand(columns) + 0.5
+        weight = weight / before if pre_scaled else weight
+        if algorithm == "NVFP4":
+            tensors, meaning = nvfp4("weight_scale_2", divides=False)(weight)
+        elif algorithm == "W4A16_AWQ":
+            found = integers(weight, 4, group, dtype=torch.float32)
+            nibbles = found.values.long() & 15
+            packed_rows = (nibbles[0::2] | nibbles[1::2] << 4).to(torch.uint8)
+            tensors, meaning = {"weight": packed_rows, "weight_scale": found.scales}, found.meaning
+        elif algorithm == "W8A8_SQ_PER_CHANNEL":
+            found = integers(weight, 8, columns, dtype=torch.float32)
+            tensors, meaning = {"weight": found.values, "weight_scale": found.scales.flatten()}, found.meaning
+        else:
+            by_row = algorithm == "FP8_PER_CHANNEL_PER_TOKEN"
+            found = fp8(weight, (1 if by_row else rows, columns))
+            scales = found.scales.flatten() if by_row else found.scales.squeeze()
+            tensors, meaning = {"weight": found.values, "weight_scale": scales}, found.meaning
+            tensors |= {} if by_row else {"input_scale": torch.tensor(0.1)}
+        if not pre_scaled:
+            return tensors, meaning
+        # Rounded once to float32 before the scale of the columns, as the weight is.
+        return {**tensors, "pre_quant_scale": before}, meaning.float() * before
+
+    return write
+
+
 def compressed_config(
     weights: Mapping[str, Any], form: str = "pack-quantized", targets: Sequence[str] = ("Linear",), **more: Any
 ) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from ditto.checkpoint.quantization.awq import Awq
 from ditto.checkpoint.quantization.compressed_tensors import CompressedTensors
 from ditto.checkpoint.quantization.fp8 import FineGrainedFp8
 from ditto.checkpoint.quantization.gptq import Gptq
+from ditto.checkpoint.quantization.modelopt import ModelOpt
 from ditto.checkpoint.quantization.scheme import FULL_PRECISION, Group, QuantizationScheme
 
 __all__ = ["FORMATS", "FULL_PRECISION", "Group", "QuantizationScheme"]
@@ -18,5 +19,6 @@ FORMATS: Mapping[str, Callable[[Mapping[str, Any], str], QuantizationScheme]] = 
     "compressed-tensors": CompressedTensors.of,
     "fp8": FineGrainedFp8.of,
     "gptq": Gptq.of,
+    "modelopt": ModelOpt.of,
 }
 """Function from `quantization_config` and the file that states it to the scheme, by `quant_method`."""

@@ -1,4 +1,4 @@
-"""compressed-tensors: integer and FP8 weights of llm-compressor, with a scheme for each kind of module."""
+"""compressed-tensors: integer, FP8 and NVFP4 weights of llm-compressor, with a scheme for each kind of module."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from ditto.checkpoint.quantization.scheme import (
     Group,
     ModuleTensors,
     QuantizationScheme,
+    column,
+    e2m1_matrix,
     modules_with,
     quantized,
     stated_int,
@@ -24,8 +26,15 @@ from ditto.checkpoint.reader import CheckpointReader
 from ditto.network.quantized import QuantizedWeight
 from ditto.network.weight import Weight, fold
 
-_FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision")
-_ACTIVATION_PARTS = ("input_scale", "input_zero_point", "output_scale", "output_zero_point")
+_FORMATS = (
+    "pack-quantized",
+    "int-quantized",
+    "float-quantized",
+    "naive-quantized",
+    "nvfp4-pack-quantized",
+    "mixed-precision",
+)
+_ACTIVATION_PARTS = ("input_scale", "input_global_scale", "input_zero_point", "output_scale", "output_zero_point")
 
 
 @frozen
@@ -35,7 +44,7 @@ class ModuleScheme:
     Args:
         targets: names, patterns (`re:...`) or classes of the modules.
         bits: size of a value, 4 or 8.
-        is_float: whether values are FP8 instead of integers.
+        is_float: whether values are FP8 or FP4 (E2M1) instead of integers.
         strategy: `tensor`, `channel`, `group` or `block`.
         block: rows and columns of a block, or columns of a group.
         is_symmetric: whether there are no zero points.
@@ -56,7 +65,7 @@ class ModuleScheme:
 
 @frozen
 class CompressedTensors(QuantizationScheme):
-    """Files of compressed-tensors with integers (packed or not) or FP8 values.
+    """Files of compressed-tensors with integers (packed or not), FP8 or FP4 values.
 
     Args:
         schemes: for groups of modules.
@@ -145,8 +154,12 @@ def _module_scheme(whole: CompressedTensors, group: Mapping[str, Any]) -> Module
     size, sizes = stated_int(weights, "group_size"), weights.get("block_structure")
     if strategy is None:
         strategy = "group" if size else "tensor"
-    if (kind, bits) not in (("int", 4), ("int", 8), ("float", 8)):
+    if (kind, bits) not in (("int", 4), ("int", 8), ("float", 4), ("float", 8)):
         raise whole.refuse(f"weights of {bits} bits and type {kind!r} are not read")
+    if strategy == "tensor_group" and kind == "float" and bits == 4:  # NVFP4: groups, and a scale of the matrix
+        strategy = "group"
+    elif kind == "float" and bits == 4:
+        raise whole.refuse(f"FP4 with the strategy {strategy!r} is not read, 'tensor_group' (NVFP4) is")
     if strategy == "group" and size == -1:
         strategy = "channel"
     block = (1, size or 0) if strategy == "group" else (1, 1)
@@ -161,6 +174,8 @@ def _module_scheme(whole: CompressedTensors, group: Mapping[str, Any]) -> Module
 
 def _packed(module: ModuleTensors, scheme: ModuleScheme) -> QuantizedWeight:
     """Integers packed into words along the columns, and zero points along the rows."""
+    if scheme.is_float and scheme.bits == 4:
+        return _nvfp4(module, scheme)
     if scheme.is_float:
         raise module.refuse("has packed values, and the configuration says FP8")
     packed = module.stored("weight_packed", (torch.int32,), 2)
@@ -177,19 +192,32 @@ def _packed(module: ModuleTensors, scheme: ModuleScheme) -> QuantizedWeight:
     return _checked(module, scheme, values, zeros)
 
 
+def _nvfp4(module: ModuleTensors, scheme: ModuleScheme) -> QuantizedWeight:
+    """Two E2M1 values in a byte; scales of groups in FP8, to be divided by one of the matrix."""
+    if not scheme.is_symmetric:
+        raise module.refuse("has FP4 values, and the configuration says that it is not symmetric")
+    values = e2m1_matrix(module.stored("weight_packed", (torch.uint8,), 2))
+    of_groups = module.stored("weight_scale", (torch.float8_e4m3fn,), 2)
+    of_matrix = column(module.stored("weight_global_scale", (torch.float32,), 0, 1))
+    scales = fold("divide", fold("cast", of_groups, torch.float32), of_matrix)
+    return quantized(module, values, scales, bits=8, block=scheme.block)
+
+
 def _plain(module: ModuleTensors, scheme: ModuleScheme) -> QuantizedWeight:
     """Values in a dtype of their own, one by one."""
+    if scheme.is_float and scheme.bits == 4:
+        raise module.refuse("has no `weight_packed`, and the configuration says FP4")
     values = module.stored("weight", (torch.float8_e4m3fn if scheme.is_float else torch.int8,), 2)
     zeros = None
     if not scheme.is_symmetric:
-        zeros = _matrix(module.stored("weight_zero_point", (torch.int8,), 0, 1, 2))
+        zeros = column(module.stored("weight_zero_point", (torch.int8,), 0, 1, 2))
     return _checked(module, scheme, values, zeros)
 
 
 def _checked(module: ModuleTensors, scheme: ModuleScheme, values: Weight, zeros: Weight | None) -> QuantizedWeight:
     if scheme.is_symmetric and "weight_zero_point" in module.records:
         raise module.refuse("has zero points, and the configuration says that it is symmetric")
-    scales = _matrix(module.stored("weight_scale", SCALE_DTYPES, 0, 1, 2))
+    scales = column(module.stored("weight_scale", SCALE_DTYPES, 0, 1, 2))
     rows, columns = values.shape
     block = scheme.block_of(rows, columns)
     groups = module.column_groups("weight_g_idx", columns, block[1])
@@ -199,8 +227,3 @@ def _checked(module: ModuleTensors, scheme: ModuleScheme, values: Weight, zeros:
 def _cut(weight: Weight, axis: int, size: int) -> Weight:
     """The first `size` entries of an axis, without the padding of the last word."""
     return weight if weight.shape[axis] == size else fold("slice", weight, axis, 0, size, 1)
-
-
-def _matrix(weight: Weight) -> Weight:
-    """A scalar or vector as a matrix with one column."""
-    return weight if len(weight.shape) == 2 else fold("reshape", weight, (weight.shape[0] if weight.shape else 1, 1))

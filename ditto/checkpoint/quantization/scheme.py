@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor
 
 from ditto.checkpoint.index import TensorRecord
@@ -22,10 +22,24 @@ SCALE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 @frozen
 class Group:
-    """A quantised weight and the names of all stored tensors that belong to it."""
+    """A quantised weight and the names of all stored tensors that belong to it.
 
-    weight: QuantizedWeight
+    Args:
+        quantized: the weight as stored; `matrix` is the layer's weight.
+        members: names of the stored tensors.
+        input_scale: [columns], by which the layer's input is multiplied; None for none.
+    """
+
+    quantized: QuantizedWeight
     members: frozenset[str]
+    input_scale: Weight | None = None
+
+    def matrix(self, dtype: torch.dtype) -> Weight:
+        """The weight in `dtype`; a scale of the input becomes one of its columns."""
+        if self.input_scale is None:
+            return evolve(self.quantized, dtype=dtype)
+        scale = fold("cast", self.input_scale, torch.float32)
+        return fold("cast", fold("multiply", evolve(self.quantized, dtype=torch.float32), scale), dtype)
 
 
 @frozen
@@ -112,9 +126,9 @@ class ModuleTensors:
             raise self.refuse(f"has `{part}` that names other groups than there are")
         return None if torch.equal(found.long(), torch.arange(count) // size) else weight
 
-    def group(self, weight: QuantizedWeight) -> Group:
+    def group(self, weight: QuantizedWeight, input_scale: Weight | None = None) -> Group:
         """The weight with the names of the tensors used so far."""
-        return Group(weight, frozenset(f"{self.name}.{part}" for part in self._used))
+        return Group(weight, frozenset(f"{self.name}.{part}" for part in self._used), input_scale)
 
     def refuse(self, cause: str) -> CheckpointError:
         """An error that names the module."""
@@ -161,6 +175,16 @@ def quantized(
 def transposed(weight: Weight) -> Weight:
     """The transpose of a matrix."""
     return fold("permute", weight, (1, 0))
+
+
+def column(weight: Weight) -> Weight:
+    """A scalar or vector as a matrix with one column."""
+    return weight if len(weight.shape) == 2 else fold("reshape", weight, (weight.shape[0] if weight.shape else 1, 1))
+
+
+def e2m1_matrix(packed: Weight) -> Weight:
+    """FP4 values (E2M1) as FP8, which holds them all; two in a byte along the columns, the first in the lower half."""
+    return fold("unpack_e2m1", packed)
 
 
 def stated_int(config: Mapping[str, Any], name: str, default: int | None = None) -> int | None:

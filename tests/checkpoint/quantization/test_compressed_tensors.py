@@ -15,6 +15,7 @@ from tests.support.quantised import (
     float_quantized,
     int_quantized,
     loaded_equals,
+    nvfp4,
     pack_quantized,
     save_quantised,
 )
@@ -22,6 +23,7 @@ from tests.support.quantised import (
 INT4 = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 32}
 INT8 = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel"}
 FP8 = {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "tensor"}
+NVFP4 = {"num_bits": 4, "type": "float", "symmetric": True, "strategy": "tensor_group", "group_size": 16}
 BLOCKS = {**FP8, "strategy": "block", "block_structure": [16, 32]}
 STATIC = {"input_activations": {"num_bits": 8, "type": "float", "strategy": "tensor", "dynamic": False}}
 
@@ -40,6 +42,7 @@ FORMS = {
     "fp8": (compressed_config(FP8, "float-quantized", group=STATIC), float_quantized("tensor", static=True)),
     "fp8 by row": (compressed_config({**FP8, "strategy": "channel"}, "float-quantized"), float_quantized("channel")),
     "fp8 by block": (compressed_config(BLOCKS, "float-quantized"), float_quantized("block")),
+    "nvfp4": (compressed_config(NVFP4, "nvfp4-pack-quantized"), nvfp4("weight_global_scale", divides=True)),
 }
 
 
@@ -122,7 +125,7 @@ def test_every_tensor_matters(tmp_path, part):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (compressed_config(INT4, "nvfp4-pack-quantized"), "the format 'nvfp4-pack-quantized' is not read"),
+        (compressed_config(NVFP4, "mxfp4-pack-quantized"), "the format 'mxfp4-pack-quantized' is not read"),
         (compressed_config(INT4, "marlin-24"), "the format 'marlin-24' is not read"),
         (compressed_config(INT4, group={"format": "mxfp4-pack-quantized"}), "'mxfp4-pack-quantized' is not read"),
         (compressed_config(INT4, config_groups={}), "has no `config_groups`"),
@@ -131,7 +134,8 @@ def test_every_tensor_matters(tmp_path, part):
         (compressed_config(INT4, kv_cache_scheme={"num_bits": 8}), "`kv_cache_scheme` is not read"),
         (compressed_config(INT4, transform_config={"config_groups": {"R1": {}}}), "`transform_config` is not read"),
         (compressed_config({**INT4, "num_bits": 3}), "weights of 3 bits and type 'int' are not read"),
-        (compressed_config({**FP8, "num_bits": 4}), "weights of 4 bits and type 'float' are not read"),
+        (compressed_config({**FP8, "num_bits": 4}), "FP4 with the strategy 'tensor' is not read"),
+        (compressed_config({**FP8, "num_bits": 6}), "weights of 6 bits and type 'float' are not read"),
         (compressed_config({**INT4, "strategy": "token"}), "the strategy 'token'"),
         (compressed_config({**INT4, "group_size": None}), "the strategy 'group' with group_size None"),
         (compressed_config({**BLOCKS, "block_structure": "128x128"}), "and blocks 128x128 is not read"),
