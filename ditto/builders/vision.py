@@ -53,7 +53,7 @@ class VisionBuilder(EngineBuilder):
 
     @override
     def part(self, target: Target) -> VisionPart:
-        target.check_family(self.family, self.assembly)
+        target.check_family(self.family, self.assembly, tuple(self.inputs))
         loaded = self.source.load(self.resolved_dtype(target))
         wrapper = self.wrap(loaded.model)
         newline = None if self.assembly is None else loaded.weights[id(image_newline(loaded.model))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from attrs import frozen
@@ -11,10 +12,13 @@ from typing_extensions import override
 
 from ditto.errors import CheckpointError
 from ditto.families.encoder import Encoder, pair, tile
+from ditto.families.mistral3 import PixtralPreprocessor, pixtral
 from ditto.families.multimodal import MultimodalModel
+from ditto.families.native import NativeSizeModel
 from ditto.families.preprocessor import Preprocessor, TilePreprocessor
 from ditto.wrappers.features import embeddings, features_owner
 from ditto.wrappers.llava import LlavaVisionWrapper
+from ditto.wrappers.pixtral import PixtralFeatures
 
 # Tokens in front of the patches, without registers: a class token; DeiT also has a distillation token.
 _BEFORE_PATCHES = {
@@ -29,13 +33,27 @@ _BEFORE_PATCHES = {
 # Vision towers whose classes accept only single numbers as sizes, and those that arrange patches in a square.
 _OF_ONE_NUMBER = ("clip_vision_model", "siglip_vision_model")
 _OF_SQUARE_IMAGES = ("dinov2", "dinov2_with_registers")
-# Vision towers that pack the patches of all images into one row.
-_OF_ANY_SIZE = ("pixtral",)
+# Vision tower that packs the patches of all images into one row.
+_OF_ANY_SIZE = "pixtral"
 
 
 @frozen
 class LlavaPreprocessor(TilePreprocessor):
     """Preprocessor that completes the settings of older processor files."""
+
+    @override
+    def configured(self, directory: str | Path | None) -> Preprocessor:
+        """For a model with Pixtral's tower, the preprocessor of its patches."""
+        import transformers
+
+        if directory is None:
+            return self
+        automatic: Any = transformers.AutoConfig
+        try:
+            tower = automatic.from_pretrained(directory, trust_remote_code=False).vision_config.model_type
+        except Exception:  # an older tree, or one whose tower does not matter here
+            return self
+        return PixtralPreprocessor().configured(directory) if tower == _OF_ANY_SIZE else self
 
     @override
     def complete(self, processor: Any, directory: Any) -> None:
@@ -80,7 +98,14 @@ class LlavaModel(MultimodalModel):
 
     @classmethod
     @override
+    def variant(cls, config: Any) -> Any:
+        return PixtralLlavaModel if config.vision_config.model_type == _OF_ANY_SIZE else cls
+
+    @classmethod
+    @override
     def encoder(cls, config: Any) -> Encoder:
+        if config.vision_config.model_type == _OF_ANY_SIZE:
+            return PixtralLlavaModel.encoder(config)
         _check(config)
         size = pair("image_size", config.vision_config.image_size)
         return Encoder(
@@ -94,6 +119,26 @@ class LlavaModel(MultimodalModel):
     def features(cls, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
         owner: Any = features_owner(model)
         return embeddings(owner.get_image_features(**inputs, **_selection(model.config)))
+
+
+@frozen(kw_only=True, slots=False)
+class PixtralLlavaModel(NativeSizeModel):
+    """`LlavaForConditionalGeneration` with Pixtral's tower: each patch of an image becomes a token."""
+
+    model_type: ClassVar[str] = "llava"
+    preprocessor: ClassVar[Preprocessor] = PixtralPreprocessor()
+
+    @classmethod
+    @override
+    def encoder(cls, config: Any) -> Encoder:
+        if config.vision_feature_select_strategy != "full":
+            raise CheckpointError(
+                f"vision_feature_select_strategy is {config.vision_feature_select_strategy!r}: the first patch of an "
+                "image would be dropped",
+                remedy="give `full` in config.json",
+            )
+        _check_layers(config)
+        return pixtral(config, PixtralFeatures)
 
 
 def _vision(model: nn.Module) -> nn.Module:
@@ -130,17 +175,22 @@ def _check(config: Any) -> None:
     Raises:
         CheckpointError: it is not.
     """
-    if config.vision_config.model_type in _OF_ANY_SIZE:
-        raise CheckpointError(
-            f"its {config.vision_config.model_type} tower takes images of any size as one row of patches",
-            remedy="use a LLaVA whose tower takes images of one size",
-        )
     _check_pairs(config.vision_config)
     strategy = config.vision_feature_select_strategy
     if strategy not in ("default", "full"):
         raise CheckpointError(
             f"vision_feature_select_strategy is {strategy!r}", remedy="give `default` or `full` in config.json"
         )
+    _check_layers(config)
+    if not _rows(config):
+        raise CheckpointError(
+            "an image becomes no features: it is one patch, which vision_feature_select_strategy 'default' drops",
+            remedy="give `full` in config.json, or check image_size and patch_size",
+        )
+
+
+def _check_layers(config: Any) -> None:
+    """Check that the tower has the layers whose features are taken."""
     count = config.vision_config.num_hidden_layers
     layer = config.vision_feature_layer
     chosen = [layer] if isinstance(layer, int) else layer
@@ -148,11 +198,6 @@ def _check(config: Any) -> None:
         raise CheckpointError(
             f"vision_feature_layer is {layer}, the tower has {count} layers",
             remedy=f"give one or several from {-count - 1} to {count} in config.json",
-        )
-    if not _rows(config):
-        raise CheckpointError(
-            "an image becomes no features: it is one patch, which vision_feature_select_strategy 'default' drops",
-            remedy="give `full` in config.json, or check image_size and patch_size",
         )
 
 

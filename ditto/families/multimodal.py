@@ -61,6 +61,12 @@ class MultimodalModel(ABC):
             CheckpointError: the configuration is not supported.
         """
 
+    @classmethod
+    def variant(cls, config: Any) -> type[Self]:
+        """The family of a model with this configuration: this class, or one for another kind of tower."""
+        del config
+        return cls
+
     @staticmethod
     def language_model(model: nn.Module) -> nn.Module:
         """The language model inside a model, with its output embedding.
@@ -115,7 +121,7 @@ class MultimodalModel(ABC):
         from ditto.builders import LlmBuilder, VisionBuilder
 
         config = source.config
-        family = cls._family(config.model_type, source.name)
+        family = cls._family(config.model_type, source.name).variant(config)
         with at(source.name):
             family._check_transformers()
             encoder = family.encoder(config)

@@ -58,15 +58,16 @@ class Target(ABC):
         """
         del limits, prompt_rows
 
-    def check_family(self, model_type: str, assembly: Assembly | None) -> None:
+    def check_family(self, model_type: str, assembly: Assembly | None, inputs: Sequence[str]) -> None:
         """Check that what runs this target's engines knows a family of vision-language models.
 
         Args:
             assembly: how the embeddings of tiles become those of an image; None if they are those of an image.
+            inputs: names of the vision engine's inputs.
         Raises:
             ConfigError: it does not.
         """
-        del model_type, assembly
+        del model_type, assembly, inputs
 
     def adjusted(self, limits: Limits, dtype: torch.dtype) -> Limits:
         """Adjust limits to those of this target's engines.

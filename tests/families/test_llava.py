@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -103,10 +104,26 @@ def test_so_are_wide_images_of_towers_that_cannot_place_their_patches(tower):
         LlavaModel.encoder(config)
 
 
-def test_towers_that_pack_their_patches_are_refused():
-    config = LlavaConfig(vision_config=PixtralVisionConfig(**VISION), text_config=LlamaConfig(**TEXT))
-    with pytest.raises(CheckpointError, match="its pixtral tower takes images of any size"):
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({}, "vision_feature_select_strategy is 'default': the first patch of an image would be dropped"),
+        ({"vision_feature_select_strategy": "full", "vision_feature_layer": 4}, "vision_feature_layer is 4"),
+    ],
+)
+def test_what_pixtrals_tower_cannot_do_is_refused(settings, reason):
+    config = LlavaConfig(vision_config=PixtralVisionConfig(**VISION), text_config=LlamaConfig(**TEXT), **settings)
+    with pytest.raises(CheckpointError, match=reason):
         LlavaModel.encoder(config)
+
+
+def test_pixtrals_tower_needs_transformers_5(tmp_path):
+    settings = {"vision_feature_select_strategy": "full"}
+    vision, text = PixtralVisionConfig(**VISION), LlamaConfig(**TEXT)
+    LlavaConfig(vision_config=vision, text_config=text, **settings).save_pretrained(tmp_path)
+    version = patch("transformers.__version__", "4.51.3")
+    with version, pytest.raises(CheckpointError, match="need transformers 5; 4.51.3 is installed"):
+        LlavaModel.from_pretrained(str(tmp_path))
 
 
 def test_an_unknown_select_strategy_is_refused():

@@ -564,6 +564,12 @@ def _mistral3(image: int) -> Any:
     return made(hf.Mistral3ForConditionalGeneration, config)
 
 
+def _llava_pixtral(image: int) -> Any:
+    settings = {"vision_feature_layer": [-1, -2], "vision_feature_select_strategy": "full"}
+    config = hf.LlavaConfig(vision_config=pixtral(), text_config=llama(), image_token_index=image, **settings)
+    return made(hf.LlavaForConditionalGeneration, config)
+
+
 def _lighton_ocr(image: int) -> Any:
     text = hf.Qwen3Config(**{**TEXT, **rope(), "head_dim": 12})
     settings = {"image_token_id": image, "tie_word_embeddings": False}
@@ -734,6 +740,7 @@ FAMILIES: dict[str, Family] = {
 WITH_TORCHVISION: dict[str, Family] = {
     "cohere2_vision": Family(_cohere2_vision_processor, _cohere2_vision, tiled=True, placeholder="<|IMG_PATCH|>"),
     "muse_glimmer": Family(_muse_glimmer_processor, _muse_glimmer, placeholder="<|patch|>"),
+    "llava_pixtral": Family(lambda: pixtral_processor(1), _llava_pixtral, placeholder="[IMG]"),
     "mistral3": Family(lambda: pixtral_processor(2), _mistral3, placeholder="[IMG]", takes_tiny=False),
 }
 if find_spec("torchvision") is not None:

@@ -130,7 +130,13 @@ class TrtllmTarget(Target):
             )
 
     @override
-    def check_family(self, model_type: str, assembly: Assembly | None) -> None:
+    def check_family(self, model_type: str, assembly: Assembly | None, inputs: Sequence[str]) -> None:
+        if model_type in RUNNER_TYPES and len(inputs) > 1:
+            raise ConfigError(
+                f"TensorRT-LLM's multimodal runner gives the vision engine of {model_type!r} models pixels alone; this "
+                f"one needs {', '.join(inputs)}",
+                remedy="build for the target tensorrt-rtx or tensorrt",
+            )
         if model_type in RUNNER_TYPES and RUNNER_TYPES[model_type] == assembly:
             if model_type in inferred.TRANSPOSED_TYPES:
                 logger.warning(
