@@ -458,6 +458,9 @@ _EDITS: dict[str, Edit] = {
     "jamba": _sets(attn_layer_period=2, attn_layer_offset=1, expert_layer_period=2, expert_layer_offset=1),
     "lfm2": _sets(layer_types=["conv", "full_attention"], full_attn_idxs=[1]),
     "lfm2_moe": _sets(layer_types=["conv", "full_attention", "conv"], num_hidden_layers=3, num_dense_layers=1),
+    # Sequences of one chunk; longer ones are refused.
+    "llama4": _text(_sets(attention_chunk_size=64, floor_scale=4, attn_scale=0.5)),
+    "llama4_text": _sets(attention_chunk_size=64, floor_scale=4, attn_scale=0.5),
     "longcat_flash": _sets(num_layers=1, num_hidden_layers=2),
     "mamba2": _sets(num_heads=8, head_dim=32, n_groups=2, chunk_size=8),
     "minimax": _sets(block_size=8),

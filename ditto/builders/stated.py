@@ -64,7 +64,8 @@ def check_stated(raw: Mapping[str, Any], config: Any, where: str) -> None:
     _check_names(raw, config, "", where)
     known = _keys_of(type(config))
     for size in () if inner else _DEMANDED:
-        names = [name for name in _NAMES[size] if name in known]
+        own = type(config).attribute_map.get(size, size)
+        names = [name for name in dict.fromkeys((*_NAMES[size], own)) if name in known]
         if names and all(raw.get(name) is None for name in names):
             raise CheckpointError(
                 f"The configuration has no `{names[0]}`; {type(config).__name__} would describe a model of its own "

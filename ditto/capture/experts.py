@@ -1,13 +1,17 @@
 """Capture of mixtures of experts as semantic operators, whatever class the model uses.
 
 Hugging Face (transformers 5) looks up the function that applies experts in a registry, by name. Ditto's is registered
-as `ditto`. Routing before it, and the activation between an expert's two layers, stay the model's own code.
+as `ditto`. Routing before it, and the activation between an expert's two layers, stay the model's own code. Classes
+outside the registry, which loop over their experts, get functions of their own here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ditto import ops
@@ -61,3 +65,36 @@ def use_semantic_experts(module: nn.Module) -> None:
         config = getattr(part, "config", None)
         if config is not None and hasattr(config, "_experts_implementation"):
             config._experts_implementation = IMPLEMENTATION
+        own = _LOOPS.get(type(part).__name__) if type(part).__module__.startswith("transformers.") else None
+        if own is not None:
+            object.__setattr__(part, "forward", partial(own, part))
+
+
+def _dbrx_experts(module: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+    """`DbrxExperts`, whose weights are one below the other: [B, S, W] → [B, S, W]."""
+    layers = module.mlp
+    shape = (module.num_experts, module.ffn_hidden_size, module.hidden_size)
+    gate, up, down = (weight.view(shape) for weight in (layers.w1, layers.v1, layers.w2))
+    tokens = hidden_states.reshape(-1, module.hidden_size)
+    gated = layers.activation_fn(ops.expert_linear(tokens, gate, None, top_k_index, False))
+    inner = gated * ops.expert_linear(tokens, up, None, top_k_index, False)
+    return ops.expert_sum(inner, down, None, top_k_index, top_k_weights, True).view(hidden_states.shape)
+
+
+def _longcat_experts(module: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+    """`LongcatFlashExperts`, of which the last ones return the token as it is: [T, W] → [T, W]."""
+    if module.gate_up_proj is None:
+        return (hidden_states * top_k_weights.sum(-1, keepdim=True)).to(hidden_states.dtype)
+    is_computed = top_k_index < module.num_routed_experts
+    chosen = torch.where(is_computed, top_k_index, 0)
+    shares = torch.where(is_computed, top_k_weights, 0.0)
+    gate, up = ops.expert_linear(hidden_states, module.gate_up_proj, None, chosen, False).chunk(2, dim=-1)
+    computed = ops.expert_sum(module.act_fn(gate) * up, module.down_proj, None, chosen, shares, False)
+    unchanged = hidden_states * (top_k_weights - shares).sum(-1, keepdim=True)
+    return computed + unchanged.to(hidden_states.dtype)
+
+
+_LOOPS: Mapping[str, Callable[[Any, Tensor, Tensor, Tensor], Tensor]] = {
+    "DbrxExperts": _dbrx_experts,
+    "LongcatFlashExperts": _longcat_experts,
+}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -78,14 +80,34 @@ def select_mrope_columns(module: nn.Module) -> None:
     """
     for part in module.modules():
         compose: Any = getattr(part, "recomposition_frequencies", None)
-        if compose is None or not (hasattr(part, "mrope_section") and hasattr(part, "inv_freq")):
+        sections: Any = getattr(part, "mrope_section", None)
+        if compose is None or sections is None:
             continue
-        columns: Any = part.inv_freq
-        numbers = torch.arange(3 * len(columns), dtype=torch.float32).view(3, 1, 1, -1)
-        selected = _Selected(compose(numbers.clone()).flatten().long())
-        other = numbers.sin()
-        if torch.equal(selected(other), compose(other.clone())):  # it selects, and does nothing else
+        if not isinstance(sections, dict):
+            selected = _selected(compose, getattr(part, "inv_freq", None))
+        else:  # of each kind of layers
+            of_kinds = {
+                kind: found
+                for kind in sections
+                if (found := _selected(partial(compose, layer_type=kind), getattr(part, f"{kind}_inv_freq", None)))
+            }
+            selected = partial(_selected_of_kind, of_kinds) if len(of_kinds) == len(sections) else None
+        if selected is not None:
             object.__setattr__(part, "recomposition_frequencies", selected)
+
+
+def _selected(compose: Callable[[Tensor], Tensor], columns: Tensor | None) -> _Selected | None:
+    """The selection that a composition is; None if it does something else."""
+    if columns is None:
+        return None
+    numbers = torch.arange(3 * len(columns), dtype=torch.float32).view(3, 1, 1, -1)
+    selected = _Selected(compose(numbers.clone()).flatten().long())
+    other = numbers.sin()
+    return selected if torch.equal(selected(other), compose(other.clone())) else None
+
+
+def _selected_of_kind(of_kinds: Mapping[str, _Selected], of_axes: Tensor, layer_type: str) -> Tensor:
+    return of_kinds[layer_type](of_axes)
 
 
 class _Selected:

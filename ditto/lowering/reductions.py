@@ -47,6 +47,26 @@ def sum_(
     return _reduce(net, "SUM", x, dim, keepdim, dtype)
 
 
+@lowers(aten.linalg_vector_norm.default)
+def vector_norm(
+    net: Lowering,
+    x: Operand,
+    ord: float = 2,  # noqa: A002
+    dim: list[int] | None = None,
+    keepdim: bool = False,
+    dtype: torch.dtype | None = None,
+) -> Value:
+    """linalg_vector_norm(Tensor self, Scalar ord=2, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None)
+    -> Tensor"""
+    if ord not in (1, 2):
+        raise UnsupportedFeature(f"a norm of order {ord}")
+    value = net.cast(net.value(x), net.result.dtype if dtype is None else dtype)
+    axes = range(value.rank) if dim is None else sorted(axis % value.rank for axis in dim)
+    inner = net.add(Unary("ABS"), value) if ord == 1 else net.add(ElementWise("PROD"), value, value)
+    total = net.add(Reduce("SUM", tuple(axes), keepdim), inner)
+    return net.cast(total if ord == 1 else net.add(Unary("SQRT"), total), net.result.dtype)
+
+
 @lowers(aten.std.dim)
 def std(net: Lowering, x: Operand, dim: list[int] | None, unbiased: bool = True, keepdim: bool = False) -> Value:
     """std.dim(Tensor self, int[1]? dim, bool unbiased=True, bool keepdim=False) -> Tensor"""

@@ -96,10 +96,27 @@ def _look_at(program: Program, mask: fx.Node, sizes: Mapping[str, int]) -> MaskF
         return form
     if program.spec(mask).is_static:
         return seen
+    chunk = _chunk(seen)
+    if chunk:
+        raise UnsupportedFeature(
+            f"tokens attend within chunks of {chunk} tokens, and sequences go up to {seen.shape[-1]}",
+            remedy=f"lower max_seq_len to {chunk}",
+        )
     raise UnsupportedFeature(
         "the attention mask is neither full nor causal nor a causal window",
         remedy="other masks (chunks, prefixes, bidirectional windows) are not supported for decoders",
     )
+
+
+def _chunk(seen: Tensor) -> int:
+    """Length of the chunks within which a mask is causal; 0 for any other mask."""
+    first = seen.reshape(-1, *seen.shape[-2:])[0]
+    if first.shape[0] != first.shape[1] or not bool((seen == first).all()):
+        return 0
+    length = int(first.shape[0])
+    chunk = max(int(first[:, 0].sum()), 1)  # the tokens that attend to the first one
+    numbers = torch.arange(length) // chunk
+    return chunk if torch.equal(first, visible(length) & (numbers[:, None] == numbers)) else 0
 
 
 def form_of_mask(seen: Tensor) -> MaskForm | None:

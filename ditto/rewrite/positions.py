@@ -235,10 +235,17 @@ class _Replacement:
         return _Lifted(self._call(aten.unsqueeze.default, (lifted.node, axis), node), lifted.leading)
 
     def _resized(self, node: fx.Node, lifted: _Lifted) -> _Lifted:
-        """A reshape or an expansion that adds the axis of rows, repeats it, or merges the last two axes."""
+        """A reshape or an expansion that adds the axis of rows (and axes of size 1), repeats it, or merges the last two
+        axes."""
         have, wanted = (self._shape(part) for part in (lifted.node, node))
         if len(have) == len(wanted) and have[1:] == wanted[1:]:
             return _Lifted(lifted.node, leading=False)
+        added = len(wanted) - len(have)
+        if lifted.leading and added >= 0 and wanted == (1, *have[1:], *(1,) * added):
+            result = lifted.node
+            for _ in range(added):
+                result = self._call(aten.unsqueeze.default, (result, _rank(result)), node)
+            return _Lifted(result, leading=False)
         is_reshape = node.target in (aten.reshape.default, aten.reshape_as.default) and not lifted.leading
         if not is_reshape or wanted[0] != 1 or have[1:-2] != wanted[1:-1]:
             raise _NotPerToken

@@ -13,13 +13,14 @@ import operator
 from typing import Any, Union
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import SymInt, Tensor, fx
 
 import ditto.rewrite.semantic_rules  # noqa: F401 - registers the rules of Ditto's operators
 from ditto.errors import ModelError, UnsupportedFeature, at
 from ditto.network import dims
 from ditto.network.dims import Dim
+from ditto.ops.attention import AttentionArguments
 from ditto.ops.traits import Trait, traits_of
 from ditto.program import Program
 from ditto.rewrite.layout import Layout, canonical, names, plain
@@ -95,16 +96,23 @@ def refuse_other_state(program: Program) -> int:
 
 
 def refuse_other_layers(program: Program, layers: int) -> int:
-    """Refuse decoders with layers that have no attention with a KV cache. Returns 0, because nothing changes.
+    """Refuse decoders with layers that have no attention with a KV cache.
+
+    Where each layer attends several times, or layers run several times, the attentions are numbered in order, so that
+    each has a KV cache. Returns the number of attentions that get a number.
 
     Args:
         layers: number of layers with attention, according to the configuration.
     Raises:
-        UnsupportedFeature: the program has another number of attention operators.
+        UnsupportedFeature: the program has fewer attention operators than layers, or not the same number for each.
     """
-    found = [
-        arguments(node)["layer"] for node in program.graph.nodes if node.target == torch.ops.ditto.attention.default
-    ]
+    attentions = [node for node in program.graph.nodes if node.target == torch.ops.ditto.attention.default]
+    found = [arguments(node)["layer"] for node in attentions]
+    if len(found) > layers > 0 and len(found) % layers == 0:
+        for number, node in enumerate(attentions):
+            given: AttentionArguments[Any] = AttentionArguments(**arguments(node))
+            node.args, node.kwargs = evolve(given, layer=number).args, {}
+        return len(found)
     if len(found) != layers:
         missing = ", ".join(str(layer) for layer in range(layers) if layer not in found)
         raise UnsupportedFeature(

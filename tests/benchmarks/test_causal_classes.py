@@ -56,6 +56,11 @@ CLASSES = {
             "apertus": "an activation with learned parameters",
             "phimoe": "experts chosen one after the other",
             "deepseek_v2": "rope as complex numbers",
+            "dbrx": "experts one below the other",
+            "longcat_flash": "experts that do nothing, two attentions in a layer",
+            "cohere_compass_text": "multimodal rope of each kind of layers",
+            "llama4_text": "layers without rope, whose scores grow with positions",
+            "diffllama": "two attentions in a layer",
             "gemma3n_text": "embeddings of each layer, states beside the hidden one",
             "gemma4_text": "layers that differ in heads, keys that are values, caches that layers share",
         }

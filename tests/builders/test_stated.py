@@ -115,7 +115,7 @@ def test_what_transformers_saves_passes(make, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "model_type", ["gpt2", "opt", "gptj", "bloom", "falcon", "mpt", "gpt_bigcode", "dbrx", "codegen"]
+    "model_type", ["gpt2", "opt", "gptj", "bloom", "falcon", "mpt", "gpt_bigcode", "dbrx", "codegen", "xlm"]
 )
 def test_so_do_models_with_names_of_their_own_for_sizes(model_type, tmp_path):
     transformers.CONFIG_MAPPING[model_type]().save_pretrained(tmp_path)

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.tiny_models import tiny_model
 from ditto.builders.llm import LlmBuilder
-from ditto.capture import export
+from ditto.capture import experts, export
 from ditto.capture.experts import experts_function
 from ditto.errors import UnsupportedFeature
 from tests.support.models import TRANSFORMERS_5
@@ -65,6 +65,18 @@ def _captured(model_type):
 
 # transformers 4 has no registry of experts: its models loop over them.
 MODELS = ("mixtral", "gpt_oss", "granitemoe") if TRANSFORMERS_5 else ()
+
+
+@pytest.mark.skipif(not TRANSFORMERS_5, reason="transformers 4 has other classes of these experts")
+@pytest.mark.parametrize("model_type", ["dbrx", "longcat_flash"])
+def test_loops_over_experts_are_what_they_compute(model_type):
+    (part, *_) = (part for part in tiny_model(model_type).modules() if type(part).__name__ in experts._LOOPS)
+    tokens = torch.randn(1, 7, 128) if model_type == "dbrx" else torch.randn(7, 128)
+    every = part.num_experts if model_type == "dbrx" else part.total_experts
+    chosen = torch.stack([torch.randperm(every)[:2] for _ in range(7)])
+    chosen[0, 0], shares = every - 1, torch.rand(7, 2)
+    wanted = part(tokens, chosen, shares)
+    torch.testing.assert_close(experts._LOOPS[type(part).__name__](part, tokens, chosen, shares), wanted)
 
 
 @pytest.mark.parametrize("model_type", MODELS)

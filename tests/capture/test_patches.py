@@ -109,6 +109,20 @@ def test_columns_of_multimodal_rope_are_selected(compose):
     assert "recomposition_frequencies" in vars(rotary)
 
 
+def test_columns_of_each_kind_of_layers_are_selected():
+    rotary = _Rotary(None)
+    rotary.mrope_section = {"full": [1, 1, 1], "sliding": [1, 1, 1]}
+    rotary.full_inv_freq = rotary.sliding_inv_freq = torch.ones(3)
+    composes = {"full": _interleaved, "sliding": _sections}
+    rotary.recomposition_frequencies = lambda freq, layer_type: composes[layer_type](freq)
+    before = rotary.recomposition_frequencies
+    select_mrope_columns(rotary)
+    assert rotary.recomposition_frequencies is not before
+    for kind, compose in composes.items():
+        freq = torch.randn(3, 2, 5, 3)
+        assert torch.equal(rotary.recomposition_frequencies(freq, kind), compose(freq.clone()))
+
+
 def test_other_compositions_are_left_alone():
     rotary = _Rotary(lambda freq: freq[0] + freq[1])
     select_mrope_columns(rotary)

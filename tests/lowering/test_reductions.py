@@ -26,6 +26,12 @@ _EXTREMES = [*_EACH[::3], Row(X, [-1, 1]), Row(X, [0], static=True), Row(X, stat
 ROWS = {
     aten.mean.dim: [*_SUMS, Row(torch.arange(6).reshape(3, 2), [1], dtype=torch.float32)],
     aten.sum.dim_IntList: _SUMS,
+    aten.linalg_vector_norm.default: [
+        *(Row(X.to(dtype), order, [-1], True) for dtype in FLOATS for order in (1, 2.0)),
+        Row(X, 2, [1, 2]),
+        Row(X.half(), 1.0, [-1], dtype=torch.float32),
+        Row(X, 1, static=True),
+    ],
     aten.std.dim: [
         *(
             Row(X.to(dtype), [-1], unbiased, keep)

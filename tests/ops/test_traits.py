@@ -133,6 +133,7 @@ CALLS: dict[Any, list[Call]] = {
     aten.amin.default: _REDUCED,
     aten.mean.dim: _REDUCED,
     aten.std.dim: [Call(X, [1]), Call(X, [0, 2], False), Call(X, [2], True, True)],
+    aten.linalg_vector_norm.default: [Call(X, 1, [1]), Call(X, 2, [0, 2]), Call(X, 2, [2], True)],
     aten.sum.dim_IntList: _REDUCED,
     aten.layer_norm.default: [Call(X, [4], LINE, LINE + 1), Call(X, [3, 4])],
     own.rms_norm.default: [Call(X, LINE, 1e-5)],

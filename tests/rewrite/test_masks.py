@@ -13,6 +13,7 @@ from ditto.ops.attention import visible
 from ditto.rewrite.attention import recognise_sdpa
 from ditto.rewrite.clean import clean
 from ditto.rewrite.masks import classify_masks
+from ditto.rewrite.rule import arguments
 from tests.support.programs import FunctionModule, captured
 from tests.support.rewriting import check_applies, check_misses
 
@@ -144,12 +145,17 @@ def _per_head(x):
 OF_VALUES = "the attention mask depends on the values of `ids`"
 A_BIAS = "attention scores get an added bias (ALiBi or relative positions)"
 ANOTHER_FORM = "the attention mask is neither full nor causal nor a causal window"
+CHUNKS = f"tokens attend within chunks of 4 tokens, and sequences go up to {LENGTH}"
 REFUSED = {
     "padding": (_padding, OF_VALUES),
     "padding, written in place": (_padding_written_in_place, OF_VALUES),
     "alibi": (lambda x: torch.where(_distance(x) >= 0, -0.5 * _distance(x), -1e9), A_BIAS),
     "relative positions": (lambda x: 0.1 * _distance(x).float(), A_BIAS),
-    "chunks": (lambda x: (_distance(x) >= 0) & (_positions(x)[:, None] // 4 == _positions(x)[None] // 4), ANOTHER_FORM),
+    "chunks": (lambda x: (_distance(x) >= 0) & (_positions(x)[:, None] // 4 == _positions(x)[None] // 4), CHUNKS),
+    "shifted chunks": (
+        lambda x: (_distance(x) >= 0) & ((_positions(x)[:, None] + 2) // 4 == (_positions(x)[None] + 2) // 4),
+        ANOTHER_FORM,
+    ),
     "a prefix": (lambda x: (_distance(x) >= 0) | (_positions(x) < 3), ANOTHER_FORM),
     "a bidirectional window": (lambda x: _distance(x).abs() < 3, ANOTHER_FORM),
     "strictly before": (lambda x: _distance(x) > 0, ANOTHER_FORM),
@@ -167,6 +173,7 @@ REFUSED = {
 REMEDIES = {
     OF_VALUES: "only masks that follow from positions can be built into an engine",
     A_BIAS: "models with position biases are not supported",
+    CHUNKS: "lower max_seq_len to 4",
     ANOTHER_FORM: "other masks (chunks, prefixes, bidirectional windows) are not supported for decoders",
 }
 
@@ -183,6 +190,17 @@ def test_masks_that_no_engine_honours_are_refused(mask, said):
         masks(program)
     assert (raised.value.cause, raised.value.remedy) == (said, REMEDIES[said])
     assert str(raised.value.where).startswith("programs.py:")
+
+
+def test_a_single_chunk_is_causal():
+    def chunk(x):
+        return (_distance(x) >= 0) & (_positions(x)[:, None] // LENGTH == _positions(x)[None] // LENGTH)
+
+    program = captured(lambda x: _attention(x, chunk(x)), {"x": X}, NAMES)
+    clean(program)
+    assert masks(program) == 1
+    (node,) = program.graph.find_nodes(op="call_function", target=torch.ops.ditto.attention.default)
+    assert (arguments(node)["mask"], arguments(node)["causal"], arguments(node)["window"]) == (None, True, 0)
 
 
 def test_a_mask_of_weights_is_refused():

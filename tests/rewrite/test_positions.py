@@ -69,7 +69,13 @@ def _computed(self, x, positions):
     return x * torch.cat((angles.sin(), angles.cos()), -1)[..., :1]
 
 
-FORMS = [_learned, _expanded, _from_two, _without_rows, _sliced, _of_a_buffer, _rotated, _computed]
+def _viewed(self, x, positions):
+    """Llama 4: a factor of each position, with an axis for heads."""
+    factors = torch.log1p(torch.arange(x.shape[1]).float()).view(1, x.shape[1], 1, 1)
+    return (x[:, :, None] * factors.expand(x.shape[0], x.shape[1], 1, 1)).squeeze(2)
+
+
+FORMS = [_viewed, _learned, _expanded, _from_two, _without_rows, _sliced, _of_a_buffer, _rotated, _computed]
 
 
 @pytest.mark.parametrize("form", FORMS)

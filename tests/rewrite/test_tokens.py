@@ -14,6 +14,7 @@ from ditto.errors import UnsupportedFeature
 from ditto.program import Program
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error
 from ditto.rewrite import rewrite
+from ditto.rewrite.rule import arguments
 from ditto.rewrite.tokens import refuse_other_layers, refuse_other_state
 from ditto.targets import target
 from tests.support.decoding import continued
@@ -233,6 +234,21 @@ def test_what_is_counted_may_not_come_out():
     )
     with pytest.raises(UnsupportedFeature, match="arange.*counts them"):
         refuse_other_state(program)
+
+
+def test_attentions_that_run_several_times_are_numbered():
+    def attend(x):
+        for layer in (0, 0, 1, 1):
+            x = torch.ops.ditto.attention(x, x, x, None, None, 1.0, True, 0, 0.0, layer)
+        return x
+
+    inputs, names = {"x": torch.randn(2, 1, 5, 4)}, {"x": "batch . sequence"}
+    program = captured(attend, inputs, names)
+    assert refuse_other_layers(program, 2) == 4
+    nodes = program.graph.find_nodes(op="call_function", target=torch.ops.ditto.attention.default)
+    assert [arguments(node)["layer"] for node in nodes] == [0, 1, 2, 3]
+    with pytest.raises(UnsupportedFeature, match="has 3 layers that attend, and 4 attentions have a KV cache"):
+        refuse_other_layers(captured(attend, inputs, names), 3)
 
 
 def test_a_program_without_attention_has_no_layers():
