@@ -89,3 +89,10 @@ class LlavaNextModel(LlavaModel):
                 remedy="give both the same sizes",
             )
         return max(map(math.prod, sizes)) // config.vision_config.image_size**2 + 1
+
+
+@frozen(kw_only=True, slots=False)
+class LlavaNextVideoModel(LlavaNextModel):
+    """`LlavaNextVideoForConditionalGeneration`, without videos."""
+
+    model_type: ClassVar[str] = "llava_next_video"

@@ -46,7 +46,6 @@ REASONS: Mapping[str, str] = {
     "lfm2_vl": _RECURRENT,
     "lfm3_vl": _RECURRENT,
     "llama4": "its decoder attends within chunks and is a mixture of experts",
-    "llava_next_video": _VIDEO,
     "minicpm_ocr": _RECURRENT,
     "minicpmv4_6": _RECURRENT,
     "minicpmv4_7": _RECURRENT,

@@ -40,6 +40,7 @@ _OWN = {
     "lighton_ocr": "mistral3:LightOnOcrModel",
     "llava": "llava:LlavaModel",
     "llava_next": "llava_next:LlavaNextModel",
+    "llava_next_video": "llava_next:LlavaNextVideoModel",
     "llava_onevision": "llava_onevision:LlavaOnevisionModel",
     "mistral3": "mistral3:Mistral3Model",
     "muse_glimmer": "muse_glimmer:MuseGlimmerModel",

@@ -238,6 +238,25 @@ def llava_next_processor(side: int = 28, patch: int = 7, tokens_before: int = 1,
     )
 
 
+def _llava_next_video(image: int) -> Any:
+    config = hf.LlavaNextVideoConfig(
+        vision_config=clip(), text_config=llama(), image_token_index=image, image_grid_pinpoints=PINPOINTS
+    )
+    return made(hf.LlavaNextVideoForConditionalGeneration, config)
+
+
+def _llava_next_video_processor() -> Any:
+    image = llava_next_processor()
+    with without_videos():
+        return hf.LlavaNextVideoProcessor(
+            image_processor=image.image_processor,
+            tokenizer=tokenizer("<image>", "<video>"),
+            patch_size=7,
+            vision_feature_select_strategy="default",
+            num_additional_image_tokens=1,
+        )
+
+
 def llava_onevision(image: int, vision: Any, **settings: Any) -> Any:
     settings = {"image_token_index": image, "video_token_index": image + 1, **settings}
     config = hf.LlavaOnevisionConfig(vision_config=vision, tie_word_embeddings=False, **settings)
@@ -690,6 +709,7 @@ FAMILIES: dict[str, Family] = {
     "lighton_ocr": Family(_lighton_ocr_processor, _lighton_ocr),
     "llava": Family(_llava_processor, _llava),
     "llava_onevision": Family(_llava_onevision_processor, _llava_onevision, nests_images=True),
+    "llava_next_video": Family(_llava_next_video_processor, _llava_next_video),
     "llava_next": Family(llava_next_processor, lambda image: llava_next(image, clip(), llama())),
     "paddleocr_vl": Family(_paddleocr_processor, _paddleocr, placeholder="<|IMAGE_PLACEHOLDER|>"),
     "pp_chart2table": Family(
