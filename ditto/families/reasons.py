@@ -16,7 +16,6 @@ _VIDEO = "it is made for videos"
 _OTHER_MODALITY = "it takes other inputs than text and images"
 
 REASONS: Mapping[str, str] = {
-    "aria": _EXPERTS,
     "blip": _CROSS_ATTENTION,
     "chameleon": _CODES,
     "cosmos3_omni": _OTHER_MODALITY,
@@ -37,7 +36,6 @@ REASONS: Mapping[str, str] = {
     "hunyuan_vl": "rows of its images end with an embedding, and tokens have four positions",
     "hy_v4_vl": _INDEX,
     "idefics": _CROSS_ATTENTION,
-    "idefics2": "its tower takes images of any size, padded with a mask",
     "instructblip": "its vision side reads the prompt, too",
     "instructblipvideo": _VIDEO,
     "kimi_k25": "its checkpoints store the projections of the tower in another form",

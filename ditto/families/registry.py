@@ -19,6 +19,7 @@ GROUP = "ditto.families"
 """Entry point group of families of other packages; the name of an entry point is the `model_type`."""
 
 _OWN = {
+    "aria": "padded:AriaModel",
     "aya_vision": "aya_vision:AyaVisionModel",
     "blip-2": "blip_2:Blip2Model",
     "cohere2_vision": "aya_vision:Cohere2VisionModel",
@@ -34,6 +35,7 @@ _OWN = {
     "glmga": "glm4v:GlmgaModel",
     "got_ocr2": "got_ocr2:GotOcr2Model",
     "hyperclovax_vision_v2": "qwen2_vl:HyperClovaXVisionModel",
+    "idefics2": "padded:Idefics2Model",
     "idefics3": "idefics3:Idefics3Model",
     "internvl": "internvl:InternVlModel",
     "janus": "janus:JanusModel",

@@ -312,6 +312,43 @@ def _idefics3_processor() -> Any:
     return hf.Idefics3Processor(tiles, tokenizer(*special), image_seq_len=4)
 
 
+def _idefics2(image: int) -> Any:
+    vision = hf.Idefics2VisionConfig(**{**VISION, "image_size": 56})
+    former = {"resampler_n_latents": 5, "resampler_depth": 2, "resampler_n_heads": 4, "resampler_head_dim": 12}
+    former = hf.Idefics2PerceiverConfig(**former, num_key_value_heads=2, hidden_size=48)
+    config = hf.Idefics2Config(
+        vision_config=vision, perceiver_config=former, text_config=mistral(), image_token_id=image
+    )
+    return made(hf.Idefics2ForConditionalGeneration, config)
+
+
+def _idefics2_processor() -> Any:
+    pixels = hf.Idefics2ImageProcessor(size={"shortest_edge": 20, "longest_edge": 56}, do_image_splitting=True)
+    names = {"image_token": "<image>", "image_boundary_token": "<fake_token_around_image>"}
+    return hf.Idefics2Processor(pixels, tokenizer("<end_of_utterance>", **names), image_seq_len=5)
+
+
+def mistral(**settings: Any) -> Any:
+    return hf.MistralConfig(**{**TEXT, **rope(), "sliding_window": None, **settings})
+
+
+def _aria(image: int) -> Any:
+    vision = hf.Idefics3VisionConfig(**{**VISION, "image_size": 980, "patch_size": 140})
+    experts = {"moe_num_experts": 4, "moe_topk": 2, "moe_num_shared_experts": 1}
+    config = hf.AriaConfig(
+        vision_config=vision,
+        text_config=hf.AriaTextConfig(**{**TEXT, **rope(), **experts}),
+        image_token_index=image,
+        projector_patch_to_query_dict={49: 5},
+    )
+    return made(hf.AriaForConditionalGeneration, config)
+
+
+def _aria_processor() -> Any:
+    pixels = hf.AriaImageProcessor(max_image_size=980, min_image_size=336)
+    return hf.AriaProcessor(pixels, tokenizer(image_token="<image>"), size_conversion={980: 5})
+
+
 def cohere2(**settings: Any) -> Any:
     return hf.Cohere2Config(**{**TEXT, **rope(), "sliding_window": 16, **settings})
 
@@ -677,6 +714,7 @@ def _muse_glimmer_processor() -> Any:
 
 
 FAMILIES: dict[str, Family] = {
+    "aria": Family(_aria_processor, _aria),
     "aya_vision": Family(_aya_vision_processor, _aya_vision, tiled=True, image_token="<|IMG_PATCH|>"),
     "blip-2": Family(_blip_2_processor, _blip_2, images=(1, 1, 1), before_prompt=True),
     "cosmos3_edge": Family(_cosmos3_edge_processor, _cosmos3_edge, placeholder="<|image_pad|>", asks_kinds=True),
@@ -692,6 +730,7 @@ FAMILIES: dict[str, Family] = {
     "hyperclovax_vision_v2": Family(
         _qwen_processor("HyperCLOVAXVisionV2"), _hyperclovax_vision, placeholder="<|image_pad|>"
     ),
+    "idefics2": Family(_idefics2_processor, _idefics2, tiled=True),
     "idefics3": Family(_idefics3_processor, _idefics3("Idefics3"), tiled=True),
     "internvl": Family(_internvl_processor, _internvl, tiled=True, placeholder="<IMG_CONTEXT>"),
     "glm46v": Family(_glm_processor("Glm46V"), _native("Glm46V", _GLM, {"image_size": 28}), placeholder="<|image|>"),

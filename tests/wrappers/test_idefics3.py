@@ -26,4 +26,5 @@ def test_tiles_are_seen_as_hugging_face_sees_them(sides):
     with torch.no_grad():
         found = Idefics3Features(model, torch.nn.Identity())(pixels)
         assert torch.allclose(found, model(pixels).last_hidden_state, atol=1e-5)
-    assert patch_positions(model.embeddings.to("meta"), config).shape == (1, sides**2)
+    whole = torch.ones(1, sides, sides, dtype=torch.bool)
+    assert patch_positions(type(model.embeddings), config, whole).shape == (1, sides**2)
