@@ -78,7 +78,7 @@ def match_names(
         return shape == tuple(wanted[place].shape)
 
     recipes = {
-        place: recipe_of(rules[place], place, names, where, partial(fits, place))
+        place: recipe_of(rules[place], place, names, where, partial(fits, place), model.config)
         for place, names in slices.items()
         if place in wanted
     }

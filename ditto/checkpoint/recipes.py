@@ -98,6 +98,26 @@ class Chunked(Recipe):
         return fold("slice", whole, self.axis, size * self.index, size * (self.index + 1), 1)
 
 
+@frozen
+class Halved(Recipe):
+    """A projection of `heads` whose rope turns pairs of values in the checkpoint, and halves of a head in the model."""
+
+    inner: Recipe
+    heads: int
+
+    @property
+    @override
+    def names(self) -> tuple[str, ...]:
+        return self.inner.names
+
+    @override
+    def weight(self, weight_of: Callable[[str, Tensor], Weight], parameter: Tensor) -> Weight:
+        paired, (size, *rest) = self.inner.weight(weight_of, parameter), parameter.shape
+        pairs = fold("reshape", paired, (self.heads, size // self.heads // 2, 2, *rest))
+        halves = fold("permute", pairs, (0, 2, 1, *range(3, 3 + len(rest))))
+        return fold("reshape", halves, (size, *rest))
+
+
 def places_of(converter: Any, place: str) -> list[str]:
     """The parameters that a rule of transformers makes of a stored tensor: `place` and those beside it."""
     targets = list(converter.target_patterns)
@@ -108,7 +128,12 @@ def places_of(converter: Any, place: str) -> list[str]:
 
 
 def recipe_of(
-    converter: Any, place: str, names: Mapping[str, Sequence[str]], where: str, fits: Callable[[str], bool]
+    converter: Any,
+    place: str,
+    names: Mapping[str, Sequence[str]],
+    where: str,
+    fits: Callable[[str], bool],
+    config: Any = None,
 ) -> str | Recipe:
     """The recipe of a parameter by a rule of transformers (`WeightConverter`), or the name of its tensor.
 
@@ -116,6 +141,7 @@ def recipe_of(
         place: the parameter's name in the model.
         names: stored names by the rule's source pattern that they match.
         fits: whether a stored tensor has the parameter's shape.
+        config: the model's configuration, which some rules ask for a number of heads.
     Raises:
         CheckpointError: the rule does something other than stacking, transposing or dividing, or tensors are missing.
     """
@@ -124,11 +150,12 @@ def recipe_of(
     if operations == [("Transpose", None)] and len(found) == 1:
         (rule,), (name,) = converter.operations, found
         return name if rule.check_dims and fits(name) else Transposed(name, (rule.dim0, rule.dim1))
-    if [kind for kind, _ in operations] == ["Chunk"] and len(found) == 1:
+    if [kind for kind, _ in operations] in (["Chunk"], ["Chunk", "PermuteForRope"]) and len(found) == 1:
         targets, axis = list(converter.target_patterns), int(converter.operations[0].dim)
         held = [index for index, target in enumerate(targets) if target in place]
         if len(held) == 1 and getattr(converter.operations[0], "num_shards_attribute", None) is None:
-            return Chunked(found[0], axis, held[0], len(targets))
+            chunk = Chunked(found[0], axis, held[0], len(targets))
+            return _halved(chunk, targets[held[0]], converter.operations[1], config) if len(operations) > 1 else chunk
     stacks_joined = operations == [_STACKED, _JOINED] and len(converter.source_patterns) > 1
     if not stacks_joined and operations != [_STACKED]:
         raise CheckpointError(
@@ -144,6 +171,15 @@ def recipe_of(
             remedy="check that all files of the checkpoint are there",
         )
     return Stacked(tuple(zip(*columns, strict=True)))
+
+
+def _halved(recipe: Recipe, target: str, operation: Any, config: Any) -> Recipe:
+    """A recipe with the permutation of transformers' `PermuteForRope`, where it applies."""
+    layers = operation.permute_layer_names
+    if operation.inverse or (layers is not None and not any(layer in target for layer in layers)):
+        return recipe
+    own = config if operation.subconfig_key is None else getattr(config, operation.subconfig_key, config)
+    return Halved(recipe, own.num_attention_heads)
 
 
 def _in_order(names: Sequence[str], place: str, where: str) -> list[str]:

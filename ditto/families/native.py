@@ -210,9 +210,14 @@ def merge_size(config: Any) -> int:
         CheckpointError: it is not a number.
     """
     vision = config.vision_config
-    for part, name in ((vision, "spatial_merge_size"), (vision, "merge_size"), (config, "spatial_merge_size")):
+    own = [
+        (vision, f"vision_config.{name}", name) for name in ("spatial_merge_size", "merge_size", "merge_kernel_size")
+    ]
+    for part, title, name in [*own, (config, "spatial_merge_size", "spatial_merge_size")]:
         if hasattr(part, name):
-            return _checked(name if part is config else f"vision_config.{name}", getattr(part, name))
+            found = getattr(part, name)
+            sides = set(found) if isinstance(found, (tuple, list)) else {found}
+            return _checked(title, found if len(sides) > 1 else sides.pop())
     return 1
 
 

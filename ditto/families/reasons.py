@@ -38,7 +38,6 @@ REASONS: Mapping[str, str] = {
     "idefics": _CROSS_ATTENTION,
     "instructblip": "its vision side reads the prompt, too",
     "instructblipvideo": _VIDEO,
-    "kimi_k25": "its checkpoints store the projections of the tower in another form",
     "kosmos-2": "it has positions of its own",
     "kosmos-2.5": "it has positions of its own",
     "lfm2_vl": _RECURRENT,

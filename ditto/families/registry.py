@@ -39,6 +39,7 @@ _OWN = {
     "idefics3": "idefics3:Idefics3Model",
     "internvl": "internvl:InternVlModel",
     "janus": "janus:JanusModel",
+    "kimi_k25": "kimi_k25:KimiK25Model",
     "lighton_ocr": "mistral3:LightOnOcrModel",
     "llava": "llava:LlavaModel",
     "llava_next": "llava_next:LlavaNextModel",

@@ -28,6 +28,19 @@ def index_select(net: Lowering, x: Operand, dim: int, index: Operand) -> Value:
     return net.add(Gather(axis=dim % value.rank), value, net.value(index))
 
 
+@lowers(aten.flip.default)
+def flip(net: Lowering, x: Operand, dims: list[int]) -> Value:
+    """flip(Tensor self, int[] dims) -> Tensor"""
+    value = net.value(x)
+    for axis in sorted({dim % value.rank for dim in dims}):
+        size = value.spec.shape[axis]
+        if not isinstance(size, int):
+            raise UnsupportedFeature("reversing an axis whose size is chosen at run time")
+        backwards = torch.arange(size - 1, -1, -1, dtype=torch.int32)
+        value = net.add(Gather(axis=axis), value, net.literal(backwards))
+    return value
+
+
 @lowers(aten.index.Tensor)
 def index(net: Lowering, x: Operand, indices: list[Operand | None]) -> Value:
     """index.Tensor(Tensor self, Tensor?[] indices) -> Tensor"""

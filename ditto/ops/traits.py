@@ -221,6 +221,7 @@ TRAITS: Mapping[object, Trait] = MappingProxyType(
         _aten.zeros_like.default: _OF_SIZES,
         # Indexing
         _aten.embedding.default: Trait.LOOKUP | Trait.ANY_RANK,
+        _aten.flip.default: Trait.MOVES,
         _aten.max.dim: Trait.NAMES_AXES,
         _aten.gather.default: Trait.MOVES | Trait.NAMES_AXES,
         _aten.index.Tensor: Trait.MOVES,

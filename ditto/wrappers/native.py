@@ -138,7 +138,7 @@ class Glm4vFeatures(NativeFeatures):
         """Image embeddings, as in `InterpolatedFeatures`."""
         tower = self.tower
         hidden = tower.post_conv_layernorm(tower.patch_embed(pixel_values.flatten(0, 1)))
-        table = tower.embeddings.position_embedding
+        table = tower.embeddings.position_embedding.weight
         hidden = hidden + _interpolated(table, interp_indices.flatten(0, 1), interp_weights.flatten(0, 1))
         hidden = tower.post_layernorm(self._blocks(hidden, position_ids))
         side = tower.spatial_merge_size
@@ -248,7 +248,7 @@ class MuseGlimmerFeatures(NativeFeatures):
         embedder = tower.patch_embedder
         hidden = embedder.patch_embedding(pixel_values.flatten(0, 1))
         taps = interp_indices.flatten(0, 1), interp_weights.flatten(0, 1)
-        hidden = tower.ln_pre(hidden + _interpolated(embedder.position_embedding_table, *taps))
+        hidden = tower.ln_pre(hidden + _interpolated(embedder.position_embedding_table.weight, *taps))
         rows, columns = position_ids.flatten(0, 1).unbind(-1)
         positions = tower.rotary_emb(hidden, torch.stack([columns, rows], dim=-1) + 1)
         segments = windows[:, None].expand(-1, unit).flatten()
@@ -261,14 +261,42 @@ class MuseGlimmerFeatures(NativeFeatures):
         return tokens.index_select(0, order)
 
 
-def _interpolated(table: nn.Module, indices: Tensor, weights: Tensor) -> Tensor:
+class KimiFeatures(NativeFeatures):
+    """The same with position embeddings over 16 neighbours, and a projector that merges patches (Kimi K2.5)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        owner: Any = features_owner(model)
+        self.projector: Any = owner.mm_projector
+
+    @override
+    def _tower(self, owner: Any) -> Any:
+        return owner.vision_tower
+
+    @override
+    def forward(  # type: ignore[override]
+        self, pixel_values: Tensor, position_ids: Tensor, interp_indices: Tensor, interp_weights: Tensor
+    ) -> Tensor:
+        """Image embeddings, as in `PaddleOcrFeatures`."""
+        tower = self.tower
+        table = tower.patch_embed.pos_emb.position_embeddings.flatten(0, 1)
+        hidden = tower.patch_embed.proj(pixel_values.flatten(0, 1)).flatten(1)
+        hidden = hidden + _interpolated(table, interp_indices.flatten(0, 1), interp_weights.flatten(0, 1))
+        positions = tower.rotary_emb(hidden, position_ids.flatten(0, 1))
+        for layer in tower.layers:
+            hidden = layer(hidden, cu_seqlens=None, max_seqlen=0, position_embeddings=positions)
+        patches = tower.final_layernorm(hidden).unflatten(0, (-1, pixel_values.shape[1]))
+        return self.projector(patches).squeeze(1)
+
+
+def _interpolated(table: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
     """Weighted sums of rows of a table, in float32, then in its dtype: [patches, taps] → [patches, width].
 
     Tap by tap, so that not all rows are in memory at once.
     """
-    rows = (table(indices[:, tap]).float() * weights[:, tap, None] for tap in range(indices.shape[1]))
+    taps = range(indices.shape[1])
+    rows = (nn.functional.embedding(indices[:, tap], table).float() * weights[:, tap, None] for tap in taps)
     total = next(rows)
     for each in rows:
         total = total + each
-    embedding: Any = table
-    return total.to(embedding.weight.dtype)
+    return total.to(table.dtype)

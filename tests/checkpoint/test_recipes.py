@@ -18,7 +18,7 @@ from ditto.checkpoint.recipes import Stacked, Transposed, places_of, recipe_of
 from ditto.errors import CheckpointError
 from ditto.network.weight import Literals, resolve
 from ditto.runtime import Request, generate, open_session
-from tests.support.families import FAMILIES
+from tests.support.families import FAMILIES, WITH_TORCHVISION
 from tests.support.models import TRANSFORMERS_5
 
 PLACE = "layers.3.experts.gate_up_proj"
@@ -178,6 +178,20 @@ def test_experts_that_are_stored_transposed_are_what_transformers_loads(tmp_path
     file = tmp_path / "model.safetensors"
     stored = {name: t.transpose(1, 2) if ".experts." in name else t for name, t in load_file(file).items()}
     save_file({name: tensor.contiguous() for name, tensor in stored.items()}, file, {"format": "pt"})
+    _check_loaded(tmp_path)
+
+
+@pytest.mark.skipif(not TRANSFORMERS_5, reason="transformers 4 does not know the model")
+def test_projections_that_are_stored_as_one_in_pairs_are_what_transformers_loads(tmp_path):
+    """As in the published files of Kimi K2.5."""
+    WITH_TORCHVISION["kimi_k25"].model(10).save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert any("wqkv" in name for name in stored) and not any(".q_proj" in name for name in stored if "vision" in name)
+    _check_loaded(tmp_path)
+
+
+def _check_loaded(tmp_path):
+    """Ditto's weights of a checkpoint are those of transformers."""
     wanted = dict(AutoModelForImageTextToText.from_pretrained(tmp_path).named_parameters())
     loaded = Pretrained(str(tmp_path), "AutoModelForImageTextToText").load(torch.float32)
     for name, parameter in loaded.model.named_parameters():

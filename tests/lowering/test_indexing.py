@@ -27,6 +27,12 @@ ROWS = {
         Row(X.half(), -1, torch.tensor([3, 0], dtype=torch.int32)),
         Row(TABLE, 0, IDS[:, 0]),
     ],
+    aten.flip.default: [
+        *(Row(X.to(dtype), [-1]) for dtype in FLOATS),
+        Row(X, [2, 1]),
+        Row(X, []),
+        Row(X[0], [0], static=True),
+    ],
     aten.index.Tensor: [
         Row(TABLE, [IDS]),
         Row(TABLE.half(), [IDS[:, 0]]),

@@ -204,6 +204,7 @@ CALLS: dict[Any, list[Call]] = {
     aten.topk.default: [Call(X, 2, 2)],
     own.expert_linear.default: [Call(SQUARE, EXPERTS, None, CHOSEN, False)],
     own.expert_sum.default: [Call(SQUARE[:, None].expand(-1, 2, -1), EXPERTS, None, CHOSEN, SHARES, False)],
+    aten.flip.default: [Call(X, [1])],
     aten.index_select.default: [Call(X, 1, torch.tensor([2, 0]))],
     own.last_tokens.default: [Call(X, torch.tensor([2, 0]))],
     own.packed_last_tokens.default: [Call(X, torch.tensor([2, 1]))],

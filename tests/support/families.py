@@ -713,6 +713,22 @@ def _muse_glimmer_processor() -> Any:
     return hf.MuseGlimmerProcessor(pixels, None, tokenizer(*special, "<|vid_start|>", "<|vid_end|>"))
 
 
+def _kimi_k25(image: int) -> Any:
+    latent = {"q_lora_rank": 24, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8}
+    experts = {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, **_EXPERTS}
+    text = hf.DeepseekV3Config(**{**TEXT, **rope(), **latent, **experts, "num_key_value_heads": 4})
+    vision = hf.Kimi_K25VisionConfig(**PIXTRAL, patch_size=7, pos_emb_height=4, pos_emb_width=4)
+    settings = {"projection_hidden_size": 32, "tie_word_embeddings": False, "video_token_id": image + 1}
+    config = hf.Kimi_K25Config(vision_config=vision, text_config=text, image_token_id=image, **settings)
+    return made(hf.Kimi_K25ForConditionalGeneration, config)
+
+
+def _kimi_k25_processor() -> Any:
+    size = {"max_height": 24, "max_width": 24}
+    pixels = hf.Kimi_K25ImageProcessor(patch_size=7, merge_size=2, size=size, max_patches=144)
+    return hf.Kimi_K25Processor(pixels, tokenizer("<|media_pad|>", "<|kimi_k25_video_placeholder|>"))
+
+
 FAMILIES: dict[str, Family] = {
     "aria": Family(_aria_processor, _aria),
     "aya_vision": Family(_aya_vision_processor, _aya_vision, tiled=True, image_token="<|IMG_PATCH|>"),
@@ -799,6 +815,7 @@ FAMILIES: dict[str, Family] = {
 WITH_TORCHVISION: dict[str, Family] = {
     "cohere2_vision": Family(_cohere2_vision_processor, _cohere2_vision, tiled=True, placeholder="<|IMG_PATCH|>"),
     "muse_glimmer": Family(_muse_glimmer_processor, _muse_glimmer, placeholder="<|patch|>"),
+    "kimi_k25": Family(_kimi_k25_processor, _kimi_k25, placeholder="<|media_pad|>"),
     "llava_pixtral": Family(lambda: pixtral_processor(1), _llava_pixtral, placeholder="[IMG]"),
     "mistral3": Family(lambda: pixtral_processor(2), _mistral3, placeholder="[IMG]", takes_tiny=False),
 }
