@@ -89,7 +89,7 @@ def describe(part: ModelPart, target: Target, settings: BuildSettings) -> tuple[
         program = export(part.wrapper, part.inputs, part.output_names, part.prefix, part.dtype, longest)
         dump("captured", lambda: program_text(program))
         joins = target.joins_projections(part, settings)
-        rewrite(program, part.sizes, part.positions, joins, part.attentions)
+        rewrite(program, part.sizes, part.positions, joins, part.attentions, part.spans)
         described: list[Described] = []
         for spec in target.specs(part, settings):
             lowered = target.lower(part, program, spec)

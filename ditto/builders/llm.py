@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any, ClassVar
 
 from attrs import asdict, evolve, field, frozen
@@ -21,6 +22,7 @@ from ditto.configs import Limits
 from ditto.configs.build import positive
 from ditto.engine import PROMPT_LENGTH_STEP, Tokens, TreeLimits
 from ditto.errors import ConfigError, ModelError, UnsupportedFeature, at
+from ditto.ops.spans import SpanRule
 from ditto.targets import LanguagePart, Target
 from ditto.wrappers.llm import DecoderWithHead, LlmWrapper, PackedLlmWrapper
 
@@ -47,6 +49,8 @@ class LlmBuilder(EngineBuilder):
         opt_input_len: tokens of a typical prompt. With specialized profiles, prompts of at most this length and not far
             below it run faster, and the build takes longer. 0 for no typical length; `auto`: image tokens and 64 text
             tokens, or 0 for a text model.
+        spans: how its token types determine which tokens of a prompt with images attend to each other in both
+            directions; None if all tokens are causal.
         language: function from the model to the language model inside it, with its output embedding.
     """
 
@@ -59,6 +63,7 @@ class LlmBuilder(EngineBuilder):
     prompt_rows: int = 0
     opt_input_len: int | Auto = "auto"
     quantization: Quantization = "none"
+    spans: SpanRule | None = None
     language: Callable[[nn.Module], nn.Module] = field(default=itself)
 
     @classmethod
@@ -203,7 +208,10 @@ class LlmBuilder(EngineBuilder):
         deepstack = self._deepstack if has_images else 0
         wrapper_class = PackedLlmWrapper if target.packs_tokens else LlmWrapper
         captured = _decoder_with_head(model) if deepstack else model
-        wrapper = wrapper_class(captured, embedding, vocab_size, deepstack)
+        spans = self.spans if has_images else None
+        if has_images and spans is None:
+            _refuse_masks_of_types(loaded.model)
+        wrapper = wrapper_class(captured, embedding, vocab_size, deepstack, spans)
         weight_of = loaded.weight_of(wrapper)
         if self.quantization != "none":
             weight_of = QuantizedLinears(self.quantization, wrapper, _head(model)).weight_of(loaded)
@@ -217,11 +225,12 @@ class LlmBuilder(EngineBuilder):
             name=self.name,
             wrapper=wrapper,
             prefix="model.",
-            inputs=target.llm_inputs(limits, decoder.hidden_size * (1 + deepstack), loaded.dtype, axes),
+            inputs=target.llm_inputs(limits, decoder.hidden_size * (1 + deepstack), loaded.dtype, axes, bool(spans)),
             output_names=("logits",),
             dtype=loaded.dtype,
             sizes=target.llm_sizes(limits),
             positions="position_ids",
+            spans=spans,
             attentions=attentions,
             weight_of=weight_of,
             tensors=loaded.tensors,
@@ -255,6 +264,21 @@ class LlmBuilder(EngineBuilder):
 def _decoder_with_head(model: Any) -> DecoderWithHead:
     """The language model of a vision-language model that adds embeddings to hidden states, and its output embedding."""
     return DecoderWithHead(model.model.language_model, model.lm_head)
+
+
+def _refuse_masks_of_types(model: nn.Module) -> None:
+    """Check that a model's masks do not depend on the types of tokens, e.g. on which of them are of an image.
+
+    Raises:
+        UnsupportedFeature: they do.
+    """
+    masks = getattr(type(model), "create_masks_for_generate", None)
+    types = [] if masks is None else [name for name in signature(masks).parameters if name.endswith("token_type_ids")]
+    if types:
+        raise UnsupportedFeature(
+            f"the masks of {type(model).__name__} depend on {types[0]}, which is known of no prompt here",
+            remedy="build it with MultimodalModel, or without a prompt table for text alone",
+        )
 
 
 def _position_axes(model: nn.Module) -> int:

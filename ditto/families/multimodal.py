@@ -135,7 +135,9 @@ class MultimodalModel(ABC):
             assembly=encoder.assembly,
         )
         return family(
-            llm=LlmBuilder(source=source, language=family.language_model), vision=vision, max_tiles=tiles
+            llm=LlmBuilder(source=source, language=family.language_model, spans=family.preprocessor.spans),
+            vision=vision,
+            max_tiles=tiles,
         )._sized()
 
     @classmethod

@@ -12,10 +12,12 @@ from attrs import field, frozen
 from torch import Tensor
 from typing_extensions import override
 
+from ditto.errors import PromptError
+from ditto.ops.spans import SpanRule
 from ditto.runtime.encoding import EncodedPrompt, EncoderItem, EncoderShapes, TokenPositions
 
 # Outputs of processors that follow from the token ids.
-_OF_TOKENS = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"})
+_OF_TOKENS = frozenset({"input_ids", "attention_mask", "labels", "token_type_ids", "mm_token_type_ids"})
 
 
 @frozen
@@ -24,6 +26,9 @@ class Preprocessor(ABC):
 
     needs_image: ClassVar[bool] = False
     """Whether each prompt has an image."""
+
+    spans: ClassVar[SpanRule | None] = None
+    """Which tokens of a prompt with images attend to each other in both directions; None if all tokens are causal."""
 
     def configured(self, directory: str | Path | None) -> Preprocessor:
         """The same for the model whose config.json is in a directory or on the hub.
@@ -73,7 +78,18 @@ class Preprocessor(ABC):
         if not images:
             return EncodedPrompt(ids)
         inputs = {name: tensor for name, tensor in found.items() if name not in _OF_TOKENS}
-        return EncodedPrompt(ids, inputs, tuple(self.items(inputs)), self.positions(ids, inputs))
+        return EncodedPrompt(ids, inputs, tuple(self.items(inputs)), self.positions(ids, inputs), self._spans(found))
+
+    def _spans(self, found: Mapping[str, Any]) -> Tensor | None:
+        """Span ids of the tokens of a prompt with images, from the processor's outputs."""
+        if self.spans is None:
+            return None
+        if self.spans.input not in found:
+            raise PromptError(
+                f"the processor does not return {self.spans.input}, which say which tokens are of an image",
+                remedy=f"let it return {self.spans.input}, as in the model's own settings",
+            )
+        return self.spans.spans(found[self.spans.input])[0]
 
     @abstractmethod
     def items(self, inputs: Mapping[str, Tensor]) -> list[EncoderItem]:
@@ -103,8 +119,7 @@ class Preprocessor(ABC):
         Args:
             is_image: bool [B, S], whether each token is an image token.
         """
-        del is_image
-        return {}
+        return {} if self.spans is None else {self.spans.input: self.spans.types(self.spans.of_prompt(is_image))}
 
 
 @frozen

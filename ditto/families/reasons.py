@@ -26,7 +26,6 @@ REASONS: Mapping[str, str] = {
     "evolla": _OTHER_MODALITY,
     "florence2": _ENCODER_DECODER,
     "fuyu": "it has no tower: patches of any number go into the decoder",
-    "gemma3": _SPANS,
     "gemma3n": "its decoder has embeddings of each layer and shares keys and values between layers",
     "gemma4": "its layers have different sizes",
     "gemma4_unified": "its layers have different sizes",

@@ -28,6 +28,7 @@ _OWN = {
     "deepseek_vl_hybrid": "deepseek_vl:DeepseekVlHybridModel",
     "exaone4_5": "qwen2_vl:Exaone45Model",
     "fast_vlm": "fast_vlm:FastVlmModel",
+    "gemma3": "gemma3:Gemma3Model",
     "glm46v": "glm4v:Glm46vModel",
     "glm4v": "glm4v:Glm4vModel",
     "glm4v_moe": "glm4v:Glm4vMoeModel",

@@ -37,12 +37,14 @@ def attention_mask(net: Lowering, given: AttentionArguments[Operand]) -> Value |
     A floating mask is not one, but `score_bias`.
 
     Raises:
-        UnsupportedFeature: sinks, slopes, a window, or causal attention with a mask, a bias or a softcap.
+        UnsupportedFeature: sinks, slopes, spans, a window, or causal attention with a mask, a bias or a softcap.
     """
     if given.sinks is not None:
         raise UnsupportedFeature("attention outside a decoder has learned sinks")
     if given.slopes is not None:
         raise UnsupportedFeature("attention scores outside a decoder get a bias by distance (ALiBi)")
+    if given.spans is not None:
+        raise UnsupportedFeature("tokens outside a decoder form spans")
     if given.window or (given.causal and (given.softcap or given.mask is not None)):
         raise UnsupportedFeature("windowed or soft-capped causal attention outside a decoder")
     if given.mask is None or net.value(given.mask).spec.dtype != torch.bool:

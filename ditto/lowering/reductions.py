@@ -92,3 +92,32 @@ def amax(net: Lowering, x: Operand, dim: Sequence[int] = (), keepdim: bool = Fal
 def amin(net: Lowering, x: Operand, dim: Sequence[int] = (), keepdim: bool = False) -> Value:
     """amin(Tensor self, int[1] dim=[], bool keepdim=False) -> Tensor"""
     return _reduce(net, "MIN", x, dim or None, keepdim)
+
+
+@lowers(aten.avg_pool2d.default)
+def avg_pool2d(
+    net: Lowering,
+    x: Operand,
+    kernel_size: list[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0, 0),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Value:
+    """avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool ceil_mode=False,
+    bool count_include_pad=True, int? divisor_override=None) -> Tensor
+
+    Raises:
+        UnsupportedFeature: the windows do not tile the image.
+    """
+    del count_include_pad  # without padding there is nothing to count
+    value = net.value(x)
+    *leading, height, width = value.spec.shape
+    rows, columns = (kernel_size[0], kernel_size[-1])
+    is_tiled = isinstance(height, int) and isinstance(width, int) and height % rows == 0 and width % columns == 0
+    if not is_tiled or [*(stride or kernel_size)] != kernel_size or any(padding) or divisor_override is not None:
+        raise UnsupportedFeature("average pooling whose windows overlap, or do not cover the image")
+    del ceil_mode  # all windows are whole
+    split = net.reshape(value, (*leading, height // rows, rows, width // columns, columns))
+    return net.add(Reduce("AVG", (len(leading) + 1, len(leading) + 3), False), split)

@@ -8,6 +8,8 @@ import torch
 from attrs import astuple, frozen
 from torch import Tensor
 
+from ditto.ops.spans import together
+
 T = TypeVar("T")
 
 
@@ -24,6 +26,8 @@ def attention(
     softcap: float,
     layer: int,
     slopes: Optional[Tensor] = None,  # noqa: UP045
+    spans: Optional[Tensor] = None,  # noqa: UP045
+    whole_spans: bool = False,
 ) -> Tensor:
     """Attention, softmax in float32.
 
@@ -38,6 +42,9 @@ def attention(
         softcap: scores become softcap * tanh(score / softcap) before masking; 0 for none.
         layer: index of the decoder layer whose KV cache this attention uses.
         slopes: float32 [H]; the score of key k for query s gets slope * (k - s) added before masking, or None.
+        spans: int32 [B, S]; a position also attends to later ones with the same number, unless it is 0; or None.
+            Requires `causal`.
+        whole_spans: a position attends to all of its span, also to what is before its window.
     Returns:
         [B, H, S, V].
     Source of `slopes`: Press et al., Train Short, Test Long (arXiv:2108.12409).
@@ -51,7 +58,10 @@ def attention(
         positions = torch.arange(query.shape[2], device=query.device)
         scores = scores + slopes.reshape(1, -1, 1, 1) * (positions[None, :] - positions[:, None])
     if causal:
-        scores = scores.masked_fill(~visible(query.shape[2], window, query.device), float("-inf"))
+        seen = visible(query.shape[2], window, query.device)
+        if spans is not None:
+            seen = with_spans(spans, window, whole_spans)
+        scores = scores.masked_fill(~seen, float("-inf"))
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask.float()
     if sinks is not None:
@@ -74,8 +84,10 @@ def _(
     softcap: float,
     layer: int,
     slopes: Tensor | None = None,
+    spans: Tensor | None = None,
+    whole_spans: bool = False,
 ) -> Tensor:
-    del key, mask, sinks, slopes, scale, causal, window, softcap, layer
+    del key, mask, sinks, slopes, scale, causal, window, softcap, layer, spans, whole_spans
     return query.new_empty((*query.shape[:-1], value.shape[-1]))
 
 
@@ -85,6 +97,21 @@ def visible(length: int, window: int = 0, device: torch.device | str = "cpu") ->
     queries, keys = positions[:, None], positions[None, :]
     seen = keys <= queries
     return seen & (keys > queries - window) if window else seen
+
+
+def with_spans(spans: Tensor, window: int = 0, whole: bool = False) -> Tensor:
+    """Causal mask with spans, bool [B, 1, S, S], true where a query attends to a key.
+
+    Args:
+        spans, window: as in `attention`.
+        whole: whether queries attend to what is of their span, but before their window.
+    """
+    length, device = spans.shape[1], spans.device
+    if whole or not window:
+        return visible(length, window, device) | together(spans)
+    positions = torch.arange(length, device=device)
+    in_reach = positions[None, :] > positions[:, None] - window
+    return (visible(length, device=device) | together(spans)) & in_reach
 
 
 @frozen
@@ -102,6 +129,8 @@ class AttentionArguments(Generic[T]):
     softcap: float
     layer: int
     slopes: T | None = None
+    spans: T | None = None
+    whole_spans: bool = False
 
     @property
     def args(self) -> tuple[Any, ...]:

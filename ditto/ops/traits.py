@@ -149,6 +149,7 @@ TRAITS: Mapping[object, Trait] = MappingProxyType(
         # Reductions
         _aten.amax.default: _ALONG_DIM,
         _aten.amin.default: _ALONG_DIM,
+        _aten.avg_pool2d.default: Trait.MIXES,
         _aten.linalg_vector_norm.default: _ALONG_DIM,
         _aten.mean.dim: _ALONG_DIM,
         _aten.std.dim: _ALONG_DIM,

@@ -1,8 +1,9 @@
 """Classification of attention masks by their values.
 
 The mask that a model computes is evaluated for a given sequence length and compared with a full, a causal and a
-windowed mask. Any other mask stays a tensor if it is a constant of the model, and is refused if it depends on sequence
-lengths, because an engine with a KV cache cannot apply it.
+windowed mask. A mask that depends on token types is compared with causal masks with spans, for some prompts. Any other
+mask stays a tensor if it is a constant of the model, and is refused if it depends on sequence lengths, because an
+engine with a KV cache cannot apply it.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from attrs import evolve, frozen
+from attrs import asdict, evolve, frozen
 from torch import Tensor, fx
 
 from ditto.errors import UnsupportedFeature, at
 from ditto.network import dims
-from ditto.ops.attention import AttentionArguments, visible
+from ditto.ops.attention import AttentionArguments, visible, with_spans
+from ditto.ops.spans import SPAN_IDS, SpanRule
 from ditto.ops.traits import Trait, traits_of
 from ditto.program import Program, evaluate
 from ditto.rewrite.rule import arguments
@@ -26,19 +28,29 @@ MASKED = -1e4
 
 @frozen
 class MaskForm:
-    """Form of a mask: full, causal, or a causal window of a number of tokens (0 for no window)."""
+    """Form of a mask: full, causal, or a causal window of a number of tokens (0 for no window).
+
+    Args:
+        spans: the input of span ids of a causal mask with spans, or None.
+        whole_spans: whether the window applies to text only.
+    """
 
     causal: bool
     window: int
+    spans: fx.Node | None = None
+    whole_spans: bool = False
 
 
-def classify_masks(program: Program, sizes: Mapping[str, int], is_decoder: bool = True) -> int:
-    """Replace mask operands of `ditto.attention` by `causal` and `window`; return the number of replacements.
+def classify_masks(
+    program: Program, sizes: Mapping[str, int], is_decoder: bool = True, spans: SpanRule | None = None
+) -> int:
+    """Replace mask operands of `ditto.attention` by `causal`, `window` and spans; return the number of replacements.
 
     Args:
         sizes: maximum sizes of the named dimensions in the engine.
         is_decoder: whether masks have to fit a KV cache. Those of a tower may follow from the values of inputs, and be
             a learned bias.
+        spans: what the input of span ids means; None without such an input.
     Raises:
         UnsupportedFeature: a mask depends on values, adds a bias, or has a form that engines do not support.
     """
@@ -53,15 +65,20 @@ def classify_masks(program: Program, sizes: Mapping[str, int], is_decoder: bool 
             continue
         with at(program.place(node)):
             if mask not in known:
-                known[mask] = _look_at(program, mask, sizes)
+                known[mask] = _look_at(program, mask, sizes, spans)
         found = known[mask]
         if isinstance(found, MaskForm):
-            given = evolve(given, mask=None, causal=found.causal, window=found.window)
+            given = evolve(given, mask=None, **asdict(found, recurse=False))
         elif not program.is_constant(mask) or mask.meta["val"].dtype != torch.bool:
             with program.graph.inserting_before(node):
                 given = evolve(given, mask=program.constant(found, "mask"))
         node.args, node.kwargs = given.args, {}
         count += 1
+    if spans is not None and not any(isinstance(form, MaskForm) and form.spans is not None for form in known.values()):
+        raise UnsupportedFeature(
+            f"no attention mask of the model depends on `{spans.input}`",
+            remedy="state no span rule for this family",
+        )
     program.sweep()
     return count
 
@@ -78,8 +95,11 @@ def _is_learned(program: Program, mask: fx.Node) -> bool:
     return any(node.op == "get_attr" and str(node.target) in program.parameters for node in needed)
 
 
-def _look_at(program: Program, mask: fx.Node, sizes: Mapping[str, int]) -> MaskForm | Tensor:
-    for source in _sources_of_values(program, mask):
+def _look_at(program: Program, mask: fx.Node, sizes: Mapping[str, int], spans: SpanRule | None) -> MaskForm | Tensor:
+    sources = _sources_of_values(program, mask)
+    if spans is not None and [source.target for source in sources] == [SPAN_IDS]:
+        return _form_with_spans(program, mask, sizes, sources[0], spans)
+    for source in sources:
         raise UnsupportedFeature(
             f"the attention mask depends on the values of `{source.target}`",
             remedy="only masks that follow from positions can be built into an engine",
@@ -119,6 +139,24 @@ def _chunk(seen: Tensor) -> int:
     return chunk if torch.equal(first, visible(length) & (numbers[:, None] == numbers)) else 0
 
 
+def _form_with_spans(
+    program: Program, mask: fx.Node, sizes: Mapping[str, int], source: fx.Node, rule: SpanRule
+) -> MaskForm:
+    """The form of a mask that depends on span ids alone, by its values for some prompts."""
+    samples = rule.samples(*(dims.evaluate(size, sizes) for size in program.spec(source).shape))
+    found = [evaluate_at(program, mask, sizes, {SPAN_IDS: sample}) for sample in samples]
+    form = form_of_mask(found[0]) if found[0].dtype == torch.bool else None
+    if form is not None and form.causal:
+        for whole in (False, True):
+            wanted = (with_spans(sample, form.window, whole) for sample in samples)
+            if all(map(torch.equal, found, wanted)):
+                return MaskForm(True, form.window, source, whole)
+    raise UnsupportedFeature(
+        f"the attention mask depends on `{rule.input}` in another way than was expected",
+        remedy="only text and whole spans of tokens that attend to each other can be told apart",
+    )
+
+
 def form_of_mask(seen: Tensor) -> MaskForm | None:
     """The form of a mask bool [..., S, K], true where a query attends to a key; None for any other form."""
     if bool(seen.all()):
@@ -134,9 +172,13 @@ def form_of_mask(seen: Tensor) -> MaskForm | None:
     return None
 
 
-def evaluate_at(program: Program, node: fx.Node, sizes: Mapping[str, int]) -> Tensor:
-    """The value of a node that follows from shapes alone.
+def evaluate_at(
+    program: Program, node: fx.Node, sizes: Mapping[str, int], given: Mapping[str, Tensor] | None = None
+) -> Tensor:
+    """The value of a node that follows from shapes and given inputs alone.
 
+    Args:
+        given: values of inputs by name; other inputs are zeros.
     Raises:
         UnsupportedFeature: it depends on a weight.
     """
@@ -148,7 +190,7 @@ def evaluate_at(program: Program, node: fx.Node, sizes: Mapping[str, int]) -> Te
         for source in program.inputs
         if source in needed
     }
-    (value,) = evaluate(program, inputs, _no_parameter, (node,))
+    (value,) = evaluate(program, {**inputs, **(given or {})}, _no_parameter, (node,))
     return value
 
 

@@ -9,6 +9,7 @@ from typing import Union
 from loguru import logger
 
 from ditto.dumps import dump
+from ditto.ops.spans import SpanRule
 from ditto.program import Program, program_text
 from ditto.progress import stage
 from ditto.refusals import refusal_lines
@@ -38,6 +39,7 @@ def rewrite(
     positions: str | None = None,
     joins: bool = True,
     attentions: int | None = None,
+    spans: SpanRule | None = None,
 ) -> dict[str, RewriteReport]:
     """Simplify a program in place, without changing its results; return a report of each step.
 
@@ -46,6 +48,7 @@ def rewrite(
         positions: name of the input with token positions, None for a vision tower.
         joins: whether to fuse linear layers that read the same tensor.
         attentions: number of decoder layers with attention, None if it is not known.
+        spans: what the input of span ids means, None without one.
     Raises:
         UnsupportedFeature: the model has a feature that engines do not support.
     """
@@ -60,7 +63,7 @@ def rewrite(
         steps["recognise written attention"] = lambda program: recognise_written_attention(program, sizes)
         steps["recognise causal convolutions"] = recognise_causal_convs
         steps["number recurrences"] = number_recurrences
-    steps["state masks"] = lambda program: classify_masks(program, sizes, is_decoder=positions is not None)
+    steps["state masks"] = lambda program: classify_masks(program, sizes, positions is not None, spans)
     steps["refuse writes"] = refuse_writes
     if positions is not None:
         steps["use given positions"] = lambda program: use_given_positions(program, positions)

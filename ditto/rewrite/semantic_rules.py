@@ -24,6 +24,8 @@ def _attention(call: Call) -> list[Layout]:
     for name in ("sinks", "slopes"):
         if call.given[name] is not None:
             refuse_named_weights(call, [call.given[name]])
+    if call.given["spans"] is not None and call.of(call.given["spans"]) != (query[0], query[2]):
+        raise Mixes(_SOMEWHERE_ELSE)
     return [(*query[:3], value[3])]
 
 

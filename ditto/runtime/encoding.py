@@ -68,12 +68,14 @@ class EncodedPrompt:
         inputs: the model's inputs beside the tokens, by Hugging Face's names, e.g. `pixel_values`.
         items: the same for the vision engine, in the order of the image tokens.
         positions: positions of the tokens; None if they are the tokens' indices.
+        spans: ids of the tokens' spans, int32 [S], see `ditto.ops.spans`; None if all tokens are causal.
     """
 
     token_ids: tuple[int, ...]
     inputs: Mapping[str, Tensor] = Factory(dict)
     items: tuple[EncoderItem, ...] = ()
     positions: TokenPositions | None = None
+    spans: Tensor | None = None
 
 
 class EncoderShapes:

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
+from attrs import frozen
 from torch import Tensor
 from typing_extensions import override
 
 from ditto.network import Spec
+from ditto.ops.spans import SPAN_IDS
 from ditto.runtime.encoding import TokenPositions
 from ditto.runtime.session import LlmRunner, ScheduledRow, Session
+
+
+@frozen(eq=False)
+class PaddedPrompt:
+    """A prompt of one row.
+
+    Args:
+        ids: token ids.
+        positions: of the tokens; None if they are the tokens' indices.
+        spans: ids of the tokens' spans, int32 [S], or None.
+    """
+
+    ids: Sequence[int]
+    positions: TokenPositions | None = None
+    spans: Tensor | None = None
 
 
 class PaddedRunner(LlmRunner):
@@ -33,68 +50,57 @@ class PaddedRunner(LlmRunner):
         self._no_images = torch.zeros(1, width, dtype=session.table_dtype, device=self.device)
 
     @abstractmethod
-    def run(
-        self,
-        rows: slice,
-        input_ids: Tensor,
-        position_ids: Tensor,
-        last_token_ids: Tensor,
-        write_indices: Tensor,
-        table: Tensor,
-    ) -> Tensor:
+    def run(self, rows: slice, given: Mapping[str, Tensor]) -> Tensor:
         """Run the language model on new tokens of neighbouring rows.
 
         Args:
             rows: B rows of the batch.
-            input_ids: int32 [B, S], rows padded at the end.
-            position_ids: int32 [B, S], or [axes, B, S] if each token has several positions.
-            last_token_ids: int32 [B], index of each row's last real token.
-            write_indices: int32 [B], KV length of each row.
-            table: [image tokens, width], the prompt embedding table, at least one row.
+            given: tensors by the names of the engine's inputs, and some that it may not have:
+                input_ids: int32 [B, S], rows padded at the end.
+                position_ids: int32 [B, S], or [axes, B, S] if each token has several positions.
+                last_token_ids: int32 [B], index of each row's last real token.
+                write_indices: int32 [B], KV length of each row.
+                prompt_embedding_table: [image tokens, width], at least one row.
+                span_ids: int32 [B, S], ids of the tokens' spans.
         Returns:
             float32 [B, vocabulary] on `device`, valid until the next call.
         """
 
-    def run_prompts(
-        self,
-        rows: slice,
-        prompts: Sequence[Sequence[int]],
-        positions: Sequence[TokenPositions | None],
-        table: Tensor | None,
-    ) -> Tensor:
+    def run_prompts(self, rows: slice, prompts: Sequence[PaddedPrompt], table: Tensor | None) -> Tensor:
         """Run the language model on the prompts of neighbouring rows, whose caches are empty.
 
         Args:
             rows: rows of the batch.
-            prompts: token ids of each row.
-            positions: of each row; None if they are the tokens' indices.
-            table: as in `run`; None if there are no images.
+            prompts: of each row.
+            table: the prompt embedding table, as in `run`; None if there are no images.
         Returns:
             Logits, as in `run`.
         """
-        return self._run_padded(rows, prompts, positions, max(len(ids) for ids in prompts), table)
+        return self._run_padded(rows, prompts, max(len(prompt.ids) for prompt in prompts), table)
 
-    def _run_padded(
-        self,
-        rows: slice,
-        prompts: Sequence[Sequence[int]],
-        positions: Sequence[TokenPositions | None],
-        width: int,
-        table: Tensor | None,
-    ) -> Tensor:
+    def _run_padded(self, rows: slice, prompts: Sequence[PaddedPrompt], width: int, table: Tensor | None) -> Tensor:
         """Run prompts, all padded to `width` tokens."""
-        padded = [[*ids, *[self._tokens.pad] * (width - len(ids))] for ids in prompts]
-        last = torch.tensor([len(ids) - 1 for ids in prompts], dtype=torch.int32)
-        ids = torch.tensor(padded, dtype=torch.int32)
-        table = self._no_images if table is None else table
-        return self.run(rows, ids, self._padded_positions(positions, width), last, torch.zeros_like(last), table)
+        padded = [[*prompt.ids, *[self._tokens.pad] * (width - len(prompt.ids))] for prompt in prompts]
+        last = torch.tensor([len(prompt.ids) - 1 for prompt in prompts], dtype=torch.int32)
+        given = {
+            "input_ids": torch.tensor(padded, dtype=torch.int32),
+            "position_ids": self._padded_positions(prompts, width),
+            "last_token_ids": last,
+            "write_indices": torch.zeros_like(last),
+            "prompt_embedding_table": self._no_images if table is None else table,
+            SPAN_IDS: padded_spans(prompts, width),
+        }
+        return self.run(rows, given)
 
-    def _padded_positions(self, positions: Sequence[TokenPositions | None], width: int) -> Tensor:
+    def _padded_positions(self, prompts: Sequence[PaddedPrompt], width: int) -> Tensor:
         """Positions of prompts padded to `width` tokens, as in `run`."""
         indices = torch.arange(width, dtype=torch.int32)
         if self._position_axes == 1:
-            return indices.repeat(len(positions), 1)
-        rows = [indices.expand(self._position_axes, -1) if each is None else each.resized(width) for each in positions]
+            return indices.repeat(len(prompts), 1)
+        all_positions = [prompt.positions for prompt in prompts]
+        rows = [
+            indices.expand(self._position_axes, -1) if each is None else each.resized(width) for each in all_positions
+        ]
         return torch.stack(rows, dim=1)
 
     def _next_positions(self, cached: Sequence[int]) -> Tensor:
@@ -116,8 +122,15 @@ class PaddedRunner(LlmRunner):
         written = torch.tensor(cached, dtype=torch.int32)
         first = torch.zeros_like(written)
         ids = sampled.to(torch.int32)[:, None]
-        positions = self._next_positions(cached)
-        return self.run(slice(0, self._batch), ids, positions, first, written, self._no_images)
+        given = {
+            "input_ids": ids,
+            "position_ids": self._next_positions(cached),
+            "last_token_ids": first,
+            "write_indices": written,
+            "prompt_embedding_table": self._no_images,
+            SPAN_IDS: torch.zeros_like(ids),  # new tokens are text
+        }
+        return self.run(slice(0, self._batch), given)
 
     @override
     def takes(self, scheduled: Sequence[ScheduledRow]) -> bool:
@@ -145,7 +158,7 @@ class PaddedRunner(LlmRunner):
         self._cached[row] = 0
 
     def _run_prompts(self, scheduled: Sequence[ScheduledRow], rows: slice) -> Tensor:
-        prompts: list[Sequence[int]] = []
+        prompts: list[PaddedPrompt] = []
         parts: list[Tensor] = []
         offset = 0
         for each in scheduled:
@@ -153,14 +166,14 @@ class PaddedRunner(LlmRunner):
             # All prompts share one table: virtual ids are offset by the rows of the prompts before.
             moves = offset and features is not None
             vocab_size = self._tokens.vocab_size
-            prompts.append([token + offset if token >= vocab_size else token for token in ids] if moves else ids)
+            shared = [token + offset if token >= vocab_size else token for token in ids] if moves else ids
+            prompts.append(PaddedPrompt(shared, each.request.positions, each.request.spans))
             if features is not None:
                 parts.append(features.to(self._no_images))
                 offset += len(features)
             positions = each.request.positions
             self._cached[each.row], self._deltas[each.row] = len(ids), 0 if positions is None else positions.delta
-        positions = [each.request.positions for each in scheduled]
-        return self.run_prompts(rows, prompts, positions, torch.cat(parts) if parts else None)
+        return self.run_prompts(rows, prompts, torch.cat(parts) if parts else None)
 
     def _run_next(self, scheduled: Sequence[ScheduledRow], sampled: Tensor) -> Tensor:
         """Logits of every row; rows that are not scheduled compute a filler token."""
@@ -171,6 +184,15 @@ class PaddedRunner(LlmRunner):
         for each in scheduled:
             self._cached[each.row] += 1
         return logits
+
+
+def padded_spans(prompts: Sequence[PaddedPrompt], width: int) -> Tensor:
+    """Span ids of prompts padded to `width` tokens, as in `PaddedRunner.run`."""
+    spans = torch.zeros(len(prompts), width, dtype=torch.int32)
+    for row, prompt in zip(spans, prompts, strict=True):
+        if prompt.spans is not None:
+            row[: len(prompt.ids)] = prompt.spans[: len(prompt.ids)]
+    return spans
 
 
 def _table_rows(each: ScheduledRow) -> int:

@@ -73,22 +73,7 @@ class _ReferenceRunner(PaddedRunner):
         }
 
     @override
-    def run(
-        self,
-        rows: slice,
-        input_ids: Tensor,
-        position_ids: Tensor,
-        last_token_ids: Tensor,
-        write_indices: Tensor,
-        table: Tensor,
-    ) -> Tensor:
-        given = {
-            "input_ids": input_ids,
-            "position_ids": position_ids,
-            "last_token_ids": last_token_ids,
-            "write_indices": write_indices,
-            "prompt_embedding_table": table,
-        }
+    def run(self, rows: slice, given: Mapping[str, Tensor]) -> Tensor:
         return self._run(self._llm, rows, given)
 
     @override

@@ -15,6 +15,7 @@ from torch import Tensor
 from ditto.engine import NEWLINE, NEWLINE_FILE, EngineTree, Tokens
 from ditto.errors import PromptError, TreeError
 from ditto.network import Spec
+from ditto.ops.spans import SPAN_IDS
 from ditto.runtime.encoding import EncoderItem, EncoderShapes, TokenPositions
 from ditto.runtime.sampling import LogitsProcessor
 from ditto.runtime.weights import tensor_beside
@@ -29,12 +30,14 @@ class Request:
         features: [image tokens, width], embeddings of all images of the prompt, concatenated, or None.
         process: logits processor, applied before each new token is chosen, or None.
         positions: positions of the tokens; None if they are the tokens' indices.
+        spans: ids of the tokens' spans, int32 [S], see `ditto.ops.spans`; None if all tokens are causal.
     """
 
     ids: tuple[int, ...]
     features: Tensor | None = None
     process: LogitsProcessor | None = None
     positions: TokenPositions | None = None
+    spans: Tensor | None = None
 
 
 def position_axes(tree: EngineTree) -> int:
@@ -49,6 +52,7 @@ class RequestLimits:
 
     Args:
         position_axes: positions of each token.
+        has_spans: whether tokens of prompts with images form spans.
     """
 
     max_batch_size: int
@@ -57,6 +61,7 @@ class RequestLimits:
     max_prompt_embedding_table_size: int
     vocab_size: int
     position_axes: int = field(default=1, kw_only=True)
+    has_spans: bool = field(default=False, kw_only=True)
 
     @staticmethod
     def of(tree: EngineTree) -> RequestLimits:
@@ -75,6 +80,7 @@ class RequestLimits:
             max_prompt_embedding_table_size=stated.max_prompt_embedding_table_size,
             vocab_size=tokens.vocab_size,
             position_axes=position_axes(tree),
+            has_spans=SPAN_IDS in tree.component("llm").inputs,
         )
 
     def check(self, requests: Sequence[Request], max_new_tokens: int) -> None:
@@ -118,6 +124,7 @@ class RequestLimits:
                     "--max-seq-len",
                 )
             self._check_positions(request, number)
+            self._check_spans(request, number)
         rows = sum(0 if request.features is None else len(request.features) for request in requests)
         if rows > self.max_prompt_embedding_table_size:
             raise PromptError(
@@ -136,6 +143,17 @@ class RequestLimits:
             raise PromptError(
                 f"the positions of prompt {number} are {found or 'the indices of its tokens'}, the engine expects "
                 f"{wanted or 'indices'}",
+                remedy="encode the prompt with the processor of the model that the tree was built from",
+            )
+
+    def _check_spans(self, request: Request, number: int) -> None:
+        """Check that a request with images states its spans if the engine has them."""
+        spans = request.spans
+        wanted = len(request.ids) if self.has_spans and (request.features is not None or spans is not None) else None
+        found = None if spans is None else len(spans)
+        if found != wanted:
+            raise PromptError(
+                f"prompt {number} has span ids of {found or 'no'} tokens, the engine expects {wanted or 'none'}",
                 remedy="encode the prompt with the processor of the model that the tree was built from",
             )
 

@@ -21,11 +21,12 @@ from ditto.errors import DeviceError
 from ditto.network import Spec
 from ditto.network.dims import evaluate
 from ditto.network.weight import Weight
-from ditto.runtime.encoding import EncoderShapes, TokenPositions
+from ditto.ops.spans import SPAN_IDS
+from ditto.runtime.encoding import EncoderShapes
 from ditto.runtime.execution import Execution, Parts
 from ditto.runtime.graphs import GraphedCallable, in_order
 from ditto.runtime.memory import MemoryPlan
-from ditto.runtime.padded import PaddedRunner
+from ditto.runtime.padded import PaddedPrompt, PaddedRunner, padded_spans
 from ditto.runtime.profiles import (
     component_for,
     decode_profile,
@@ -226,6 +227,7 @@ class TensorRTRunner(PaddedRunner):
             "last_token_ids": first,
             "write_indices": self._written,
             "prompt_embedding_table": self._no_images,
+            SPAN_IDS: zeros(rows, 1),  # new tokens are text
             "logits": self._logits,
             **cache.bound(slice(0, rows)),
         }
@@ -254,19 +256,16 @@ class TensorRTRunner(PaddedRunner):
         return self._sampled
 
     @override
-    def run_prompts(
-        self,
-        rows: slice,
-        prompts: Sequence[Sequence[int]],
-        positions: Sequence[TokenPositions | None],
-        table: Tensor | None,
-    ) -> Tensor:
-        call = prefill_profile(self._session.tree, len(prompts), max(len(ids) for ids in prompts))
+    def run_prompts(self, rows: slice, prompts: Sequence[PaddedPrompt], table: Tensor | None) -> Tensor:
+        call = prefill_profile(self._session.tree, len(prompts), max(len(prompt.ids) for prompt in prompts))
         if not call.is_fixed:
-            return self._run_padded(rows, prompts, positions, call.length, table)
-        given = {} if table is None else {"prompt_embedding_table": table}
+            return self._run_padded(rows, prompts, call.length, table)
+        of_tokens: dict[str, Tensor] = {}
         if self._position_axes > 1:
-            given["position_ids"] = self._padded_positions(positions, call.length)
+            of_tokens["position_ids"] = self._padded_positions(prompts, call.length)
+        if self._limits.has_spans:
+            of_tokens[SPAN_IDS] = padded_spans(prompts, call.length)
+        given = of_tokens if table is None else {**of_tokens, "prompt_embedding_table": table}
         key = (call.profile, rows.start)
         if key not in self._prompts:
             execution = self._session.loaded.execution(component_for(self._session.tree, Phase.PREFILL), call.profile)
@@ -274,31 +273,16 @@ class TensorRTRunner(PaddedRunner):
             table_of_all = self._no_images.new_zeros(most, self._no_images.shape[1])
             bound = {
                 **self._known({"prompt_embedding_table": table_of_all}),
-                **{name: tensor.to(self.device) for name, tensor in given.items() if name == "position_ids"},
+                **{name: tensor.to(self.device) for name, tensor in of_tokens.items()},
                 **self._cache.bound(rows),
                 "logits": self._new_logits(len(prompts)),
             }
             self._prompts[key] = StaticPrefill(execution, len(prompts), call.length, self._tokens.pad, bound)
-        return self._prompts[key](prompts, given)
+        return self._prompts[key]([prompt.ids for prompt in prompts], given)
 
     @override
-    def run(
-        self,
-        rows: slice,
-        input_ids: Tensor,
-        position_ids: Tensor,
-        last_token_ids: Tensor,
-        write_indices: Tensor,
-        table: Tensor,
-    ) -> Tensor:
-        given = {
-            "input_ids": input_ids,
-            "position_ids": position_ids,
-            "last_token_ids": last_token_ids,
-            "write_indices": write_indices,
-            "prompt_embedding_table": table,
-        }
-        logits = self._new_logits(len(input_ids))
+    def run(self, rows: slice, given: Mapping[str, Tensor]) -> Tensor:
+        logits = self._new_logits(len(given["last_token_ids"]))
         sent = {name: tensor.to(self.device, non_blocking=True) for name, tensor in self._known(given).items()}
         prefill = self._session.prefill
         prefill.bind({**sent, "logits": logits, **self._cache.bound(rows)})

@@ -17,6 +17,7 @@ from ditto.errors import ModelError
 from ditto.network.dims import evaluate
 from ditto.network.graph import Network
 from ditto.network.weight import TensorSource, Weight
+from ditto.ops.spans import SpanRule
 
 WeightOf = Callable[[str], Weight]
 
@@ -58,6 +59,7 @@ class ModelPart:
         keeps_weights: the tree keeps the weights, because the model is not on disk.
         files: weights that a session needs beside the engine, by safetensors file and name.
         positions: name of the input with token positions; None without one.
+        spans: what the input of span ids means; None without one.
         attentions: number of self-attention layers, each with a KV cache; None without KV caches.
     """
 
@@ -72,6 +74,7 @@ class ModelPart:
     tensors: TensorSource
     keeps_weights: bool
     positions: str | None = None
+    spans: SpanRule | None = None
     attentions: int | None = None
     files: Mapping[str, Mapping[str, Weight]] = Factory(dict)
 

@@ -84,13 +84,14 @@ class Target(ABC):
 
     @abstractmethod
     def llm_inputs(
-        self, limits: Limits, hidden_size: int, dtype: torch.dtype, position_axes: int = 1
+        self, limits: Limits, hidden_size: int, dtype: torch.dtype, position_axes: int = 1, has_spans: bool = False
     ) -> dict[str, TensorTypeHint]:
         """Inputs of the captured language model, in the order of its wrapper's forward.
 
         Args:
             hidden_size: width of the prompt embedding table.
             position_axes: positions of each token.
+            has_spans: whether tokens of a prompt form spans, see `ditto.ops.spans`.
         Raises:
             UnsupportedFeature: the target's runtime does not provide one of the inputs.
         """

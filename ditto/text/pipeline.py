@@ -206,7 +206,7 @@ class GenerationPipeline:
     def _request(self, prompt: EncodedPrompt, embeddings: Sequence[Tensor]) -> Request:
         """One request: its image tokens become virtual ids, one per row of the embeddings."""
         if not embeddings:
-            return Request(prompt.token_ids, positions=prompt.positions)
+            return Request(prompt.token_ids, positions=prompt.positions, spans=prompt.spans)
         features, tokens = torch.cat(list(embeddings)), self.session.tokens
         image = tokens.image
         if image is None:  # a language model that was built alone has no image token
@@ -221,4 +221,4 @@ class GenerationPipeline:
         virtual = list(prompt.token_ids)
         for row, index in enumerate(places):
             virtual[index] = tokens.vocab_size + row
-        return Request(tuple(virtual), features, positions=prompt.positions)
+        return Request(tuple(virtual), features, positions=prompt.positions, spans=prompt.spans)

@@ -155,7 +155,8 @@ def _with_divergences(
         watchers.append(divergences("llm", "llm"))
         with watching(watchers[-1].watch):
             logits(session, request, exact.tokens[:1])
-        if request.ids[-1] < session.tokens.vocab_size:  # not an image token, which cannot run alone
+        is_text = request.ids[-1] < session.tokens.vocab_size  # an image token cannot run alone
+        if is_text and (request.spans is None or not request.spans[-1]):  # nor can those that earlier ones attend to
             # Run the prompt's last token again, alone, on the KV cache of the preceding tokens.
             step = steps(session, evolve(request, ids=request.ids[:-1]), (request.ids[-1], 0))
             next(step)

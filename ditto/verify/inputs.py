@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 
 import torch
-from attrs import Factory, frozen
+from attrs import Factory, evolve, frozen
 from torch import Tensor
 
 from ditto.engine import EngineTree
 from ditto.errors import PromptError, TreeError
+from ditto.families.preprocessor import Preprocessor
 from ditto.runtime.encoding import EncodedPrompt, EncoderItem, EncoderShapes, TokenPositions
 from ditto.runtime.session import Request, RequestLimits
 from ditto.text.images import load_image
@@ -30,8 +31,10 @@ class Prompts:
         ids: int64 [B, S] on the CPU; an image has one image token per row of its embedding.
         inputs: the model's inputs for the images of all prompts, by Hugging Face's names; empty without images.
         items: the same for the vision engine, in the order of the image tokens.
-        token_inputs: further inputs of the model with one value for each token, [B, S]; 0 for text.
+        token_inputs: further inputs of the model with one value for each token, [B, S].
         positions: positions of the tokens of each prompt; empty if they are the tokens' indices.
+        spans: ids of the tokens' spans, int32 [B, S]; None if all tokens are causal.
+        next_type: value of `token_inputs` of tokens after the prompt.
     """
 
     ids: Tensor
@@ -39,6 +42,8 @@ class Prompts:
     items: tuple[EncoderItem, ...] = ()
     token_inputs: Mapping[str, Tensor] = Factory(dict)
     positions: tuple[TokenPositions, ...] = ()
+    spans: Tensor | None = None
+    next_type: int = 0
 
 
 def sample_items(tree: EngineTree, count: int, seed: int = 0) -> list[EncoderItem]:
@@ -65,10 +70,20 @@ def prompts(tree: EngineTree, batch: int, length: int, with_images: bool = False
     assert tokens is not None and tokens.image is not None and family is not None
     ids[:, _BEFORE_IMAGE : _BEFORE_IMAGE + rows_per_image(tree)] = tokens.image
     items = sample_items(tree, batch, seed)
-    token_inputs = family.token_inputs(ids == tokens.image)
+    spans = None if family.spans is None else family.spans.of_prompt(ids == tokens.image)
     found = [family.positions(row, family.model_inputs([item])) for row, item in zip(ids.tolist(), items, strict=True)]
     positions = tuple(each for each in found if each is not None)
-    return Prompts(ids, family.model_inputs(items), tuple(items), token_inputs, positions)
+    return _with_types(
+        Prompts(ids, family.model_inputs(items), tuple(items), positions=positions, spans=spans), family, tokens.image
+    )
+
+
+def _with_types(found: Prompts, family: Preprocessor, image: int | None) -> Prompts:
+    """Prompts with the token types of the family's model."""
+    rule = family.spans
+    if rule is None or found.spans is None:
+        return evolve(found, token_inputs=family.token_inputs(found.ids == image))
+    return evolve(found, token_inputs={rule.input: rule.types(found.spans)}, next_type=rule.causal)
 
 
 def _random_ids(tree: EngineTree, batch: int, length: int, seed: int) -> Tensor:
@@ -151,7 +166,11 @@ def _prompt_of(tree: EngineTree, encoded: EncodedPrompt, more: int, seed: int) -
     if not encoded.items or family is None or tokens is None:
         return Prompts(ids)
     positions = () if encoded.positions is None else (encoded.positions.continued(more),)
-    return Prompts(ids, encoded.inputs, encoded.items, family.token_inputs(ids == tokens.image), positions)
+    spans = encoded.spans
+    if spans is not None and family.spans is not None:
+        spans = family.spans.continued(spans[None], more)
+    found = Prompts(ids, encoded.inputs, encoded.items, positions=positions, spans=spans)
+    return _with_types(found, family, tokens.image)
 
 
 def check(tree: EngineTree, given: Sequence[Prompts], new_tokens: int) -> None:
@@ -173,9 +192,10 @@ def check(tree: EngineTree, given: Sequence[Prompts], new_tokens: int) -> None:
             )
         ids = prompt.ids.masked_fill(places, 0).tolist()  # the image token may be outside the vocabulary
         counts = places.sum(1).tolist()
-        for row, count, positions in zip_longest(ids, counts, prompt.positions):
+        spans = prompt.spans if prompt.spans is not None else ()
+        for row, count, positions, own in zip_longest(ids, counts, prompt.positions, spans):
             features = torch.empty(count, 0) if count else None
-            limits.check([Request(tuple(row), features, positions=positions)], new_tokens)
+            limits.check([Request(tuple(row), features, positions=positions, spans=own)], new_tokens)
 
 
 def about_images(tree: EngineTree, files: Sequence[str], asked: Sequence[str] | None = None) -> list[Prompts]:

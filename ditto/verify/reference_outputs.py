@@ -134,12 +134,15 @@ def _inputs(model: Any, prompt: Prompts, more: int = 0) -> dict[str, Tensor]:
     Args:
         more: text tokens that follow the prompt.
     """
-    given = {**prompt.inputs, **{name: _padded(tensor, more) for name, tensor in prompt.token_inputs.items()}}
+    given = {
+        **prompt.inputs,
+        **{name: _padded(tensor, more, prompt.next_type) for name, tensor in prompt.token_inputs.items()},
+    }
     return {
         name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else tensor.dtype)
         for name, tensor in given.items()
     }
 
 
-def _padded(tensor: Tensor, more: int) -> Tensor:
-    return torch.nn.functional.pad(tensor, (0, more))
+def _padded(tensor: Tensor, more: int, value: int) -> Tensor:
+    return torch.nn.functional.pad(tensor, (0, more), value=value)

@@ -26,8 +26,8 @@ def requests_of(session: Session, prompts: Prompts, features: Tensor | None) -> 
     places = ids == session.tokens.image
     virtual = torch.where(places, session.tokens.vocab_size + places.cumsum(1) - 1, ids).tolist()
     parts = features.split(places.sum(1).tolist())
-    rows = zip_longest(virtual, parts, prompts.positions)
-    return [Request(tuple(row), features, positions=positions) for row, features, positions in rows]
+    rows = zip_longest(virtual, parts, prompts.positions, prompts.spans if prompts.spans is not None else ())
+    return [Request(tuple(row), features, positions=positions, spans=spans) for row, features, positions, spans in rows]
 
 
 def embeddings(session: Session, prompts: Prompts) -> Tensor | None:

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from ditto import ops
 from ditto.errors import UnsupportedFeature
+from ditto.ops.spans import SpanRule
 
 
 class LlmWrapper(nn.Module):
@@ -29,14 +30,18 @@ class LlmWrapper(nn.Module):
         deepstack: number of first layers after which further embeddings of an image token are added to its hidden
             state. They follow the token's own in its row of the table, and the model accepts `visual_pos_masks` and
             `deepstack_visual_embeds`.
+        spans: how spans of tokens become the model's token types; None without spans.
     """
 
-    def __init__(self, model: nn.Module, embedding: nn.Module, vocab_size: int, deepstack: int = 0) -> None:
+    def __init__(
+        self, model: nn.Module, embedding: nn.Module, vocab_size: int, deepstack: int = 0, spans: SpanRule | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.embedding = embedding
         self.vocab_size = vocab_size
         self.deepstack = deepstack
+        self.spans = spans
         self.is_told_positions = _accepts_positions(model)
         self.has_layer_inputs = any(hasattr(part, "get_per_layer_inputs") for part in model.modules())
 
@@ -47,6 +52,7 @@ class LlmWrapper(nn.Module):
         position_ids: Tensor,
         last_token_ids: Tensor,
         prompt_embedding_table: Tensor | None = None,
+        span_ids: Tensor | None = None,
     ) -> Tensor:
         """Logits of the last tokens.
 
@@ -55,15 +61,24 @@ class LlmWrapper(nn.Module):
             position_ids: int32 [B, S], or [axes, B, S] for multimodal rope.
             last_token_ids: int32 [B], the index of each row's last token.
             prompt_embedding_table: [rows, (1 + deepstack) W], floating, or None for a text model.
+            span_ids: int32 [B, S], see `ditto.ops.spans`, or None if all tokens are causal.
         Returns:
             float32 [B, V].
         """
-        logits = self._logits(input_ids, position_ids, prompt_embedding_table)
+        logits = self._logits(input_ids, position_ids, prompt_embedding_table, span_ids)
         return ops.last_tokens(logits, last_token_ids).squeeze(1).float()
 
-    def _logits(self, input_ids: Tensor, position_ids: Tensor, prompt_embedding_table: Tensor | None) -> Tensor:
+    def _logits(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        prompt_embedding_table: Tensor | None,
+        span_ids: Tensor | None = None,
+    ) -> Tensor:
         """Logits of all tokens: [B, S, V]."""
         more: dict[str, Any] = {"position_ids": position_ids} if self.is_told_positions else {}
+        if self.spans is not None and span_ids is not None:
+            more[self.spans.input] = self.spans.types(span_ids)
         if prompt_embedding_table is None:
             embedded = self.embedding(input_ids)
             layer_inputs = self._layer_inputs(input_ids) if self.has_layer_inputs else None
@@ -116,6 +131,7 @@ class PackedLlmWrapper(LlmWrapper):
         position_ids: Tensor,
         last_token_ids: Tensor,
         prompt_embedding_table: Tensor | None = None,
+        span_ids: Tensor | None = None,
     ) -> Tensor:
         """Logits of the selected tokens.
 
@@ -124,10 +140,12 @@ class PackedLlmWrapper(LlmWrapper):
             position_ids: int32 [T], each token's position in its own sequence.
             last_token_ids: int32 [N], index of each selected token, counted from 1.
             prompt_embedding_table: [rows, W], floating, or None for a text model.
+            span_ids: int32 [T], see `ditto.ops.spans`, or None if all tokens are causal.
         Returns:
             float32 [N, V].
         """
-        logits = self._logits(input_ids.unsqueeze(0), position_ids.unsqueeze(0), prompt_embedding_table)
+        spans = None if span_ids is None else span_ids.unsqueeze(0)
+        logits = self._logits(input_ids.unsqueeze(0), position_ids.unsqueeze(0), prompt_embedding_table, spans)
         return ops.packed_last_tokens(logits, last_token_ids).squeeze(0).float()
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ditto.errors import ShapeError
+from ditto.errors import ShapeError, UnsupportedFeature
 from tests.support.layers import FLOATS
 from tests.support.lowering import Row, check_every_lowering_has_rows, check_rows, lowered, rows
 
 aten = torch.ops.aten
 
 X = torch.randn(3, 2, 8, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randn(3, 2, 6, 12, generator=torch.Generator().manual_seed(1))
 _EACH = [Row(X.to(dtype), [axis], keep) for dtype in FLOATS for axis in (-1, 1) for keep in (True, False)]
 _SUMS = [
     *_EACH,
@@ -44,6 +45,11 @@ ROWS = {
     ],
     aten.amax.default: _EXTREMES,
     aten.amin.default: _EXTREMES,
+    aten.avg_pool2d.default: [
+        *(Row(IMAGES.to(dtype), [2, 3]) for dtype in FLOATS),
+        Row(IMAGES[0], [3, 3], [3, 3]),
+        Row(IMAGES, [2], [2], [0], True),
+    ],
 }
 
 
@@ -60,3 +66,9 @@ def test_reductions_compute_what_torch_computes(operator, calls):
 def test_sums_of_integers_are_refused(x):
     with pytest.raises(ShapeError, match="needs a floating dtype"):
         lowered(lambda x: x.sum(-1), {"x": x})
+
+
+@pytest.mark.parametrize("given", [((4,), (4,)), ((2,), (1,)), ((2,), (2,), (1,)), ((2,), (2,), (0,), False, True, 3)])
+def test_windows_that_do_not_tile_an_image_are_refused(given):
+    with pytest.raises(UnsupportedFeature, match="average pooling whose windows"):
+        lowered(lambda x: torch.nn.functional.avg_pool2d(x, *given), {"x": IMAGES[..., :10]})

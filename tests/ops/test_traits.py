@@ -131,6 +131,7 @@ CALLS: dict[Any, list[Call]] = {
     },
     aten.amax.default: _REDUCED,
     aten.amin.default: _REDUCED,
+    aten.avg_pool2d.default: [Call(HEADS, [2, 2])],
     aten.mean.dim: _REDUCED,
     aten.std.dim: [Call(X, [1]), Call(X, [0, 2], False), Call(X, [2], True, True)],
     aten.linalg_vector_norm.default: [Call(X, 1, [1]), Call(X, 2, [0, 2]), Call(X, 2, [2], True)],

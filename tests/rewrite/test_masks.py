@@ -9,7 +9,8 @@ import torch
 
 from ditto import ops
 from ditto.errors import UnsupportedFeature
-from ditto.ops.attention import visible
+from ditto.ops.attention import AttentionArguments, visible
+from ditto.ops.spans import SpanRule
 from ditto.rewrite.attention import recognise_sdpa
 from ditto.rewrite.clean import clean
 from ditto.rewrite.masks import classify_masks
@@ -248,3 +249,74 @@ def test_a_tower_may_compute_its_mask():
     chosen = FunctionModule(lambda self, x: _attention(x, _distance(x) > self.w), {"w": torch.ones(1)})
     with pytest.raises(UnsupportedFeature, match="depends on the weight `w`"):
         tower(captured(chosen, {"x": X}, NAMES))
+
+
+RULE = SpanRule("token_type_ids", "image")
+SPANS = RULE.samples(2, LENGTH)[2]
+SPAN_NAMES = {"x": "batch . sequence", "span_ids": "batch sequence"}
+
+
+def _by_types(overlay):
+    """A mask of token types, which a model computes from its own input."""
+
+    def mask(x, span_ids):
+        types = RULE.types(span_ids)
+        starts = (types == 1) & (torch.nn.functional.pad(types, (1, 0))[:, :-1] == 0)
+        blocks = torch.where(types == 1, starts.cumsum(1), 0)
+        same = (blocks[:, None, :, None] == blocks[:, None, None, :]) & (blocks > 0)[:, None, :, None]
+        return overlay(_distance(x), same)
+
+    return mask
+
+
+WITH_SPANS = {
+    "causal": (lambda distance, same: (distance >= 0) | same, (0, False)),
+    "a window over all": (lambda distance, same: ((distance >= 0) | same) & (distance < 3), (3, False)),
+    "a window over text": (lambda distance, same: ((distance >= 0) & (distance < 3)) | same, (3, True)),
+}
+
+
+@pytest.mark.parametrize(("overlay", "wanted"), WITH_SPANS.values(), ids=WITH_SPANS)
+def test_masks_of_token_types_become_spans(overlay, wanted):
+    mask = _by_types(overlay)
+    step = partial(masks, spans=RULE)
+    inputs = {"x": X, "span_ids": SPANS}
+    program = check_applies(step, lambda x, span_ids: _attention(x, mask(x, span_ids)), inputs, names=SPAN_NAMES)
+    (node,) = program.outputs
+    given = AttentionArguments(**arguments(node))
+    assert (given.mask, given.causal, given.spans.target) == (None, True, "span_ids")
+    assert (given.window, given.whole_spans) == wanted
+    assert len(program.graph.nodes) == 4, "nothing is left of the mask"
+
+
+OTHER_SPANS = {
+    "the next token is not of an image": lambda distance, same: (distance >= -1) | same,
+    "an image sees all tokens": lambda distance, same: (distance >= 0) | same.any(-1, keepdim=True),
+    "all images are one": lambda distance, same: (
+        (distance >= 0) | (same.any(-1)[..., None] & same.any(-2)[..., None, :])
+    ),
+    "an image sees half of itself": lambda distance, same: (distance >= 0) | (same & (distance > -3)),
+    "a bidirectional window": lambda distance, same: ((distance >= 0) | same) & (distance.abs() < 3),
+    "full": lambda distance, same: same | (distance > -1000),
+}
+
+
+@pytest.mark.parametrize("overlay", OTHER_SPANS.values(), ids=OTHER_SPANS)
+def test_masks_that_depend_otherwise_on_token_types_are_refused(overlay):
+    mask = _by_types(overlay)
+    program = captured(lambda x, s: _attention(x, mask(x, s)), {"x": X, "span_ids": SPANS}, SPAN_NAMES)
+    with pytest.raises(UnsupportedFeature, match="depends on `token_type_ids` in another way than was expected"):
+        masks(program, spans=RULE)
+
+
+def test_a_model_that_ignores_token_types_is_refused():
+    program = captured(lambda x, s: _attention(x, _distance(x) >= 0) + s[0, 0], {"x": X, "span_ids": SPANS}, SPAN_NAMES)
+    with pytest.raises(UnsupportedFeature, match="no attention mask of the model depends on `token_type_ids`"):
+        masks(program, spans=RULE)
+
+
+def test_without_a_rule_token_types_are_values():
+    mask = _by_types(WITH_SPANS["causal"][0])
+    program = captured(lambda x, s: _attention(x, mask(x, s)), {"x": X, "span_ids": SPANS}, SPAN_NAMES)
+    with pytest.raises(UnsupportedFeature, match="depends on the values of `span_ids`"):
+        masks(program)

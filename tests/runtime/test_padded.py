@@ -17,10 +17,10 @@ class Recorder(PaddedRunner):
         super().__init__(session, batch)
         self.calls = []
 
-    def run(self, rows, input_ids, position_ids, last_token_ids, write_indices, table):
-        self.calls.append(
-            (rows, *(x.tolist() for x in (input_ids, position_ids, last_token_ids, write_indices)), table)
-        )
+    def run(self, rows, given):
+        names = ("input_ids", "position_ids", "last_token_ids", "write_indices")
+        self.calls.append((rows, *(given[name].tolist() for name in names), given["prompt_embedding_table"]))
+        self.spans = given["span_ids"].tolist()
         return torch.arange(rows.start, rows.stop)[:, None].float()
 
 
@@ -74,6 +74,15 @@ def test_each_row_has_its_own_part_of_the_prompt_table(runner):
     _, ids, _, _, _, table = runner.calls[0]
     assert ids == [[5, 128, 129], [6, 0, 0], [130, 0, 0]]
     assert torch.equal(table, torch.cat([first, second]))
+
+
+def test_padding_and_new_tokens_are_of_no_span(runner):
+    spans = torch.tensor([1, 1], dtype=torch.int32)
+    first = ScheduledRow(0, Request((5, 6), spans=spans), 0)
+    runner.step([first, scheduled_at(1, [7, 8, 9])], NOTHING)
+    assert runner.spans == [[1, 1, 0], [0, 0, 0]]
+    runner.step([scheduled_at(0, past=2)], NOTHING)
+    assert runner.spans == [[0]] * 4
 
 
 def test_prompts_whose_images_do_not_fit_the_table_together_wait(runner):

@@ -55,6 +55,20 @@ def test_positions_need_as_many_axes_as_the_engine_has():
             several.check([request], 1)
 
 
+def test_requests_with_images_need_spans_where_the_engine_has_them():
+    features, spans = torch.zeros(1, 3), torch.zeros(2, dtype=torch.int32)
+    with_spans = evolve(LIMITS, has_spans=True)
+    with_spans.check([Request((1, 10), features, spans=spans), Request((1, 2))], 1)
+    with_spans.check([Request((1, 2), spans=spans)], 1)
+    for limits, request in (
+        (with_spans, Request((1, 10), features)),
+        (with_spans, Request((1,), spans=spans)),
+        (LIMITS, Request((1, 2), spans=spans)),
+    ):
+        with pytest.raises(PromptError, match="prompt 1 has span ids of .* tokens, the engine expects"):
+            limits.check([request], 1)
+
+
 def test_limits_are_read_from_the_manifest_alone(llama_tree, monkeypatch):
     """config.json is for TensorRT-LLM."""
     monkeypatch.setattr(EngineTree, "config", lambda *_: pytest.fail("config.json was read"))

@@ -638,6 +638,27 @@ def _lighton_ocr_processor() -> Any:
     return hf.LightOnOcrProcessor(_pixtral_pixels(14), tokenizer(**names), patch_size=7, spatial_merge_size=2)
 
 
+def _gemma3(image: int) -> Any:
+    text = hf.Gemma3TextConfig(
+        **{**TEXT, "num_hidden_layers": 3, "head_dim": 12, "sliding_window": 3, "query_pre_attn_scalar": 12},
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    )
+    config = hf.Gemma3Config(
+        vision_config=siglip(vision_use_head=False),
+        text_config=text,
+        image_token_index=image,
+        mm_tokens_per_image=4,
+        tie_word_embeddings=False,
+    )
+    return made(hf.Gemma3ForConditionalGeneration, config)
+
+
+def _gemma3_processor() -> Any:
+    pixels = hf.Gemma3ImageProcessor(size={"height": 28, "width": 28})
+    names = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+    return hf.Gemma3Processor(pixels, tokenizer(**names), image_seq_length=4)
+
+
 _GLM = _mrope((1, 1, 1), partial_rotary_factor=0.5)
 _GLM_OCR = {**_mrope((2, 2, 2)), "head_dim": 12}
 _EXPERTS = {"moe_intermediate_size": 32, "num_experts_per_tok": 2}
@@ -750,6 +771,7 @@ FAMILIES: dict[str, Family] = {
     "idefics3": Family(_idefics3_processor, _idefics3("Idefics3"), tiled=True),
     "internvl": Family(_internvl_processor, _internvl, tiled=True, placeholder="<IMG_CONTEXT>"),
     "glm46v": Family(_glm_processor("Glm46V"), _native("Glm46V", _GLM, {"image_size": 28}), placeholder="<|image|>"),
+    "gemma3": Family(_gemma3_processor, _gemma3, placeholder="<start_of_image>", image_token="<image_soft_token>"),
     "glm4v": Family(_glm_processor("Glm4v"), _native("Glm4v", _GLM, {"image_size": 28}), placeholder="<|image|>"),
     "glm4v_moe": Family(
         _glm_processor("Glm4v"), _native("Glm4vMoe", _GLM_MOE, {"image_size": 28}), placeholder="<|image|>"

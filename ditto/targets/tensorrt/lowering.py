@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 from torch._ops import OpOverload
 
 from ditto.errors import UnsupportedFeature
@@ -17,6 +17,7 @@ from ditto.lowering import Lowering, Operand, Table, table
 from ditto.lowering.attention import ScoreTerms, attention_mask, by_name, decomposed_attention, score_bias
 from ditto.lowering.registry import LoweringFunction
 from ditto.network import symbol
+from ditto.network.dims import add
 from ditto.network.graph import Value
 from ditto.network.layers import (
     ElementWise,
@@ -59,12 +60,38 @@ def refuse_all_but_causal(mask: Operand | None, causal: bool) -> None:
         )
 
 
-def sees(net: Lowering, tokens: Value, others: Value, window: int) -> Value:
+@frozen
+class MaskTerms:
+    """What the mask of an attention depends on, beside the positions of tokens.
+
+    Args:
+        window: as in `ditto.attention`.
+        spans: int32 [B, S], as in `ditto.attention`, or None.
+        whole_spans: as in `ditto.attention`.
+    """
+
+    window: int
+    spans: Value | None
+    whole_spans: bool
+
+    @staticmethod
+    def of(given: AttentionArguments[Value]) -> MaskTerms:
+        """The terms of an attention."""
+        return MaskTerms(given.window, given.spans, given.whole_spans)
+
+
+def sees(net: Lowering, tokens: Value, others: Value, window: int, together: Value | None = None) -> Value:
     """Causal mask from int32 positions: whether tokens attend to others.
 
-    A token attends to itself and those before it; with a window, only to the last `window` of these.
+    A token attends to itself and those before it, and to those that it is `together` with; with a window, only to its
+    last `window` tokens and later ones.
+
+    Args:
+        together: bool, broadcastable to the mask, or None.
     """
     seen = net.add(Unary("NOT"), net.add(ElementWise("GREATER"), others, tokens))
+    if together is not None:
+        seen = net.add(ElementWise("OR"), seen, together)
     if not window:
         return seen
     first = net.add(ElementWise("SUB"), tokens, net.operand(window, torch.int32, tokens.rank))
@@ -90,7 +117,8 @@ class Decoder:
 
     net: Lowering
     capacity: int
-    _masks: dict[int, Value] = field(factory=dict)
+    _masks: dict[MaskTerms, Value] = field(factory=dict)
+    _together: Value | None = None
     _key_distances: Value | None = None
     _write_indices: Value | None = None
     _states: States | None = None
@@ -129,14 +157,15 @@ class Decoder:
         """Attention of a decoder: checks that all variants share, then `_attend`."""
         refuse_all_but_causal(given.mask, given.causal)
         q, k, v = (net.value(operand) for operand in (given.query, given.key, given.value))
-        sinks, slopes = (None if each is None else net.value(each) for each in (given.sinks, given.slopes))
-        values: AttentionArguments[Any] = evolve(given, query=q, key=k, value=v, sinks=sinks, slopes=slopes)
+        more = {"sinks": given.sinks, "slopes": given.slopes, "spans": given.spans}
+        known = {name: None if each is None else net.value(each) for name, each in more.items()}
+        values: AttentionArguments[Any] = evolve(given, query=q, key=k, value=v, **known)
         return self._attend(net, values)
 
     def _attend(self, net: Lowering, given: AttentionArguments[Value]) -> Value:
         """Attention of new tokens over the cache and themselves."""
         keys, values = self._caches(net, given)
-        seen = self._mask(net, given.window)
+        seen = self._mask(net, MaskTerms.of(given))
         if needs_decomposition(given) or given.key.spec.shape != given.value.spec.shape:
             terms = self._terms(net, given)
             return decomposed_attention(net, given.query, keys, values, given.scale, given.softcap, seen, terms)
@@ -169,11 +198,31 @@ class Decoder:
         net.network.output(f"present_{kind}_{layer}", updated, shares=past)
         return updated
 
-    def _mask(self, net: Lowering, window: int) -> Value:
-        """Mask of slots for each query: bool [B, 1, S, C]; shared by all layers with the same window."""
-        if window not in self._masks:
-            self._masks[window] = sees(net, *self._positions(net), window)
-        return self._masks[window]
+    def _mask(self, net: Lowering, terms: MaskTerms) -> Value:
+        """Mask of slots for each query: bool [B, 1, S, C]; shared by all layers with the same terms."""
+        if terms not in self._masks:
+            positions = self._positions(net)
+            together = None if terms.spans is None else self._in_one_span(net, terms.spans)
+            if together is None or not terms.whole_spans:
+                self._masks[terms] = sees(net, *positions, terms.window, together)
+            else:
+                self._masks[terms] = net.add(ElementWise("OR"), sees(net, *positions, terms.window), together)
+        return self._masks[terms]
+
+    def _in_one_span(self, net: Lowering, spans: Value) -> Value:
+        """Whether the token in a slot is of the query's span: bool [B, 1, S, C]; shared by all layers."""
+        if self._together is None:
+            self._together = of_one_span(net, spans, self._spans_of_keys(net, spans))
+        return self._together
+
+    def _spans_of_keys(self, net: Lowering, spans: Value) -> Value:
+        """Span ids of the tokens in all slots, int32 [B, C]; 0 where an earlier call wrote them."""
+        slots = net.reshape(net.literal(torch.arange(self.capacity, dtype=torch.int32)), (1, self.capacity))
+        indices = net.add(ElementWise("SUB"), slots, net.reshape(self.write_indices, (BATCH, 1)))
+        zero, last = (net.operand(each, torch.int32, 2) for each in (0, add(SEQUENCE, -1)))
+        within = net.add(ElementWise("MIN"), net.add(ElementWise("MAX"), indices, zero), last)
+        found = net.add(Gather(axis=1, batch_axes=1), spans, within)
+        return net.add(Select(), net.add(ElementWise("EQUAL"), within, indices), found, zero)
 
     def _positions(self, net: Lowering) -> tuple[Value, Value]:
         """Positions of queries and keys, int32, that broadcast to the mask's shape: their slots."""
@@ -191,6 +240,14 @@ class Decoder:
             queries, keys = self._positions(net)
             self._key_distances = net.cast(net.add(ElementWise("SUB"), keys, queries), torch.float32)
         return self._key_distances
+
+
+def of_one_span(net: Lowering, spans: Value, others: Value) -> Value:
+    """Whether tokens are of one span, from span ids int32 [B, S] and [B, K]: bool [B, 1, S, K]."""
+    ids = net.reshape(spans, (BATCH, 1, SEQUENCE, 1))
+    same = net.add(ElementWise("EQUAL"), ids, net.reshape(others, (BATCH, 1, 1, others.spec.shape[1])))
+    inside = net.add(ElementWise("GREATER"), ids, net.operand(0, torch.int32, 4))
+    return net.add(ElementWise("AND"), same, inside)
 
 
 def rope(net: Lowering, x: Operand, cos: Any, sin: Any, positions: Operand, interleaved: bool) -> Value:

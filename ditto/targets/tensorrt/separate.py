@@ -18,7 +18,7 @@ See "Decode attention by KV heads and rows" in benchmarks/NOTES.md.
 from __future__ import annotations
 
 import torch
-from attrs import define
+from attrs import define, evolve
 from typing_extensions import override
 
 from ditto.engine.spec import DecodeAttention
@@ -31,7 +31,7 @@ from ditto.network.layers import Activation, ElementWise, Fill, MatrixMultiply, 
 from ditto.network.spec import Spec
 from ditto.ops.attention import AttentionArguments
 from ditto.targets.tensorrt.attention import fused_attention
-from ditto.targets.tensorrt.lowering import SEQUENCE, Decoder, needs_decomposition, sees
+from ditto.targets.tensorrt.lowering import SEQUENCE, Decoder, MaskTerms, needs_decomposition
 from ditto.targets.tensorrt.states import BATCH, States
 
 KV_LENGTH = "kv_length"
@@ -70,11 +70,12 @@ class Prefill(SeparateDecoder):
         self._caches(net, given)
         qkv = given.query, given.key, given.value
         is_wider = int(given.value.spec.shape[3]) > int(given.key.spec.shape[3])  # type: ignore[arg-type]
+        mask = MaskTerms.of(given)
         if needs_decomposition(given) or is_wider:
-            seen, terms = self._mask(net, given.window), self._terms(net, given)
+            seen, terms = self._mask(net, mask), self._terms(net, given)
             return decomposed_attention(net, *qkv, given.scale, given.softcap, seen, terms)
-        if given.window:
-            return fused_attention(net, *qkv, given.scale, False, self._mask(net, given.window))
+        if mask.window or mask.spans is not None:
+            return fused_attention(net, *qkv, given.scale, False, self._mask(net, mask))
         return fused_attention(net, *qkv, given.scale, True, None)
 
     @override
@@ -83,12 +84,17 @@ class Prefill(SeparateDecoder):
         return States(self.net, self.write_indices, last, continues=False, begins=True)
 
     @override
-    def _mask(self, net: Lowering, window: int) -> Value:
-        """Mask between new tokens: bool [B, 1, S, S]; shared by all layers with the same window."""
-        if window not in self._masks:
-            seen = sees(net, *self._positions(net), window)
-            self._masks[window] = net.box(seen, (0, 0, 0, 0), (BATCH, 1, SEQUENCE, SEQUENCE), (0, 1, 1, 1))
-        return self._masks[window]
+    def _mask(self, net: Lowering, terms: MaskTerms) -> Value:
+        """Mask between new tokens: bool [B, 1, S, S]; shared by all layers with the same terms."""
+        seen = super()._mask(net, terms)
+        if seen.spec.shape[0] != BATCH:
+            seen = net.box(seen, (0, 0, 0, 0), (BATCH, 1, SEQUENCE, SEQUENCE), (0, 1, 1, 1))
+            self._masks[terms] = seen
+        return seen
+
+    @override
+    def _spans_of_keys(self, net: Lowering, spans: Value) -> Value:
+        return spans
 
     @override
     def _positions(self, net: Lowering) -> tuple[Value, Value]:
@@ -98,7 +104,7 @@ class Prefill(SeparateDecoder):
 
 @define
 class Decode(SeparateDecoder):
-    """Decode: attention of one token per row over the valid slots of the KV cache.
+    """Decode: attention of one token per row over the valid slots of the KV cache; masks are bool [B, 1, 1, L, 1].
 
     `cache_slots` int32 [L] holds 0 to L - 1; L is greater than every row's index in `write_indices`.
     """
@@ -114,7 +120,7 @@ class Decode(SeparateDecoder):
     @override
     def _attend(self, net: Lowering, given: AttentionArguments[Value]) -> Value:
         """Attention of one token per row, after its key and value are written to the cache."""
-        seen, caches = self._mask(net, given.window), self._caches(net, given)
+        seen, caches = self._mask(net, MaskTerms.of(given)), self._caches(net, given)
         form = attention_in_sums if self.decode_attention == "sums" else attention_in_products
         return form(net, given.query, *caches, seen, given.scale, given.softcap, self._terms(net, given))
 
@@ -123,11 +129,8 @@ class Decode(SeparateDecoder):
         return States(self.net, self.write_indices, None, continues=True, begins=False)
 
     @override
-    def _mask(self, net: Lowering, window: int) -> Value:
-        """Mask of slots for each row: bool [B, 1, 1, L, 1]; shared by all layers with the same window."""
-        if window not in self._masks:
-            self._masks[window] = sees(net, *self._positions(net), window)
-        return self._masks[window]
+    def attention(self, net: Lowering, given: AttentionArguments[Operand]) -> Value:
+        return super().attention(net, evolve(given, spans=None))  # a new token is text
 
     @override
     def _positions(self, net: Lowering) -> tuple[Value, Value]:

@@ -23,6 +23,7 @@ from ditto.lowering.experts import experts_of_few
 from ditto.network.graph import Network
 from ditto.network.layers import Dequantize
 from ditto.network.weight import TensorSource
+from ditto.ops.spans import SPAN_IDS
 from ditto.passes import SIMPLIFY
 from ditto.passes.spec import specs_of
 from ditto.program import Program
@@ -85,7 +86,7 @@ class NativeTarget(Target):
 
     @override
     def llm_inputs(
-        self, limits: Limits, hidden_size: int, dtype: torch.dtype, position_axes: int = 1
+        self, limits: Limits, hidden_size: int, dtype: torch.dtype, position_axes: int = 1, has_spans: bool = False
     ) -> dict[str, TensorTypeHint]:
         batch = DynamicDimension.up_to("batch", limits.max_batch_size)
         sequence = DynamicDimension.up_to("sequence", limits.max_input_len)
@@ -98,6 +99,8 @@ class NativeTarget(Target):
         if limits.max_prompt_embedding_table_size:
             rows = DynamicDimension.up_to("prompt_rows", limits.max_prompt_embedding_table_size)
             inputs["prompt_embedding_table"] = TensorTypeHint((rows, hidden_size), dtype)
+        if has_spans:
+            inputs[SPAN_IDS] = TensorTypeHint((batch, sequence), torch.int32)
         return inputs
 
     def tuned_for(self, settings: BuildSettings) -> str:
@@ -175,7 +178,8 @@ class NativeTarget(Target):
         assert isinstance(part, LanguagePart)
         known: dict[str, Operand] = {}
         if spec.phases == {Phase.DECODE}:
-            program, known = program.at_size("sequence", 1), {"last_token_ids": 0}  # each row has one token
+            # Each row has one token, which is text.
+            program, known = program.at_size("sequence", 1), {"last_token_ids": 0, SPAN_IDS: 0}
         net = Lowering(Network(spec.name), program, part.weight_of, known)
         form: dict[str, Any] = {} if spec.decode_attention is None else {"decode_attention": spec.decode_attention}
         lowerings = _DECODERS[spec.phases](net, part.limits.max_seq_len, **form).table()

@@ -70,7 +70,7 @@ def _pack(program: Program, node: fx.Node, positions: str) -> None:
         raise UnsupportedFeature(
             "values have another width than keys", remedy="use a target without plugins for this model"
         )
-    if given["mask"] is not None or not given["causal"]:
+    if given["mask"] is not None or given["spans"] is not None or not given["causal"]:
         raise UnsupportedFeature(
             "the decoder's attention is not causal", remedy="a KV cache needs every token to see only those before it"
         )

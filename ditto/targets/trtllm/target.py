@@ -179,8 +179,13 @@ class TrtllmTarget(Target):
 
     @override
     def llm_inputs(
-        self, limits: Limits, hidden_size: int, dtype: torch.dtype, position_axes: int = 1
+        self, limits: Limits, hidden_size: int, dtype: torch.dtype, position_axes: int = 1, has_spans: bool = False
     ) -> dict[str, TensorTypeHint]:
+        if has_spans:
+            raise UnsupportedFeature(
+                "tokens of an image attend to each other in both directions, which attention of TensorRT-LLM does not",
+                remedy="build for the target tensorrt-rtx or tensorrt",
+            )
         if position_axes > 1:
             raise UnsupportedFeature(
                 "the model has multimodal rope, whose inputs Ditto does not give to TensorRT-LLM",

@@ -41,8 +41,11 @@ def _vision(function, inputs, names=None, buffers=()):
 X = torch.randn(2, 4, 5, 8, generator=torch.Generator().manual_seed(0))
 
 
-def _attention(x, mask=None, sinks=None, causal=False, window=0, softcap=0.0, slopes=None, width=8):
-    return ops.attention(x, x[:, :2], x[:, 2:, :, :width], mask, sinks, 0.25, causal, window, softcap, 0, slopes)
+def _attention(
+    x, mask=None, sinks=None, causal=False, window=0, softcap=0.0, slopes=None, width=8, spans=(None, False)
+):
+    rest = (window, softcap, 0, slopes, *spans)
+    return ops.attention(x, x[:, :2], x[:, 2:, :, :width], mask, sinks, 0.25, causal, *rest)
 
 
 STATIC = torch.rand(5, 5, generator=torch.Generator().manual_seed(1)) > 0.5
@@ -83,6 +86,11 @@ REFUSED = {
     "a causal soft-cap": (lambda x: _attention(x, causal=True, softcap=1.0), (), "windowed or soft-capped causal"),
     "sinks": (lambda x: _attention(x, sinks=torch.zeros(4)), (), "attention outside a decoder has learned sinks"),
     "slopes": (lambda x: _attention(x, slopes=torch.zeros(4)), (), "attention scores outside a decoder get a bias"),
+    "spans": (
+        lambda x: _attention(x, causal=True, spans=(torch.zeros(2, 5, dtype=torch.int32), False)),
+        (),
+        "tokens outside a decoder form spans",
+    ),
     "a bias": (lambda x, m: _attention(x, m), (), "the attention mask depends on the values of `m`"),
     "a mask per head": (
         lambda self, x: _attention(x, self.m),
@@ -158,6 +166,32 @@ def test_attention_over_the_cache_is_attention_over_the_whole_sequence(dtype, wi
         assert_close(results["result"][row], wanted, **TOLERANCE[dtype])
         assert torch.equal(results["present_key_0"][row, :, :end], whole[row, :2, :end])
         assert torch.equal(results["present_value_0"][row, :, :end], whole[row, 2:, :end, :width])
+
+
+SPANS = torch.tensor([[1, 1, 0, 2, 2, 2], [0, 1, 1, 1, 1, 0]], dtype=torch.int32)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("window", [0, 2])
+@pytest.mark.parametrize("softcap", [0.0, 0.7])
+@pytest.mark.parametrize("held", [0, 1], ids=["empty", "held"])
+def test_spans_of_new_tokens_are_attended_to_in_both_directions(whole, window, softcap, held):
+    """Also after other tokens, which have no spans any more."""
+    count = SPANS.shape[1]
+    whole_x = torch.randn(2, 4, held + count, 8, generator=torch.Generator().manual_seed(2))
+    attend = partial(_attention, causal=True, window=window, softcap=softcap)
+    names = {"x": "batch . sequence", "s": "batch sequence"}
+    network = _decoder(lambda x, s: attend(x, spans=(s, whole)), {"x": whole_x[:, :, held:], "s": SPANS}, names)
+    emitted(network)
+    inputs = {"x": whole_x[:, :, held:], "s": SPANS, "write_indices": torch.full((2,), held, dtype=torch.int32)}
+    for name, part in (("past_key_0", whole_x[:, :2]), ("past_value_0", whole_x[:, 2:])):
+        inputs[name] = torch.full((2, 2, CAPACITY, 8), 9.0)
+        inputs[name][:, :, :held] = part[:, :, :held]
+    found = run(network, inputs, Constants(network, NoTensors()))["result"]
+    spans = torch.nn.functional.pad(SPANS, (held, 0))
+    wanted = attend(whole_x, spans=(spans, whole))[:, :, held:]
+    assert_close(found, wanted, **TOLERANCE[torch.float32])
+    assert relative_error(attend(whole_x)[:, :, held:], wanted) > 1e-2
 
 
 def test_a_cache_is_an_input_that_is_updated_in_its_own_memory():
