@@ -53,7 +53,6 @@ REASONS: Mapping[str, str] = {
     "muse_spark": "each of its experts has a norm behind it",
     "nemotron_h_omni": _RECURRENT,
     "ovis2": "features of its own stand in place of the tokens around an image",
-    "paligemma": "its prompt attends to itself in both directions",
     "pi0": "it is made for actions of a robot",
     "pix2struct": _ENCODER_DECODER,
     "pp_formulanet": _ENCODER_DECODER,

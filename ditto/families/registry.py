@@ -49,6 +49,7 @@ _OWN = {
     "mistral3": "mistral3:Mistral3Model",
     "muse_glimmer": "muse_glimmer:MuseGlimmerModel",
     "paddleocr_vl": "paddleocr_vl:PaddleOcrVlModel",
+    "paligemma": "paligemma:PaliGemmaModel",
     "perception_lm": "perception_lm:PerceptionLmModel",
     "pp_chart2table": "got_ocr2:Chart2TableModel",
     "qianfan_ocr": "internvl:QianfanOcrModel",

@@ -659,6 +659,33 @@ def _gemma3_processor() -> Any:
     return hf.Gemma3Processor(pixels, tokenizer(**names), image_seq_length=4)
 
 
+def _paligemma(text: Any) -> Callable[[int], Any]:
+    def model(image: int) -> Any:
+        vision = siglip(vision_use_head=False)
+        config = hf.PaliGemmaConfig(
+            vision_config=vision, text_config=text(), image_token_index=image, projection_dim=48, hidden_size=48
+        )
+        return made(hf.PaliGemmaForConditionalGeneration, config)
+
+    return model
+
+
+def _gemma() -> Any:
+    return hf.GemmaConfig(**{**TEXT, **rope(), "head_dim": 12, "num_key_value_heads": 1})
+
+
+def _gemma2() -> Any:
+    text = {**TEXT, **rope(), "num_hidden_layers": 3, "head_dim": 12, "query_pre_attn_scalar": 12, "sliding_window": 5}
+    return hf.Gemma2Config(
+        **text, layer_types=["sliding_attention", "full_attention", "sliding_attention"], attn_logit_softcapping=5.0
+    )
+
+
+def _paligemma_processor() -> Any:
+    pixels = hf.SiglipImageProcessor(size={"height": 28, "width": 28}, image_seq_length=16)
+    return hf.PaliGemmaProcessor(pixels, tokenizer(image_token="<image>"))
+
+
 _GLM = _mrope((1, 1, 1), partial_rotary_factor=0.5)
 _GLM_OCR = {**_mrope((2, 2, 2)), "head_dim": 12}
 _EXPERTS = {"moe_intermediate_size": 32, "num_experts_per_tok": 2}
@@ -788,6 +815,8 @@ FAMILIES: dict[str, Family] = {
     "llava_onevision": Family(_llava_onevision_processor, _llava_onevision, nests_images=True),
     "llava_next_video": Family(_llava_next_video_processor, _llava_next_video),
     "llava_next": Family(llava_next_processor, lambda image: llava_next(image, clip(), llama())),
+    "paligemma": Family(_paligemma_processor, _paligemma(_gemma), images=(1, 2, 1)),
+    "paligemma2": Family(_paligemma_processor, _paligemma(_gemma2), images=(1, 2, 1)),
     "paddleocr_vl": Family(_paddleocr_processor, _paddleocr, placeholder="<|IMAGE_PLACEHOLDER|>"),
     "pp_chart2table": Family(
         _pp_chart2table_processor, _pp_chart2table, placeholder="<imgpad>", images=(1, 2, 1), written=4
