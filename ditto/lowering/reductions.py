@@ -114,10 +114,11 @@ def avg_pool2d(
     del count_include_pad  # without padding there is nothing to count
     value = net.value(x)
     *leading, height, width = value.spec.shape
-    rows, columns = (kernel_size[0], kernel_size[-1])
-    is_tiled = isinstance(height, int) and isinstance(width, int) and height % rows == 0 and width % columns == 0
-    if not is_tiled or [*(stride or kernel_size)] != kernel_size or any(padding) or divisor_override is not None:
-        raise UnsupportedFeature("average pooling whose windows overlap, or do not cover the image")
+    rows, columns = kernel_size[0], kernel_size[-1]
+    if not (isinstance(height, int) and isinstance(width, int)) or height % rows or width % columns:
+        raise UnsupportedFeature("average pooling of images that its windows do not cover")
+    if [*(stride or kernel_size)] != kernel_size or any(padding) or divisor_override is not None:
+        raise UnsupportedFeature("average pooling whose windows overlap")
     del ceil_mode  # all windows are whole
     split = net.reshape(value, (*leading, height // rows, rows, width // columns, columns))
     return net.add(Reduce("AVG", (len(leading) + 1, len(leading) + 3), False), split)

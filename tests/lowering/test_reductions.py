@@ -70,5 +70,5 @@ def test_sums_of_integers_are_refused(x):
 
 @pytest.mark.parametrize("given", [((4,), (4,)), ((2,), (1,)), ((2,), (2,), (1,)), ((2,), (2,), (0,), False, True, 3)])
 def test_windows_that_do_not_tile_an_image_are_refused(given):
-    with pytest.raises(UnsupportedFeature, match="average pooling whose windows"):
+    with pytest.raises(UnsupportedFeature, match="average pooling (whose|of images that its) windows"):
         lowered(lambda x: torch.nn.functional.avg_pool2d(x, *given), {"x": IMAGES[..., :10]})
