@@ -47,7 +47,7 @@ class Built:
         return encoded
 
     def request(self, encoded: EncodedPrompt) -> Request:
-        return GenerationPipeline(self.session)._requests([encoded])[0]
+        return GenerationPipeline(self.session).requests([encoded])[0]
 
     @torch.no_grad()
     def tokens(self, encoded: EncodedPrompt, count: int = NEW_TOKENS) -> tuple[int, ...]:
