@@ -263,7 +263,8 @@ class LlmBuilder(EngineBuilder):
 
 def _decoder_with_head(model: Any) -> DecoderWithHead:
     """The language model of a vision-language model that adds embeddings to hidden states, and its output embedding."""
-    return DecoderWithHead(model.model.language_model, model.lm_head)
+    decoder = getattr(model.model, "language_model", None) or model.model.text_model
+    return DecoderWithHead(decoder, model.lm_head, getattr(model.config.get_text_config(), "logits_scaling", 1.0))
 
 
 def _refuse_masks_of_types(model: nn.Module) -> None:

@@ -36,6 +36,7 @@ _OWN = {
     "glmga": "glm4v:GlmgaModel",
     "got_ocr2": "got_ocr2:GotOcr2Model",
     "hyperclovax_vision_v2": "qwen2_vl:HyperClovaXVisionModel",
+    "granite_docling": "granite_docling:GraniteDoclingModel",
     "idefics2": "padded:Idefics2Model",
     "idefics3": "idefics3:Idefics3Model",
     "internvl": "internvl:InternVlModel",

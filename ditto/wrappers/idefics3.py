@@ -46,6 +46,31 @@ class Idefics3Features(nn.Module):
         return self.connector(self.vision_model.post_layernorm(states.last_hidden_state))
 
 
+class DoclingFeatures(nn.Module):
+    """Vision tower and connector of Granite Docling, for its coarse path.
+
+    Args:
+        model: a `GraniteDoclingForConditionalGeneration`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        owner: Any = features_owner(model)
+        self.tower: Any = owner.vision_model
+
+    @override
+    def forward(self, input: Tensor) -> Tensor:
+        """Image embeddings, and further ones for layers of the decoder.
+
+        Args:
+            input: floating [tiles, channels, height, width], normalised pixels.
+        Returns:
+            [tiles, rows, (1 + layers) * width], in the model's dtype.
+        """
+        features, layers = self.tower.connector(*self.tower.encode(input), fine=False)
+        return torch.cat([features, *layers], dim=-1).unflatten(0, (input.shape[0], -1))
+
+
 class PaddedFeatures(nn.Module):
     """Base class of towers of images that are padded to one size.
 

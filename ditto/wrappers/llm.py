@@ -164,16 +164,21 @@ class DecoderWithHead(nn.Module):
     """A bare decoder and its output embedding as one causal language model.
 
     For transformers 5, where `LlavaForConditionalGeneration` holds the two separately.
+
+    Args:
+        scaling: divisor of the logits, as in Granite.
     """
 
-    def __init__(self, decoder: nn.Module, lm_head: nn.Module) -> None:
+    def __init__(self, decoder: nn.Module, lm_head: nn.Module, scaling: float = 1.0) -> None:
         super().__init__()
         self.decoder = decoder
         self.lm_head = lm_head
+        self.scaling = scaling
 
     @override
     def forward(self, **inputs: Any) -> Any:
         from transformers.modeling_outputs import CausalLMOutputWithPast
 
         hidden = self.decoder(**inputs).last_hidden_state
-        return CausalLMOutputWithPast(logits=self.lm_head(hidden))
+        logits = self.lm_head(hidden)
+        return CausalLMOutputWithPast(logits=logits if self.scaling == 1 else logits / self.scaling)

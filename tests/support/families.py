@@ -312,6 +312,22 @@ def _idefics3_processor() -> Any:
     return hf.Idefics3Processor(tiles, tokenizer(*special), image_seq_len=4)
 
 
+def _granite_docling(image: int) -> Any:
+    vision = hf.GraniteDoclingVisionConfig(
+        **VISION, out_hidden_size=48, scale_factor=2, deepstack_visual_indexes=[0, 1], use_fine_route=True
+    )
+    text = hf.GraniteDoclingTextConfig(**{**TEXT, **rope()}, embedding_multiplier=3.0, logits_scaling=2.0)
+    config = hf.GraniteDoclingConfig(vision_config=vision, text_config=text, image_token_id=image, pad_token_id=3)
+    return made(hf.GraniteDoclingForConditionalGeneration, config)
+
+
+def _granite_docling_processor() -> Any:
+    tiles = hf.GraniteDoclingImageProcessor(size={"height": 28, "width": 28}, max_patches=4)
+    extra = [f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)]
+    special = tokenizer("<image>", "<fake_token_around_image>", "<global-img>", *extra)
+    return hf.GraniteDoclingProcessor(tiles, special, image_seq_len=4)
+
+
 def _idefics2(image: int) -> Any:
     vision = hf.Idefics2VisionConfig(**{**VISION, "image_size": 56})
     former = {"resampler_n_latents": 5, "resampler_depth": 2, "resampler_n_heads": 4, "resampler_head_dim": 12}
@@ -790,6 +806,7 @@ FAMILIES: dict[str, Family] = {
         _native("Exaone4_5_", _EXAONE, {**_WINDOWS, "num_key_value_heads": 1}),
         placeholder="<|image_pad|>",
     ),
+    "granite_docling": Family(_granite_docling_processor, _granite_docling, tiled=True),
     "granite_vision": Family(lambda: llava_next_processor(tokens_before=0), _granite_vision),
     "hyperclovax_vision_v2": Family(
         _qwen_processor("HyperCLOVAXVisionV2"), _hyperclovax_vision, placeholder="<|image_pad|>"
