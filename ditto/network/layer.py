@@ -31,6 +31,10 @@ class Emitter(Protocol):
         """TensorRT's equivalent of a dtype."""
         ...
 
+    def values(self, tensor: Tensor) -> Any:
+        """An ITensor with the values of a tensor, for layers that need constants of their own."""
+        ...
+
     def number(self, value: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Any:
         """An ITensor filled with one value, for layers whose parameters are tensors."""
         ...

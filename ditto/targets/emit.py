@@ -149,6 +149,10 @@ class Emission:
             packed = self._room(tuple(packed.shape), packed.dtype).copy_(packed)
         return self._constant(packed, weight)
 
+    def values(self, tensor: Tensor) -> Any:
+        """Add a tensor as a constant."""
+        return self._constant(tensor)
+
     def number(self, value: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Any:
         """Add a constant filled with one value."""
         return self._constant(torch.full(shape, value, dtype=dtype))

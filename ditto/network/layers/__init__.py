@@ -1,6 +1,7 @@
 """The layer classes, one for each TensorRT layer."""
 
 from ditto.network.layers.attention import Attention, KVCacheUpdate, RotaryEmbedding
+from ditto.network.layers.chunked import ChunkedRecurrence
 from ditto.network.layers.constant import Constant, Identity
 from ditto.network.layers.convolution import Convolution
 from ditto.network.layers.elementwise import Activation, Cast, ElementWise, Select, Unary
@@ -16,6 +17,7 @@ __all__ = [
     "Activation",
     "Attention",
     "Cast",
+    "ChunkedRecurrence",
     "Concatenation",
     "Constant",
     "Convolution",

@@ -17,9 +17,9 @@ from attrs import define, field
 
 from ditto.lowering import Lowering, Operand
 from ditto.network import symbol
-from ditto.network.dims import Dim
 from ditto.network.graph import Value
 from ditto.network.layers import (
+    ChunkedRecurrence,
     Concatenation,
     ElementWise,
     Fill,
@@ -34,6 +34,7 @@ from ditto.network.spec import Spec
 from ditto.network.weight import Weight, fold
 
 BATCH = symbol("batch")
+_CHUNK = 64  # tokens of a chunk, as in the published kernels and in transformers
 
 
 @define
@@ -148,35 +149,38 @@ class States:
         """ditto::linear_attention(Tensor query, Tensor key, Tensor value, Tensor decay, Tensor? rate, int number) ->
         Tensor
 
-        A loop over tokens, or one step without a loop.
+        One step without a loop if each row has one new token, else a loop: over chunks of tokens if all rows of a
+        head's state decay alike, over tokens if not.
         """
-        values = net.value(value)
-        batch, tokens, heads, columns = values.spec.shape
-        rows = int(net.value(key).spec.shape[3])  # type: ignore[arg-type]
-        name = f"recurrent_{number}"
-        state = self.read(name, (int(heads), rows, int(columns)), torch.float32)  # type: ignore[arg-type]
-        keys, queries, decays = (net.reshape(x, (*x.spec.shape, 1)) for x in map(net.value, (key, query, decay)))
-        if self.last is not None:
-            keys, decays = (self._unpadded(x, tokens) for x in (keys, decays))
-        operands = [
-            net.add(Unary("EXP"), decays),
-            keys,
-            queries,
-            net.reshape(values, (batch, tokens, heads, 1, columns)),
-        ]
-        if rate is not None:
-            operands.append(net.reshape(net.value(rate), (batch, tokens, heads, 1, 1)))
-        results, after = self._step(state, operands) if self.last is None else self._steps(state, operands)
+        queries, keys, values, decays = (net.value(each) for each in (query, key, value, decay))
+        rates = None if rate is None else net.reshape(net.value(rate), (*values.spec.shape[:3], 1))
+        if self.last is not None:  # padding leaves states as they are
+            keys, decays = self._unpadded(keys), self._unpadded(decays)
+        _, _, heads, columns = values.spec.shape
+        name, rows = f"recurrent_{number}", keys.spec.shape[3]
+        state = self.read(name, (int(heads), int(rows), int(columns)), torch.float32)  # type: ignore[arg-type]
+        if self.last is not None and decays.spec.shape[3] == 1:
+            operands = [decays, keys, queries, values, *([] if rates is None else [rates])]
+            by_head = [net.permute(each, (0, 2, 1, 3)) for each in operands]
+            results, after = net.network.add_many(ChunkedRecurrence(_CHUNK), state, *by_head)
+            results = net.permute(results, (0, 2, 1, 3))
+        else:
+            factors, keys, queries = (
+                net.reshape(each, (*each.spec.shape, 1)) for each in (net.add(Unary("EXP"), decays), keys, queries)
+            )
+            more = [] if rates is None else [net.reshape(rates, (*rates.spec.shape, 1))]
+            in_rows = net.reshape(values, (*values.spec.shape[:3], 1, columns))
+            operands = [factors, keys, queries, in_rows, *more]
+            if self.last is None:
+                results, after = self._step(state, operands)
+            else:
+                results, after = net.network.add_many(LinearRecurrence(), state, *operands)
+            results = net.reshape(results, values.spec.shape)
         self.write(name, after)
-        return net.reshape(results, values.spec.shape)
-
-    def _steps(self, state: Value, operands: Sequence[Value]) -> tuple[Value, Value]:
-        """Results [B, S, H, 1, V] and last state of the operands of a `LinearRecurrence`."""
-        results, after = self.net.network.add_many(LinearRecurrence(), state, *operands)
-        return results, after
+        return results
 
     def _step(self, state: Value, operands: Sequence[Value]) -> tuple[Value, Value]:
-        """The same for a single token."""
+        """A `LinearRecurrence` of one token: its result [B, H, 1, V], and the state."""
         net = self.net
         of_token = [net.reshape(x, (x.spec.shape[0], *x.spec.shape[2:])) for x in operands]
         factor, key, query, update, *rate = of_token
@@ -191,16 +195,16 @@ class States:
         after = self._sum(state, net.add(ElementWise("PROD"), key, update))
         return read_by(query, after), after
 
-    def _unpadded(self, x: Value, tokens: Dim) -> Value:
-        """Zeros in place of padding, so that it leaves states as they are: [B, S, ...]."""
-        net = self.net
+    def _unpadded(self, x: Value) -> Value:
+        """Zeros in place of padding: [B, S, ., .]."""
+        net, tokens = self.net, x.spec.shape[1]
         assert self.last is not None
         if "padding" not in self._numbers:
             count = net.add(Fill(tokens, 0, 1, torch.int32), net.sizes((tokens,)))
             last = net.reshape(self.last, (BATCH, 1))
             padding = net.add(ElementWise("GREATER"), net.reshape(count, (1, tokens)), last)
-            self._numbers["padding"] = net.reshape(padding, (BATCH, tokens, 1, 1, 1))
-        return net.add(Select(), self._numbers["padding"], net.operand(0, x.spec.dtype, x.rank), x)
+            self._numbers["padding"] = net.reshape(padding, (BATCH, tokens, 1, 1))
+        return net.add(Select(), self._numbers["padding"], net.operand(0, x.spec.dtype, 4), x)
 
     def _ends(self, window: Value, count: int) -> Value:
         """The last tokens of each row, and no padding: [B, count, C] of [B, count + S, C]."""

@@ -32,9 +32,11 @@ def shuffle(layer: Reading) -> Tensor:
 
 def slice_(layer: Reading) -> Tensor:
     """ISliceLayer: element i of an axis is element start + i * stride of the input. Inputs 1 to 3 replace the static
-    start, size and stride."""
+    start, size and stride. In FILL mode, elements outside of the input are 0, if no input 4 says otherwise."""
     x = layer.input(0)
-    layer.expect("mode", trt.SampleMode.STRICT_BOUNDS)
+    fills = layer.get("mode") == trt.SampleMode.FILL
+    if not fills:
+        layer.expect("mode", trt.SampleMode.STRICT_BOUNDS)
     layer.expect("axes", None)
     static = [layer.get(name) for name in ("start", "shape", "stride")]
     dynamic = [layer.optional(index) for index in (1, 2, 3)]
@@ -45,6 +47,10 @@ def slice_(layer: Reading) -> Tensor:
         layer.fail(f"start {start}, size {size} and stride {stride} of {list(x.shape)}")
     for axis, (first, count, step) in enumerate(zip(start, size, stride, strict=True)):
         places = first + step * torch.arange(count)
+        if fills:
+            outside = (places < 0) | (places >= x.shape[axis])
+            x = x.index_select(axis, places.masked_fill(outside, 0)).index_fill(axis, outside.nonzero()[:, 0], 0)
+            continue
         layer.within(places, x.shape[axis])
         x = x.index_select(axis, places)
     return x
