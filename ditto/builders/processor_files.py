@@ -21,6 +21,7 @@ _FILES = (
     "special_tokens_map.json",
     "tokenizer*",
     "vocab.*",
+    "*_tokenizer/*.*",  # further tokenizers, such as a Q-Former's
 )
 
 
@@ -30,7 +31,9 @@ def copy_files(checkpoint: Path, directory: Path) -> None:
     for pattern in _FILES:
         for file in checkpoint.glob(pattern):
             if file.is_file():
-                shutil.copyfile(file, directory / file.name)
+                copy = directory / file.relative_to(checkpoint)
+                copy.parent.mkdir(exist_ok=True)
+                shutil.copyfile(file, copy)
 
 
 def image_settings(checkpoint: Path) -> dict[str, Any]:

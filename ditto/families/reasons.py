@@ -35,7 +35,6 @@ REASONS: Mapping[str, str] = {
     "hunyuan_vl": "rows of its images end with an embedding, and tokens have four positions",
     "hy_v4_vl": _INDEX,
     "idefics": _CROSS_ATTENTION,
-    "instructblip": "its vision side reads the prompt, too",
     "instructblipvideo": _VIDEO,
     "kosmos-2": "it has positions of its own",
     "kosmos-2.5": "it has positions of its own",

@@ -39,6 +39,7 @@ _OWN = {
     "granite_docling": "granite_docling:GraniteDoclingModel",
     "idefics2": "padded:Idefics2Model",
     "idefics3": "idefics3:Idefics3Model",
+    "instructblip": "blip_2:InstructBlipModel",
     "internvl": "internvl:InternVlModel",
     "janus": "janus:JanusModel",
     "kimi_k25": "kimi_k25:KimiK25Model",

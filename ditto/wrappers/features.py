@@ -36,6 +36,21 @@ class ImageFeatures(nn.Module):
         return pooled(parts.get_image_features(pixel_values=input, **self.given))
 
 
+class PromptedImageFeatures(ImageFeatures):
+    """The same for a model whose Q-Former reads the prompt, too."""
+
+    @override
+    def forward(self, input: Tensor, prompt_ids: Tensor) -> Tensor:  # type: ignore[override]
+        """Image embeddings, as in `ImageFeatures`.
+
+        Args:
+            prompt_ids: int32 [images, tokens], the prompt in the Q-Former's own tokens; -1 behind its end.
+        """
+        parts: Any = self.parts
+        tokens = {"qformer_input_ids": prompt_ids.clamp(min=0), "qformer_attention_mask": (prompt_ids >= 0).long()}
+        return pooled(parts.get_image_features(input, **tokens, **self.given))
+
+
 class GroupedImageFeatures(ImageFeatures):
     """The same for a model whose pixels have one more axis in front, which groups the tiles of an image."""
 

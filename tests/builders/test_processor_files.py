@@ -15,9 +15,12 @@ def test_the_files_that_running_needs_are_copied(tmp_path):
     checkpoint.mkdir()
     for name in ("tokenizer.json", "chat_template.jinja", "model.safetensors", "config.json"):
         (checkpoint / name).write_text("{}")
+    for name in ("qformer_tokenizer", "onnx"):
+        (checkpoint / name).mkdir()
+        (checkpoint / name / "tokenizer.json").write_text("{}")
     copy_files(checkpoint, tmp_path / "copy")
-    copied = sorted(path.name for path in (tmp_path / "copy").iterdir())
-    assert copied == ["chat_template.jinja", "config.json", "tokenizer.json"]
+    copied = sorted(str(path.relative_to(tmp_path / "copy")) for path in (tmp_path / "copy").rglob("*.*"))
+    assert copied == ["chat_template.jinja", "config.json", "qformer_tokenizer/tokenizer.json", "tokenizer.json"]
 
 
 @pytest.mark.parametrize(

@@ -561,6 +561,29 @@ def _blip_2_processor() -> Any:
     return hf.Blip2Processor(pixels, tokenizer("<image>"), num_query_tokens=6)
 
 
+def _instructblip(image: int) -> Any:
+    former = {**TEXT, "num_attention_heads": 2, "encoder_hidden_size": 32, "cross_attention_frequency": 1}
+    config = hf.InstructBlipConfig(
+        vision_config=hf.InstructBlipVisionConfig(**VISION).to_dict(),
+        qformer_config=hf.InstructBlipQFormerConfig(**former).to_dict(),
+        text_config=llama().to_dict(),
+        num_query_tokens=6,
+        image_token_index=image,
+    )
+    return made(hf.InstructBlipForConditionalGeneration, config)
+
+
+def _instructblip_processor() -> Any:
+    from tokenizers.processors import TemplateProcessing
+
+    prompts = tokenizer()
+    prompts.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    pixels = hf.BlipImageProcessor(size={"height": 28, "width": 28})
+    return hf.InstructBlipProcessor(pixels, tokenizer("<image>"), prompts, num_query_tokens=6)
+
+
 def _mrope(sections: tuple[int, ...], **settings: Any) -> dict[str, Any]:
     """Settings of a language model with multimodal rope."""
     rotary = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": list(sections), **settings}
@@ -813,6 +836,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "idefics2": Family(_idefics2_processor, _idefics2, tiled=True),
     "idefics3": Family(_idefics3_processor, _idefics3("Idefics3"), tiled=True),
+    "instructblip": Family(_instructblip_processor, _instructblip, images=(1, 1, 1), before_prompt=True),
     "internvl": Family(_internvl_processor, _internvl, tiled=True, placeholder="<IMG_CONTEXT>"),
     "glm46v": Family(_glm_processor("Glm46V"), _native("Glm46V", _GLM, {"image_size": 28}), placeholder="<|image|>"),
     "gemma3": Family(_gemma3_processor, _gemma3, placeholder="<start_of_image>", image_token="<image_soft_token>"),
