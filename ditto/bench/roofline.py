@@ -40,8 +40,9 @@ class DecoderCost:
         weights: parameters of the matrices that every token is multiplied with.
         last: parameters of those that only last tokens are multiplied with: the output embedding, and the layers
             between it and the last attention.
-        layers, width, kv_width: number of layers; total size of the query heads, and of the key heads.
+        layers, width, kv_width: number of layers with attention; total size of the query heads, and of the key heads.
         item_bytes: bytes per value.
+        states: bytes of a row's states other than keys and values, which a step reads and writes.
     """
 
     weights: int
@@ -50,6 +51,7 @@ class DecoderCost:
     width: int
     kv_width: int
     item_bytes: int
+    states: int = 0
 
     @staticmethod
     def of(tree: EngineTree) -> DecoderCost:
@@ -60,13 +62,21 @@ class DecoderCost:
         passed = {True: 0, False: 0}
         for size, made in _matrices(network):
             passed[isinstance(made.numel, DimExpr) and tokens in made.numel.names] += size
+        component = tree.component("llm")
+        pasts = component.shared.values()
+        others = [
+            Spec.parse(component.inputs[name]) for name in pasts if not name.startswith(("past_key", "past_value"))
+        ]
+        attends = sum(name.startswith("past_key") for name in pasts)
         return DecoderCost(
             weights=passed[True],
             last=passed[False],
-            layers=sizes.num_hidden_layers,
+            layers=attends if pasts else sizes.num_hidden_layers,  # TensorRT-LLM keeps the cache of a `trtllm` engine
             width=sizes.num_attention_heads * sizes.head_size,
             kv_width=sizes.num_key_value_heads * sizes.head_size,
-            item_bytes=4 if tree.component("llm").spec.dtype == "float32" else 2,
+            item_bytes=4 if component.spec.dtype == "float32" else 2,
+            # Of its two slots, a step reads one and writes the other.
+            states=sum(evaluate(spec.numel, {"batch": 1}) * spec.dtype.itemsize for spec in others),
         )
 
     def prefill(self, batch: int, tokens: int) -> Cost:
@@ -74,14 +84,16 @@ class DecoderCost:
         products = 2.0 * batch * (tokens * self.weights + self.last)
         attention = 2.0 * batch * self.layers * self.width * tokens * tokens
         cache = 2 * batch * tokens * self.layers * self.kv_width
-        return Cost((self.weights + self.last + cache) * self.item_bytes, products + attention)
+        return Cost(
+            (self.weights + self.last + cache) * self.item_bytes + batch * self.states / 2, products + attention
+        )
 
     def decode(self, batch: int, context: float) -> Cost:
         """One token per row: weights read once, the cache of each row read once."""
         products = 2.0 * batch * (self.weights + self.last)
         attention = 4.0 * batch * self.layers * self.width * context
         cache = 2 * batch * context * self.layers * self.kv_width
-        return Cost((self.weights + self.last + cache) * self.item_bytes, products + attention)
+        return Cost((self.weights + self.last + cache) * self.item_bytes + batch * self.states, products + attention)
 
 
 class Roofline:

@@ -9,7 +9,7 @@ _CODES = "images become tokens of a codebook"
 _SPANS = "its images attend to themselves in both directions within the prompt"
 _EXPERTS = "its decoder is a mixture of experts"
 _INDEX = "its decoder chooses keys by an index, whose own keys it keeps"
-_RECURRENT = "its decoder keeps the state of a convolution or a recurrence"
+_WINDOWS = "its tower merges windows of patches of images of any size"
 _ENCODER_DECODER = "it is an encoder-decoder"
 _DEEPSTACK = "features of its tower are added after the first layers of the decoder"
 _VIDEO = "it is made for videos"
@@ -38,26 +38,26 @@ REASONS: Mapping[str, str] = {
     "instructblipvideo": _VIDEO,
     "kosmos-2": "it has positions of its own",
     "kosmos-2.5": "it has positions of its own",
-    "lfm2_vl": _RECURRENT,
-    "lfm3_vl": _RECURRENT,
+    "lfm2_vl": "its tower takes tiles and images of any size, padded with a mask",
+    "lfm3_vl": "its tower has convolutions over the patches of images of any size",
     "llama4": "its decoder attends within chunks and is a mixture of experts",
-    "minicpm_ocr": _RECURRENT,
-    "minicpmv4_6": _RECURRENT,
-    "minicpmv4_7": _RECURRENT,
+    "minicpm_ocr": _WINDOWS,
+    "minicpmv4_6": _WINDOWS,
+    "minicpmv4_7": _WINDOWS,
     "minimax_m3_vl": _INDEX,
     "mistral4": "transformers lists it among models that take images, and it takes none",
     "mistral_large4": _INDEX,
     "mllama": _CROSS_ATTENTION,
     "molmo2": _SPANS,
     "muse_spark": "each of its experts has a norm behind it",
-    "nemotron_h_omni": _RECURRENT,
+    "nemotron_h_omni": _OTHER_MODALITY,
     "ovis2": "features of its own stand in place of the tokens around an image",
     "pi0": "it is made for actions of a robot",
     "pix2struct": _ENCODER_DECODER,
     "pp_formulanet": _ENCODER_DECODER,
     "qwen2_5_omni_thinker": _OTHER_MODALITY,
     "qwen3_omni_moe_thinker": _OTHER_MODALITY,
-    "qwen4_exp": _RECURRENT,
+    "qwen4_exp": _INDEX,
     "shieldgemma2": _SPANS,
     "t5gemma2": _ENCODER_DECODER,
     "udop": _ENCODER_DECODER,

@@ -8,12 +8,13 @@ from attrs import evolve
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.tiny_models import tiny_model
 from ditto import LlavaModel, LlmBuilder
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.bench.plan import ANSWER, DECODE, PREFILL, VISION, Task
-from ditto.bench.roofline import Cost, Roofline, vision_cost
+from ditto.bench.roofline import Cost, DecoderCost, Roofline, vision_cost
 from ditto.runtime.weights import network_of
-from tests.support.models import image_features, llama, llava
+from tests.support.models import TRANSFORMERS_5, image_features, llama, llava
 from tests.support.trees import llava_tree
 
 
@@ -72,3 +73,12 @@ def test_an_answer_is_its_parts(saved_tree):
     )
     assert roofline.of(Task(ANSWER, 2, 40, 8)) == parts
     assert Cost(1, 2).times(3) == Cost(3, 6)
+
+
+@pytest.mark.skipif(not TRANSFORMERS_5, reason="transformers 4.51 lacks the class")
+def test_layers_without_attention_have_a_state_in_place_of_a_cache(tmp_path):
+    builder = LlmBuilder.from_model(tiny_model("lfm2")).with_target("tensorrt-rtx").with_max_seq_len(16)
+    cost = DecoderCost.of(builder.build(tmp_path / "tree"))
+    assert (cost.layers, cost.states) == (1, 2 * 2 * 128 * 4)  # two slots of two tokens of 128 channels
+    step = cost.decode(3, 10)
+    assert step.bytes == 4 * (cost.weights + cost.last + 3 * 10 * 2 * cost.kv_width) + 3 * cost.states
