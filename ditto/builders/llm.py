@@ -24,7 +24,7 @@ from ditto.engine import PROMPT_LENGTH_STEP, Tokens, TreeLimits
 from ditto.errors import ConfigError, ModelError, UnsupportedFeature, at
 from ditto.ops.spans import SpanRule
 from ditto.targets import LanguagePart, Target
-from ditto.wrappers.llm import DecoderWithHead, LlmWrapper, PackedLlmWrapper
+from ditto.wrappers.llm import DecoderWithHead, LlmWrapper, PackedLlmWrapper, without_tower
 
 # Defaults: maximum sequence length, if the model supports it, and maximum tokens per call of packed targets.
 _DEFAULT_SEQ_LEN = 4096
@@ -207,7 +207,7 @@ class LlmBuilder(EngineBuilder):
         has_images = bool(limits.max_prompt_embedding_table_size)
         deepstack = self._deepstack if has_images else 0
         wrapper_class = PackedLlmWrapper if target.packs_tokens else LlmWrapper
-        captured = _decoder_with_head(model) if deepstack else model
+        captured = without_tower(model) if deepstack else model
         spans = self.spans if has_images else None
         if has_images and spans is None:
             _refuse_masks_of_types(loaded.model)
@@ -259,12 +259,6 @@ class LlmBuilder(EngineBuilder):
     def tokens(self) -> Tokens:
         config = self.source.config
         return tokens(config, self.source.generation_config, config.get_text_config().vocab_size)
-
-
-def _decoder_with_head(model: Any) -> DecoderWithHead:
-    """The language model of a vision-language model that adds embeddings to hidden states, and its output embedding."""
-    decoder = getattr(model.model, "language_model", None) or model.model.text_model
-    return DecoderWithHead(decoder, model.lm_head, getattr(model.config.get_text_config(), "logits_scaling", 1.0))
 
 
 def _refuse_masks_of_types(model: nn.Module) -> None:

@@ -91,6 +91,13 @@ class Qwen3VlMoeModel(Qwen3VlModel):
 
 
 @frozen(kw_only=True, slots=False)
+class CohereCompassModel(Qwen3VlModel):
+    """`CohereCompassForConditionalGeneration`."""
+
+    model_type: ClassVar[str] = "cohere_compass"
+
+
+@frozen(kw_only=True, slots=False)
 class Qwen35Model(NativeSizeModel):
     """`Qwen3_5ForConditionalGeneration`, without deepstack."""
 

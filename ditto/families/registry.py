@@ -23,6 +23,7 @@ _OWN = {
     "aya_vision": "aya_vision:AyaVisionModel",
     "blip-2": "blip_2:Blip2Model",
     "cohere2_vision": "aya_vision:Cohere2VisionModel",
+    "cohere_compass": "qwen3_vl:CohereCompassModel",
     "cosmos3_edge": "cosmos3_edge:Cosmos3EdgeModel",
     "deepseek_vl": "deepseek_vl:DeepseekVlModel",
     "deepseek_vl_hybrid": "deepseek_vl:DeepseekVlHybridModel",

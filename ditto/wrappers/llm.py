@@ -5,6 +5,7 @@ Logits are those of each row's last token.
 
 from __future__ import annotations
 
+import copy
 from inspect import Parameter, signature
 from typing import Any
 
@@ -164,21 +165,59 @@ class DecoderWithHead(nn.Module):
     """A bare decoder and its output embedding as one causal language model.
 
     For transformers 5, where `LlavaForConditionalGeneration` holds the two separately.
-
-    Args:
-        scaling: divisor of the logits, as in Granite.
     """
 
-    def __init__(self, decoder: nn.Module, lm_head: nn.Module, scaling: float = 1.0) -> None:
+    def __init__(self, decoder: nn.Module, lm_head: nn.Module) -> None:
         super().__init__()
         self.decoder = decoder
         self.lm_head = lm_head
-        self.scaling = scaling
 
     @override
     def forward(self, **inputs: Any) -> Any:
         from transformers.modeling_outputs import CausalLMOutputWithPast
 
         hidden = self.decoder(**inputs).last_hidden_state
-        logits = self.lm_head(hidden)
-        return CausalLMOutputWithPast(logits=logits if self.scaling == 1 else logits / self.scaling)
+        return CausalLMOutputWithPast(logits=self.lm_head(hidden))
+
+
+class _InnerModel(nn.Module):
+    """Stand-in for the model inside a vision-language model: runs the language model with the inputs that are given."""
+
+    rope_deltas = None
+
+    def __init__(self, language_model: nn.Module) -> None:
+        super().__init__()
+        self.language_model = language_model
+
+    def get_input_embeddings(self) -> Any:
+        language_model: Any = self.language_model
+        return language_model.get_input_embeddings()
+
+    @override
+    def forward(self, **inputs: Any) -> Any:
+        found = self.language_model(**{name: value for name, value in inputs.items() if value is not None})
+        return _InnerOutputs(found)
+
+
+class _InnerOutputs:
+    """The language model's outputs; those of a tower are None."""
+
+    def __init__(self, found: Any) -> None:
+        self._found = found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._found, name, None)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._found[index]
+
+
+def without_tower(model: Any) -> nn.Module:
+    """A vision-language model whose forward passes all inputs to its language model, deepstack embeddings included.
+
+    What the model does with the logits (scales, caps) stays its own. `model` is not modified.
+    """
+    decoder = getattr(model.model, "language_model", None) or model.model.text_model
+    outer = copy.copy(model)
+    outer._modules = {**model._modules, "model": _InnerModel(decoder)}
+    return outer

@@ -616,6 +616,12 @@ def _qwen_processor(kind: str = "Qwen2VL") -> Callable[[], Any]:
     return processor
 
 
+def _cohere_compass_processor() -> Any:
+    pixels = hf.CohereCompassImageProcessorPil(**_NATIVE_PIXELS, temporal_patch_size=2)
+    special = ("<|IMAGE_PAD|>", "<|VIDEO_PAD|>", "<|VISION_START|>", "<|VISION_END|>")
+    return hf.CohereCompassProcessor(pixels, tokenizer(*special))
+
+
 def _glm_processor(kind: str, pixels_of: str = "") -> Callable[[], Any]:
     def processor() -> Any:
         pixels = getattr(hf, f"{pixels_of or kind}ImageProcessor")(**_NATIVE_PIXELS, temporal_patch_size=2)
@@ -732,6 +738,13 @@ _GLM_MOE = {**_GLM, **_EXPERTS, "n_routed_experts": 4}
 _QWEN3_TOWER = {"num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1]}
 _QWEN3_TEXT = {**_mrope((2, 2, 2)), "head_dim": 12}
 
+# Layers with a window have m-rope, the others no positions.
+_COMPASS_TEXT = {**TEXT, "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 12}
+_COMPASS_TEXT |= {
+    "rope_parameters": {"sliding_attention": _mrope((2, 2, 2))["rope_parameters"], "full_attention": None}
+}
+_COMPASS_TEXT |= {"logit_scale": 0.5}
+
 _QWEN35_TEXT = {**_QWEN3_TEXT, "head_dim": 24, "layer_types": ["linear_attention", "full_attention"]}
 _QWEN35_TEXT["rope_parameters"] = {**_QWEN35_TEXT["rope_parameters"], "partial_rotary_factor": 0.5}
 _QWEN35_TEXT |= {"linear_key_head_dim": 8, "linear_value_head_dim": 12}
@@ -820,6 +833,11 @@ FAMILIES: dict[str, Family] = {
     "aria": Family(_aria_processor, _aria),
     "aya_vision": Family(_aya_vision_processor, _aya_vision, tiled=True, image_token="<|IMG_PATCH|>"),
     "blip-2": Family(_blip_2_processor, _blip_2, images=(1, 1, 1), before_prompt=True),
+    "cohere_compass": Family(
+        _cohere_compass_processor,
+        _native("CohereCompass", _COMPASS_TEXT, _QWEN3_TOWER),
+        placeholder="<|IMAGE_PAD|>",
+    ),
     "cosmos3_edge": Family(_cosmos3_edge_processor, _cosmos3_edge, placeholder="<|image_pad|>", asks_kinds=True),
     "deepseek_vl": Family(_deepseek_vl_processor, _deepseek_vl),
     "deepseek_vl_hybrid": Family(_deepseek_vl_hybrid_processor, _deepseek_vl_hybrid),
