@@ -28,7 +28,8 @@ def test_another_prompt_is_another_embedding():
         (item,) = family.preprocessor.items(inputs)
         found.append(module(item.inputs["input"][None], item.inputs["prompt_ids"][None])[0])
         torch.testing.assert_close(found[-1], family.features(model, inputs), rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(found[0], found[1], atol=1e-2) and not torch.allclose(found[0], found[2], atol=1e-2)
+    for other in found[1:]:
+        assert (found[0] - other).abs().max() > 1e-3, "the prompt has no effect"
 
 
 def test_what_the_q_former_cannot_read_is_refused():
