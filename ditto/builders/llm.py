@@ -277,8 +277,10 @@ def _refuse_masks_of_types(model: nn.Module) -> None:
 
 
 def _position_axes(model: nn.Module) -> int:
-    """Positions of each token: time, height and width in multimodal rope, of which text has three equal ones."""
-    return 3 if any(hasattr(part, "mrope_section") for part in model.modules()) else 1
+    """Positions of each token: in multimodal rope one for each of its sections, which are equal in text."""
+    sections: list[Any] = [getattr(part, "mrope_section", None) or () for part in model.modules()]
+    counts = [len(own) for each in sections for own in (each.values() if isinstance(each, dict) else [each])]
+    return max(counts, default=0) or 1
 
 
 def _embedding(given: nn.Module) -> Any:

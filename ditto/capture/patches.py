@@ -74,7 +74,7 @@ def _freeze_attention_factor(part: Any) -> None:
 def select_mrope_columns(module: nn.Module) -> None:
     """Compose the cosines and sines of multimodal rope (m-rope) by one selection of columns.
 
-    Each column is that of one of three position axes. Which one depends on the model: sections in a row, interleaved,
+    Each column is that of one of the position axes. Which one depends on the model: sections in a row, interleaved,
     or repeated. Interleaved ones are written into other tensors, which a captured program cannot do. For transformers
     5. `module` is a copy for capture, so the user's model is not modified.
     """
@@ -84,23 +84,27 @@ def select_mrope_columns(module: nn.Module) -> None:
         if compose is None or sections is None:
             continue
         if not isinstance(sections, dict):
-            selected = _selected(compose, getattr(part, "inv_freq", None))
+            selected = _selected(compose, getattr(part, "inv_freq", None), len(sections))
         else:  # of each kind of layers
             of_kinds = {
                 kind: found
-                for kind in sections
-                if (found := _selected(partial(compose, layer_type=kind), getattr(part, f"{kind}_inv_freq", None)))
+                for kind, own in sections.items()
+                if (
+                    found := _selected(
+                        partial(compose, layer_type=kind), getattr(part, f"{kind}_inv_freq", None), len(own)
+                    )
+                )
             }
             selected = partial(_selected_of_kind, of_kinds) if len(of_kinds) == len(sections) else None
         if selected is not None:
             object.__setattr__(part, "recomposition_frequencies", selected)
 
 
-def _selected(compose: Callable[[Tensor], Tensor], columns: Tensor | None) -> _Selected | None:
+def _selected(compose: Callable[[Tensor], Tensor], columns: Tensor | None, axes: int) -> _Selected | None:
     """The selection that a composition is; None if it does something else."""
     if columns is None:
         return None
-    numbers = torch.arange(3 * len(columns), dtype=torch.float32).view(3, 1, 1, -1)
+    numbers = torch.arange(axes * len(columns), dtype=torch.float32).view(axes, 1, 1, -1)
     selected = _Selected(compose(numbers.clone()).flatten().long())
     other = numbers.sin()
     return selected if torch.equal(selected(other), compose(other.clone())) else None
@@ -111,7 +115,7 @@ def _selected_of_kind(of_kinds: Mapping[str, _Selected], of_axes: Tensor, layer_
 
 
 class _Selected:
-    """Composition of m-rope's columns: [3, B, S, columns] → [B, S, width].
+    """Composition of m-rope's columns: [axes, B, S, columns] → [B, S, width].
 
     Args:
         chosen: int64 [width], the column of each result, counted over all axes.

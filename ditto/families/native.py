@@ -184,12 +184,17 @@ class NativeSizeModel(MultimodalModel):
         height, width = self.max_image_size
         return math.ceil(height / side) * math.ceil(width / side)
 
+    @property
+    def max_image_rows(self) -> int:
+        """Embeddings of the largest image: those of its tokens, and those between them."""
+        return self.max_image_tokens
+
     @override
     def _sized(self) -> Self:
         tokens = self.max_image_tokens
         return evolve(
             self,
-            llm=evolve(self.llm, prompt_rows=tokens * self.max_images),
+            llm=evolve(self.llm, prompt_rows=self.max_image_rows * self.max_images),
             vision=self.vision.with_dimension(DynamicDimension.up_to(IMAGE_TOKENS, tokens)),
         )
 

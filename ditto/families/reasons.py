@@ -32,7 +32,6 @@ REASONS: Mapping[str, str] = {
     "git": _CROSS_ATTENTION,
     "glm5_next": _EXPERTS,
     "granite4_vision": _DEEPSTACK,
-    "hunyuan_vl": "rows of its images end with an embedding, and tokens have four positions",
     "hy_v4_vl": _INDEX,
     "idefics": _CROSS_ATTENTION,
     "instructblipvideo": _VIDEO,

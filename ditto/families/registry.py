@@ -36,6 +36,7 @@ _OWN = {
     "glm_ocr": "glm4v:GlmOcrModel",
     "glmga": "glm4v:GlmgaModel",
     "got_ocr2": "got_ocr2:GotOcr2Model",
+    "hunyuan_vl": "hunyuan_vl:HunYuanVlModel",
     "hyperclovax_vision_v2": "qwen2_vl:HyperClovaXVisionModel",
     "granite_docling": "granite_docling:GraniteDoclingModel",
     "idefics2": "padded:Idefics2Model",

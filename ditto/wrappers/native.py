@@ -289,6 +289,43 @@ class KimiFeatures(NativeFeatures):
         return self.projector(patches).squeeze(1)
 
 
+class HunYuanFeatures(NativeFeatures):
+    """The same with embeddings between those of the tokens (HunYuan-VL)."""
+
+    @override
+    def _tower(self, owner: Any) -> Any:
+        return owner.vision_tower
+
+    @override
+    def forward(  # type: ignore[override]
+        self, pixel_values: Tensor, interp_indices: Tensor, interp_weights: Tensor, order: Tensor
+    ) -> Tensor:
+        """Image embeddings.
+
+        Args:
+            pixel_values, interp_indices, interp_weights: as in `DeepstackFeatures`.
+            order: int32 [R], the token of each embedding, or T for the end of a row, T + 1 and T + 2 for the begin and
+                the end of the image.
+        Returns:
+            [R, width], in the model's dtype.
+        """
+        tower, merger = self.tower, self.tower.patch_merger
+        embeddings = tower.embeddings
+        sides = embeddings.patch_embedding.weight.shape[1:]
+        patches = embeddings.patch_embedding(pixel_values.flatten(0, 1).unflatten(1, sides)).flatten(1)
+        table = embeddings.position_embedding.weight[1:]  # the first is that of a class token
+        taps = interp_indices.flatten(0, 1), interp_weights.flatten(0, 1)
+        hidden = (patches + _interpolated(table, *taps))[None]
+        for layer in tower.layers:
+            hidden = layer(hidden, cu_seqlens=None, max_seqlen=0, attention_mask=None)
+        side = merger.spatial_merge_size
+        cells = merger.before_rms(hidden[0]).unflatten(0, (-1, side, side)).permute(0, 3, 1, 2)
+        cells = merger.proj_out(merger.proj_act(merger.proj_conv(cells))).flatten(1)
+        tokens = merger.mlp(torch.cat([cells, merger.image_newline[None]]))
+        rows = torch.cat([tokens, merger.image_begin[None], merger.image_end[None]])
+        return merger.after_rms(rows).index_select(0, order)
+
+
 def _interpolated(table: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
     """Weighted sums of rows of a table, in float32, then in its dtype: [patches, taps] → [patches, width].
 

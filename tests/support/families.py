@@ -829,6 +829,20 @@ def _kimi_k25_processor() -> Any:
     return hf.Kimi_K25Processor(pixels, tokenizer("<|media_pad|>", "<|kimi_k25_video_placeholder|>"))
 
 
+def _hunyuan_vl(image: int) -> Any:
+    vision = hf.HunYuanVLVisionConfig(**PIXTRAL, patch_size=7, max_image_size=28, text_hidden_size=48)
+    text = hf.HunYuanVLTextConfig(**_mrope((1, 2, 1, 2)), head_dim=12, tie_word_embeddings=False)
+    settings = {"image_token_id": image, "tie_word_embeddings": False}
+    config = hf.HunYuanVLConfig(vision_config=vision, text_config=text, **settings)
+    return made(hf.HunYuanVLForConditionalGeneration, config)
+
+
+def _hunyuan_vl_processor() -> Any:
+    pixels = hf.HunYuanVLImageProcessor(**_NATIVE_PIXELS, temporal_patch_size=1)
+    names = {"image_token": "<image>", "image_start_token": "<start>", "image_end_token": "<end>"}
+    return hf.HunYuanVLProcessor(pixels, tokenizer(**names))
+
+
 FAMILIES: dict[str, Family] = {
     "aria": Family(_aria_processor, _aria),
     "aya_vision": Family(_aya_vision_processor, _aya_vision, tiled=True, image_token="<|IMG_PATCH|>"),
@@ -849,6 +863,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "granite_docling": Family(_granite_docling_processor, _granite_docling, tiled=True),
     "granite_vision": Family(lambda: llava_next_processor(tokens_before=0), _granite_vision),
+    "hunyuan_vl": Family(_hunyuan_vl_processor, _hunyuan_vl, placeholder="<start><image><end>", image_token="<image>"),
     "hyperclovax_vision_v2": Family(
         _qwen_processor("HyperCLOVAXVisionV2"), _hyperclovax_vision, placeholder="<|image_pad|>"
     ),
