@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +107,22 @@ def tokens(config: Any, defaults: Mapping[str, Any], vocab_size: int) -> Tokens:
     pads = [token for token in (*_ids(defaults, "pad_token_id"), *ends) if 0 <= token < vocab_size]
     image = image_token_id(config)
     return Tokens(
-        vocab_size=vocab_size, end=[token for token in ends if token >= 0], pad=next(iter(pads), 0), image=image
+        vocab_size=vocab_size,
+        end=[token for token in ends if token >= 0],
+        pad=next(iter(pads), 0),
+        image=image,
+        uncounted=_uncounted(config),
     )
+
+
+def _uncounted(config: Any) -> int | None:
+    """The padding id of models that make positions from token ids (RoBERTa's), which skip it; None for others."""
+    name = type(config).__module__.replace(".configuration_", ".modeling_")
+    if not name.startswith("transformers.") or find_spec(name) is None:
+        return None
+    classes = vars(import_module(name)).values()
+    counts = any(hasattr(each, "create_position_ids_from_input_ids") for each in classes)
+    return getattr(config, "pad_token_id", None) if counts else None
 
 
 def answer_settings(defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,12 +80,14 @@ class Tokens:
         end: token ids that end an answer.
         pad: token id that pads shorter rows at the end.
         image: placeholder id of one image token, None for a text model.
+        uncounted: id that the model does not count when it makes positions from token ids, None if it counts all.
     """
 
     vocab_size: int
     end: list[int]
     pad: int
     image: int | None
+    uncounted: int | None = None
 
 
 @frozen(kw_only=True)

@@ -38,6 +38,7 @@ class PackedLimits(RequestLimits):
             max_seq_len=whole.max_seq_len,
             max_prompt_embedding_table_size=whole.max_prompt_embedding_table_size,
             vocab_size=whole.vocab_size,
+            uncounted=whole.uncounted,
             max_num_tokens=max_num_tokens,
             prompt_rows_per_request=whole.max_prompt_embedding_table_size // whole.max_batch_size,
         )

@@ -53,6 +53,7 @@ class RequestLimits:
     Args:
         position_axes: positions of each token.
         has_spans: whether tokens of prompts with images form spans.
+        uncounted: token id that the model does not count as a position, None if it counts all.
     """
 
     max_batch_size: int
@@ -62,6 +63,7 @@ class RequestLimits:
     vocab_size: int
     position_axes: int = field(default=1, kw_only=True)
     has_spans: bool = field(default=False, kw_only=True)
+    uncounted: int | None = field(default=None, kw_only=True)
 
     @staticmethod
     def of(tree: EngineTree) -> RequestLimits:
@@ -81,6 +83,7 @@ class RequestLimits:
             vocab_size=tokens.vocab_size,
             position_axes=position_axes(tree),
             has_spans=SPAN_IDS in tree.component("llm").inputs,
+            uncounted=tokens.uncounted,
         )
 
     def check(self, requests: Sequence[Request], max_new_tokens: int) -> None:
@@ -110,6 +113,12 @@ class RequestLimits:
                     f"prompt {number} holds token {wrong[0]}; the model's tokens go from 0 to {self.vocab_size - 1}"
                     + behind,
                     remedy="use the tokenizer of the model that the tree was built from",
+                )
+            if self.uncounted is not None and self.uncounted in request.ids:
+                raise PromptError(
+                    f"prompt {number} holds the padding token {self.uncounted}, which the model does not count as a "
+                    "position",
+                    remedy="give prompts without padding",
                 )
             if length > self.max_input_len:
                 raise PromptError(

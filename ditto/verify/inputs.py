@@ -89,7 +89,7 @@ def _with_types(found: Prompts, family: Preprocessor, image: int | None) -> Prom
 def _random_ids(tree: EngineTree, batch: int, length: int, seed: int) -> Tensor:
     tokens = tree.manifest.tokens
     assert tokens is not None
-    special = {*tokens.end, tokens.pad, tokens.image}
+    special = {*tokens.end, tokens.pad, tokens.image, tokens.uncounted}
     allowed = torch.tensor([token for token in range(3, tokens.vocab_size) if token not in special])
     drawn = torch.randint(len(allowed), (batch, length), generator=torch.Generator().manual_seed(seed))
     return allowed[drawn]

@@ -7,7 +7,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationConfig
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText, GenerationConfig
 
 from ditto.builders import InMemory, Pretrained
 from ditto.builders.generation import answer_settings, tokens
@@ -108,6 +108,12 @@ def test_defaults_that_cannot_be_read_are_refused(text, directories):
     with pytest.raises(CheckpointError, match="cannot read the generation defaults") as caught:
         _ = source.generation_config
     assert caught.value.where.endswith("generation_config.json")
+
+
+@pytest.mark.parametrize(("model_type", "wanted"), [("roberta", 1), ("camembert", 1), ("llama", None), ("bert", None)])
+def test_models_that_make_positions_from_ids_do_not_count_padding(model_type, wanted):
+    config = CONFIG_MAPPING[model_type]()
+    assert tokens(config, {}, 128).uncounted == wanted
 
 
 @pytest.mark.parametrize(

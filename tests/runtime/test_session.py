@@ -42,6 +42,12 @@ def test_what_is_more_than_the_engine_takes_is_refused(requests, count, message)
     assert caught.value.remedy or message.endswith("empty")
 
 
+def test_a_prompt_with_a_token_that_the_model_does_not_count_is_refused():
+    evolve(LIMITS, uncounted=9).check([Request((5, 8))], 1)
+    with pytest.raises(PromptError, match="prompt 1 holds the padding token 9, which the model does not count"):
+        evolve(LIMITS, uncounted=9).check([Request((5, 9, 6))], 1)
+
+
 def test_positions_need_as_many_axes_as_the_engine_has():
     features, one, three = torch.zeros(1, 3), *(TokenPositions(torch.zeros(axes, 2).int(), 0) for axes in (1, 3))
     several = evolve(LIMITS, position_axes=3)

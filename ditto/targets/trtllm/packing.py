@@ -329,7 +329,9 @@ def _is_packed_input(node: Any) -> bool:
 
 def _has_batch(node: fx.Node) -> bool:
     value = node.meta.get("val")
-    return isinstance(value, Tensor) and value.dim() >= 2 and value.shape[0] == 1
+    if not isinstance(value, Tensor) or value.dim() < 2:
+        return False
+    return isinstance(value.shape[0], int) and value.shape[0] == 1  # a size that depends on data is compared with none
 
 
 def _call_without(node: fx.Node, without: Mapping[fx.Node, fx.Node]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
