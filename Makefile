@@ -11,8 +11,8 @@ OLD_VENV := .venv-transformers-4.51
 DIST_VENV := build/venv-dist
 DEMO := build/shapes-llava
 EXAMPLE := examples/shapes_llava
-# A process per core; tests of one file stay together, for what they build once.
-SPREAD := --numprocesses auto --dist loadfile
+# A process per core, with neighbouring tests, for what files build once; who has finished takes over from the other.
+SPREAD := --numprocesses auto --dist worksteal
 PROMPT := $$'USER: <image>\nDescribe this image. ASSISTANT:'
 
 .PHONY: demo test test-slow test-old check docs dist clean
