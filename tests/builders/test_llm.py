@@ -82,7 +82,7 @@ def test_a_decoder_with_its_head_is_the_whole_model(dtype):
 
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 def test_prefill_and_decode_are_those_of_hugging_face(name, dtype):
     """No farther from Hugging Face in float32 than Hugging Face in the same dtype is, times 1.5."""
     model = TEXT_MODELS[name]()
