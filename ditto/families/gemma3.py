@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from attrs import frozen
@@ -17,7 +16,11 @@ from ditto.wrappers.features import ImageFeatures
 
 @frozen
 class Gemma3Preprocessor(TilePreprocessor):
-    """Preprocessor whose placeholder, the token before an image, is not the image token."""
+    """Preprocessor whose placeholder, the token before an image, is not the image token.
+
+    An image is one tile: transformers cuts out further ones (pan-and-scan) only where a call asks for it, whatever the
+    checkpoint says.
+    """
 
     spans: ClassVar[SpanRule | None] = SpanRule("token_type_ids", cover="image")
 
@@ -46,9 +49,3 @@ class Gemma3Model(MultimodalModel):
             module=ImageFeatures,
             rows=config.mm_tokens_per_image,
         )
-
-    @classmethod
-    @override
-    def most_tiles(cls, config: Any, processor: Mapping[str, Any]) -> int:
-        """An image, and with pan-and-scan some parts of it."""
-        return 1 + processor.get("pan_and_scan_max_num_crops", 4) if processor.get("do_pan_and_scan") else 1

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 _CROSS_ATTENTION = "its decoder reads images by cross-attention"
 _CODES = "images become tokens of a codebook"
-_SPANS = "its images attend to themselves in both directions within the prompt"
 _EXPERTS = "its decoder is a mixture of experts"
 _INDEX = "its decoder chooses keys by an index, whose own keys it keeps"
 _WINDOWS = "its tower merges windows of patches of images of any size"
@@ -47,7 +46,7 @@ REASONS: Mapping[str, str] = {
     "mistral4": "transformers lists it among models that take images, and it takes none",
     "mistral_large4": _INDEX,
     "mllama": _CROSS_ATTENTION,
-    "molmo2": _SPANS,
+    "molmo2": "features of its images are added to the embedding of the image token",
     "muse_spark": "each of its experts has a norm behind it",
     "nemotron_h_omni": _OTHER_MODALITY,
     "ovis2": "features of its own stand in place of the tokens around an image",
@@ -57,7 +56,7 @@ REASONS: Mapping[str, str] = {
     "qwen2_5_omni_thinker": _OTHER_MODALITY,
     "qwen3_omni_moe_thinker": _OTHER_MODALITY,
     "qwen4_exp": _INDEX,
-    "shieldgemma2": _SPANS,
+    "shieldgemma2": "it classifies images: transformers loads no language model from its checkpoints",
     "t5gemma2": _ENCODER_DECODER,
     "udop": _ENCODER_DECODER,
     "unlimited_ocr": _EXPERTS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from unittest.mock import patch
 
@@ -191,3 +192,15 @@ def test_a_language_model_for_text_alone_has_no_spans(name, tmp_path):
     ids = torch.arange(5, 12)[None]
     wanted = model.generate(ids, max_new_tokens=4, do_sample=False)[0, 7:].tolist()
     assert list(generate(open_session(tree, "reference"), [Request(tuple(ids[0].tolist()))], 4)[0].ids) == wanted
+
+
+def test_pan_and_scan_is_not_asked_for(tmp_path):
+    """Also where the settings of the image processor do."""
+    FAMILIES["gemma3"].save(tmp_path)
+    settings = json.loads((tmp_path / "processor_config.json").read_text())
+    settings["image_processor"].update(do_pan_and_scan=True, pan_and_scan_min_crop_size=8)
+    (tmp_path / "processor_config.json").write_text(json.dumps(settings))
+    processor, family = FAMILIES["gemma3"].load_processor(tmp_path), find_family("gemma3").preprocessor
+    assert processor.image_processor.do_pan_and_scan
+    encoded = family.encode(processor, "<start_of_image>", images("strip"))
+    assert (len(encoded.items), int(encoded.spans.max())) == (1, 1)
