@@ -6,11 +6,10 @@ from collections.abc import Mapping
 
 _CROSS_ATTENTION = "its decoder reads images by cross-attention"
 _CODES = "images become tokens of a codebook"
-_EXPERTS = "its decoder is a mixture of experts"
 _INDEX = "its decoder chooses keys by an index, whose own keys it keeps"
 _WINDOWS = "its tower merges windows of patches of images of any size"
 _ENCODER_DECODER = "it is an encoder-decoder"
-_DEEPSTACK = "features of its tower are added after the first layers of the decoder"
+_TWO_SIZES = "its tower takes tiles of one size and a view of the whole image of another"
 _VIDEO = "it is made for videos"
 _OTHER_MODALITY = "it takes other inputs than text and images"
 
@@ -18,7 +17,7 @@ REASONS: Mapping[str, str] = {
     "blip": _CROSS_ATTENTION,
     "chameleon": _CODES,
     "cosmos3_omni": _OTHER_MODALITY,
-    "deepseek_ocr2": _EXPERTS,
+    "deepseek_ocr2": _TWO_SIZES,
     "dots3_note": "its layers have different sizes",
     "emu3": _CODES,
     "ernie4_5_vl_moe": "image tokens have experts of their own in its decoder",
@@ -29,12 +28,12 @@ REASONS: Mapping[str, str] = {
     "gemma4": "its layers have different sizes",
     "gemma4_unified": "its layers have different sizes",
     "git": _CROSS_ATTENTION,
-    "glm5_next": _EXPERTS,
-    "granite4_vision": _DEEPSTACK,
+    "glm5_next": _INDEX,
+    "granite4_vision": "features of its tower are added before layers of the decoder that its configuration names",
     "hy_v4_vl": _INDEX,
     "idefics": _CROSS_ATTENTION,
     "instructblipvideo": _VIDEO,
-    "kosmos-2": "it has positions of its own",
+    "kosmos-2": "each of its image tokens has an id of its own",
     "kosmos-2.5": "it has positions of its own",
     "lfm2_vl": "its tower takes tiles and images of any size, padded with a mask",
     "lfm3_vl": "its tower has convolutions over the patches of images of any size",
@@ -57,9 +56,10 @@ REASONS: Mapping[str, str] = {
     "qwen3_omni_moe_thinker": _OTHER_MODALITY,
     "qwen4_exp": _INDEX,
     "shieldgemma2": "it classifies images: transformers loads no language model from its checkpoints",
+    "step3p7": _TWO_SIZES,
     "t5gemma2": _ENCODER_DECODER,
     "udop": _ENCODER_DECODER,
-    "unlimited_ocr": _EXPERTS,
+    "unlimited_ocr": _TWO_SIZES,
     "vision-encoder-decoder": _ENCODER_DECODER,
 }
 """By `model_type`; a model that gets a family leaves this table."""

@@ -108,18 +108,28 @@ def family_of(
     """
     from ditto.builders import LlmBuilder, Pretrained
     from ditto.builders.classes import is_text_model
+    from ditto.checkpoint.formats import raw_config
 
-    config = Pretrained(str(model), "AutoModelForCausalLM", revision, trust_remote_code).config
+    source = Pretrained(str(model), "AutoModelForCausalLM", revision, trust_remote_code)
+    stated = str(raw_config(source.text_directory).get("model_type"))
+    # Before the configuration is read, which may have another form than those of supported models.
+    if stated in REASONS and not trust_remote_code:
+        raise _unsupported(stated, f": {REASONS[stated]}", model)
+    config = source.config
     family = find_family(config.model_type)
     if family is not None:
         return family.from_pretrained(str(model), revision=revision)
     if not is_text_model(config) and not (trust_remote_code and "AutoModelForCausalLM" in _code_of(config)):
-        raise ConfigError(
-            f"model type {config.model_type!r} is not supported{_reason(config)}",
-            where=str(model),
-            remedy=f"supported: {', '.join(supported_types())}, and text-only causal language models",
-        )
+        raise _unsupported(config.model_type, _reason(config), model)
     return LlmBuilder.from_pretrained(str(model), revision=revision, trust_remote_code=trust_remote_code)
+
+
+def _unsupported(model_type: str, reason: str, model: str | Path) -> ConfigError:
+    return ConfigError(
+        f"model type {model_type!r} is not supported{reason}",
+        where=str(model),
+        remedy=f"supported: {', '.join(supported_types())}, and text-only causal language models",
+    )
 
 
 @cache

@@ -32,6 +32,13 @@ def test_other_models_are_refused_with_what_is_supported(tmp_path, model_type):
     assert f"supported: {', '.join(supported_types())}, and text-only causal language models" in str(caught.value)
 
 
+def test_the_reason_comes_before_faults_of_a_configuration_that_no_family_reads(tmp_path):
+    config = {"model_type": "florence2", "vision_config": {"patch_size": [7, 3, 3, 3]}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="model type 'florence2' is not supported: it is an encoder-decoder"):
+        family_of(str(tmp_path))
+
+
 def test_families_load_no_builder():
     """Trees run without them."""
     code = (
