@@ -278,9 +278,12 @@ def _refuse_masks_of_types(model: nn.Module) -> None:
 
 def _position_axes(model: nn.Module) -> int:
     """Positions of each token: in multimodal rope one for each of its sections, which are equal in text."""
-    sections: list[Any] = [getattr(part, "mrope_section", None) or () for part in model.modules()]
-    counts = [len(own) for each in sections for own in (each.values() if isinstance(each, dict) else [each])]
-    return max(counts, default=0) or 1
+    counts = [1]
+    for part in model.modules():
+        sections: Any = getattr(part, "mrope_section", None)
+        if sections:  # those of each kind of layers, in some models
+            counts += [len(own) for own in (sections.values() if hasattr(sections, "values") else [sections])]
+    return max(counts)
 
 
 def _embedding(given: nn.Module) -> Any:

@@ -136,6 +136,7 @@ CALLS: dict[Any, list[Call]] = {
     aten.std.dim: [Call(X, [1]), Call(X, [0, 2], False), Call(X, [2], True, True)],
     aten.linalg_vector_norm.default: [Call(X, 1, [1]), Call(X, 2, [0, 2]), Call(X, 2, [2], True)],
     aten.sum.dim_IntList: _REDUCED,
+    aten.batch_norm.default: [Call(X, LINE[:3], LINE[:3] + 1, None, None, True, 0.1, 1e-5, False)],
     aten.layer_norm.default: [Call(X, [4], LINE, LINE + 1), Call(X, [3, 4])],
     own.rms_norm.default: [Call(X, LINE, 1e-5)],
     aten.rms_norm.default: [Call(X, [4], LINE, 1e-5)],
