@@ -218,7 +218,8 @@ def merge_size(config: Any) -> int:
     own = [
         (vision, f"vision_config.{name}", name) for name in ("spatial_merge_size", "merge_size", "merge_kernel_size")
     ]
-    for part, title, name in [*own, (config, "spatial_merge_size", "spatial_merge_size")]:
+    of_model = [(config, name, name) for name in ("spatial_merge_size", "downsample_factor")]
+    for part, title, name in [*own, *of_model]:
         if hasattr(part, name):
             found = getattr(part, name)
             sides = set(found) if isinstance(found, (tuple, list)) else {found}

@@ -35,7 +35,6 @@ REASONS: Mapping[str, str] = {
     "instructblipvideo": _VIDEO,
     "kosmos-2": "each of its image tokens has an id of its own",
     "kosmos-2.5": "it has positions of its own",
-    "lfm2_vl": "its tower takes tiles and images of any size, padded with a mask",
     "lfm3_vl": "its tower has convolutions over the patches of images of any size",
     "llama4": "its decoder attends within chunks and is a mixture of experts",
     "minicpm_ocr": _WINDOWS,

@@ -45,6 +45,7 @@ _OWN = {
     "internvl": "internvl:InternVlModel",
     "janus": "janus:JanusModel",
     "kimi_k25": "kimi_k25:KimiK25Model",
+    "lfm2_vl": "lfm2_vl:Lfm2VlModel",
     "lighton_ocr": "mistral3:LightOnOcrModel",
     "llava": "llava:LlavaModel",
     "llava_next": "llava_next:LlavaNextModel",

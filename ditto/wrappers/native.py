@@ -337,3 +337,35 @@ def _interpolated(table: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
     for each in rows:
         total = total + each
     return total.to(table.dtype)
+
+
+class NaflexFeatures(nn.Module):
+    """SigLIP 2's tower of images of any size, and a projector that merges the patches of a token (LFM2-VL).
+
+    Args:
+        model: a model of transformers with a `vision_tower` and a `multi_modal_projector`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        owner: Any = features_owner(model)
+        self.tower: Any = owner.vision_tower
+        self.projector: Any = owner.multi_modal_projector
+
+    @override
+    def forward(self, pixel_values: Tensor, position_shares: Tensor) -> Tensor:
+        """Image embeddings, as in `NativeFeatures`.
+
+        Args:
+            position_shares: float32 [T, U, entries], of each entry of the position table for each patch.
+        """
+        tower, (tokens, unit, _) = self.tower, pixel_values.shape
+        hidden = tower.embeddings.patch_embedding(pixel_values.flatten(0, 1))
+        table = tower.embeddings.position_embedding.weight
+        hidden = hidden + (position_shares.flatten(0, 1) @ table.float()).to(hidden.dtype)
+        hidden = tower.encoder(inputs_embeds=hidden[None], attention_mask=None).last_hidden_state
+        hidden = tower.post_layernorm(hidden)
+        side = int(unit**0.5)
+        # The projector takes an image of patches: one with a single row of tokens.
+        rows = hidden.view(tokens, side, side, hidden.shape[-1]).permute(1, 0, 2, 3).flatten(1, 2)
+        return self.projector(rows[None]).flatten(0, 2)

@@ -936,9 +936,34 @@ FAMILIES: dict[str, Family] = {
     "vipllava": Family(_llava_processor, _vipllava),
 }
 
+
+def _lfm2_vl_processor() -> Any:
+    sizes = {"encoder_patch_size": 7, "tile_size": 28, "max_tiles": 4, "max_pixels_tolerance": 1.0}
+    pixels = hf.Lfm2VlImageProcessor(**sizes, min_image_tokens=1, max_image_tokens=9)
+    special = ("<image>", "<|image_start|>", "<|image_end|>", "<|img_thumbnail|>")
+    cuts = [f"<|img_row_{row}_col_{column}|>" for row in range(1, 5) for column in range(1, 5)]
+    return hf.Lfm2VlProcessor(pixels, tokenizer(*special, *cuts))
+
+
+def _lfm2_vl(image: int) -> Any:
+    vision = hf.Siglip2VisionConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        patch_size=7,
+        num_patches=16,
+        vision_use_head=False,
+    )
+    text = hf.Lfm2Config(**{**TEXT, **rope()}, layer_types=["conv", "full_attention"])
+    config = hf.Lfm2VlConfig(vision_config=vision, text_config=text, image_token_id=image, projector_hidden_size=40)
+    return made(hf.Lfm2VlForConditionalGeneration, config)
+
+
 # Processors of these need torchvision.
 WITH_TORCHVISION: dict[str, Family] = {
     "cohere2_vision": Family(_cohere2_vision_processor, _cohere2_vision, tiled=True, placeholder="<|IMG_PATCH|>"),
+    "lfm2_vl": Family(_lfm2_vl_processor, _lfm2_vl, tiled=True),
     "muse_glimmer": Family(_muse_glimmer_processor, _muse_glimmer, placeholder="<|patch|>"),
     "kimi_k25": Family(_kimi_k25_processor, _kimi_k25, placeholder="<|media_pad|>"),
     "llava_pixtral": Family(lambda: pixtral_processor(1), _llava_pixtral, placeholder="[IMG]"),
