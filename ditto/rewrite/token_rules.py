@@ -266,9 +266,15 @@ def _convolution(call: Call) -> list[Layout]:
     return [_with_axes(layout, list(inner), call.results[0])]
 
 
-@rule(aten.adaptive_avg_pool2d, aten.upsample_linear1d, aten.upsample_bilinear2d, aten.upsample_bicubic2d)
+@rule(
+    aten.adaptive_avg_pool2d,
+    aten.avg_pool2d,
+    aten.upsample_linear1d,
+    aten.upsample_bilinear2d,
+    aten.upsample_bicubic2d,
+)
 def _resize(call: Call) -> list[Layout]:
-    inner = range(2, len(call.first))
+    inner = range(len(call.first) - 2, len(call.first))  # images may come without a batch axis
     refuse_named(call.first, inner, "resizes over the tokens of a sequence")
     return [_with_axes(call.first, list(inner), call.results[0])]
 

@@ -30,7 +30,7 @@ def test_arguments_have_the_names_and_the_order_of_the_schema():
 def test_a_lowering_gets_arguments_by_name_however_a_node_gives_them():
     received = []
     lowering = by_name(lambda net, given: received.append((net, given)))
-    values = dict(zip(NAMES, ("q", "k", "v", None, "s", 0.5, True, 3, 2.0, 7, "m"), strict=True))
+    values = dict(zip(NAMES, ("q", "k", "v", None, "s", 0.5, True, 3, 2.0, 7, "m", "i", True), strict=True))
     call(ATTENTION, lowering, "net", tuple(values.values()), {})
     call(ATTENTION, lowering, "net", ("q", "k", "v"), {name: values[name] for name in NAMES[3:]})
     assert received == [("net", AttentionArguments(**values))] * 2
