@@ -52,6 +52,7 @@ USUAL = {
     "recognise attention": 0,
     "recognise written attention": 0,
     "recognise causal convolutions": 0,
+    "number recurrences": 0,
     "state masks": 2,
     "refuse writes": 0,
     "use given positions": 0,
@@ -121,6 +122,7 @@ def test_tensorrt_agrees_with_every_shape_and_dtype(name):
 OF_POSITIONS = (
     "recognise written attention",
     "recognise causal convolutions",
+    "number recurrences",
     "use given positions",
     "tabulate positions",
     "refuse other state",

@@ -91,7 +91,6 @@ REFUSED = {
         (),
         "tokens outside a decoder form spans",
     ),
-    "a bias": (lambda x, m: _attention(x, m), (), "the attention mask depends on the values of `m`"),
     "a mask per head": (
         lambda self, x: _attention(x, self.m),
         {"m": PER_HEAD},
@@ -102,9 +101,16 @@ REFUSED = {
 
 @pytest.mark.parametrize(("function", "buffers", "said"), REFUSED.values(), ids=REFUSED)
 def test_what_a_tower_cannot_honour_is_refused(function, buffers, said):
-    inputs = {"x": X, "m": torch.zeros(5, 5)} if function.__code__.co_varnames[:2] == ("x", "m") else {"x": X}
     with pytest.raises(UnsupportedFeature, match=f"^{said}"):
-        _vision(function, inputs, buffers=buffers)
+        _vision(function, {"x": X}, buffers=buffers)
+
+
+def test_a_tower_adds_a_bias_that_is_an_input():
+    inputs = {"x": X, "m": torch.randn(5, 5, generator=torch.Generator().manual_seed(3))}
+    network = _vision(lambda x, m: _attention(x, m), inputs)
+    emitted(network)
+    found = run(network, inputs, Constants(network, NoTensors()))["result"]
+    assert_close(found, _attention(X, inputs["m"]), **TOLERANCE[torch.float32])
 
 
 def _decoder(function, inputs, names, forms=None):
