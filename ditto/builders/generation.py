@@ -120,8 +120,8 @@ def _uncounted(config: Any) -> int | None:
     name = type(config).__module__.replace(".configuration_", ".modeling_")
     if not name.startswith("transformers.") or find_spec(name) is None:
         return None
-    classes = vars(import_module(name)).values()
-    counts = any(hasattr(each, "create_position_ids_from_input_ids") for each in classes)
+    package = import_module(name)  # a function of the file, or of a class in it
+    counts = any(hasattr(each, "create_position_ids_from_input_ids") for each in (package, *vars(package).values()))
     return getattr(config, "pad_token_id", None) if counts else None
 
 
