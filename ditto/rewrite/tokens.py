@@ -1,10 +1,11 @@
-"""Check that a decoder processes tokens independently except for attention, as a KV cache requires.
+"""Check that a decoder processes tokens independently except for operators with a state.
 
-In decoding, the input of an engine is one token of each sequence; of earlier tokens it keeps only keys and values. So
-the result for a token may depend on the token itself, its position, and attention. It must not depend on other tokens
-in any other way (convolutions, scans, shifts, attention other than `ditto.attention`), because that state is not kept,
-nor on the number of input tokens, which is then always 1 (positions that a model counts itself). This module detects
-both, operator by operator, for any model.
+In decoding, the input of an engine is one token of each sequence; of earlier tokens it keeps the states of Ditto's own
+operators: keys and values of `ditto.attention`, and those of `ditto.causal_conv` and `ditto.linear_attention`. So the
+result for a token may depend on the token itself, its position, and these operators. It must not depend on other tokens
+in any other way (other convolutions, scans, shifts, attention), because that state is not kept, nor on the number of
+input tokens, which is then always 1 (positions that a model counts itself). This module detects both, operator by
+operator, for any model.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ _FILLS = Trait.OF_NUMBERS | Trait.NAMES_SIZES
 _JOINS = frozenset({aten.cat, aten.stack})
 
 _REMEDY = (
-    "a KV cache is all that an engine keeps from one call to the next: models whose tokens reach each other only "
-    "through attention of Hugging Face's attention interface, and whose positions are `position_ids`, are supported"
+    "an engine keeps keys and values, and the states of causal convolutions and linear recurrences: models whose "
+    "tokens reach each other only through these, and whose positions are `position_ids`, are supported"
 )
 
 

@@ -149,10 +149,8 @@ def _unmasked(x):
 
 PLANTED = {
     "a token shift": (lambda m, x: x + x.roll(1, 1), "roll.*moves the tokens"),
-    "a convolution": (
-        lambda m, x: functional.conv1d(x.transpose(1, 2), m.kernel, padding=2, groups=64)[..., : x.shape[1]].transpose(
-            1, 2
-        ),
+    "a convolution that looks ahead": (
+        lambda m, x: functional.conv1d(x.transpose(1, 2), m.kernel, padding=1, groups=64).transpose(1, 2),
         "conv1d.*convolves over the tokens",
     ),
     "a running sum": (lambda m, x: x.cumsum(1), "cumsum.*adds up over the tokens"),
