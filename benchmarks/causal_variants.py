@@ -151,7 +151,10 @@ def check_variant(model_type: str, name: str, form: Form = "combined", seed: int
 
 
 def check_half(model_type: str, name: str, form: Form = "combined", seed: int = 0) -> Outcome:
-    """The outcome of a variant in float16: at most 1.5 times as far from float32 as Hugging Face in float16."""
+    """The outcome of a variant in float16: at most twice as far from float32 as Hugging Face in float16.
+
+    Where two experts are as good but for rounding, a token may take the other one; so judge by several seeds.
+    """
     model = variant(model_type, name, seed)
     prompts = prompts_for(model, seed)
     wanted = answers(model, prompts)
@@ -167,7 +170,7 @@ def check_half(model_type: str, name: str, form: Form = "combined", seed: int = 
     outcome = check_model(half, prompts, wanted, form)
     if outcome.verdict != "WRONG":
         return outcome
-    is_close = outcome.difference <= max(1.5 * rounding, 2e-3)
+    is_close = outcome.difference <= max(2 * rounding, 2e-3)
     reason = f"Hugging Face in float16: {rounding:.1e}"
     return Outcome("verified" if is_close else "WRONG", outcome.difference, reason)
 
