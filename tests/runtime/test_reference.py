@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from ditto import LlmBuilder
 from ditto.errors import PromptError, TreeError
-from ditto.runtime import Request, generate, open_session
+from ditto.runtime import Batch, Request, generate, open_session
+from tests.support.greedy import greedy
 from tests.support.images import features
 from tests.support.models import llama
 
@@ -24,6 +25,30 @@ def built(tmp_path):
 
 def answer(tree):
     return generate(open_session(tree, "reference"), [Request((5, 6, 7))], 4)
+
+
+@pytest.mark.parametrize("engines", ["combined", "separate"])
+def test_rows_that_wait_are_not_computed(engines, tmp_path, monkeypatch):
+    """One request in the second of three rows: its tokens, and a call of one row for each."""
+    import ditto.runtime.reference as room
+
+    model = llama()
+    builder = LlmBuilder.from_model(model).with_batch(3).with_target("tensorrt-rtx").with_engines(engines)
+    session = open_session(builder.build(tmp_path / "tree"), "reference")
+    sizes, run = [], room.run
+
+    def noted(network, inputs, *more):
+        sizes.append(len(inputs["input_ids"]))
+        return run(network, inputs, *more)
+
+    monkeypatch.setattr(room, "run", noted)
+    with Batch(session, 3) as batch:
+        first, second = batch.join(Request((5, 6, 7)), 1), batch.join(Request((9, 8)), 6)
+        while batch.busy:
+            batch.step()
+    assert tuple(first.made) == greedy(model, [5, 6, 7], 1)
+    assert tuple(second.made) == greedy(model, [9, 8], 6)
+    assert sizes == [2] + [1] * 5
 
 
 def test_weights_come_from_the_checkpoint(built):

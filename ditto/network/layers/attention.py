@@ -49,6 +49,10 @@ class Attention(Layer):
 
     @override
     def reference(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        if mask is not None:  # keys behind the last one that is attended to change nothing, and may be most of a cache
+            seen = mask.any(dim=2).any(dim=0).flatten().nonzero()
+            count = int(seen[-1]) + 1 if len(seen) else key.shape[2]
+            key, value, mask = key[:, :, :count], value[:, :, :count], mask[..., :count]
         group = query.shape[1] // key.shape[1]
         key, value = (x.repeat_interleave(group, dim=1) if group > 1 else x for x in (key, value))
         return torch.nn.functional.scaled_dot_product_attention(
@@ -86,12 +90,16 @@ class KVCacheUpdate(Layer):
 
     @override
     def reference(self, cache: Tensor, update: Tensor, write_indices: Tensor) -> Tensor:
-        updated, count = cache.clone(), update.shape[2]
+        return self.overwrite(cache.clone(), update, write_indices)
+
+    def overwrite(self, cache: Tensor, update: Tensor, write_indices: Tensor) -> Tensor:
+        """The same in the memory of the cache."""
+        count = update.shape[2]
         for row, start in enumerate(write_indices.tolist()):
             if not 0 <= start <= cache.shape[2] - count:
                 raise ShapeError(f"row {row} writes {count} tokens at {start} of a cache of {cache.shape[2]}")
-            updated[row, :, start : start + count] = update[row]
-        return updated
+            cache[row, :, start : start + count] = update[row]
+        return cache
 
     @override
     def emit(self, to: Emitter, cache: Any, update: Any, write_indices: Any) -> Any:
