@@ -11,6 +11,7 @@ from typing_extensions import override
 from ditto.engine import EngineTree, Phase
 from ditto.network import Network
 from ditto.network.dims import evaluate
+from ditto.ops.spans import SPAN_IDS
 from ditto.reference import Constants, run
 from ditto.runtime.padded import PaddedRunner
 from ditto.runtime.profiles import component_for
@@ -92,16 +93,16 @@ class _ReferenceRunner(PaddedRunner):
         written = torch.tensor(cached[rows], dtype=torch.int32)
         ids = sampled[rows].to(torch.int32)[:, None]
         positions = self._next_positions(cached)[..., rows, :]
-        if self._decode is None:
-            return self.run(rows, ids, positions, torch.zeros_like(written), written, self._no_images)
         given = {
             "input_ids": ids,
             "position_ids": positions,
+            "last_token_ids": torch.zeros_like(written),
             "write_indices": written,
             "cache_slots": torch.arange(max(cached[rows]) + 1, dtype=torch.int32),
             "prompt_embedding_table": self._no_images,
+            SPAN_IDS: torch.zeros_like(ids),  # new tokens are text
         }
-        return self._run(self._decode, rows, given)
+        return self._run(self._decode or self._llm, rows, given)
 
     def _run(self, described: tuple[Network, Constants], rows: slice, given: Mapping[str, Tensor]) -> Tensor:
         network, constants = described

