@@ -82,6 +82,8 @@ PROMPTS = {
 def test_prompts(name, command, tree, images, capsys):
     prompt, message = PROMPTS[name]
     arguments = [command, str(tree), "--image", str(images[0]), "--prompt", prompt, "--session", "reference"]
+    if command == "run":
+        arguments.append("--raw")  # a chat template would write the place for the image
     refused(capsys, arguments, message)
 
 

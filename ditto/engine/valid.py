@@ -170,9 +170,14 @@ def _tokens(manifest: Manifest) -> Iterator[str]:
         return
     if not 1 <= tokens.vocab_size <= _MOST:
         yield f"{tokens.vocab_size} is not the size of a vocabulary @ $.tokens.vocab_size"
-    ids = {"end": tokens.end, "pad": [tokens.pad], "image": [] if tokens.image is None else [tokens.image]}
+    ids = {
+        "end": tokens.end,
+        "pad": [tokens.pad],
+        "image": [] if tokens.image is None else [tokens.image],
+        "uncounted": [] if tokens.uncounted is None else [tokens.uncounted],
+    }
     for name, values in ids.items():
-        least = 0 if name == "image" else -1  # -1 means none in older Hugging Face files
+        least = 0 if name in ("image", "uncounted") else -1  # -1 means none in older Hugging Face files
         if not all(least <= value <= _MOST for value in values):
             yield f"{values} are not token ids @ $.tokens.{name}"
 

@@ -46,7 +46,7 @@ def test_a_causal_class_of_one_target_says_why_not_the_other():
 
 
 def test_a_refused_causal_class_says_why_once():
-    found = asdict(held_causal("mamba"))
+    found = asdict(held_causal("rwkv"))
     assert level(found) == "refused"
     assert list(found["reasons"]) == ["model"]
 

@@ -57,7 +57,7 @@ def test_a_model_too():
         ("run --image OUT OUT --prompt A OUT .", "which of these is the argument without a name: OUT, .?"),
         ("run --prompt A", "the following arguments are required: OUT"),
         ("run OUT OUT --prompt A", "unrecognized arguments: OUT"),
-        ("run OUT", "the following arguments are required: --prompt"),
+        ("run OUT", "one of the arguments --prompt --prompt-file is required"),
         ("run OUT --prompt", "argument --prompt: expected at least one argument"),
         ("bench OUT --batch one", "argument --batch: invalid int value: 'one'"),
         ("run OUT --prompt A --nothing", "unrecognized arguments: --nothing"),

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from ditto import ops
 from tests.support.layers import FLOATS
+from tests.support.recurrences import HEADS, recurrence
 
 _RANDOM = torch.Generator().manual_seed(0)
 X = torch.randn(2, 3, 7, generator=_RANDOM)
@@ -24,22 +25,6 @@ def test_a_causal_convolution_weighs_a_token_and_those_before_it(bias):
     if bias is not None:
         wanted += bias[:, None]
     assert_close(ops.causal_conv(X, KERNEL, bias, 0), wanted)
-
-
-HEADS, ROWS, COLUMNS = 2, 3, 4
-
-
-def recurrence(*, per_row=False, shared=False, rate=True, tokens=5):
-    """Operands of a linear recurrence: query, key, value, decay, rate."""
-    random = torch.Generator().manual_seed(1)
-
-    def randn(*shape):
-        return torch.randn(2, tokens, *shape, generator=random)
-
-    heads = 1 if shared else HEADS
-    decay = -randn(HEADS, ROWS if per_row else 1).abs()
-    rates = randn(HEADS).sigmoid() if rate else None
-    return randn(heads, ROWS), randn(heads, ROWS), randn(HEADS, COLUMNS), decay, rates
 
 
 @pytest.mark.parametrize("per_row", [False, True])

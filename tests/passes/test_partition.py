@@ -303,9 +303,9 @@ def test_what_is_a_weight_in_one_block_may_be_computed_in_another(is_weight):
 
 def test_every_kind_of_layer_is_in_a_part():
     network, inputs, source = every_layer_network()
-    before = run_in_parts(network, inputs, Constants(network, source), as_a_whole)
+    before = run_in_parts(network, inputs, Constants(network, source), divide=as_a_whole)
     for divide in DIVISIONS.values():
-        assert_close(run_in_parts(network, inputs, Constants(network, source), divide), before)
+        assert_close(run_in_parts(network, inputs, Constants(network, source), divide=divide), before)
     kinds = {type(node.layer) for part in in_shared_blocks(network).networks for node in part.nodes}
     assert kinds == {type(node.layer) for node in network.nodes}
 

@@ -210,7 +210,7 @@ def test_a_tower_computes_what_hugging_face_computes(tower, weights):
     model, network, source, _ = tower
     pixels = torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(3))
     constants = Constants(network, source)
-    found = run_in_parts(network, {"input": pixels}, constants, DIVISIONS[weights])["encoder_output"]
+    found = run_in_parts(network, {"input": pixels}, constants, divide=DIVISIONS[weights])["encoder_output"]
     assert relative_error(found, image_features(eager(model), pixels)) <= RELATIVE_ERROR[torch.float32]
 
 

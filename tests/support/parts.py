@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
 from torch import Tensor
@@ -76,9 +76,15 @@ def weights_by_value(network: Network) -> dict[str, Weight]:
 
 
 def run_in_parts(
-    network: Network, inputs: Mapping[str, Tensor], constants: Constants, divide: Divide = DIVISIONS["all outside"]
+    network: Network,
+    inputs: Mapping[str, Tensor],
+    constants: Constants,
+    shared: Collection[str] = (),
+    *,
+    divide: Divide = DIVISIONS["all outside"],
 ) -> dict[str, Tensor]:
-    """What `ditto.reference.run` computes, by the calls of the network's parts."""
+    """What `ditto.reference.run` computes, by the calls of the network's parts; overwrites no shared memory."""
+    del shared
     parts, stored = divide(network), weights_by_value(network)
     for part in parts.networks:
         check(part)

@@ -79,20 +79,6 @@ def test_configurations_that_are_not_handled_are_refused(settings, reason):
 
 
 @needs_5
-@torch.no_grad()
-def test_the_layer_of_pixtral_is_the_configurations():
-    family, model = find_family("mistral3"), WITH_TORCHVISION["mistral3"].model(IMAGE)
-    model.config.vision_feature_layer = -2
-    preprocessor = evolve(family.preprocessor, model=SimpleNamespace(config=model.config))
-    item = preprocessor.item(torch.randn(24, 3, 7, 7), torch.tensor([[1, 4, 6]]))
-    wanted = family.features(model, preprocessor.model_inputs([item]))
-    wrapper = family.encoder(model.config).module(model)
-    register()
-    use_semantic_attention(wrapper)
-    assert relative_error(wrapper(*item.inputs.values()), wanted) < RELATIVE_ERROR[torch.float32]
-
-
-@needs_5
 def test_merged_patches_of_videollama_are_refused():
     family = find_family("video_llama_3")
     with pytest.raises(CheckpointError, match="`merge_size` of the image processor is 2"):
