@@ -107,9 +107,6 @@ def avg_pool2d(
 ) -> Value:
     """avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool ceil_mode=False,
     bool count_include_pad=True, int? divisor_override=None) -> Tensor
-
-    Raises:
-        UnsupportedFeature: the windows do not tile the image.
     """
     del count_include_pad  # without padding there is nothing to count
     value = net.value(x)

@@ -13,6 +13,7 @@ from ditto.network.layers import (
     Activation,
     Attention,
     Cast,
+    ChunkedRecurrence,
     Concatenation,
     Constant,
     Convolution,
@@ -23,6 +24,7 @@ from ditto.network.layers import (
     GatherElements,
     Identity,
     KVCacheUpdate,
+    LinearRecurrence,
     MatrixMultiply,
     Normalization,
     Reduce,
@@ -88,6 +90,7 @@ def every_layer_network() -> tuple[Network, dict[str, Tensor], InMemoryTensors]:
         "start": torch.tensor([0, 4], dtype=torch.int32),
         "cache": torch.randn(2, 2, 8, 4),
         "pixels": torch.randn(1, 2, 4, 4),
+        "state": torch.randn(2, 2, 4, 4),
     }
     net = Network("whole")
     hidden = net.input("hidden", spec("float32[batch, sequence, 8]"))
@@ -95,6 +98,7 @@ def every_layer_network() -> tuple[Network, dict[str, Tensor], InMemoryTensors]:
     start = net.input("start", spec("int32[batch]"))
     cache = net.input("cache", spec("float32[batch, 2, 8, 4]"))
     pixels = net.input("pixels", spec("float32[1, 2, 4, 4]"))
+    state = net.input("state", spec("float32[batch, 2, 4, 4]"))
 
     def stored(name: str) -> Stored:
         tensor = source.tensors[name]
@@ -157,5 +161,15 @@ def every_layer_network() -> tuple[Network, dict[str, Tensor], InMemoryTensors]:
     parts = integers, stored("up.scales"), stored("up.zeros")
     ordered = QuantizedWeight(*parts, 4, (1, 8), groups, (4, 16), torch.float32)
     net.output("ordered", net.add(Unary("NEG"), net.add(Constant(ordered))))
+    with net.placed(Place("model.recurrence")):
+        decay = net.add(Shuffle(reshape=(0, 2, -1, 1)), net.add(Unary("NEG"), net.add(Unary("ABS"), pooled)))
+        in_chunks, _ = net.add_many(ChunkedRecurrence(2), state, decay, key, query, query)
+        by_token = net.add(Shuffle(second=(0, 2, 1, 3)), query)
+        column, row = (net.add(Shuffle(reshape=(0, 0, 2, *size)), by_token) for size in ((4, 1), (1, 4)))
+        factor = net.add(Shuffle(second=(0, 2, 1, 3)), net.add(Unary("EXP"), decay))
+        factor = net.add(Shuffle(reshape=(0, 0, 2, 1, 1)), factor)
+        _, carried = net.add_many(LinearRecurrence(), state, factor, column, column, row)
+        net.output("recurrent", in_chunks)
+        net.output("carried", carried, shares="state")
     net.output("same", net.add(Identity(), positions))
     return net, inputs, source
