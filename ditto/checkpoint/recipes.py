@@ -176,7 +176,12 @@ def recipe_of(
 def _halved(recipe: Recipe, target: str, operation: Any, config: Any) -> Recipe:
     """A recipe with the permutation of transformers' `PermuteForRope`, where it applies."""
     layers = operation.permute_layer_names
-    if operation.inverse or (layers is not None and not any(layer in target for layer in layers)):
+    if operation.inverse:
+        raise CheckpointError(
+            f"transformers reads `{target}` in another order than it is stored, which Ditto does not support",
+            remedy="load the model with transformers and save it with `save_pretrained`",
+        )
+    if layers is not None and not any(layer in target for layer in layers):
         return recipe
     own = config if operation.subconfig_key is None else getattr(config, operation.subconfig_key, config)
     return Halved(recipe, own.num_attention_heads)

@@ -14,7 +14,7 @@ from ditto.errors import CheckpointError
 from ditto.families.encoder import Encoder, pair, tile
 from ditto.families.mistral3 import PixtralPreprocessor, pixtral
 from ditto.families.multimodal import MultimodalModel
-from ditto.families.native import NativeSizeModel
+from ditto.families.native import NativeSizeModel, check_unmerged
 from ditto.families.preprocessor import Preprocessor, TilePreprocessor
 from ditto.wrappers.features import embeddings, features_owner
 from ditto.wrappers.llava import LlavaVisionWrapper
@@ -138,6 +138,7 @@ class PixtralLlavaModel(NativeSizeModel):
                 remedy="give `full` in config.json",
             )
         _check_layers(config)
+        check_unmerged(config)
         return pixtral(config, PixtralFeatures)
 
 

@@ -75,11 +75,17 @@ class Mistral3Model(NativeSizeModel):
     @classmethod
     @override
     def encoder(cls, config: Any) -> Encoder:
-        layers = config.vision_feature_layer
+        layers, count = config.vision_feature_layer, config.vision_config.num_hidden_layers
         if not isinstance(layers, int) and len(layers) != 1:
             raise CheckpointError(
                 f"`vision_feature_layer` is {list(layers)}; the model's own norm takes one layer",
                 remedy="give one number in config.json",
+            )
+        layer = layers if isinstance(layers, int) else layers[0]
+        if not -count - 1 <= layer <= count:
+            raise CheckpointError(
+                f"`vision_feature_layer` is {layer}, the tower has {count} layers",
+                remedy=f"give a number from {-count - 1} to {count} in config.json",
             )
         return pixtral(config, MergedPixtralFeatures)
 

@@ -227,6 +227,20 @@ def merge_size(config: Any) -> int:
     return 1
 
 
+def check_unmerged(config: Any) -> None:
+    """Check that a model whose patches are image tokens states no merging of patches, which transformers would ignore.
+
+    Raises:
+        CheckpointError: it does.
+    """
+    side = merge_size(config)
+    if side != 1:
+        raise CheckpointError(
+            f"config.json states that {side} by {side} patches become an image token, and the model merges none",
+            remedy="take the merge size out of config.json, if the checkpoint is of this model",
+        )
+
+
 def _checked(name: str, found: Any) -> int:
     if not isinstance(found, int) or found < 1:
         raise CheckpointError(f"`{name}` is {found!r}", remedy="give a number of at least 1")

@@ -10,6 +10,7 @@ _INDEX = "its decoder chooses keys by an index, whose own keys it keeps"
 _WINDOWS = "its tower merges windows of patches of images of any size"
 _ENCODER_DECODER = "it is an encoder-decoder"
 _TWO_SIZES = "its tower takes tiles of one size and a view of the whole image of another"
+_NO_ENCODER = "its language model is supported alone; Ditto has no encoder for its images yet"
 _VIDEO = "it is made for videos"
 _OTHER_MODALITY = "it takes other inputs than text and images"
 
@@ -18,15 +19,15 @@ REASONS: Mapping[str, str] = {
     "chameleon": _CODES,
     "cosmos3_omni": _OTHER_MODALITY,
     "deepseek_ocr2": _TWO_SIZES,
-    "dots3_note": "its layers have different sizes",
+    "dots3_note": _INDEX,
     "emu3": _CODES,
     "ernie4_5_vl_moe": "image tokens have experts of their own in its decoder",
     "evolla": _OTHER_MODALITY,
     "florence2": _ENCODER_DECODER,
     "fuyu": "it has no tower: patches of any number go into the decoder",
-    "gemma3n": "its decoder has embeddings of each layer and shares keys and values between layers",
-    "gemma4": "its layers have different sizes",
-    "gemma4_unified": "its layers have different sizes",
+    "gemma3n": "its decoder has further embeddings of each token for each layer, which image tokens lack",
+    "gemma4": _NO_ENCODER,
+    "gemma4_unified": _NO_ENCODER,
     "git": _CROSS_ATTENTION,
     "glm5_next": _INDEX,
     "granite4_vision": "features of its tower are added before layers of the decoder that its configuration names",
@@ -36,7 +37,7 @@ REASONS: Mapping[str, str] = {
     "kosmos-2": "each of its image tokens has an id of its own",
     "kosmos-2.5": "it has positions of its own",
     "lfm3_vl": "its tower has convolutions over the patches of images of any size",
-    "llama4": "its decoder attends within chunks and is a mixture of experts",
+    "llama4": _NO_ENCODER,
     "minicpm_ocr": _WINDOWS,
     "minicpmv4_6": _WINDOWS,
     "minicpmv4_7": _WINDOWS,

@@ -114,7 +114,7 @@ def family_of(
     source = Pretrained(str(model), "AutoModelForCausalLM", revision, trust_remote_code)
     stated = str(raw_config(source.text_directory).get("model_type"))
     # Before the configuration is read, which may have another form than those of supported models.
-    if stated in REASONS and not trust_remote_code:
+    if stated in REASONS and stated not in _others() and not trust_remote_code:
         raise _unsupported(stated, f": {REASONS[stated]}", model)
     config = source.config
     family = find_family(config.model_type)

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from ditto.errors import CheckpointError, PromptError
 from ditto.families.encoder import Encoder
-from ditto.families.native import NativePreprocessor, NativeSizeModel, by_token, number
+from ditto.families.native import NativePreprocessor, NativeSizeModel, by_token, check_unmerged, number
 from ditto.families.preprocessor import Preprocessor
 from ditto.runtime.encoding import EncoderItem
 from ditto.wrappers.native import VideoLlama3Features
@@ -51,6 +51,7 @@ class VideoLlama3Model(NativeSizeModel):
     @classmethod
     @override
     def encoder(cls, config: Any) -> Encoder:
+        check_unmerged(config)
         values = number(config, "num_channels") * number(config, "patch_size") ** 2
         pixels = by_token(config, values, dtype=torch.float16)
         return Encoder(inputs={"pixel_values": pixels, "position_ids": by_token(config, 2)}, module=VideoLlama3Features)

@@ -60,7 +60,8 @@ def vector_norm(
     -> Tensor"""
     if ord not in (1, 2):
         raise UnsupportedFeature(f"a norm of order {ord}")
-    value = net.cast(net.value(x), net.result.dtype if dtype is None else dtype)
+    # In float32, as PyTorch sums: squares of half-precision numbers overflow.
+    value = net.cast(net.value(x) if dtype is None else net.cast(net.value(x), dtype), torch.float32)
     axes = range(value.rank) if dim is None else sorted(axis % value.rank for axis in dim)
     inner = net.add(Unary("ABS"), value) if ord == 1 else net.add(ElementWise("PROD"), value, value)
     total = net.add(Reduce("SUM", tuple(axes), keepdim), inner)

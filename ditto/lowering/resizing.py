@@ -87,6 +87,8 @@ def _interpolated(
 def adaptive_avg_pool2d(net: Lowering, x: Operand, output_size: list[Dim]) -> Value:
     """adaptive_avg_pool2d(Tensor self, SymInt[2] output_size) -> Tensor"""
     del output_size
+    if net.value(x).rank != 4:
+        raise UnsupportedFeature("adaptive pooling of an image without a batch axis")
     return _resized(net, x, lambda column, size: functional.adaptive_avg_pool2d(column, (size, 1)))
 
 
@@ -96,7 +98,7 @@ def _resized(net: Lowering, x: Operand, resize: Callable[[Tensor, int], Tensor])
     Args:
         resize: resizes columns [1, channels, size, 1] to another size.
     """
-    value = net.value(x)
+    value = net.cast(net.value(x), torch.float32)  # as PyTorch weighs, and rounded once
     for axis in range(2, value.rank):
         have, want = value.spec.shape[axis], net.result.shape[axis]
         if not isinstance(have, int) or not isinstance(want, int):
@@ -104,9 +106,9 @@ def _resized(net: Lowering, x: Operand, resize: Callable[[Tensor, int], Tensor])
         shares = resize(torch.eye(have)[None, :, :, None], want)[0, :, :, 0]  # of old indices in new ones
         if have == want and torch.equal(shares, torch.eye(have)):
             continue
-        matrix = net.literal(shares.to(value.spec.dtype).reshape((1,) * (value.rank - 2) + (have, want)))
+        matrix = net.literal(shares.reshape((1,) * (value.rank - 2) + (have, want)))
         if axis == value.rank - 1:
             value = net.add(MatrixMultiply(), value, matrix)
         else:
             value = net.add(MatrixMultiply(transpose_x=True), matrix, value)
-    return value
+    return net.cast(value, net.result.dtype)

@@ -68,7 +68,11 @@ class MergedPixtralFeatures(PixtralFeatures):
 
 
 class LightOnFeatures(MergedPixtralFeatures):
-    """The same under other names (LightOnOCR)."""
+    """The same under other names, and always of the last layer (LightOnOCR)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.layers = [-1]
 
     @override
     def _parts(self, owner: Any) -> tuple[Any, Any]:

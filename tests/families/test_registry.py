@@ -90,6 +90,19 @@ def test_other_packages_register_families(others):
     assert "other" in supported_types() and find_family("another") is None
 
 
+def test_a_family_of_another_package_counts_more_than_a_reason(others, tmp_path):
+    class Mllama(LlavaModel):
+        model_type = "mllama"
+
+        @classmethod
+        def from_pretrained(cls, model, *, revision=None):
+            return "made"
+
+    others["mllama"] = Entry(Mllama)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mllama"}))
+    assert family_of(str(tmp_path)) == "made"
+
+
 def test_a_package_that_cannot_be_imported_is_named(others):
     others["other"] = Entry(ImportError("no module"))
     with pytest.raises(ConfigError, match="the family 'other' of 'other:Model' cannot be imported: no module"):

@@ -66,6 +66,7 @@ def test_an_image_of_half_a_token_is_refused():
     ("settings", "reason"),
     [
         ({"vision_feature_layer": [-1, -2]}, r"`vision_feature_layer` is \[-1, -2\]"),
+        ({"vision_feature_layer": 9}, "`vision_feature_layer` is 9, the tower has 2 layers"),
         ({"spatial_merge_size": 0}, "`spatial_merge_size` is 0"),
         ({"vision_config": clip()}, "its tower is 'clip_vision_model', not 'pixtral'"),
     ],
@@ -76,6 +77,16 @@ def test_configurations_that_are_not_handled_are_refused(settings, reason):
         setattr(config, name, value)
     with pytest.raises(CheckpointError, match=reason):
         find_family("mistral3").encoder(config)
+
+
+@needs_5
+@pytest.mark.parametrize("name", ["video_llama_3", "llava_pixtral"])
+def test_a_merge_size_that_the_model_ignores_is_refused(name):
+    config = EVERY[name].model(IMAGE).config
+    config.vision_config.spatial_merge_size = 2
+    family = find_family(config.model_type)
+    with pytest.raises(CheckpointError, match="2 by 2 patches become an image token, and the model merges none"):
+        family.variant(config).encoder(config)
 
 
 @needs_5
