@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -65,8 +66,8 @@ def use_semantic_experts(module: nn.Module) -> None:
         config = getattr(part, "config", None)
         if config is not None and hasattr(config, "_experts_implementation"):
             config._experts_implementation = IMPLEMENTATION
-        own = _LOOPS.get(type(part).__name__) if type(part).__module__.startswith("transformers.") else None
-        if own is not None:
+        own = _LOOPS.get((type(part).__module__, type(part).__name__))
+        if own is not None and len(signature(type(part).forward).parameters) == _ARGUMENTS:
             object.__setattr__(part, "forward", partial(own, part))
 
 
@@ -94,7 +95,9 @@ def _longcat_experts(module: Any, hidden_states: Tensor, top_k_index: Tensor, to
     return computed + unchanged.to(hidden_states.dtype)
 
 
-_LOOPS: Mapping[str, Callable[[Any, Tensor, Tensor, Tensor], Tensor]] = {
-    "DbrxExperts": _dbrx_experts,
-    "LongcatFlashExperts": _longcat_experts,
+# By module and class. Classes of other versions of transformers, with other arguments, keep their own code.
+_LOOPS: Mapping[tuple[str, str], Callable[[Any, Tensor, Tensor, Tensor], Tensor]] = {
+    ("transformers.models.dbrx.modeling_dbrx", "DbrxExperts"): _dbrx_experts,
+    ("transformers.models.longcat_flash.modeling_longcat_flash", "LongcatFlashExperts"): _longcat_experts,
 }
+_ARGUMENTS = 4  # module, hidden states, indices and weights of the chosen experts

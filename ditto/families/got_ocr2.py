@@ -12,7 +12,7 @@ from typing_extensions import override
 from ditto.errors import CheckpointError, TreeError
 from ditto.families.encoder import Encoder, pair, tile
 from ditto.families.multimodal import MultimodalModel
-from ditto.families.preprocessor import Preprocessor, TilePreprocessor
+from ditto.families.preprocessor import Preprocessor, TilePreprocessor, model_config
 from ditto.runtime.encoding import EncodedPrompt
 from ditto.wrappers.features import ImageFeatures
 
@@ -40,10 +40,7 @@ class Chart2TablePreprocessor(GotOcr2Preprocessor):
     def configured(self, directory: str | Path | None) -> Chart2TablePreprocessor:
         if directory is None:
             return self
-        import transformers
-
-        automatic: Any = transformers.AutoConfig
-        return evolve(self, rows=_rows(automatic.from_pretrained(directory, trust_remote_code=False)))
+        return evolve(self, rows=_rows(model_config(directory)))
 
     @override
     def placeholder(self, processor: Any) -> str:

@@ -15,7 +15,7 @@ from ditto.families.encoder import Encoder, pair, tile
 from ditto.families.mistral3 import PixtralPreprocessor, pixtral
 from ditto.families.multimodal import MultimodalModel
 from ditto.families.native import NativeSizeModel, check_unmerged
-from ditto.families.preprocessor import Preprocessor, TilePreprocessor
+from ditto.families.preprocessor import Preprocessor, TilePreprocessor, model_config
 from ditto.wrappers.features import embeddings, features_owner
 from ditto.wrappers.llava import LlavaVisionWrapper
 from ditto.wrappers.pixtral import PixtralFeatures
@@ -44,15 +44,9 @@ class LlavaPreprocessor(TilePreprocessor):
     @override
     def configured(self, directory: str | Path | None) -> Preprocessor:
         """For a model with Pixtral's tower, the preprocessor of its patches."""
-        import transformers
-
-        if directory is None:
+        if directory is None or (Path(directory).is_dir() and not Path(directory, "config.json").is_file()):
             return self
-        automatic: Any = transformers.AutoConfig
-        try:
-            tower = automatic.from_pretrained(directory, trust_remote_code=False).vision_config.model_type
-        except Exception:  # an older tree, or one whose tower does not matter here
-            return self
+        tower = model_config(directory).vision_config.model_type
         return PixtralPreprocessor().configured(directory) if tower == _OF_ANY_SIZE else self
 
     @override

@@ -17,7 +17,7 @@ from ditto.configs.build import positive
 from ditto.engine import IMAGE_TOKENS
 from ditto.errors import CheckpointError, ConfigError, PromptError, TreeError
 from ditto.families.multimodal import MultimodalModel
-from ditto.families.preprocessor import Preprocessor
+from ditto.families.preprocessor import Preprocessor, model_config
 from ditto.runtime.encoding import EncodedPrompt, EncoderItem, EncoderShapes, TokenPositions
 
 _GRID = "image_grid_thw"
@@ -277,16 +277,14 @@ def _without_parameters(directory: str | Path) -> Any:
     """
     import transformers
 
-    automatic: Any = transformers.AutoConfig
-    try:
-        config = automatic.from_pretrained(directory, trust_remote_code=False)
-        model_class: Any = transformers.MODEL_MAPPING[type(config)]
-    except Exception as error:
+    config = model_config(directory)
+    if type(config) not in transformers.MODEL_MAPPING:
         raise TreeError(
-            f"transformers cannot read the model's configuration: {error}",
+            f"transformers has no model for a {type(config).__name__}",
             where=str(directory),
-            remedy="check config.json there",
-        ) from error
+            remedy="install the version of transformers that the tree was built with",
+        )
+    model_class: Any = transformers.MODEL_MAPPING[type(config)]
     model: Any = model_class.__new__(model_class)
     nn.Module.__init__(model)
     model.config = config

@@ -17,7 +17,7 @@ from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.errors import CheckpointError, PromptError, TreeError
 from ditto.families.encoder import Encoder, tile
 from ditto.families.multimodal import MultimodalModel
-from ditto.families.preprocessor import Preprocessor
+from ditto.families.preprocessor import Preprocessor, model_config
 from ditto.runtime.encoding import EncoderItem, EncoderShapes
 from ditto.wrappers.idefics3 import AriaFeatures, Idefics2Features, patch_positions
 
@@ -44,10 +44,7 @@ class PaddedPreprocessor(Preprocessor):
     def configured(self, directory: str | Path | None) -> PaddedPreprocessor:
         if directory is None:
             return self
-        import transformers
-
-        automatic: Any = transformers.AutoConfig
-        return evolve(self, vision=automatic.from_pretrained(directory, trust_remote_code=False).vision_config)
+        return evolve(self, vision=model_config(directory).vision_config)
 
     @override
     def items(self, inputs: Mapping[str, Tensor]) -> list[EncoderItem]:

@@ -12,12 +12,31 @@ from attrs import field, frozen
 from torch import Tensor
 from typing_extensions import override
 
-from ditto.errors import PromptError
+from ditto.errors import PromptError, TreeError
 from ditto.ops.spans import SpanRule
 from ditto.runtime.encoding import EncodedPrompt, EncoderItem, EncoderShapes, TokenPositions
 
 # Outputs of processors that follow from the token ids.
 _OF_TOKENS = frozenset({"input_ids", "attention_mask", "labels", "token_type_ids", "mm_token_type_ids"})
+
+
+def model_config(directory: str | Path) -> Any:
+    """The model's configuration that a tree holds, or a hub id has.
+
+    Raises:
+        TreeError: transformers cannot read it.
+    """
+    import transformers
+
+    automatic: Any = transformers.AutoConfig
+    try:
+        return automatic.from_pretrained(directory, trust_remote_code=False)
+    except Exception as error:
+        raise TreeError(
+            f"transformers cannot read the model's configuration: {error}",
+            where=str(directory),
+            remedy="check config.json there",
+        ) from error
 
 
 @frozen
