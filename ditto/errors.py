@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 
 from attrs import frozen
+from loguru import logger
 from typing_extensions import override
 
 
@@ -164,6 +165,16 @@ class ShapeError(DittoError):
 
 class BuildError(DittoError):
     """TensorRT rejected the network, the build failed, or its process was killed."""
+
+
+def as_ditto(error: BaseException) -> DittoError:
+    """An error to report to the caller; an unexpected one is logged with its traceback, and not shown."""
+    if isinstance(error, DittoError):
+        return error
+    logger.opt(exception=error).error("a request failed unexpectedly")
+    failed = DittoError("the request failed unexpectedly", remedy="look into the log, and report it")
+    failed.__cause__ = error
+    return failed
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from attrs import define, field, frozen
 from torch import Tensor
 from typing_extensions import Self
 
-from ditto.errors import DittoError, ModelError
+from ditto.errors import DittoError, ModelError, as_ditto
 from ditto.runtime.sampling import GREEDY, Sampling, choose
 from ditto.runtime.session import Request, ScheduledRow, Session
 
@@ -222,8 +222,8 @@ def _processed(logits: Tensor, sequences: Sequence[SequenceState]) -> Tensor:
         if sequence.request.process is not None:
             try:
                 rows[index] = sequence.request.process(sequence.made, rows[index])
-            except DittoError as error:
-                sequence.error = error
+            except Exception as error:  # of this request alone
+                sequence.error = as_ditto(error)
     return torch.stack(rows).to(logits.device)
 
 

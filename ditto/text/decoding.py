@@ -8,7 +8,7 @@ from typing import Any
 from attrs import define, field, frozen
 from typing_extensions import Self
 
-from ditto.errors import DittoError
+from ditto.errors import DittoError, as_ditto
 from ditto.runtime import Batch, Request, Sampling, SequenceState, Session
 from ditto.text.detokenizer import IncrementalDetokenizer
 
@@ -143,11 +143,18 @@ class Decoder:
 
     def _advance(self, answer: AnswerState) -> None:
         sequence, detokenizer = answer._sequence, answer._detokenizer
-        pieces = [detokenizer.add(sequence.made[-1])]
+        try:
+            pieces = [detokenizer.add(sequence.made[-1])]
+            if sequence.done and not detokenizer.stopped:
+                pieces.append(detokenizer.end())
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # of this answer alone; a panic of Rust's tokenizers is no Exception
+            sequence.error = as_ditto(error)
+            self._batch.leave(sequence)
+            return
         if detokenizer.stopped:
             self._batch.leave(sequence)
-        elif sequence.done:
-            pieces.append(detokenizer.end())
         if sequence.done:
             ended = detokenizer.stopped or sequence.made[-1] in self._session.tokens.end
             answer.finish_reason = STOP if ended else LENGTH

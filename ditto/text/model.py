@@ -6,7 +6,7 @@ import copy
 import queue
 import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -149,8 +149,7 @@ class Model:
         start = time.monotonic()
         encoded = self.encode(prompts, images)
         took = (time.monotonic() - start) / max(len(encoded), 1)
-        futures = [self._submit(prompt, evolve(settings, draw=number), took) for number, prompt in enumerate(encoded)]
-        return [self._wait(job, future) for job, future in futures]
+        return self._answers(encoded, settings, took)
 
     def chat(
         self,
@@ -177,7 +176,8 @@ class Model:
         settings = self.settings(max_new_tokens, temperature, top_k, top_p, seed, stop)
         start = time.monotonic()
         encoded = self.encode_chat(messages)
-        return self._wait(*self._submit(encoded, settings, time.monotonic() - start))
+        (answer,) = self._answers([encoded], settings, time.monotonic() - start)
+        return answer
 
     def stream(
         self,
@@ -189,17 +189,17 @@ class Model:
         top_p: float | None = None,
         seed: int | None = None,
         stop: Sequence[str] = (),
-    ) -> Generator[str]:
+    ) -> Pieces:
         """The answer of `chat` in pieces, as it is generated.
 
-        Closing the iterator ends the answer. Arguments and errors are those of `chat`; errors in them are raised before
-        the first piece is asked for.
+        Closing the iterator ends the answer. Arguments and errors are those of `chat`. What is wrong with the messages
+        or settings is raised at once; a limit of the engines, or a fault of the answer, with the next piece.
         """
         settings = self.settings(max_new_tokens, temperature, top_k, top_p, seed, stop)
         pieces: queue.SimpleQueue[str | Completion | DittoError | None] = queue.SimpleQueue()
         job = Job(self.encode_chat(messages), settings, pieces.put, pieces.put)
         self.scheduler.submit(job)
-        return _pieces(job, pieces)
+        return Pieces(job, pieces)
 
     def settings(
         self,
@@ -250,21 +250,21 @@ class Model:
         (encoded,) = self.encode([rendered], images)
         return encoded
 
-    def _submit(
-        self, prompt: EncodedPrompt, settings: AnswerSettings, took: float
-    ) -> tuple[Job, Future[Completion | DittoError | None]]:
-        future: Future[Completion | DittoError | None] = Future()
-        job = Job(prompt, settings, _ignore, future.set_result, preprocessed=took)
-        self.scheduler.submit(job)
-        return job, future
-
-    def _wait(self, job: Job, future: Future[Completion | DittoError | None]) -> Completion:
+    def _answers(self, prompts: Sequence[EncodedPrompt], settings: AnswerSettings, took: float) -> list[Completion]:
+        """The answers to prompts; if one fails, or Ctrl-C is pressed, the others are given up."""
+        asked: list[tuple[Job, Future[Completion | DittoError | None]]] = []
+        for number, prompt in enumerate(prompts):
+            future: Future[Completion | DittoError | None] = Future()
+            own = evolve(settings, draw=number)
+            asked.append((Job(prompt, own, _ignore, future.set_result, preprocessed=took), future))
         try:
-            result = future.result()
-        except BaseException:  # Ctrl-C
-            job.cancel()
+            for job, _ in asked:
+                self.scheduler.submit(job)
+            return [_answered(future.result()) for _, future in asked]
+        except BaseException:
+            for job, _ in asked:
+                job.cancel()
             raise
-        return _answered(result)
 
 
 def _ignore(piece: str) -> None:
@@ -279,10 +279,34 @@ def _answered(result: Completion | DittoError | None) -> Completion:
     return result
 
 
-def _pieces(job: Job, pieces: queue.SimpleQueue[str | Completion | DittoError | None]) -> Generator[str]:
-    try:
-        while isinstance(piece := pieces.get(), str):
-            yield piece
-        _answered(piece)
-    finally:
-        job.cancel()
+class Pieces(Iterator[str]):
+    """An answer in pieces of text, as it is generated; `Model.stream` creates it.
+
+    Closing it, or dropping it, ends the answer, whether or not a piece was asked for.
+    """
+
+    def __init__(self, job: Job, pieces: queue.SimpleQueue[str | Completion | DittoError | None]) -> None:
+        self._job, self._pieces, self._ended = job, pieces, False
+
+    @override
+    def __next__(self) -> str:
+        if self._ended:
+            raise StopIteration
+        try:
+            piece = self._pieces.get()
+            if isinstance(piece, str):
+                return piece
+            _answered(piece)
+        except BaseException:
+            self.close()
+            raise
+        self.close()
+        raise StopIteration
+
+    def close(self) -> None:
+        """End the answer; nothing happens if it is complete."""
+        self._ended = True
+        self._job.cancel()
+
+    def __del__(self) -> None:
+        self.close()

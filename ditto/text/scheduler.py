@@ -12,7 +12,7 @@ from functools import partial
 from attrs import define, field, frozen
 from loguru import logger
 
-from ditto.errors import BusyError, DeadlineError, DittoError
+from ditto.errors import BusyError, DeadlineError, DittoError, as_ditto
 from ditto.runtime.encoding import EncodedPrompt
 from ditto.text.decoding import AnswerState, Decoder, Tell
 from ditto.text.pipeline import AnswerSettings, GenerationPipeline
@@ -92,7 +92,7 @@ class Scheduler:
         rows: maximum number of answers in progress; None for the engine's batch size.
         max_waiting: maximum number of requests that wait for a row; None for no limit.
     Raises:
-        DittoError: `pipeline` failed.
+        DittoError: `pipeline` failed, or its session cannot start.
     """
 
     def __init__(
@@ -159,23 +159,43 @@ class Scheduler:
         try:
             created = pipeline()
             rows = self._rows or created.session.limits.max_batch_size
+            with Decoder(created.session, created.tokenizer, rows):
+                pass  # a session that cannot start is the caller's error, not that of each request
         except BaseException as error:
             ready.set_exception(error)
             return
         ready.set_result(created)
+        try:
+            self._serve_all(created, rows)
+        finally:  # whatever happened, nobody waits for ever
+            with self._changed:
+                self._closing = True
+                left, self._running = [*self._running, *self._waiting], []
+                self._waiting.clear()
+            for job in left:
+                _finish(
+                    job, BusyError("the model was closed by a fault", remedy="look into the log, and load it again")
+                )
+
+    def _serve_all(self, pipeline: GenerationPipeline, rows: int) -> None:
+        """Serve until the scheduler is closed and nothing waits."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._closing)
                 if not self._waiting:
                     return
             try:
-                with Decoder(created.session, created.tokenizer, rows) as decoder:
-                    self._serve(created, decoder, rows)
-            except Exception as error:  # a fault of the session: nothing in progress can be answered
-                logger.exception("a step of the engines failed")
-                for job in self._running:
-                    _finish(job, _as_ditto(error))
-            self._running = []
+                with Decoder(pipeline.session, pipeline.tokenizer, rows) as decoder:
+                    self._serve(pipeline, decoder, rows)
+            except BaseException as error:  # a fault of the session: nothing in progress can be answered
+                failed, self._running = self._running, []
+                if not failed:  # it does not even start: then those that wait cannot be answered either
+                    with self._changed:
+                        failed = list(self._waiting)
+                        self._waiting.clear()
+                reason = as_ditto(error)
+                for job in failed:
+                    _finish(job, reason)
 
     def _serve(self, pipeline: GenerationPipeline, decoder: Decoder, rows: int) -> None:
         """Serve until nothing is in progress and the queue is empty."""
@@ -225,8 +245,8 @@ class Scheduler:
             job._seconds["vision"] = time.monotonic() - start
             (prepared,) = pipeline.prepared([job.prompt], requests, job.settings)
             job._answer = decoder.join(prepared, partial(_tell, job))
-        except Exception as error:  # of this request alone
-            _finish(job, _as_ditto(error))
+        except BaseException as error:  # of this request alone; a panic of Rust's tokenizers is no Exception
+            _finish(job, as_ditto(error))
             return
         self._running.append(job)
 
@@ -246,7 +266,7 @@ def _completion(job: Job, answer: AnswerState) -> Completion:
 def _tell(job: Job, piece: str) -> None:
     try:
         job.tell(piece)
-    except Exception:  # the listener's fault must not harm other requests
+    except BaseException:  # the listener's fault must not harm other requests
         logger.exception("the listener of an answer failed")
         job.cancel()
 
@@ -254,7 +274,7 @@ def _tell(job: Job, piece: str) -> None:
 def _finish(job: Job, result: Completion | DittoError | None) -> None:
     try:
         job.end(result)
-    except Exception:  # the listener's fault must not harm other requests
+    except BaseException:  # the listener's fault must not harm other requests
         logger.exception("the listener of an answer failed")
 
 
@@ -264,13 +284,3 @@ def _late(job: Job) -> bool:
 
 def _deadline() -> DeadlineError:
     return DeadlineError("the answer was not complete at its deadline", remedy="allow more time or fewer new tokens")
-
-
-def _as_ditto(error: Exception) -> DittoError:
-    """An error to report to the caller; an unexpected one is logged with its traceback, and not shown."""
-    if isinstance(error, DittoError):
-        return error
-    logger.opt(exception=error).error("a request failed unexpectedly")
-    failed = DittoError("the request failed unexpectedly", remedy="look into the log, and report it")
-    failed.__cause__ = error
-    return failed

@@ -151,3 +151,34 @@ def test_a_model_without_chat_template_says_so(shapes_tree, shapes_checkpoint, t
         assert not model.has_chat_template
         with pytest.raises(ConfigError, match="the model has no chat template"):
             model.chat(ask(images[0]))
+
+
+class Stub:
+    """Takes so many jobs, and fails the first at once where it is told to."""
+
+    def __init__(self, room, fault=None):
+        self.jobs, self.room, self.fault = [], room, fault
+
+    def submit(self, job):
+        if len(self.jobs) == self.room:
+            raise BusyError("full")
+        self.jobs.append(job)
+        if self.fault and len(self.jobs) == 1:
+            job.end(self.fault)
+
+
+@pytest.mark.parametrize("stub", [Stub(2), Stub(3, PromptError("too long"))])
+def test_prompts_are_given_up_if_one_is_not_taken_or_fails(stub, model, monkeypatch):
+    monkeypatch.setattr(model, "scheduler", stub)
+    with pytest.raises(BusyError if stub.fault is None else PromptError):
+        model.generate(["one", "two", "three"])
+    assert len(stub.jobs) == stub.room and all(job.cancelled for job in stub.jobs)
+
+
+@pytest.mark.parametrize("leave", [lambda stream: stream.close(), lambda stream: stream.__del__()])
+def test_a_stream_that_was_not_begun_may_be_left(leave, model, images, monkeypatch):
+    stub = Stub(1)
+    monkeypatch.setattr(model, "scheduler", stub)
+    stream = model.stream(ask(images[0]))
+    leave(stream)
+    assert stub.jobs[0].cancelled and list(stream) == []

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import Future
+from types import SimpleNamespace
 
 import pytest
 
-from ditto.errors import BusyError, DeadlineError, DittoError, PromptError
+from ditto.errors import BusyError, DeadlineError, DeviceError, DittoError, PromptError
 from ditto.runtime import open_session
 from ditto.runtime.encoding import EncodedPrompt
+from ditto.text.detokenizer import IncrementalDetokenizer
 from ditto.text.pipeline import AnswerSettings, GenerationPipeline
 from ditto.text.scheduler import Completion, Job, Scheduler
 
@@ -147,3 +149,76 @@ def test_a_pipeline_that_cannot_be_created_is_the_callers_error():
 
     with pytest.raises(PromptError, match="no such thing"):
         Scheduler(fail)
+
+
+class Panic(BaseException):
+    """As Rust's tokenizers raise it."""
+
+
+def test_a_session_that_cannot_start_is_the_callers_error(pipeline, monkeypatch):
+    def start(rows):
+        raise DeviceError("too little memory")
+
+    monkeypatch.setattr(pipeline, "session", SimpleNamespace(limits=pipeline.session.limits, start=start))
+    with pytest.raises(DeviceError, match="too little memory"):
+        Scheduler(lambda: pipeline)
+
+
+def test_a_session_that_no_longer_starts_ends_those_that_wait(pipeline, monkeypatch):
+    scheduler = Scheduler(lambda: pipeline)
+
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("ditto.text.scheduler.Decoder", fail)
+    assert "unexpectedly" in Asked(scheduler, text(pipeline)).result().cause
+    monkeypatch.undo()
+    assert isinstance(Asked(scheduler, text(pipeline), max_new_tokens=2).result(), Completion)
+    scheduler.close()
+
+
+def test_a_panic_of_the_thread_ends_every_job(pipeline, monkeypatch):
+    def fail():
+        raise Panic
+
+    monkeypatch.setattr("threading.excepthook", lambda _: None)
+    release = threading.Event()
+    monkeypatch.setattr(Scheduler, "_serve_all", lambda *_: release.wait(30) and fail())
+    dying = Scheduler(lambda: pipeline)
+    asked = Asked(dying, text(pipeline))
+    release.set()
+    assert isinstance(asked.result(), BusyError)
+    with pytest.raises(BusyError, match="closed"):
+        Asked(dying, text(pipeline))
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, Panic])
+def test_a_fault_in_the_text_of_one_answer_harms_no_other(fault, scheduler, pipeline, monkeypatch):
+    add = IncrementalDetokenizer.add
+
+    def broken(self, token):
+        if "never" in self._stops:
+            raise fault("cannot decode")
+        return add(self, token)
+
+    monkeypatch.setattr(IncrementalDetokenizer, "add", broken)
+    good = Asked(scheduler, text(pipeline), max_new_tokens=12)
+    bad = Asked(scheduler, text(pipeline), max_new_tokens=12, stops=["never"])
+    failed = bad.result()
+    assert type(failed) is DittoError and isinstance(failed.__cause__, fault)
+    assert isinstance(good.result(), Completion)
+
+
+def test_a_panic_before_an_answer_begins_harms_no_other(scheduler, pipeline, monkeypatch):
+    prepared = GenerationPipeline.prepared
+
+    def broken(self, encoded, requests, settings):
+        if settings.max_new_tokens == 7:
+            raise Panic
+        return prepared(self, encoded, requests, settings)
+
+    monkeypatch.setattr(GenerationPipeline, "prepared", broken)
+    bad = Asked(scheduler, text(pipeline), max_new_tokens=7)
+    good = Asked(scheduler, text(pipeline), max_new_tokens=2)
+    assert isinstance(bad.result().__cause__, Panic)
+    assert isinstance(good.result(), Completion)
