@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ditto.cli.console import show_error
 from ditto.cli.generation import SAMPLING, add_sampling_options, add_session_options
 from ditto.cli.startup import start_driver
-from ditto.errors import DittoError
+from ditto.errors import ConfigError, DittoError
 
 if TYPE_CHECKING:
     from ditto.text.model import Model
@@ -73,8 +73,11 @@ class _Conversation:
     def take(self, line: str) -> None:
         """Obey a command, or answer a message."""
         command, _, rest = line.partition(" ")
-        if command == "/image" and rest:
-            self._images.append(rest.strip())
+        if command == "/image":
+            if rest:
+                self._images.append(rest.strip())
+            else:
+                show_error(ConfigError("/image names no file", remedy="write /image FILE"))
         elif command == "/new":
             self._messages = list(self._head)
         elif line:

@@ -75,6 +75,7 @@ def run(options: argparse.Namespace) -> int:
     for name in ("max_waiting", "timeout", "max_request_mb", "max_image_pixels"):
         if not getattr(options, name) > 0:
             raise ConfigError(f"--{name.replace('_', '-')} is {getattr(options, name)}", remedy="give more than 0")
+    keys = _keys(options.api_key)
     if options.session != "reference":
         start_driver()
     from ditto.serve.app import Server, ServerSettings
@@ -93,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     )
     settings = ServerSettings(
         name=options.name or options.tree.resolve().name,
-        keys=tuple(options.api_key or filter(None, os.environ.get(_KEYS, "").split(","))),
+        keys=keys,
         media=MediaPolicy(
             tuple(options.allowed_media_domains),
             options.allowed_media_path,
@@ -107,3 +108,14 @@ def run(options: argparse.Namespace) -> int:
     connections = model.scheduler.rows + options.max_waiting + _MORE_CONNECTIONS
     Process(Server(model, settings), model, connections).serve_on(opened)
     return 0
+
+
+def _keys(given: list[str]) -> tuple[str, ...]:
+    """Keys of the options, else of the environment; a server is open only if neither names any."""
+    if not given and _KEYS not in os.environ:
+        return ()
+    name = "--api-key" if given else _KEYS
+    keys = tuple(key.strip() for key in given or os.environ[_KEYS].split(","))
+    if not all(key and key.isascii() for key in keys):
+        raise ConfigError(f"{name} has an empty key, or one that is not ASCII", remedy="give another, or none at all")
+    return keys

@@ -23,6 +23,8 @@ ImageInput: TypeAlias = Union[str, "os.PathLike[str]", bytes, "Image", "numpy.nd
 _DATA_URL = "data:"
 
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+# Raster formats that Pillow decodes by itself: no plugin that starts another program (EPS: Ghostscript).
+_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "TGA", "ICO", "AVIF")
 # Formats whose integers Pillow scales to 16 bits, whatever the image's mode.
 _SIXTEEN_BITS = ("PNG", "PPM")
 
@@ -49,7 +51,7 @@ def load_image(image: ImageInput, max_pixels: int | None = None) -> Image:
         with warnings.catch_warnings():
             # Warnings about size (Pillow rejects images of twice the size that it warns about) and ignored metadata.
             warnings.simplefilter("ignore")
-            with nullcontext(image) if isinstance(image, Image.Image) else Image.open(_source(image)) as opened:
+            with nullcontext(image) if isinstance(image, Image.Image) else _opened(_source(image)) as opened:
                 if max_pixels is not None and opened.width * opened.height > max_pixels:
                     raise PromptError(
                         f"an image of {opened.width} x {opened.height} pixels is larger than allowed here: "
@@ -58,7 +60,7 @@ def load_image(image: ImageInput, max_pixels: int | None = None) -> Image:
                     )
                 return _in_8_bits(ImageOps.exif_transpose(opened), opened).convert("RGB")
     except UnidentifiedImageError as error:
-        remedy = "give a PNG or JPEG file, or another that Pillow reads"
+        remedy = f"give a PNG or JPEG file; formats that are read: {', '.join(_FORMATS)}"
         raise PromptError("this file is not an image", where=name, remedy=remedy) from error
     except PromptError:
         raise
@@ -66,6 +68,13 @@ def load_image(image: ImageInput, max_pixels: int | None = None) -> Image:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         remedy = "check the file, or save the image again as an 8-bit PNG or JPEG"
         raise PromptError(f"the image cannot be read: {reason}", where=name, remedy=remedy) from error
+
+
+def _opened(source: Any) -> Image:
+    from PIL import Image
+
+    Image.init()  # a format that this Pillow lacks is no error
+    return Image.open(source, formats=[name for name in _FORMATS if name in Image.OPEN])
 
 
 def data_url_bytes(url: str) -> bytes:

@@ -14,6 +14,7 @@ import openai as library
 import pytest
 
 from ditto.cli.main import main
+from ditto.cli.serve import _keys
 from ditto.errors import ConfigError
 from ditto.serve.server import listen
 from tests.support.serving import ask, client
@@ -67,3 +68,18 @@ def test_a_missing_package_is_named(shapes_tree, capsys, monkeypatch):
     monkeypatch.setattr("ditto.cli.serve.is_installed", lambda name: name != "uvicorn")
     assert main(["-q", "serve", str(shapes_tree.root)]) == 2
     assert "uvicorn is not installed\n hint: pip install 'ditto-trt[serve]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "variable"), [([""], None), ([" "], None), (["clé"], None), ([], ""), ([], "a,,b")])
+def test_keys_that_no_client_can_give_are_refused(given, variable, monkeypatch):
+    if variable is not None:
+        monkeypatch.setenv("DITTO_API_KEY", variable)
+    with pytest.raises(ConfigError, match="empty key"):
+        _keys(given)
+
+
+def test_keys_of_the_environment_are_stripped(monkeypatch):
+    monkeypatch.setenv("DITTO_API_KEY", "one, two\n")
+    assert _keys([]) == ("one", "two")
+    monkeypatch.delenv("DITTO_API_KEY")
+    assert _keys([]) == ()

@@ -152,3 +152,13 @@ def test_one_image_in_the_place_of_a_list_is_named(given):
     with pytest.raises(PromptError, match=f"the images are a {type(given).__name__}, not a list") as caught:
         load_images(given)
     assert caught.value.remedy == "give a list, e.g. [image]"
+
+
+def test_formats_that_start_other_programs_are_refused():
+    with pytest.raises(PromptError, match="not an image"):
+        load_image(content(_colours(), "EPS"))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "MPO", "TGA", "ICO"])
+def test_raster_formats_are_read(kind):
+    assert load_image(content(_colours(), kind)).mode == "RGB"
