@@ -103,7 +103,6 @@ def run(options: argparse.Namespace) -> int:
         ),
         max_body_bytes=options.max_request_mb * _MEGABYTE,
         timeout=options.timeout,
-        max_waiting=options.max_waiting,
     )
     connections = model.scheduler.rows + options.max_waiting + _MORE_CONNECTIONS
     Process(Server(model, settings), model, connections).serve_on(opened)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import math
 import re
 import secrets
 import time
@@ -22,7 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 import ditto
-from ditto.errors import BusyError, DittoError
+from ditto.errors import BusyError, ConfigError, DittoError, PromptError
 from ditto.files import parse_json
 from ditto.runtime.encoding import EncodedPrompt
 from ditto.serve.exchange import ClientLeftError, EventStream, Exchange, left
@@ -44,6 +45,7 @@ _ID = re.compile(r"[\w.:-]{1,64}")
 _BODY_SECONDS = 30.0
 _WORKERS = 2
 _SEEDS = 1 << 40
+_MOST_IMAGES = 128
 _CLIENT_LEFT = 499  # as nginx logs it; nobody reads the answer
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -59,7 +61,6 @@ class ServerSettings:
         media: which images are read.
         max_body_bytes: of a request.
         timeout: seconds from a request to its complete answer.
-        max_waiting: requests that wait for a row of the engine; more are answered with 429.
     """
 
     name: str
@@ -67,7 +68,6 @@ class ServerSettings:
     media: MediaPolicy = MediaPolicy()
     max_body_bytes: int = 1 << 26
     timeout: float = 600.0
-    max_waiting: int = 256
 
 
 class Server:
@@ -84,6 +84,11 @@ class Server:
         self._preparing = 0
         self._created = int(time.time())
         self.draining = False
+
+    @property
+    def longest_answer(self) -> int:
+        """Seconds after which each answer has ended, one way or the other."""
+        return math.ceil(self._settings.timeout)
 
     def application(self) -> Starlette:
         """The ASGI application."""
@@ -169,8 +174,12 @@ class Server:
         Raises:
             DittoError: the request is not valid, or too many wait.
         """
+        places = self._model.scheduler.places
+        count = asked.choices * (len(asked.prompts) if isinstance(asked, CompletionRequest) else 1)
+        if count > places:
+            raise ConfigError(f"the request asks for {count} answers", remedy=f"ask for at most {places} at once")
         running, waiting = self._model.scheduler.counts
-        if self.draining or running + waiting + self._preparing >= self._model.scheduler.rows + self._max_waiting:
+        if self.draining or running + waiting + self._preparing >= places:
             raise BusyError("too many requests wait already", remedy="try again later")
         self._preparing += 1
         try:
@@ -178,10 +187,6 @@ class Server:
             return await loop.run_in_executor(self._workers, self._prepare, asked)
         finally:
             self._preparing -= 1
-
-    @property
-    def _max_waiting(self) -> int:
-        return self._settings.max_waiting
 
     def _prepare(self, asked: AnswerRequest) -> tuple[list[EncodedPrompt], AnswerSettings]:
         given = dict(asked.settings)
@@ -205,6 +210,9 @@ class Server:
             for part in message["content"]
             if isinstance(part, dict) and part.get("type") == "image"
         ]
+        most = min(self._model.tree.limits.max_prompt_embedding_table_size, _MOST_IMAGES)
+        if len(parts) > most > 0:  # each of them is enlarged when it is prepared
+            raise PromptError(f"the request has {len(parts)} images", remedy=f"send at most {most}")
         images = self._settings.media.load([part["image"] for part in parts])
         for part, image in zip(parts, images, strict=True):
             part["image"] = image
@@ -268,9 +276,10 @@ class Server:
             except RequestError as error:
                 response = self._refused(error)
             except DittoError as error:
-                if error.exit_code != 2:
+                refused = RequestError.of(error)
+                if refused.status >= 500:
                     logger.warning("{} {}", ident, error)
-                response = self._refused(RequestError.of(error))
+                response = self._refused(refused)
             except Exception:
                 logger.exception("{} failed", ident)
                 response = self._refused(RequestError.of(DittoError("the request failed unexpectedly")))

@@ -18,6 +18,9 @@ from ditto.serve.protocol import Reply, RequestError
 from ditto.text.pipeline import AnswerSettings
 from ditto.text.scheduler import Completion, Job, Scheduler
 
+# A client that takes nothing for as long as this has left.
+_SEND_SECONDS = 30.0
+
 # Index of an answer, and its next piece or its end.
 Event = tuple[int, "str | Completion | DittoError | None"]
 
@@ -166,13 +169,15 @@ class EventStream(Response):
     @override
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            await asyncio.wait_for(send(start), _SEND_SECONDS)
             async for chunk in self._chunks:
                 text = chunk if isinstance(chunk, str) else json.dumps(chunk, ensure_ascii=False)
-                await send({"type": "http.response.body", "body": f"data: {text}\n\n".encode(), "more_body": True})
+                body = {"type": "http.response.body", "body": f"data: {text}\n\n".encode(), "more_body": True}
+                await asyncio.wait_for(send(body), _SEND_SECONDS)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             self._log("ended")
-        except (ClientLeftError, OSError):
+        except (ClientLeftError, OSError, asyncio.TimeoutError):
             self._log("left by its client")
         finally:
             self._exchange.cancel()

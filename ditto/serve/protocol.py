@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from ditto.errors import BusyError, DeadlineError, DittoError
+from ditto.errors import BusyError, ConfigError, DeadlineError, DittoError, PromptError
 from ditto.text.scheduler import Completion
 
 # Fields that change nothing with these values; `user` and `metadata` are for the client's own records.
@@ -64,7 +64,7 @@ class RequestError(Exception):
             return RequestError(429, message, code="busy", headers={"Retry-After": "1"})
         if isinstance(error, DeadlineError):
             return RequestError(504, message, code="deadline")
-        if error.exit_code == 2:
+        if isinstance(error, (PromptError, ConfigError)):  # other errors are the server's own
             return RequestError(400, message)
         return RequestError(500, "The request failed; the server's log says why.", code="internal_error")
 

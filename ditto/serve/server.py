@@ -54,6 +54,7 @@ class Process(uvicorn.Server):
             server_header=False,
             limit_concurrency=connections,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=server.longest_answer,
         )
         super().__init__(config)
         self._server, self._model = server, model

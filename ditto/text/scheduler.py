@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -107,6 +108,11 @@ class Scheduler:
         self._thread = threading.Thread(target=self._run, args=(pipeline, ready), name="ditto-scheduler", daemon=True)
         self._thread.start()
         self.pipeline = ready.result()
+
+    @property
+    def places(self) -> float:
+        """Requests that may run or wait at once; infinite without a limit."""
+        return self.rows + (math.inf if self._max_waiting is None else self._max_waiting)
 
     @property
     def rows(self) -> int:

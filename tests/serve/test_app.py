@@ -232,6 +232,19 @@ def test_other_paths_are_refused_in_the_same_form(path, data, code, server):
     assert caught.value.code == code and json.load(caught.value)["error"]["message"].startswith("There is no GET")
 
 
+def test_more_images_or_answers_than_fit_are_refused_before_they_are_prepared(own, monkeypatch):
+    from ditto.serve.media import MediaPolicy
+
+    monkeypatch.setattr(MediaPolicy, "load", lambda *_: pytest.fail("it was loaded"))
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}
+    with serving(own) as (address, _):
+        openai = client(address)
+        with pytest.raises(library.BadRequestError, match="The request has 129 images. Send at most 128"):
+            answer(openai, [{"role": "user", "content": [part] * 129}])
+        with pytest.raises(library.BadRequestError, match="The request asks for 3 answers. Ask for at most 2 at once"):
+            openai.completions.create(model="shapes", prompt=["a", "b", "c"])
+
+
 def test_request_ids_come_back(server):
     for given, wanted in (("mine-1", True), ("not mine\t", False)):
         request = urllib.request.Request(f"{server}/health", headers={"X-Request-Id": given})
@@ -273,7 +286,7 @@ def blocked(monkeypatch):
 
 
 def test_a_full_queue_is_said_at_once_and_draining_finishes_what_was_taken(own, blocked):
-    with serving(own, max_waiting=1) as (address, process), ThreadPoolExecutor(4) as pool:
+    with serving(own) as (address, process), ThreadPoolExecutor(4) as pool:
         openai = client(address)
         taken = [pool.submit(answer, openai, HELLO, max_tokens=2)]
         wait_until(lambda: not own.scheduler._waiting and taken[0].running() and own.scheduler._thread.is_alive())

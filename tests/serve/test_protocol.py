@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ditto.errors import BusyError, DeadlineError, DittoError, PromptError
+from ditto.errors import BusyError, DeadlineError, DeviceError, DittoError, PromptError, TreeError
 from ditto.serve.protocol import Reply, RequestError, read_chat, read_completion, usage
 from ditto.text.scheduler import Completion
 
@@ -103,6 +103,8 @@ def test_prompts_are_texts(prompt):
         (BusyError("full"), 429),
         (DeadlineError("late"), 504),
         (DittoError("secret/place failed"), 500),
+        (DeviceError("secret/place has no memory left"), 500),
+        (TreeError("secret/place is damaged"), 500),
     ],
 )
 def test_errors_become_answers_without_places(error, status):
