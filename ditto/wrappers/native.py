@@ -6,7 +6,8 @@ other, except where a tower says otherwise.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,15 +20,20 @@ class NativeFeatures(nn.Module):
     """A vision tower that takes packed patches, and the tensors that follow from their grid as inputs.
 
     Args:
-        model: a model of transformers with such a tower as `visual`.
+        model: a model of transformers with such a tower.
     """
+
+    tower_name: ClassVar[str] = "visual"
+    """Where the model has its tower."""
+
+    projector_name: ClassVar[str | None] = None
+    """Where it has the projector behind the tower; None if that is a part of the tower."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.tower = self._tower(features_owner(model))
-
-    def _tower(self, owner: Any) -> Any:
-        return owner.visual
+        owner: Any = features_owner(model)
+        self.tower: Any = getattr(owner, self.tower_name)
+        self.projector: Any = None if self.projector_name is None else getattr(owner, self.projector_name)
 
     @override
     def forward(self, pixel_values: Tensor, position_ids: Tensor) -> Tensor:
@@ -51,9 +57,7 @@ class NativeFeatures(nn.Module):
     def _blocks(self, hidden: Tensor, position_ids: Tensor) -> Tensor:
         """The tower's transformer blocks."""
         positions = self.tower.rotary_pos_emb(hidden, position_ids.flatten(0, 1))
-        for block in self.tower.blocks:
-            hidden = block(hidden, cu_seqlens=None, max_seqlen=0, position_embeddings=positions)
-        return hidden
+        return _through(self.tower.blocks, hidden, positions)
 
 
 class WindowFeatures(NativeFeatures):
@@ -83,14 +87,8 @@ class WindowFeatures(NativeFeatures):
 class ProjectedWindowFeatures(WindowFeatures):
     """The same with a linear layer behind the tower (HyperCLOVA X)."""
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
-        owner: Any = features_owner(model)
-        self.projector: Any = owner.projector
-
-    @override
-    def _tower(self, owner: Any) -> Any:
-        return owner.vision_model
+    tower_name = "vision_model"
+    projector_name = "projector"
 
     @override
     def forward(  # type: ignore[override]
@@ -149,10 +147,7 @@ class Glm4vFeatures(NativeFeatures):
 class PaddleOcrFeatures(NativeFeatures):
     """The same where a projector behind the tower merges patches (PaddleOCR-VL)."""
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
-        owner: Any = features_owner(model)
-        self.projector: Any = owner.projector
+    projector_name = "projector"
 
     @override
     def forward(  # type: ignore[override]
@@ -167,8 +162,7 @@ class PaddleOcrFeatures(NativeFeatures):
         taps = {"interp_indices": interp_indices.flatten(0, 1), "interp_weights": interp_weights.flatten(0, 1)}
         hidden = tower.embeddings(pixel_values.flatten(0, 1)[None], **taps)
         positions = tower.encoder.rotary_pos_emb(hidden, position_ids.flatten(0, 1))
-        for layer in tower.encoder.layers:
-            hidden = layer(hidden, cu_seqlens=None, max_seqlen=0, position_embeddings=positions)
+        hidden = _through(tower.encoder.layers, hidden, positions)
         tokens = projector.pre_norm(tower.post_layernorm(hidden)).view(pixel_values.shape[0], -1)
         return projector.linear_2(projector.act(projector.linear_1(tokens)))
 
@@ -176,14 +170,8 @@ class PaddleOcrFeatures(NativeFeatures):
 class VideoLlama3Features(NativeFeatures):
     """The same where each patch becomes a token, by a projector behind the tower (VideoLLaMA3)."""
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
-        owner: Any = features_owner(model)
-        self.projector: Any = owner.projector
-
-    @override
-    def _tower(self, owner: Any) -> Any:
-        return owner.vision_model
+    tower_name = "vision_model"
+    projector_name = "projector"
 
     @override
     def forward(self, pixel_values: Tensor, position_ids: Tensor) -> Tensor:
@@ -191,18 +179,14 @@ class VideoLlama3Features(NativeFeatures):
         tower = self.tower
         hidden = tower.embeddings(pixel_values.flatten(0, 1))
         positions = tower.rotary_pos_emb(hidden, position_ids.flatten(0, 1))
-        for layer in tower.encoder.layers:
-            hidden = layer(hidden, cu_seqlens=None, max_seqlen=0, position_embeddings=positions)
+        hidden = _through(tower.encoder.layers, hidden, positions)
         return self.projector(tower.post_layernorm(hidden))
 
 
 class Cosmos3EdgeFeatures(NativeFeatures):
     """The same with position embeddings that are sums over a whole table (Cosmos 3 Edge)."""
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
-        owner: Any = features_owner(model)
-        self.projector: Any = owner.projector
+    projector_name = "projector"
 
     @override
     def forward(self, pixel_values: Tensor, position_weights: Tensor) -> Tensor:  # type: ignore[override]
@@ -214,7 +198,7 @@ class Cosmos3EdgeFeatures(NativeFeatures):
         tower = self.tower
         patches = tower.embeddings.patch_embedding(pixel_values.flatten(0, 1))
         table = tower.embeddings.position_embedding.weight
-        hidden = patches + (position_weights.flatten(0, 1) @ table.float()).to(patches.dtype)
+        hidden = patches + _weighted_sums(table, position_weights.flatten(0, 1), patches.dtype)
         for layer in tower.encoder.layers:
             hidden = layer(hidden, cu_seqlens=None, max_seqlen=0)
         return self.projector(tower.post_layernorm(hidden))
@@ -223,15 +207,13 @@ class Cosmos3EdgeFeatures(NativeFeatures):
 class MuseGlimmerFeatures(NativeFeatures):
     """The same with windows, interpolated position embeddings, and an adapter behind the tower (Muse Glimmer)."""
 
+    tower_name = "vision_tower"
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         owner: Any = features_owner(model)
         self.behind = nn.ModuleList([owner.vision_adapter, owner.vision_projection, owner.perception_emb_norm])
         self.kinds = owner.config.vision_config.layer_types
-
-    @override
-    def _tower(self, owner: Any) -> Any:
-        return owner.vision_tower
 
     @override
     def forward(  # type: ignore[override]
@@ -264,14 +246,8 @@ class MuseGlimmerFeatures(NativeFeatures):
 class KimiFeatures(NativeFeatures):
     """The same with position embeddings over 16 neighbours, and a projector that merges patches (Kimi K2.5)."""
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
-        owner: Any = features_owner(model)
-        self.projector: Any = owner.mm_projector
-
-    @override
-    def _tower(self, owner: Any) -> Any:
-        return owner.vision_tower
+    tower_name = "vision_tower"
+    projector_name = "mm_projector"
 
     @override
     def forward(  # type: ignore[override]
@@ -283,8 +259,7 @@ class KimiFeatures(NativeFeatures):
         hidden = tower.patch_embed.proj(pixel_values.flatten(0, 1)).flatten(1)
         hidden = hidden + _interpolated(table, interp_indices.flatten(0, 1), interp_weights.flatten(0, 1))
         positions = tower.rotary_emb(hidden, position_ids.flatten(0, 1))
-        for layer in tower.layers:
-            hidden = layer(hidden, cu_seqlens=None, max_seqlen=0, position_embeddings=positions)
+        hidden = _through(tower.layers, hidden, positions)
         patches = tower.final_layernorm(hidden).unflatten(0, (-1, pixel_values.shape[1]))
         return self.projector(patches).squeeze(1)
 
@@ -292,9 +267,7 @@ class KimiFeatures(NativeFeatures):
 class HunYuanFeatures(NativeFeatures):
     """The same with embeddings between those of the tokens (HunYuan-VL)."""
 
-    @override
-    def _tower(self, owner: Any) -> Any:
-        return owner.vision_tower
+    tower_name = "vision_tower"
 
     @override
     def forward(  # type: ignore[override]
@@ -326,6 +299,18 @@ class HunYuanFeatures(NativeFeatures):
         return merger.after_rms(rows).index_select(0, order)
 
 
+def _through(layers: Iterable[Any], hidden: Tensor, positions: Any) -> Tensor:
+    """The states of patches that all attend to each other, after some layers."""
+    for layer in layers:
+        hidden = layer(hidden, cu_seqlens=None, max_seqlen=0, position_embeddings=positions)
+    return hidden
+
+
+def _weighted_sums(table: Tensor, shares: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sums over a whole table by shares of its entries, in float32, then in `dtype`: [patches, width]."""
+    return (shares @ table.float()).to(dtype)
+
+
 def _interpolated(table: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
     """Weighted sums of rows of a table, in float32, then in its dtype: [patches, taps] → [patches, width].
 
@@ -339,21 +324,14 @@ def _interpolated(table: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
     return total.to(table.dtype)
 
 
-class NaflexFeatures(nn.Module):
-    """SigLIP 2's tower of images of any size, and a projector that merges the patches of a token (LFM2-VL).
+class NaflexFeatures(NativeFeatures):
+    """SigLIP 2's tower of images of any size, and a projector that merges the patches of a token (LFM2-VL)."""
 
-    Args:
-        model: a model of transformers with a `vision_tower` and a `multi_modal_projector`.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        owner: Any = features_owner(model)
-        self.tower: Any = owner.vision_tower
-        self.projector: Any = owner.multi_modal_projector
+    tower_name = "vision_tower"
+    projector_name = "multi_modal_projector"
 
     @override
-    def forward(self, pixel_values: Tensor, position_shares: Tensor) -> Tensor:
+    def forward(self, pixel_values: Tensor, position_shares: Tensor) -> Tensor:  # type: ignore[override]
         """Image embeddings, as in `NativeFeatures`.
 
         Args:
@@ -362,7 +340,7 @@ class NaflexFeatures(nn.Module):
         tower, (tokens, unit, _) = self.tower, pixel_values.shape
         hidden = tower.embeddings.patch_embedding(pixel_values.flatten(0, 1))
         table = tower.embeddings.position_embedding.weight
-        hidden = hidden + (position_shares.flatten(0, 1) @ table.float()).to(hidden.dtype)
+        hidden = hidden + _weighted_sums(table, position_shares.flatten(0, 1), hidden.dtype)
         hidden = tower.encoder(inputs_embeds=hidden[None], attention_mask=None).last_hidden_state
         hidden = tower.post_layernorm(hidden)
         side = int(unit**0.5)
