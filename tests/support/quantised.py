@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from attrs import frozen
+from loguru import logger
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -316,3 +317,16 @@ def loaded_equals(source: Any, meaning: nn.Module) -> None:
     for name, parameter in loaded.model.named_parameters():
         found = resolve(loaded.weights[id(parameter)], loaded.tensors, Literals())
         assert torch.equal(found, wanted[name].detach()), name
+
+
+def warnings_of(source: Any) -> str:
+    """What is warned about while a checkpoint's quantised weights are read."""
+    lines: list[str] = []
+    logger.enable("ditto")
+    handler = logger.add(lines.append, level="WARNING", format="{message}")
+    try:
+        _ = source.groups
+    finally:
+        logger.remove(handler)
+        logger.disable("ditto")
+    return "".join(lines)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from loguru import logger
 from safetensors.torch import load_file, save_file
 
 from ditto import LlmBuilder
 from ditto.checkpoint.formats import check_form
 from ditto.errors import CheckpointError
 from tests.support.models import llama
-from tests.support.quantised import fine_grained, loaded_equals, save_quantised
+from tests.support.quantised import fine_grained, loaded_equals, save_quantised, warnings_of
 
 CONFIG = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [16, 32]}
 
@@ -46,15 +45,7 @@ def test_a_scale_on_another_grid_is_refused(tmp_path):
 
 def test_it_is_said_that_activations_stay_float(tmp_path):
     save_quantised(llama(num_hidden_layers=1), tmp_path, CONFIG, fine_grained())
-    lines = []
-    logger.enable("ditto")
-    handler = logger.add(lines.append, level="WARNING", format="{message}")
-    try:
-        _ = LlmBuilder.from_pretrained(str(tmp_path)).source.groups
-    finally:
-        logger.remove(handler)
-        logger.disable("ditto")
-    assert "".join(lines) == (
+    assert warnings_of(LlmBuilder.from_pretrained(str(tmp_path)).source) == (
         "fine-grained FP8: activations are not quantised: products are computed with the dequantised weights\n"
     )
 
