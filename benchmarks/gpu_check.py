@@ -151,8 +151,9 @@ class Checks:
         requests = [self.question(question) for question in self.questions[:ROWS]]
 
         def made(session: Any, rows: int, seed: int) -> list[list[int]]:
-            with Batch(session, rows, Sampling(temperature=8.0, top_k=50, top_p=0.95, seed=seed)) as batch:
-                flights = [batch.join(request, 24) for request in requests[:rows]]
+            sampling = Sampling(temperature=8.0, top_k=50, top_p=0.95, seed=seed)
+            with Batch(session, rows) as batch:
+                flights = [batch.join(request, 24, sampling) for request in requests[:rows]]
                 while batch.busy:
                     batch.step()
             return [flight.made for flight in flights]

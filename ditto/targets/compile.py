@@ -12,7 +12,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, BinaryIO
 
-import torch
 from loguru import logger
 
 from ditto import progress
@@ -24,7 +23,6 @@ from ditto.errors import BuildError, ConfigError
 from ditto.garbage import without_collection
 from ditto.network import Spec, dims
 from ditto.network.graph import Network
-from ditto.network.layers import Attention
 from ditto.network.weight import TensorSource
 from ditto.progress import stage
 from ditto.targets.allocator import keeping_freed_memory
@@ -165,7 +163,7 @@ class _Compilation:
             if not size:
                 raise BuildError(
                     f"{self._trt.title} could not build the {network.name} engine: {builder.messages.last()}",
-                    remedy=_remedy(network),
+                    remedy="run again with -vv for TensorRT's whole log",
                 )
             return size
         finally:
@@ -226,18 +224,6 @@ class _CombinedProgress:
 def at_once(parts: int) -> int:
     """Maximum number of engine parts to compile in parallel."""
     return min(parts, len(os.sched_getaffinity(0)), _MOST_AT_ONCE)
-
-
-def _remedy(network: Network) -> str:
-    """Remedy for a failed build.
-
-    For some networks TensorRT-RTX 1.6 fails on half-precision attention if the head width is not a multiple of 8.
-    """
-    queries = [network.value(node.inputs[0]).spec for node in network.nodes if isinstance(node.layer, Attention)]
-    widths = {query.shape[3] for query in queries if query.dtype != torch.float32}
-    odd = sorted(str(width) for width in widths if isinstance(width, int) and width % 8)
-    log = "run again with -vv for TensorRT's whole log"
-    return f"heads are {', '.join(odd)} wide, no multiple of 8: build in float32; or {log}" if odd else log
 
 
 def _network_flags(trt: TensorRT, config: TensorRTConfig) -> int:

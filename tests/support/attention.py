@@ -17,10 +17,10 @@ FLOATS = [torch.float32, torch.float16, torch.bfloat16]
 BATCH, HEADS, LENGTH, WIDTH = 2, 4, 5, 8
 
 
-def operands(groups: int, dtype: torch.dtype) -> dict[str, Tensor]:
+def operands(groups: int, dtype: torch.dtype, width: int = WIDTH) -> dict[str, Tensor]:
     """q, k, v and a mask that lets every token see itself; `groups` KV heads."""
     generator = torch.Generator().manual_seed(groups)
-    shapes = [(BATCH, heads, LENGTH, WIDTH) for heads in (HEADS, groups, groups)]
+    shapes = [(BATCH, heads, LENGTH, width) for heads in (HEADS, groups, groups)]
     tensors = {n: torch.randn(s, generator=generator).to(dtype) for n, s in zip(("q", "k", "v"), shapes)}
     tensors["mask"] = torch.rand(BATCH, 1, LENGTH, LENGTH, generator=generator) > 0.5
     tensors["mask"] |= torch.eye(LENGTH, dtype=torch.bool)
@@ -35,7 +35,7 @@ def attention_network(lowering: Any, tensors: dict[str, Tensor], dynamic: bool, 
         if not dynamic:
             return Spec.of(x)
         batch, sequence = symbol("batch"), symbol("sequence")
-        return Spec((batch, x.shape[1], sequence, sequence if name == "mask" else WIDTH), x.dtype)
+        return Spec((batch, x.shape[1], sequence, sequence if name == "mask" else x.shape[3]), x.dtype)
 
     values = {name: net.input(name, spec(name, x)) for name, x in tensors.items()}
     net.network.output(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-import torch
 from attrs import frozen
 
 from ditto.errors import DittoError
@@ -104,16 +103,6 @@ def _weights(drawn: Drawn) -> str | None:
     return "target trtllm embeds the weights in its engines" if both else None
 
 
-def _library(drawn: Drawn) -> str | None:
-    """Myelin, the compiler of TensorRT-RTX 1.6, fails on some of these: on a decoder of one layer, on windows."""
-    build, settings = drawn.build, drawn.text.settings
-    width = settings.get("head_dim", settings["hidden_size"] // settings["num_attention_heads"])
-    compiled = build.compiled and build.target == "tensorrt-rtx"
-    odd = build.dtype != torch.float32 and width % 8
-    told = f"TensorRT-RTX .* could not build the (llm|decode) engine.*heads are {width} wide, no multiple of 8"
-    return told if compiled and odd else None
-
-
 REFUSALS = (
     Refusal("an activation without a lowering", _activation),
     Refusal("sequences longer than where longrope changes", _long_rope),
@@ -121,7 +110,6 @@ REFUSALS = (
     Refusal("prompts that leave no room for an answer", _no_answer),
     Refusal("images without features", _no_features),
     Refusal("external weights for TensorRT-LLM", _weights),
-    Refusal("heads of half precision whose width is not a multiple of 8, by TensorRT-RTX", _library),
     Refusal("KV heads that do not divide the heads", _heads),
     Refusal("heads of odd width", _odd),
     Refusal("a feature layer that is not there", _feature_layer),

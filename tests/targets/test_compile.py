@@ -11,7 +11,6 @@ import pytest
 import torch
 from attrs import evolve
 
-from ditto import LlmBuilder
 from ditto.arguments import DynamicDimension
 from ditto.bindings import load_native
 from ditto.configs import TensorRTBuilderConfig, TensorRTConfig
@@ -23,7 +22,6 @@ from ditto.progress import listening, recording
 from ditto.targets import compile as compiling
 from ditto.targets.compile import check_settings, compile_networks, compute_capability, shape_range
 from tests.support.layers import NoTensors, network_of
-from tests.support.models import llama
 
 TRT = load_native("tensorrt_rtx")
 BATCH, WIDTH = symbol("batch"), symbol("width")
@@ -103,16 +101,6 @@ def test_a_build_that_fails_says_what_tensorrt_said(network, tmp_path):
     network.inputs["x"] = Spec((4, 8), torch.float16)  # the recorded type no longer fits
     with pytest.raises((BuildError, Exception), match=r"."):
         build(network, tmp_path / "model.engine", wrong)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_with_heads_that_tensorrt_cannot_is_named(dtype, tmp_path):
-    model = llama(num_hidden_layers=1, head_dim=10)
-    builder = LlmBuilder.from_model(model).with_target("tensorrt-rtx")
-    with pytest.raises(BuildError, match="could not build the llm engine") as caught:
-        builder.with_dtype(dtype).build(tmp_path / "half")
-    assert "heads are 10 wide, no multiple of 8: build in float32" in str(caught.value)
-    builder.with_dtype("float32").build(tmp_path / "whole")
 
 
 class Ear:
