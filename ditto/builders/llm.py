@@ -24,6 +24,7 @@ from ditto.engine import PROMPT_LENGTH_STEP, Tokens, TreeLimits
 from ditto.errors import ConfigError, ModelError, UnsupportedFeature, at
 from ditto.ops.spans import SpanRule
 from ditto.targets import LanguagePart, Target
+from ditto.wrappers.features import features_owner
 from ditto.wrappers.llm import DecoderWithHead, LlmWrapper, PackedLlmWrapper, without_tower
 
 # Defaults: maximum sequence length, if the model supports it, and maximum tokens per call of packed targets.
@@ -277,7 +278,13 @@ def _refuse_masks_of_types(model: nn.Module) -> None:
 
 
 def _position_axes(model: nn.Module) -> int:
-    """Positions of each token: in multimodal rope one for each of its sections, which are equal in text."""
+    """Positions of each token: in multimodal rope one for each of its sections, which are equal in text.
+
+    A model that gives its images no positions of their own has one, whatever its language model could take.
+    """
+    owner = features_owner(model)
+    if hasattr(owner, "get_image_features") and not hasattr(owner, "get_rope_index"):
+        return 1
     counts = [1]
     for part in model.modules():
         sections: Any = getattr(part, "mrope_section", None)

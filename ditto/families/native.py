@@ -20,12 +20,10 @@ from ditto.families.multimodal import MultimodalModel
 from ditto.families.preprocessor import Preprocessor, model_config
 from ditto.runtime.encoding import EncodedPrompt, EncoderItem, EncoderShapes, TokenPositions
 
-_GRID = "image_grid_thw"
-
 
 @frozen
 class NativePreprocessor(Preprocessor):
-    """Preprocessor of packed patches, whose grid the processor gives as `image_grid_thw`: time, height and width.
+    """Preprocessor of packed patches, whose grid the processor gives: by default time, height and width.
 
     Args:
         model: the model's class without parameters, which computes token positions; None until `configured`.
@@ -36,6 +34,9 @@ class NativePreprocessor(Preprocessor):
 
     multimodal_rope: ClassVar[bool] = True
     """Whether tokens have positions along several axes, by the model's `get_rope_index`."""
+
+    grid_input: ClassVar[str] = "image_grid_thw"
+    """Name of the model's input that holds the grids."""
 
     model: Any = None
 
@@ -85,7 +86,7 @@ class NativePreprocessor(Preprocessor):
 
     @override
     def items(self, inputs: Mapping[str, Tensor]) -> list[EncoderItem]:
-        grids = inputs[_GRID]
+        grids = inputs[self.grid_input]
         patches = inputs["pixel_values"].split(grids.prod(-1).tolist())
         return [self.item(part, grid[None]) for part, grid in zip(patches, grids, strict=True)]
 
@@ -107,7 +108,7 @@ class NativePreprocessor(Preprocessor):
     @override
     def model_inputs(self, items: Sequence[EncoderItem]) -> dict[str, Tensor]:
         patches, grids = zip(*(self.patches(item) for item in items), strict=True)
-        return {"pixel_values": torch.cat(patches), _GRID: torch.cat(grids)}
+        return {"pixel_values": torch.cat(patches), self.grid_input: torch.cat(grids)}
 
     def patches(self, item: EncoderItem) -> tuple[Tensor, Tensor]:
         """The inverse of `item`: patches [patches, ...] of an image, and its grid [1, 3]."""
@@ -128,19 +129,19 @@ class NativePreprocessor(Preprocessor):
 
     @override
     def positions(self, token_ids: Sequence[int], inputs: Mapping[str, Tensor]) -> TokenPositions | None:
-        if _GRID not in inputs or not self.multimodal_rope:
+        if self.grid_input not in inputs or not self.multimodal_rope:
             return None
-        ids = torch.tensor([list(token_ids)])
+        grids, ids = inputs[self.grid_input], torch.tensor([list(token_ids)])
         is_image = ids == self.config.image_token_id
         starts = int((is_image[0].int().diff(prepend=torch.zeros(1, dtype=torch.int32)) == 1).sum())
-        if starts != len(inputs[_GRID]):
+        if starts != len(grids):
             raise PromptError(
-                f"{len(inputs[_GRID])} images become {starts} spans of image tokens: some follow each other directly, "
+                f"{len(grids)} images become {starts} spans of image tokens: some follow each other directly, "
                 "and the model could not tell them apart",
                 remedy="write text between them, or what the model's chat template puts around each image",
             )
         kinds = self.token_inputs(is_image)
-        found, delta = self.model.get_rope_index(ids, **kinds, image_grid_thw=inputs[_GRID])
+        found, delta = self.model.get_rope_index(ids, **kinds, **{self.grid_input: grids})
         return TokenPositions(found[:, 0].int(), int(delta))
 
 
@@ -215,6 +216,8 @@ def merge_size(config: Any) -> int:
         CheckpointError: it is not a number.
     """
     vision = config.vision_config
+    if hasattr(vision, "window_kernel_size"):  # a merger in the tower, which it may leave out, and one behind it
+        return 2 if getattr(config, "downsample_mode", None) == "4x" else 4
     own = [
         (vision, f"vision_config.{name}", name) for name in ("spatial_merge_size", "merge_size", "merge_kernel_size")
     ]

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 _CROSS_ATTENTION = "its decoder reads images by cross-attention"
 _CODES = "images become tokens of a codebook"
 _INDEX = "its decoder chooses keys by an index, whose own keys it keeps"
-_WINDOWS = "its tower merges windows of patches of images of any size"
 _ENCODER_DECODER = "it is an encoder-decoder"
 _TWO_SIZES = "its tower takes tiles of one size and a view of the whole image of another"
 _NO_ENCODER = "its language model is supported alone; Ditto has no encoder for its images yet"
@@ -38,9 +37,6 @@ REASONS: Mapping[str, str] = {
     "kosmos-2.5": "it has positions of its own",
     "lfm3_vl": "its tower has convolutions over the patches of images of any size",
     "llama4": _NO_ENCODER,
-    "minicpm_ocr": _WINDOWS,
-    "minicpmv4_6": _WINDOWS,
-    "minicpmv4_7": _WINDOWS,
     "minimax_m3_vl": _INDEX,
     "mistral4": "transformers lists it among models that take images, and it takes none",
     "mistral_large4": _INDEX,

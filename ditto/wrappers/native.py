@@ -299,6 +299,43 @@ class HunYuanFeatures(NativeFeatures):
         return merger.after_rms(rows).index_select(0, order)
 
 
+class MiniCpmFeatures(NativeFeatures):
+    """The same where windows of patches are merged between layers of the tower, and again behind it (MiniCPM-V)."""
+
+    tower_name = "vision_tower"
+    projector_name = "merger"
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        config: Any = features_owner(model).config
+        self.merges_after = None if config.downsample_mode == "4x" else config.vision_config.insert_layer_id
+
+    @override
+    def forward(self, pixel_values: Tensor, entries: Tensor) -> Tensor:  # type: ignore[override]
+        """Image embeddings, as in `NativeFeatures`.
+
+        Args:
+            pixel_values: floating [T, U, channels, height, width], those of a window after each other.
+            entries: int32 [T, U], the row of the position table for each patch.
+        """
+        tower, tokens = self.tower, pixel_values.shape[0]
+        patches = tower.embeddings.patch_embedding(pixel_values.flatten(0, 1)).flatten(1)
+        hidden = (patches + tower.embeddings.position_embedding(entries.flatten()))[None]
+        for index, layer in enumerate(tower.encoder.layers):
+            hidden = layer(hidden, None, cu_seqlens=None, max_seqlen=0)
+            if index == self.merges_after:
+                hidden = self._merged(tower.vit_merger, hidden[0])[None]
+        return self.projector.mlp[0](tower.post_layernorm(hidden).view(tokens, -1))
+
+    def _merged(self, merger: Any, hidden: Tensor) -> Tensor:
+        """Windows of patches [patches, width], which attend to each other, as one patch each."""
+        windows = hidden.unflatten(0, (-1, merger.window_kernel_size[0] ** 2))
+        found, _ = merger.self_attn(hidden_states=merger.layer_norm1(windows), cu_seqlens=None, max_seqlen=0)
+        windows = windows + found
+        merged = merger.linear_2(merger.act(merger.linear_1(merger.pre_norm(windows.flatten(1)))))
+        return merged + windows.mean(dim=1)
+
+
 def _through(layers: Iterable[Any], hidden: Tensor, positions: Any) -> Tensor:
     """The states of patches that all attend to each other, after some layers."""
     for layer in layers:

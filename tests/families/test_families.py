@@ -156,8 +156,8 @@ def test_models_whose_processors_need_torchvision_are_hugging_faces(name, tmp_pa
     WITH_TORCHVISION[name].model(150).save_pretrained(tmp_path / "checkpoint")
     with patch.object(NativeTarget, "cannot_compile", "it takes longer than all else"):
         model = MultimodalModel.from_pretrained(str(tmp_path / "checkpoint")).with_batch(2)
-        limits = isinstance(model, NativeSizeModel) and name != "lfm2_vl"  # whose processor limits images itself
-        model = model.with_max_image_size(42, 42) if limits else model
+        if getattr(type(model), "with_max_image_size", None) is NativeSizeModel.with_max_image_size:
+            model = model.with_max_image_size(42, 42)  # other processors limit images themselves
         tree = model.with_target("tensorrt-rtx").build_all(tmp_path / "tree")
     prompts = mixed(tree, NEW_TOKENS)
     assert sum(bool(prompt.items) for prompt in prompts) == 3

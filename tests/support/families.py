@@ -15,7 +15,7 @@ import transformers as hf
 from attrs import frozen
 from PIL import Image
 
-from ditto.text.loading import without_videos
+from ditto.text.loading import NoVideos, without_videos
 from tests.support.models import made, rope
 
 VOCABULARY = 192
@@ -843,6 +843,47 @@ def _hunyuan_vl_processor() -> Any:
     return hf.HunYuanVLProcessor(pixels, tokenizer(**names))
 
 
+def _minicpm(kind: str, patch: int = 7, **settings: Any) -> Callable[[int], Any]:
+    def model(image: int) -> Any:
+        sizes = {"image_size": 5 * patch, "patch_size": patch, "num_hidden_layers": 3}
+        vision = getattr(hf, f"{kind}VisionConfig")(**{**VISION, **sizes})
+        text = hf.Qwen3_5TextConfig(**_QWEN35_TEXT)
+        ids = {"image_token_id": image, "video_token_id": image + 1, "tie_word_embeddings": False}
+        config = getattr(hf, f"{kind}Config")(
+            vision_config=vision, text_config=text, insert_layer_id=1, **ids, **settings
+        )
+        return made(getattr(hf, f"{kind}ForConditionalGeneration"), config)
+
+    return model
+
+
+_MINICPM_TOKENS = {
+    "image_token": "<unit>",
+    "video_token": "<video>",
+    "image_start_token": "<image>",
+    "image_end_token": "</image>",
+    "slice_start_token": "<slice>",
+    "slice_end_token": "</slice>",
+    "image_id_start_token": "<image_id>",
+    "image_id_end_token": "</image_id>",
+}
+
+
+def _minicpm_processor(kind: str, pixels: str = "MiniCPMV4_6ImageProcessorPil", **settings: Any) -> Callable[[], Any]:
+    def processor() -> Any:
+        slices = getattr(hf, pixels)(**{"scale_resolution": 56, "patch_size": 7, "max_slice_nums": 4, **settings})
+        return getattr(hf, f"{kind}Processor")(slices, NoVideos(), tokenizer(**_MINICPM_TOKENS))
+
+    return processor
+
+
+def _canvas_ids() -> dict[str, int]:
+    """Ids of the tokens around slices, of which positions on a canvas follow."""
+    ids = tokenizer(**_MINICPM_TOKENS).convert_tokens_to_ids
+    names = ("image_start", "image_end", "slice_start", "slice_end")
+    return {f"{name}_id": ids(_MINICPM_TOKENS[f"{name}_token"]) for name in names} | {"newline_id": ids("\n")}
+
+
 FAMILIES: dict[str, Family] = {
     "aria": Family(_aria_processor, _aria),
     "aya_vision": Family(_aya_vision_processor, _aya_vision, tiled=True, image_token="<|IMG_PATCH|>"),
@@ -889,6 +930,13 @@ FAMILIES: dict[str, Family] = {
     "llava_onevision": Family(_llava_onevision_processor, _llava_onevision, nests_images=True),
     "llava_next_video": Family(_llava_next_video_processor, _llava_next_video),
     "llava_next": Family(llava_next_processor, lambda image: llava_next(image, clip(), llama())),
+    "minicpmv4_6": Family(_minicpm_processor("MiniCPMV4_6"), _minicpm("MiniCPMV4_6"), tiled=True, placeholder="<unit>"),
+    "minicpmv4_7": Family(
+        _minicpm_processor("MiniCPMV4_7"),
+        lambda image: _minicpm("MiniCPMV4_7", **_canvas_ids())(image),
+        tiled=True,
+        placeholder="<unit>",
+    ),
     "paligemma": Family(_paligemma_processor, _paligemma(_gemma), images=(1, 2, 1)),
     "paligemma2": Family(_paligemma_processor, _paligemma(_gemma2), images=(1, 2, 1)),
     "paddleocr_vl": Family(_paddleocr_processor, _paddleocr, placeholder="<|IMAGE_PLACEHOLDER|>"),
@@ -967,6 +1015,12 @@ WITH_TORCHVISION: dict[str, Family] = {
     "muse_glimmer": Family(_muse_glimmer_processor, _muse_glimmer, placeholder="<|patch|>"),
     "kimi_k25": Family(_kimi_k25_processor, _kimi_k25, placeholder="<|media_pad|>"),
     "llava_pixtral": Family(lambda: pixtral_processor(1), _llava_pixtral, placeholder="[IMG]"),
+    "minicpm_ocr": Family(
+        _minicpm_processor("MiniCPMOcr", "MiniCPMOcrImageProcessor", patch_size=28),
+        _minicpm("MiniCPMOcr", 28, downsample_mode="4x"),
+        tiled=True,
+        placeholder="<unit>",
+    ),
     "mistral3": Family(lambda: pixtral_processor(2), _mistral3, placeholder="[IMG]", takes_tiny=False),
 }
 if find_spec("torchvision") is not None:
