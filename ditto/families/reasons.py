@@ -35,7 +35,6 @@ REASONS: Mapping[str, str] = {
     "instructblipvideo": _VIDEO,
     "kosmos-2": "each of its image tokens has an id of its own",
     "kosmos-2.5": "it has positions of its own",
-    "lfm3_vl": "its tower has convolutions over the patches of images of any size",
     "llama4": _NO_ENCODER,
     "minimax_m3_vl": _INDEX,
     "mistral4": "transformers lists it among models that take images, and it takes none",

@@ -46,6 +46,7 @@ _OWN = {
     "janus": "janus:JanusModel",
     "kimi_k25": "kimi_k25:KimiK25Model",
     "lfm2_vl": "lfm2_vl:Lfm2VlModel",
+    "lfm3_vl": "lfm3_vl:Lfm3VlModel",
     "lighton_ocr": "mistral3:LightOnOcrModel",
     "llava": "llava:LlavaModel",
     "llava_next": "llava_next:LlavaNextModel",

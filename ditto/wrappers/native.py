@@ -336,6 +336,42 @@ class MiniCpmFeatures(NativeFeatures):
         return merged + windows.mean(dim=1)
 
 
+class ConvolvedFeatures(NativeFeatures):
+    """The same with layers that convolve the image of patches, and a projector behind the tower (LFM3-VL)."""
+
+    tower_name = "vision_tower"
+    projector_name = "multi_modal_projector"
+
+    @override
+    def forward(self, pixel_values: Tensor, position_ids: Tensor, neighbours: Tensor) -> Tensor:  # type: ignore[override]
+        """Image embeddings, as in `NativeFeatures`.
+
+        Args:
+            neighbours: int32 [T, U, taps], the patch that each tap of a convolution reads, counted from 1; 0 for none.
+        """
+        tower, around = self.tower, neighbours.flatten(0, 1)
+        hidden = tower.embedding_norm(tower.patch_embed(pixel_values.flatten(0, 1)))
+        positions = tower.rotary_pos_emb(hidden, position_ids.flatten(0, 1))
+        for layer in tower.layers:
+            if layer.is_attention_layer:
+                hidden = layer(hidden, cu_seqlens=None, max_seqlen=0, position_embeddings=positions)
+            else:
+                hidden = hidden + self._convolved(layer.conv, layer.operator_norm(hidden), around)
+                hidden = hidden + layer.feed_forward(layer.ffn_norm(hidden))
+        return self.projector(hidden)
+
+    def _convolved(self, conv: Any, hidden: Tensor, around: Tensor) -> Tensor:
+        """The gated convolution of a layer, tap by tap in float32: [patches, width]."""
+        before, behind, inner = conv.in_proj(hidden).chunk(3, dim=-1)
+        padded = nn.functional.pad(before * inner, (0, 0, 1, 0))
+        taps = conv.spatial_conv.weight.flatten(1).float().unbind(1)
+        rows = (nn.functional.embedding(around[:, tap], padded).float() * weight for tap, weight in enumerate(taps))
+        total = next(rows)
+        for each in rows:
+            total = total + each
+        return conv.out_proj(behind * total.to(hidden.dtype))
+
+
 def _through(layers: Iterable[Any], hidden: Tensor, positions: Any) -> Tensor:
     """The states of patches that all attend to each other, after some layers."""
     for layer in layers:

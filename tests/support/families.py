@@ -843,6 +843,21 @@ def _hunyuan_vl_processor() -> Any:
     return hf.HunYuanVLProcessor(pixels, tokenizer(**names))
 
 
+def _lfm3_vl(image: int) -> Any:
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 3}
+    vision = {"hidden_size": 32, "intermediate_size": 48, "patch_size": 7, "temporal_patch_size": 2, **heads}
+    kinds = ["conv", "full_attention", "sliding_attention"]
+    text = hf.Lfm3Config(**{**TEXT, "num_hidden_layers": 3}, head_dim=12, sliding_window=16, layer_types=kinds)
+    config = hf.Lfm3VlConfig(
+        vision_config=hf.Lfm3VlVisionConfig(**vision, layer_types=["conv", "full_attention", "conv"]),
+        text_config=text,
+        image_token_id=image,
+        video_token_id=image + 1,
+        projector_hidden_size=40,
+    )
+    return made(hf.Lfm3VlForConditionalGeneration, config)
+
+
 def _minicpm(kind: str, patch: int = 7, **settings: Any) -> Callable[[int], Any]:
     def model(image: int) -> Any:
         sizes = {"image_size": 5 * patch, "patch_size": patch, "num_hidden_layers": 3}
@@ -925,6 +940,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "glm_ocr": Family(_glm_processor("Glm46V"), _native("GlmOcr", _GLM_OCR, {}), placeholder="<|image|>"),
     "janus": Family(_janus_processor, _janus),
+    "lfm3_vl": Family(_qwen_processor("Lfm3Vl"), _lfm3_vl, placeholder="<|image_pad|>"),
     "lighton_ocr": Family(_lighton_ocr_processor, _lighton_ocr),
     "llava": Family(_llava_processor, _llava),
     "llava_onevision": Family(_llava_onevision_processor, _llava_onevision, nests_images=True),
