@@ -13,7 +13,7 @@ from ditto.errors import CheckpointError
 from ditto.families.encoder import Encoder
 from ditto.families.native import NativePreprocessor, NativeSizeModel, by_token, number, pixels
 from ditto.families.preprocessor import Preprocessor
-from ditto.wrappers.native import ConvolvedFeatures
+from ditto.wrappers.neighbours import ConvolvedFeatures
 
 
 @frozen

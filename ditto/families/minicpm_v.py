@@ -18,7 +18,7 @@ from ditto.families.encoder import Encoder
 from ditto.families.native import NativePreprocessor, NativeSizeModel, by_token, merge_size, number, square_pixels
 from ditto.families.preprocessor import Preprocessor
 from ditto.runtime.encoding import EncoderItem
-from ditto.wrappers.native import MiniCpmFeatures
+from ditto.wrappers.neighbours import MiniCpmFeatures
 
 
 @frozen

@@ -11,7 +11,7 @@ from attrs import evolve
 from ditto import MultimodalModel
 from ditto.capture.attention import register, use_semantic_attention
 from ditto.errors import CheckpointError, PromptError
-from ditto.families.native import NativeSizeModel
+from ditto.families.native import NativeSizeModel, merge_size
 from ditto.families.registry import find_family
 from ditto.reference import RELATIVE_ERROR, relative_error
 from tests.support.families import FAMILIES, WITH_TORCHVISION, clip
@@ -29,6 +29,7 @@ needs_5 = pytest.mark.skipif(not TRANSFORMERS_5, reason="the families follow tra
 @pytest.mark.parametrize("grid", [(4, 6), (2, 10), (6, 2)])
 def test_wrappers_give_the_models_own_embeddings(name, grid):
     family, model = find_family(name), EVERY[name].model(IMAGE)
+    grid = tuple(side * max(merge_size(model.config) // 2, 1) for side in grid)
     preprocessor = evolve(family.preprocessor, model=SimpleNamespace(config=model.config))
     encoder = family.encoder(model.config)
     values = encoder.inputs["pixel_values"].shape[2:]
