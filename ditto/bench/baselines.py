@@ -6,7 +6,8 @@ B rows, S tokens of a prompt.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,29 +15,34 @@ from torch import Tensor
 from typing_extensions import override
 
 from ditto.bench.system import System
+from ditto.families.preprocessor import Preprocessor
 from ditto.runtime.encoding import EncoderItem
 from ditto.verify.inputs import Prompts
-from ditto.verify.model import vision_of
+from ditto.verify.model import image_features
 from ditto.verify.reference_outputs import plain_settings
 
 Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class EagerBaseline(System):
-    """Hugging Face's eager `generate`."""
+    """Hugging Face's own image embeddings and its eager `generate`.
+
+    Args:
+        preprocessor: of the tree whose items it encodes; None without images.
+    """
 
     name = "hugging face"
 
-    def __init__(self, model: Any, device: torch.device) -> None:
+    def __init__(self, model: Any, device: torch.device, preprocessor: Preprocessor | None = None) -> None:
         self.model, self.device, self.dtype = model, device, model.dtype
-        self._vision = vision_of(model)
+        self.preprocessor = preprocessor
         self._no_token = model.config.get_text_config().vocab_size
 
     @override
     @torch.no_grad()
     def features(self, items: Sequence[EncoderItem]) -> object:
-        assert self._vision is not None
-        return self._vision(*_stacked(items, self.device, self.dtype))
+        assert self.preprocessor is not None
+        return image_features(self.model, _moved(self.preprocessor.model_inputs(items), self.device, self.dtype))
 
     @override
     @torch.no_grad()
@@ -56,7 +62,7 @@ class EagerBaseline(System):
 
 
 class CompiledBaseline(System):
-    """A static KV cache, and `torch.compile` for the tower and for the step of one token, as CUDA graphs on a GPU.
+    """A static KV cache, and `torch.compile` for image embeddings and the step of one token, as CUDA graphs on a GPU.
 
     Prompts run eagerly, as they do in Hugging Face's own use of a static cache. Tokens stay on the device until the
     end: nothing here waits for the host.
@@ -64,11 +70,16 @@ class CompiledBaseline(System):
 
     name = "hugging face, compiled"
 
-    def __init__(self, model: Any, device: torch.device, compiled: Compile | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        device: torch.device,
+        preprocessor: Preprocessor | None = None,
+        compiled: Compile | None = None,
+    ) -> None:
         self.model, self.device, self.dtype = model, device, model.dtype
         compiled = compiled or torch.compile(mode="reduce-overhead")
-        vision = vision_of(model)
-        self._vision = None if vision is None else compiled(vision)
+        self._preprocessor, self._vision = preprocessor, compiled(partial(image_features, model))
         self._step = compiled(self._one_token)
         self._caches: dict[tuple[int, int], Any] = {}
         names = inspect.signature(model.forward).parameters
@@ -77,8 +88,8 @@ class CompiledBaseline(System):
     @override
     @torch.no_grad()
     def features(self, items: Sequence[EncoderItem]) -> object:
-        assert self._vision is not None
-        return self._vision(*_stacked(items, self.device, self.dtype))
+        assert self._preprocessor is not None
+        return self._vision(_moved(self._preprocessor.model_inputs(items), self.device, self.dtype))
 
     @override
     @torch.no_grad()
@@ -116,16 +127,13 @@ class CompiledBaseline(System):
         return self.model(input_ids=ids, position_ids=places, **given, **pixels).logits
 
 
-def _stacked(items: Sequence[EncoderItem], device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-    """Inputs of the vision module for tiles, in the order of its forward."""
-    names = items[0].inputs
-    return [_to(torch.cat([item.stacked(name) for item in items]), device, dtype) for name in names]
-
-
 def _placed(prompts: Prompts, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, dict[str, Tensor]]:
     given = {**prompts.inputs, **prompts.token_inputs}
-    return prompts.ids.to(device), {name: _to(tensor, device, dtype) for name, tensor in given.items()}
+    return prompts.ids.to(device), _moved(given, device, dtype)
 
 
-def _to(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+def _moved(inputs: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    return {
+        name: tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+        for name, tensor in inputs.items()
+    }

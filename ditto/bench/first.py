@@ -6,9 +6,9 @@ import torch
 
 from ditto.bench.system import System, TreeSystem, open_endless
 from ditto.engine import EngineTree
-from ditto.runtime.encoding import EncoderItem
+from ditto.text.processing import preprocessor_of
 from ditto.verify import inputs
-from ditto.verify.inputs import Prompts, rows_per_image
+from ditto.verify.inputs import rows_per_image
 
 _PROMPT = 16
 
@@ -26,16 +26,10 @@ def first_token(system: System, tree: EngineTree) -> int:
     return system.answer(inputs.prompts(tree, 1, length), 1)[0][0]
 
 
-def first_token_of_model(model: str, dtype: str) -> int:
-    """The same for a Hugging Face model, on the GPU if there is one."""
+def open_model(model: str, dtype: str, tree: EngineTree) -> System:
+    """A Hugging Face model for the images and prompts of a tree, on the GPU if there is one."""
     from ditto.bench.baselines import EagerBaseline  # a tree starts faster without it
-    from ditto.families.registry import find_family
     from ditto.verify.model import load
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    baseline = EagerBaseline(load(model, getattr(torch, dtype), device), device)
-    family = find_family(baseline.model.config.model_type)
-    if family is not None:
-        hints = family.encoder(baseline.model.config).inputs
-        baseline.features([EncoderItem({name: torch.zeros(hint.sample_shape()[1:]) for name, hint in hints.items()})])
-    return baseline.answer(Prompts(torch.full((1, _PROMPT), 5)), 1)[0][0]
+    return EagerBaseline(load(model, getattr(torch, dtype), device), device, preprocessor_of(tree))

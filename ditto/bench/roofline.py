@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from attrs import frozen
 
@@ -14,7 +14,7 @@ from ditto.network.dims import DimExpr, evaluate
 from ditto.network.layers import Attention, Constant, Convolution, Gather, MatrixMultiply, Shuffle
 from ditto.network.weight import Stored, leaves
 from ditto.runtime.weights import network_of
-from ditto.verify.inputs import rows_per_image
+from ditto.verify.inputs import rows_per_image, sample_items, shapes_of
 
 
 @frozen
@@ -101,6 +101,7 @@ class Roofline:
 
     def __init__(self, tree: EngineTree) -> None:
         self._llm = DecoderCost.of(tree)
+        self._tree = tree
         self._vision = network_of(tree, "vision") if rows_per_image(tree) else None
 
     def of(self, task: Task) -> Cost:
@@ -117,15 +118,19 @@ class Roofline:
         return self._vision_cost(task.batch) + self._llm.prefill(task.batch, task.context) + steps
 
     def _vision_cost(self, images: int) -> Cost:
+        """The calls of the vision engine for sample images."""
         assert self._vision is not None
-        return vision_cost(self._vision, images)
+        shapes = shapes_of(self._tree)
+        calls = shapes.batches(sample_items(self._tree, images), self._tree.max_images)
+        return sum((vision_cost(self._vision, shapes.sizes(inputs)) for inputs in calls), Cost())
 
 
-def vision_cost(network: Network, images: int) -> Cost:
-    """Weights read once; matrix multiplications, convolutions and attention of a network without a cache."""
+def vision_cost(network: Network, sizes: Mapping[str, int]) -> Cost:
+    """Weights read once; matrix multiplications, convolutions and attention of a network without a cache.
 
-    (given,) = network.inputs.values()
-    sizes = {str(given.shape[0]): images}  # whatever the batch dimension is called
+    Args:
+        sizes: of the dynamic dimensions of its inputs.
+    """
 
     def shape(name: str) -> list[int]:
         return [evaluate(dim, sizes) for dim in network.value(name).spec.shape]

@@ -21,6 +21,7 @@ from ditto.bench.system import System, TreeSystem
 from ditto.engine import EngineTree, versions
 from ditto.errors import DittoError
 from ditto.progress import peak_resident_bytes, stage
+from ditto.text.processing import preprocessor_of
 from ditto.verify import inputs
 from ditto.verify.model import checkpoint_of, load
 
@@ -84,7 +85,7 @@ class _Run:
         """Measure Hugging Face, until time runs out."""
         free, start = _free_bytes(), time.perf_counter()
         try:
-            eager = EagerBaseline(load(model, dtype, device), device)
+            eager = EagerBaseline(load(model, dtype, device), device, preprocessor_of(self._tree))
             first_token(eager, self._tree)
         except Exception as error:
             self._report.startup[EagerBaseline.name] = Startup(failure=_reason(error))
@@ -94,8 +95,9 @@ class _Run:
         self._report.startup[EagerBaseline.name].memory_bytes = _memory_since(free)
         if device.type == "cuda":
             self._report.startup[CompiledBaseline.name] = Startup()
-            self.measure(CompiledBaseline(eager.model, device))
-        self.cold(EagerBaseline.name, "model", model, str(dtype).removeprefix("torch."))
+            self.measure(CompiledBaseline(eager.model, device, eager.preprocessor))
+        named = str(dtype).removeprefix("torch.")
+        self.cold(EagerBaseline.name, "model", str(self._tree.root), model, named)
 
     def measure(self, system: System) -> None:
         """Fill the cells of one system."""

@@ -34,7 +34,8 @@ def experts_function(module: Any, hidden_states: Tensor, top_k_index: Tensor, to
     Raises:
         UnsupportedFeature: the experts do more than two linear layers with an activation in between.
     """
-    if module.has_post_expert_norm or module._is_expert_parallel:
+    # Neither attribute exists in earlier versions of transformers 5, such as 5.17.
+    if getattr(module, "has_post_expert_norm", False) or getattr(module, "_is_expert_parallel", False):
         raise UnsupportedFeature(
             f"{type(module).__name__} normalises the result of each expert, or spreads experts over devices",
             remedy="experts of two linear layers with an activation in between are supported",

@@ -1,6 +1,7 @@
 """A process that generates a first token, for `ditto bench`.
 
-`python -m ditto.cli.first_token tree OUT SESSION`, or `python -m ditto.cli.first_token model MODEL DTYPE`.
+`python -m ditto.cli.first_token tree OUT SESSION`, or `python -m ditto.cli.first_token model OUT MODEL DTYPE` for
+Hugging Face's model with the images and prompts of a tree.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 from ditto.cli.startup import collect_seldom, keep_bytecode, start_driver
 
 
-def main(kind: str, what: str, how: str) -> None:
+def main(kind: str, directory: str, what: str, dtype: str = "") -> None:
     """Generate the first token for a short prompt, with an image if supported.
 
     A tree starts as in `ditto run`; bytecode is cached for trees and models alike.
@@ -18,17 +19,14 @@ def main(kind: str, what: str, how: str) -> None:
     keep_bytecode()
     if kind == "tree":
         collect_seldom()
-        if how != "reference":
+        if what != "reference":
             start_driver()
     from ditto.bench.cold import FIRST_TOKEN
-    from ditto.bench.first import first_token, first_token_of_model, open_system
+    from ditto.bench.first import first_token, open_model, open_system
     from ditto.engine import EngineTree
 
-    if kind == "tree":
-        tree = EngineTree.open(what)
-        token = first_token(open_system(tree, how), tree)
-    else:
-        token = first_token_of_model(what, how)
+    tree = EngineTree.open(directory)
+    token = first_token(open_system(tree, what) if kind == "tree" else open_model(what, dtype, tree), tree)
     print(FIRST_TOKEN, token, flush=True)
 
 

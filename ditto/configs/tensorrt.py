@@ -27,7 +27,7 @@ class TensorRTBuilderConfig:
     Args:
         fp16, bf16: let TensorRT compute in half precision (weakly typed networks only; at most one of them).
         tf32: let TensorRT round the inputs of float32 matrix multiplications to TF32, which is TensorRT's default.
-            Off here, so that a float32 engine computes in float32.
+            Off here, so that a float32 engine computes in float32; TensorRT-RTX 1.6 rounds whatever it is.
         builder_optimization_level: 0 (fastest build) to 5, or None for TensorRT's own default.
         max_aux_streams: maximum number of auxiliary streams, or None for TensorRT's own default.
         workspace_bytes: limit of workspace memory in bytes, or None for TensorRT's own default.

@@ -28,6 +28,9 @@ RELATIVE_ERROR: Mapping[torch.dtype, float] = {
     torch.bfloat16: 1.6e-2,
 }
 
+# The same where float32 operands of products are rounded to TF32, which has float16's 10-bit fraction.
+TF32_RELATIVE_ERROR = 2e-3
+
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
     """|found - wanted| / |wanted| in the Frobenius norm, computed in float64."""

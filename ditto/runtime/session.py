@@ -241,6 +241,7 @@ class Session(ABC):
 
     name: str
     device = torch.device("cpu")  # the device that computes
+    rounds_to_tf32 = False  # whether products round float32 operands to TF32
 
     def __init__(self, tree: EngineTree) -> None:
         self.tree = tree

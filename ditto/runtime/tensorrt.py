@@ -58,7 +58,7 @@ class TensorRTSession(Session):
 
     def __init__(self, tree: EngineTree, trt: TensorRT, device: torch.device) -> None:
         super().__init__(tree)
-        self.device = device
+        self.device, self.rounds_to_tf32 = device, trt.rounds_to_tf32
         self._plan = MemoryPlan.of(tree)
         self._plan.check(*torch.cuda.mem_get_info(device))
         self.stream = torch.cuda.Stream(device, priority=-1)  # other streams have lower priority

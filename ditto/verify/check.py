@@ -1,7 +1,8 @@
 """Comparison of an engine tree with the model that it was built from.
 
 The reference is Hugging Face in float32. The error of a tree in another dtype may reach that dtype's tolerance, or one
-and a half times the error of Hugging Face itself in that dtype.
+and a half times the error of Hugging Face itself in that dtype; that of a float32 tree may reach TF32's tolerance in a
+session whose products round to it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ditto.engine import EngineTree, Phase
 from ditto.errors import CheckpointError, ConfigError
 from ditto.network.quantized import QuantizedWeight
 from ditto.progress import stage
-from ditto.reference import RELATIVE_ERROR, watching
+from ditto.reference import RELATIVE_ERROR, TF32_RELATIVE_ERROR, watching
 from ditto.runtime import open_session
 from ditto.runtime.encoding import EncoderShapes
 from ditto.runtime.profiles import component_for
@@ -31,7 +32,7 @@ from ditto.verify.compare import Trio, difference, measure, worst_prompt
 from ditto.verify.cost import quantization_cost, rounded_weights
 from ditto.verify.divergence import Divergences
 from ditto.verify.inputs import Prompts, shapes_of
-from ditto.verify.model import check_model, checkpoint_of, load, rounded
+from ditto.verify.model import check_model, checkpoint_of, exact_products, load, rounded
 from ditto.verify.reference_outputs import ReferenceOutputs, greedy, look, modules
 from ditto.verify.report import Verification
 from ditto.verify.tree import answers, embeddings, logits, requests_of, steps
@@ -39,6 +40,7 @@ from ditto.verify.tree import answers, embeddings, logits, requests_of, steps
 T = TypeVar("T")
 
 
+@exact_products()
 def verify(
     tree: EngineTree,
     prompts: Sequence[Prompts],
@@ -95,7 +97,9 @@ def verify(
         for number, (found, wanted, mine) in enumerate(zip(scores, exact, own, strict=True), 1)
     ]
     compared = {"logits": trios} if not features else {"features": features, "logits": trios}
-    measures = [measure(name, items, dtype) for name, items in compared.items()]
+    in_tf32 = dtype == torch.float32 and opened.rounds_to_tf32
+    tolerance = TF32_RELATIVE_ERROR if in_tf32 else RELATIVE_ERROR[dtype]
+    measures = [measure(name, items, tolerance) for name, items in compared.items()]
     rows = enumerate(zip(exact, tokens, strict=True), 1)
     each = [difference(number, wanted, found, measures[-1].allowed) for number, (wanted, found) in rows]
     differences = [item for item in each if item is not None]
@@ -104,6 +108,7 @@ def verify(
         model=model,
         session=opened.name,
         dtype=str(dtype).removeprefix("torch."),
+        in_tf32=in_tf32,
         measures=tuple(measures),
         tokens=sum(len(item.tokens) for item in exact),
         differences=tuple(differences),

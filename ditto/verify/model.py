@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ditto.builders import Pretrained
 from ditto.checkpoint import CheckpointReader
@@ -129,15 +130,6 @@ def _text(shapes: Iterable[Iterable[int]]) -> str:
     return " and ".join(str(list(shape)) for shape in shapes)
 
 
-def vision_of(model: Any) -> nn.Module | None:
-    """The module that is captured for the vision engine, e.g. vision tower and projector.
-
-    None for a text model.
-    """
-    family = find_family(model.config.model_type)
-    return None if family is None else family.encoder(model.config).module(model)
-
-
 def image_features(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     """Hugging Face's own image embeddings: [rows, width].
 
@@ -147,6 +139,20 @@ def image_features(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     family = find_family(model.config.model_type)
     assert family is not None  # `check_model` has checked it
     return family.features(model, inputs)
+
+
+@contextmanager
+def exact_products() -> Generator[None]:
+    """Context in which PyTorch's products and convolutions keep float32 operands as they are, also on a GPU."""
+    parts: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [part.allow_tf32 for part in parts]
+    try:
+        for part in parts:
+            part.allow_tf32 = False
+        yield
+    finally:
+        for part, allowed in zip(parts, before, strict=True):
+            part.allow_tf32 = allowed
 
 
 def rounded(model: Any, dtype: torch.dtype) -> None:

@@ -76,6 +76,7 @@ class Verification:
         divergences: the first diverging layer of each network; located only if another comparison failed.
         compared: number of module inputs and outputs compared to locate them; 0 if nothing failed.
         left_out: generation defaults that the comparison ignores: both sides decode greedily.
+        in_tf32: whether the session rounds the operands of a float32 tree's products to TF32.
         cost: of the quantisation, for a tree that was quantised when it was built; the model is then the quantised one.
     """
 
@@ -90,6 +91,7 @@ class Verification:
     compared: int = 0
     left_out: tuple[str, ...] = ()
     cost: QuantizationCost | None = None
+    in_tf32: bool = False
 
     @property
     def passed(self) -> bool:
@@ -115,6 +117,8 @@ class Verification:
         verdict = "ok" if all(found.tie for found in self.differences) else "FAIL"
         same = "all as Hugging Face's" if not self.differences else f"{len(self.differences)} prompts differ"
         lines.append(f"{'tokens':<10} {self.tokens} compared, {same}   {verdict}")
+        if self.in_tf32:
+            lines.append(f"{'':<10} this TensorRT rounds the operands of float32 products to TF32: more is allowed")
         if self.left_out:
             lines.append(f"{'':<10} on both sides without the model's generation defaults: {', '.join(self.left_out)}")
         for item in self.differences:

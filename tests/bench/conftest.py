@@ -8,6 +8,7 @@ import torch
 from ditto import LlavaModel
 from ditto.bench.baselines import EagerBaseline
 from ditto.bench.system import TreeSystem, open_endless
+from ditto.text.processing import preprocessor_of
 from ditto.verify.model import load
 from tests.support.models import llava
 
@@ -33,5 +34,6 @@ def ours(saved_tree):
 
 
 @pytest.fixture
-def eager(saved_llava):
-    return EagerBaseline(load(saved_llava, torch.float32, torch.device("cpu")), torch.device("cpu"))
+def eager(saved_llava, saved_tree):
+    device = torch.device("cpu")
+    return EagerBaseline(load(saved_llava, torch.float32, device), device, preprocessor_of(saved_tree))

@@ -12,7 +12,7 @@ from ditto.verify import inputs
 @pytest.fixture
 def static(eager):
     """A static cache, and no compiler: what is compiled is the same function."""
-    return CompiledBaseline(eager.model, torch.device("cpu"), compiled=lambda work: work)
+    return CompiledBaseline(eager.model, torch.device("cpu"), eager.preprocessor, compiled=lambda work: work)
 
 
 def test_a_static_cache_gives_the_tokens_of_generate(static, eager, saved_tree):

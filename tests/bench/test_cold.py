@@ -15,8 +15,8 @@ def test_a_tree_in_a_new_process(saved_tree):
     assert 0.5 < cold_seconds("tree", str(saved_tree.root), "reference") < 240
 
 
-def test_a_model_in_a_new_process(saved_llava):
-    assert 0.5 < cold_seconds("model", str(saved_llava), "float32") < 240
+def test_a_model_in_a_new_process(saved_llava, saved_tree):
+    assert 0.5 < cold_seconds("model", str(saved_tree.root), str(saved_llava), "float32") < 240
 
 
 def test_a_failure_is_on_progress(tmp_path):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import torch
-from transformers import ViTConfig
 
-from ditto.bench.first import first_token, first_token_of_model, open_system
+from ditto import MultimodalModel
+from ditto.bench.first import first_token, open_model, open_system
 from ditto.verify import inputs
-from tests.support.models import VISION, llava
+from tests.support.families import FAMILIES
 
 
-def test_a_first_token_of_a_model(saved_llava, eager):
+def test_a_first_token_of_a_model(saved_llava, saved_tree, eager):
+    given = inputs.prompts(saved_tree, 1, 16)
     with torch.no_grad():
-        logits = eager.model(torch.full((1, 16), 5)).logits[0, -1]
-    assert first_token_of_model(str(saved_llava), "float32") == int(logits.argmax())
+        logits = eager.model(given.ids).logits[0, -1]
+    assert first_token(open_model(str(saved_llava), "float32", saved_tree), saved_tree) == int(logits.argmax())
 
 
 def test_a_first_token_of_a_tree(saved_tree, eager):
@@ -21,8 +22,11 @@ def test_a_first_token_of_a_tree(saved_tree, eager):
     assert first_token(open_system(saved_tree, "reference"), saved_tree) == wanted
 
 
-def test_a_model_of_wide_images_is_given_such(tmp_path):
-    tower = ViTConfig(**{**VISION, "image_size": [14, 28], "num_hidden_layers": 1})
-    model = llava(tower, vision_feature_layer=-1)
-    model.save_pretrained(tmp_path)
-    assert first_token_of_model(str(tmp_path), "float32") >= 0
+def test_a_model_and_a_tree_of_images_of_any_size_encode_the_same(tmp_path):
+    FAMILIES["qwen2_5_vl"].save(tmp_path / "checkpoint")
+    builder = MultimodalModel.from_pretrained(str(tmp_path / "checkpoint")).with_target("tensorrt-rtx")
+    tree = builder.with_max_image_size(112, 112).build_all(tmp_path / "tree")
+    model, built = open_model(str(tmp_path / "checkpoint"), "float32", tree), open_system(tree, "reference")
+    assert first_token(model, tree) == first_token(built, tree)
+    (found,) = built.features(inputs.sample_items(tree, 1))
+    torch.testing.assert_close(found, model.features(inputs.sample_items(tree, 1)), rtol=1e-4, atol=1e-4)

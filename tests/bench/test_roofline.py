@@ -38,7 +38,8 @@ def test_images_are_counted_whatever_the_batch_dimension_is_called(tmp_path):
     builder = LlavaModel.from_model(model).with_batch(3).with_target("tensorrt-rtx").vision
     network = network_of(evolve(builder, inputs={"input": hint}).build(tmp_path / "tree"), "vision")
     counted = flops_of(lambda: image_features(model, torch.zeros(3, 3, 28, 28)))
-    assert vision_cost(network, 3).flops == 3 * vision_cost(network, 1).flops == pytest.approx(counted, rel=0.02)
+    of_all, of_one = (vision_cost(network, {"images": count}).flops for count in (3, 1))
+    assert of_all == 3 * of_one == pytest.approx(counted, rel=0.02)
 
 
 def test_prefill_costs_what_pytorch_counts_and_somebody_wants(llama_tree, tmp_path):

@@ -11,6 +11,7 @@ from attrs import evolve
 
 from ditto import EngineTree, LlmBuilder
 from ditto.errors import ConfigError, TreeError
+from ditto.runtime.reference import ReferenceSession
 from ditto.runtime.session import LlmRunner
 from ditto.verify.check import verify
 from ditto.verify.inputs import mixed
@@ -31,6 +32,15 @@ def test_a_sound_tree_passes(kind, request):
     assert result.tokens > 8
     assert result.differences == result.divergences == ()
     assert result.compared == 0
+
+
+@pytest.mark.parametrize("rounds", [True, False])
+def test_a_session_whose_products_round_to_tf32_may_err_by_that(llamas, monkeypatch, rounds):
+    monkeypatch.setattr(ReferenceSession, "rounds_to_tf32", rounds)
+    result = checked(llamas, llamas.sound)
+    assert {item.allowed for item in result.measures} == {2e-3 if rounds else 1e-5}
+    assert ("rounds the operands of float32 products to TF32" in result.text()) == rounds
+    assert result.to_json()["in_tf32"] == rounds
 
 
 def in_module(nodes, end, kind):

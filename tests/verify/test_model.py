@@ -7,7 +7,7 @@ import torch
 from transformers import CLIPVisionConfig
 
 from ditto.errors import CheckpointError, TreeError
-from ditto.verify.model import check_model, checkpoint_of, image_features, load, rounded, vision_of
+from ditto.verify.model import check_model, checkpoint_of, exact_products, image_features, load, rounded
 from tests.support.models import VISION, llama, llava
 
 CPU = torch.device("cpu")
@@ -23,7 +23,6 @@ def test_models_come_back_as_they_were(tmp_path):
         wanted = dict(model.named_parameters())
         for key, part in found.named_parameters():
             assert torch.equal(part, wanted[key].half())
-        assert (vision_of(found) is None) == (name == "llama")
 
 
 def test_a_tree_from_memory_knows_no_checkpoint(llama_tree):
@@ -72,5 +71,21 @@ def test_rounding_is_that_of_loading_in_that_dtype(tmp_path):
         assert torch.equal(part, other), name
     pixels = torch.randn(2, 3, 28, 28)
     with torch.no_grad():
-        found_rows = image_features(found, {"pixel_values": pixels.half()})
-        assert torch.equal(found_rows, vision_of(found)(pixels.half()).flatten(0, 1))
+        rows = [image_features(each, {"pixel_values": pixels.half()}) for each in (found, wanted)]
+        assert torch.equal(*rows)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_references_are_computed_without_tf32_and_the_process_keeps_its_setting(allowed):
+    parts = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [part.allow_tf32 for part in parts]
+    try:
+        for part in parts:
+            part.allow_tf32 = allowed
+        with pytest.raises(ZeroDivisionError), exact_products():
+            assert not any(part.allow_tf32 for part in parts)
+            raise ZeroDivisionError
+        assert [part.allow_tf32 for part in parts] == [allowed, allowed]
+    finally:
+        for part, own in zip(parts, before, strict=True):
+            part.allow_tf32 = own
