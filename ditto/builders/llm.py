@@ -25,7 +25,7 @@ from ditto.errors import ConfigError, ModelError, UnsupportedFeature, at
 from ditto.ops.spans import SpanRule
 from ditto.targets import LanguagePart, Target
 from ditto.wrappers.features import features_owner
-from ditto.wrappers.llm import DecoderWithHead, LlmWrapper, PackedLlmWrapper, without_tower
+from ditto.wrappers.llm import DecoderWithHead, LlmWrapper, PackedLlmWrapper, StandIn, without_tower
 
 # Defaults: maximum sequence length, if the model supports it, and maximum tokens per call of packed targets.
 _DEFAULT_SEQ_LEN = 4096
@@ -52,6 +52,8 @@ class LlmBuilder(EngineBuilder):
             tokens, or 0 for a text model.
         spans: how its token types determine which tokens of a prompt with images attend to each other in both
             directions; None if all tokens are causal.
+        masks_see_types: whether masks of the model may depend on the types of tokens.
+        stand_in: the token whose embeddings image tokens and some others get; None if all have their own.
         language: function from the model to the language model inside it, with its output embedding.
     """
 
@@ -65,6 +67,8 @@ class LlmBuilder(EngineBuilder):
     opt_input_len: int | Auto = "auto"
     quantization: Quantization = "none"
     spans: SpanRule | None = None
+    masks_see_types: bool = True
+    stand_in: StandIn | None = None
     language: Callable[[nn.Module], nn.Module] = field(default=itself)
 
     @classmethod
@@ -210,9 +214,9 @@ class LlmBuilder(EngineBuilder):
         wrapper_class = PackedLlmWrapper if target.packs_tokens else LlmWrapper
         captured = without_tower(model) if deepstack else model
         spans = self.spans if has_images else None
-        if has_images and spans is None:
+        if has_images and spans is None and self.masks_see_types:
             _refuse_masks_of_types(loaded.model)
-        wrapper = wrapper_class(captured, embedding, vocab_size, deepstack, spans)
+        wrapper = wrapper_class(captured, embedding, vocab_size, deepstack, spans, self.stand_in)
         weight_of = loaded.weight_of(wrapper)
         if self.quantization != "none":
             weight_of = QuantizedLinears(self.quantization, wrapper, _head(model)).weight_of(loaded)

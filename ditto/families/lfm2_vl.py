@@ -13,9 +13,9 @@ from typing_extensions import Self, override
 
 from ditto.arguments import DynamicDimension
 from ditto.engine import IMAGE_TOKENS
-from ditto.errors import CheckpointError, ConfigError
+from ditto.errors import CheckpointError
 from ditto.families.encoder import Encoder
-from ditto.families.native import NativePreprocessor, NativeSizeModel, by_token, merge_size, number
+from ditto.families.native import LimitedSizeModel, NativePreprocessor, by_token, merge_size, number
 from ditto.families.preprocessor import Preprocessor
 from ditto.runtime.encoding import EncoderItem
 from ditto.wrappers.native import NaflexFeatures
@@ -58,7 +58,7 @@ class Lfm2VlPreprocessor(NativePreprocessor):
 
 
 @frozen(kw_only=True, slots=False)
-class Lfm2VlModel(NativeSizeModel):
+class Lfm2VlModel(LimitedSizeModel):
     """`Lfm2VlForConditionalGeneration`.
 
     The checkpoint's processor limits the size of images and tiles.
@@ -94,10 +94,6 @@ class Lfm2VlModel(NativeSizeModel):
         if not processor.get("do_image_splitting", True):
             return 1
         return int(processor.get("max_tiles", 10)) + bool(processor.get("use_thumbnail", True))
-
-    @override
-    def with_max_image_size(self, height: int, width: int) -> Self:
-        raise ConfigError("the image processor of LFM2-VL limits images itself", remedy="leave out --max-image-size")
 
     @property
     @override

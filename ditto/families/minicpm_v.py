@@ -13,9 +13,9 @@ from typing_extensions import Self, override
 
 from ditto.arguments import DynamicDimension
 from ditto.engine import IMAGE_TOKENS
-from ditto.errors import CheckpointError, ConfigError
+from ditto.errors import CheckpointError
 from ditto.families.encoder import Encoder
-from ditto.families.native import NativePreprocessor, NativeSizeModel, by_token, merge_size, number, square_pixels
+from ditto.families.native import LimitedSizeModel, NativePreprocessor, by_token, merge_size, number, square_pixels
 from ditto.families.preprocessor import Preprocessor
 from ditto.runtime.encoding import EncoderItem
 from ditto.wrappers.neighbours import MiniCpmFeatures
@@ -68,7 +68,7 @@ class CanvasPreprocessor(MiniCpmPreprocessor):
 
 
 @frozen(kw_only=True, slots=False)
-class MiniCpmV46Model(NativeSizeModel):
+class MiniCpmV46Model(LimitedSizeModel):
     """`MiniCPMV4_6ForConditionalGeneration`.
 
     The checkpoint's processor limits the size of images and slices.
@@ -98,13 +98,6 @@ class MiniCpmV46Model(NativeSizeModel):
     @override
     def most_tiles(cls, config: Any, processor: Mapping[str, Any]) -> int:
         return int(processor.get("max_slice_nums", 9)) + 1 if processor.get("slice_mode", True) else 1
-
-    @override
-    def with_max_image_size(self, height: int, width: int) -> Self:
-        raise ConfigError(
-            f"the image processor of {self.model_type!r} models limits images itself",
-            remedy="leave out --max-image-size",
-        )
 
     @property
     def slice_side(self) -> float:

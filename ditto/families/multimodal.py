@@ -19,6 +19,7 @@ from ditto.families.encoder import Encoder
 from ditto.families.preprocessor import Preprocessor, TilePreprocessor
 from ditto.families.registry import find_family, supported_types
 from ditto.wrappers.features import embeddings, features_owner
+from ditto.wrappers.llm import StandIn
 
 if TYPE_CHECKING:  # running a tree needs families, and no builder
     from ditto.builders import EngineBuilder, LlmBuilder, ModelSource, VisionBuilder
@@ -47,6 +48,9 @@ class MultimodalModel(ABC):
     preprocessor: ClassVar[Preprocessor] = TilePreprocessor()
     """The runtime half: what a tree does with prompts and images."""
 
+    masks_see_types: ClassVar[bool] = True
+    """Whether masks of the model may depend on the types of tokens, as its code says; False where they do not."""
+
     llm: LlmBuilder
     vision: VisionBuilder
     max_images: int = 1
@@ -74,6 +78,11 @@ class MultimodalModel(ABC):
         By default the model itself, if it runs on embeddings alone, without an image.
         """
         return model
+
+    @classmethod
+    def stand_in(cls, config: Any) -> StandIn | None:
+        """The token whose embeddings image tokens and some others get; None if all have their own."""
+        del config
 
     @classmethod
     def most_tiles(cls, config: Any, processor: Mapping[str, Any]) -> int:
@@ -135,7 +144,13 @@ class MultimodalModel(ABC):
             assembly=encoder.assembly,
         )
         return family(
-            llm=LlmBuilder(source=source, language=family.language_model, spans=family.preprocessor.spans),
+            llm=LlmBuilder(
+                source=source,
+                language=family.language_model,
+                spans=family.preprocessor.spans,
+                masks_see_types=family.masks_see_types,
+                stand_in=family.stand_in(config),
+            ),
             vision=vision,
             max_tiles=tiles,
         )._sized()

@@ -125,7 +125,7 @@ class NativePreprocessor(Preprocessor):
 
     @override
     def token_inputs(self, is_image: Tensor) -> dict[str, Tensor]:
-        return {"mm_token_type_ids": is_image.long()} if self.multimodal_rope else {}
+        return {"mm_token_type_ids": is_image.long()} if self.multimodal_rope else super().token_inputs(is_image)
 
     @override
     def positions(self, token_ids: Sequence[int], inputs: Mapping[str, Tensor]) -> TokenPositions | None:
@@ -200,6 +200,18 @@ class NativeSizeModel(MultimodalModel):
         )
 
 
+@frozen(kw_only=True, slots=False)
+class LimitedSizeModel(NativeSizeModel):
+    """Base class of families whose checkpoint's image processor limits the size of images itself."""
+
+    @override
+    def with_max_image_size(self, height: int, width: int) -> Self:
+        raise ConfigError(
+            f"the image processor of {self.model_type!r} models limits images itself",
+            remedy="leave out --max-image-size",
+        )
+
+
 def number(config: Any, name: str) -> int:
     """A setting of the vision tower that has to be one number.
 
@@ -216,10 +228,13 @@ def merge_size(config: Any) -> int:
         CheckpointError: it is not a number.
     """
     vision = config.vision_config
+    if hasattr(vision, "model_patch_size"):  # the processor merges
+        return 1
     if hasattr(vision, "window_kernel_size"):  # a merger in the tower, which it may leave out, and one behind it
         return 2 if getattr(config, "downsample_mode", None) == "4x" else 4
     own = [
-        (vision, f"vision_config.{name}", name) for name in ("spatial_merge_size", "merge_size", "merge_kernel_size")
+        (vision, f"vision_config.{name}", name)
+        for name in ("spatial_merge_size", "merge_size", "merge_kernel_size", "pooling_kernel_size")
     ]
     of_model = [(config, name, name) for name in ("spatial_merge_size", "downsample_factor")]
     for part, title, name in [*own, *of_model]:

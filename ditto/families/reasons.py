@@ -25,8 +25,6 @@ REASONS: Mapping[str, str] = {
     "florence2": _ENCODER_DECODER,
     "fuyu": "it has no tower: patches of any number go into the decoder",
     "gemma3n": "its decoder has further embeddings of each token for each layer, which image tokens lack",
-    "gemma4": _NO_ENCODER,
-    "gemma4_unified": _NO_ENCODER,
     "git": _CROSS_ATTENTION,
     "glm5_next": _INDEX,
     "granite4_vision": "features of its tower are added before layers of the decoder that its configuration names",

@@ -30,6 +30,8 @@ _OWN = {
     "exaone4_5": "qwen2_vl:Exaone45Model",
     "fast_vlm": "fast_vlm:FastVlmModel",
     "gemma3": "gemma3:Gemma3Model",
+    "gemma4": "gemma4:Gemma4Model",
+    "gemma4_unified": "gemma4:Gemma4UnifiedModel",
     "glm46v": "glm4v:Glm46vModel",
     "glm4v": "glm4v:Glm4vModel",
     "glm4v_moe": "glm4v:Glm4vMoeModel",

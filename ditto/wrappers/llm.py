@@ -10,12 +10,26 @@ from inspect import Parameter, signature
 from typing import Any
 
 import torch
+from attrs import frozen
 from torch import Tensor, nn
 from typing_extensions import override
 
 from ditto import ops
 from ditto.errors import UnsupportedFeature
 from ditto.ops.spans import SpanRule
+
+
+@frozen
+class StandIn:
+    """A token whose embeddings others get instead of their own.
+
+    Args:
+        tokens: these tokens, beside image tokens, which get its further embeddings for each layer.
+        token: the token.
+    """
+
+    tokens: tuple[int, ...]
+    token: int
 
 
 class LlmWrapper(nn.Module):
@@ -32,10 +46,17 @@ class LlmWrapper(nn.Module):
             state. They follow the token's own in its row of the table, and the model accepts `visual_pos_masks` and
             `deepstack_visual_embeds`.
         spans: how spans of tokens become the model's token types; None without spans.
+        stand_in: the token whose embeddings others get; None if all have their own.
     """
 
     def __init__(
-        self, model: nn.Module, embedding: nn.Module, vocab_size: int, deepstack: int = 0, spans: SpanRule | None = None
+        self,
+        model: nn.Module,
+        embedding: nn.Module,
+        vocab_size: int,
+        deepstack: int = 0,
+        spans: SpanRule | None = None,
+        stand_in: StandIn | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -43,6 +64,7 @@ class LlmWrapper(nn.Module):
         self.vocab_size = vocab_size
         self.deepstack = deepstack
         self.spans = spans
+        self.stand_in = stand_in
         self.is_told_positions = _accepts_positions(model)
         self.has_layer_inputs = any(hasattr(part, "get_per_layer_inputs") for part in model.modules())
 
@@ -80,25 +102,30 @@ class LlmWrapper(nn.Module):
         more: dict[str, Any] = {"position_ids": position_ids} if self.is_told_positions else {}
         if self.spans is not None and span_ids is not None:
             more[self.spans.input] = self.spans.types(span_ids)
+        known = input_ids
+        if self.stand_in is not None:
+            for token in self.stand_in.tokens:
+                known = torch.where(known == token, self.stand_in.token, known)
         if prompt_embedding_table is None:
-            embedded = self.embedding(input_ids)
-            layer_inputs = self._layer_inputs(input_ids) if self.has_layer_inputs else None
-            if layer_inputs is not None:
-                more["per_layer_inputs"] = layer_inputs
+            embedded = self.embedding(known)
         else:
-            if self.has_layer_inputs:
+            if self.has_layer_inputs and self.stand_in is None:
                 raise UnsupportedFeature(
                     f"{type(self.model).__name__} has embeddings of its own for each layer, which image tokens lack",
                     remedy="build its language model alone, without images",
                 )
             virtual = input_ids > self.vocab_size - 1
-            text = self.embedding(torch.where(virtual, self.vocab_size - 1, input_ids))
+            known = torch.where(virtual, self.vocab_size - 1 if self.stand_in is None else self.stand_in.token, known)
+            text = self.embedding(known)
             rows = ops.prompt_rows(input_ids, prompt_embedding_table, self.vocab_size)
             if self.deepstack:
                 rows, *layers = rows.chunk(1 + self.deepstack, dim=-1)
                 more["visual_pos_masks"] = virtual
                 more["deepstack_visual_embeds"] = [torch.where(virtual.unsqueeze(-1), each, 0.0) for each in layers]
             embedded = torch.where(virtual.unsqueeze(-1), rows, text)
+        layer_inputs = self._layer_inputs(known) if self.has_layer_inputs else None
+        if layer_inputs is not None:
+            more["per_layer_inputs"] = layer_inputs
         result: Any = self.model(
             inputs_embeds=embedded,
             attention_mask=torch.ones_like(input_ids),  # no padding; also disables the detection of packed sequences

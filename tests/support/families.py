@@ -704,6 +704,53 @@ def _gemma3_processor() -> Any:
     return hf.Gemma3Processor(pixels, tokenizer(**names), image_seq_length=4)
 
 
+_GEMMA4_TEXT = {**TEXT, "num_hidden_layers": 4, "head_dim": 12, "global_head_dim": 16, "sliding_window": 12}
+_GEMMA4_TEXT |= {"layer_types": ["sliding_attention", "full_attention"] * 2}
+_GEMMA4_TOKENS = {"image_token": "<image>", "boi_token": "<boi>", "eoi_token": "<eoi>", "audio_token": "<audio>"}
+_GEMMA4_TOKENS |= {"boa_token": "<boa>", "eoa_token": "<eoa>"}
+_GEMMA4_IDS = {"boi_token_id": None, "eoi_token_id": None, "boa_token_id": None, "eoa_token_index": None}
+
+
+def _gemma4(**settings: Any) -> Callable[[int], Any]:
+    def model(image: int) -> Any:
+        vision = hf.Gemma4VisionConfig(
+            **{**PIXTRAL, "patch_size": 4, "pooling_kernel_size": 2, "position_embedding_size": 80},
+            num_key_value_heads=2,
+            head_dim=16,
+            standardize=True,
+        )
+        text = hf.Gemma4TextConfig(**{**_GEMMA4_TEXT, "hidden_size_per_layer_input": 0, **settings})
+        ids = {"image_token_id": image, "audio_token_id": image + 3, "video_token_id": 85, **_GEMMA4_IDS}
+        config = hf.Gemma4Config(text_config=text, vision_config=vision, audio_config=None, **ids)
+        found = made(hf.Gemma4ForConditionalGeneration, config)
+        found.model.vision_tower.std_bias.normal_()
+        found.model.vision_tower.std_scale.uniform_(0.5, 1.5)
+        return found
+
+    return model
+
+
+def _gemma4_processor() -> Any:
+    pixels = hf.Gemma4ImageProcessorPil(patch_size=4, pooling_kernel_size=2, max_soft_tokens=70)
+    sounds = hf.Gemma4AudioFeatureExtractor()
+    return hf.Gemma4Processor(sounds, pixels, tokenizer(**_GEMMA4_TOKENS), NoVideos(), image_seq_length=70)
+
+
+def _gemma4_unified(image: int) -> Any:
+    sizes = {"patch_size": 4, "pooling_kernel_size": 2, "mm_posemb_size": 80}
+    vision = hf.Gemma4UnifiedVisionConfig(**sizes, mm_embed_dim=40, output_proj_dims=40)
+    text = hf.Gemma4UnifiedTextConfig(**_GEMMA4_TEXT)
+    ids = {"image_token_id": image, "audio_token_id": 88, "video_token_id": 85, **_GEMMA4_IDS}
+    config = hf.Gemma4UnifiedConfig(text_config=text, vision_config=vision, audio_config=None, **ids)
+    return made(hf.Gemma4UnifiedForConditionalGeneration, config)
+
+
+def _gemma4_unified_processor() -> Any:
+    pixels = hf.Gemma4UnifiedImageProcessor(patch_size=4, pooling_kernel_size=2, max_soft_tokens=70)
+    sounds = hf.Gemma4UnifiedAudioFeatureExtractor()
+    return hf.Gemma4UnifiedProcessor(sounds, pixels, tokenizer(**_GEMMA4_TOKENS), NoVideos(), image_seq_length=70)
+
+
 def _paligemma(text: Any) -> Callable[[int], Any]:
     def model(image: int) -> Any:
         vision = siglip(vision_use_head=False)
@@ -929,6 +976,11 @@ FAMILIES: dict[str, Family] = {
     "internvl": Family(_internvl_processor, _internvl, tiled=True, placeholder="<IMG_CONTEXT>"),
     "glm46v": Family(_glm_processor("Glm46V"), _native("Glm46V", _GLM, {"image_size": 28}), placeholder="<|image|>"),
     "gemma3": Family(_gemma3_processor, _gemma3, placeholder="<start_of_image>", image_token="<image_soft_token>"),
+    "gemma4": Family(
+        _gemma4_processor,
+        _gemma4(hidden_size_per_layer_input=8, vocab_size_per_layer_input=VOCABULARY, num_kv_shared_layers=2),
+    ),
+    "gemma4_with_spans": Family(_gemma4_processor, _gemma4(use_bidirectional_attention="vision")),
     "glm4v": Family(_glm_processor("Glm4v"), _native("Glm4v", _GLM, {"image_size": 28}), placeholder="<|image|>"),
     "glm4v_moe": Family(
         _glm_processor("Glm4v"), _native("Glm4vMoe", _GLM_MOE, {"image_size": 28}), placeholder="<|image|>"
@@ -1027,6 +1079,7 @@ def _lfm2_vl(image: int) -> Any:
 # Processors of these need torchvision.
 WITH_TORCHVISION: dict[str, Family] = {
     "cohere2_vision": Family(_cohere2_vision_processor, _cohere2_vision, tiled=True, placeholder="<|IMG_PATCH|>"),
+    "gemma4_unified": Family(_gemma4_unified_processor, _gemma4_unified),
     "lfm2_vl": Family(_lfm2_vl_processor, _lfm2_vl, tiled=True),
     "muse_glimmer": Family(_muse_glimmer_processor, _muse_glimmer, placeholder="<|patch|>"),
     "kimi_k25": Family(_kimi_k25_processor, _kimi_k25, placeholder="<|media_pad|>"),

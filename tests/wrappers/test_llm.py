@@ -12,6 +12,7 @@ from benchmarks.tiny_models import tiny_model
 from ditto.builders.llm import LlmBuilder
 from ditto.capture import export
 from ditto.errors import UnsupportedFeature
+from ditto.families.gemma4 import Gemma4Model
 from ditto.families.llava import LlavaModel
 from ditto.passes import run_passes
 from ditto.passes.spec import passes_of
@@ -19,7 +20,8 @@ from ditto.program import evaluate
 from ditto.reference import RELATIVE_ERROR, Constants, relative_error, run
 from ditto.rewrite import rewrite
 from ditto.targets.registry import target
-from ditto.wrappers.llm import DecoderWithHead, LlmWrapper
+from ditto.wrappers.llm import DecoderWithHead, LlmWrapper, StandIn
+from tests.support.families import FAMILIES, TEXT
 from tests.support.layers import emitted
 from tests.support.models import TRANSFORMERS_5, image_features, llama, llava
 from tests.support.stages import empty_caches, last_token_logits, prompt_inputs
@@ -154,3 +156,21 @@ def test_a_llavas_decoder_and_head_may_be_given_apart():
         found = builder.part(target("tensorrt-rtx")).wrapper(**given)
         wanted = model(input_ids=given["input_ids"].long()).logits
     assert relative_error(found, wanted[torch.arange(2), given["last_token_ids"].long()]) < FLOAT32
+
+
+@torch.no_grad()
+@pytest.mark.skipif(not TRANSFORMERS_5, reason="transformers 4.51 does not know the model")
+def test_tokens_of_other_modalities_get_the_embeddings_of_the_stand_in():
+    """Also those for each layer; an image token, the model's own answer may hold one, is like them."""
+    model = FAMILIES["gemma4"].model(150)
+    embedding, stand_in = model.get_input_embeddings(), Gemma4Model.stand_in(model.config)
+    assert stand_in == StandIn((150, 85, 153), TEXT["pad_token_id"])
+    ids = torch.tensor([[20, 150, 85, 21, 153, 22]])
+    given = {"input_ids": ids.int(), "position_ids": torch.arange(6)[None].int(), "last_token_ids": torch.tensor([5])}
+    wanted = model(input_ids=ids, position_ids=given["position_ids"].long()).logits[:, -1]
+    found = LlmWrapper(model, embedding, len(embedding.weight), stand_in=stand_in)(**given)
+    assert relative_error(found, wanted) < FLOAT32
+    unknown = LlmWrapper(model, embedding, len(embedding.weight))(**given)
+    assert relative_error(unknown, wanted) > 100 * FLOAT32
+    with pytest.raises(UnsupportedFeature, match="which image tokens lack"):
+        LlmWrapper(model, embedding, len(embedding.weight))(**given, prompt_embedding_table=torch.zeros(1, 48))
