@@ -19,11 +19,15 @@ def open_system(tree: EngineTree, session: str) -> TreeSystem:
 
 
 def first_token(system: System, tree: EngineTree) -> int:
-    """Generate one token after a short prompt, and encode an image if the tree has a vision engine."""
-    if rows_per_image(tree):
+    """Generate one token after a short prompt, and encode an image if the tree has a vision engine.
+
+    The prompt holds an image where the model takes no other.
+    """
+    rows, has_image = rows_per_image(tree), inputs.needs_image(tree)
+    if rows:
         system.features(inputs.sample_items(tree, 1))
-    length = min(_PROMPT, tree.limits.max_input_len)
-    return system.answer(inputs.prompts(tree, 1, length), 1)[0][0]
+    length = min(_PROMPT + rows * has_image, tree.limits.max_input_len)
+    return system.answer(inputs.prompts(tree, 1, length, has_image), 1)[0][0]
 
 
 def open_model(model: str, dtype: str, tree: EngineTree) -> System:

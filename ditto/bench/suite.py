@@ -143,7 +143,8 @@ def time_of(system: System, task: Task, tree: EngineTree, repeats: int) -> float
         for _ in range(3):
             system.features(items)
         return milliseconds(lambda: system.features(items), device, repeats, burst=True)
-    given = inputs.prompts(tree, task.batch, task.context, with_images=task.kind == ANSWER)
+    has_images = task.kind == ANSWER or inputs.needs_image(tree)
+    given = inputs.prompts(tree, task.batch, task.context, has_images)
 
     def answered(count: int) -> Callable[[], object]:
         def work() -> None:

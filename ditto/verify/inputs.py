@@ -62,13 +62,22 @@ def prompts(tree: EngineTree, batch: int, length: int, with_images: bool = False
     """Random prompts: `batch` of `length` tokens, without special tokens.
 
     With random pixels near the beginning of each if `with_images`.
+
+    Raises:
+        PromptError: an image has more tokens than there is room for.
     """
     ids = _random_ids(tree, batch, length, seed)
     if not with_images:
         return Prompts(ids)
     tokens, family = tree.manifest.tokens, preprocessor_of(tree)
     assert tokens is not None and tokens.image is not None and family is not None
-    ids[:, _BEFORE_IMAGE : _BEFORE_IMAGE + rows_per_image(tree)] = tokens.image
+    rows = rows_per_image(tree)
+    if length <= _BEFORE_IMAGE + rows:
+        raise PromptError(
+            f"a prompt of {length} tokens has no room for an image of {rows}",
+            remedy=f"ask for prompts of at least {_BEFORE_IMAGE + rows + 1} tokens",
+        )
+    ids[:, _BEFORE_IMAGE : _BEFORE_IMAGE + rows] = tokens.image
     items = sample_items(tree, batch, seed)
     spans = None if family.spans is None else family.spans.of_prompt(ids == tokens.image)
     found = [family.positions(row, family.model_inputs([item])) for row, item in zip(ids.tolist(), items, strict=True)]
@@ -102,6 +111,12 @@ def rows_per_image(tree: EngineTree) -> int:
     return shapes_of(tree).rows(sample_items(tree, 1)[0])
 
 
+def needs_image(tree: EngineTree) -> bool:
+    """Whether Hugging Face's model takes no prompt without an image."""
+    family = preprocessor_of(tree)
+    return family is not None and family.needs_image
+
+
 def mixed(tree: EngineTree, new_tokens: int, count: int = 4) -> list[Prompts]:
     """Prompts of different lengths that leave `new_tokens` free, one each.
 
@@ -111,8 +126,7 @@ def mixed(tree: EngineTree, new_tokens: int, count: int = 4) -> list[Prompts]:
     limits = RequestLimits.of(tree)
     room = min(limits.max_input_len, limits.max_seq_len - new_tokens)
     result: list[Prompts] = []
-    family = preprocessor_of(tree)
-    seeing = count if count == 1 or (family is not None and family.needs_image) else count - 1
+    seeing = count if count == 1 or needs_image(tree) else count - 1
     for number in range(count):
         found = _with_image(tree, number, room) if number < seeing else None
         result.append(found or prompts(tree, 1, max(min(8 + 5 * number, room), 1), seed=number))

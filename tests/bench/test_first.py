@@ -30,3 +30,11 @@ def test_a_model_and_a_tree_of_images_of_any_size_encode_the_same(tmp_path):
     assert first_token(model, tree) == first_token(built, tree)
     (found,) = built.features(inputs.sample_items(tree, 1))
     torch.testing.assert_close(found, model.features(inputs.sample_items(tree, 1)), rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_that_takes_no_prompt_without_an_image_gets_one(tmp_path):
+    FAMILIES["blip-2"].save(tmp_path / "checkpoint")
+    tree = MultimodalModel.from_pretrained(str(tmp_path / "checkpoint")).with_target("tensorrt-rtx")
+    tree = tree.with_dtype("float32").build_all(tmp_path / "tree")
+    model, built = open_model(str(tmp_path / "checkpoint"), "float32", tree), open_system(tree, "reference")
+    assert first_token(model, tree) == first_token(built, tree)

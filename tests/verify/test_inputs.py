@@ -83,3 +83,10 @@ def test_what_a_tree_does_not_take_is_told_before_anything_runs(llava_tree):
     ):
         with pytest.raises(PromptError, match=message):
             check(llava_tree, given, count)
+
+
+def test_a_prompt_without_room_for_its_image_is_refused(llava_tree):
+    rows = rows_per_image(llava_tree)
+    assert (prompts(llava_tree, 1, rows + 5, with_images=True).ids == llava_tree.manifest.tokens.image).sum() == rows
+    with pytest.raises(PromptError, match=f"a prompt of {rows + 4} tokens has no room for an image of {rows}"):
+        prompts(llava_tree, 1, rows + 4, with_images=True)
