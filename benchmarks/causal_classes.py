@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol
 import torch
 from attrs import frozen
 from torch import Tensor
+from typing_extensions import override
 
 from benchmarks.tiny_models import causal_types, tiny_model
 from ditto.builders.describe import describe
@@ -53,6 +54,7 @@ class Outcome:
     difference: float = 0.0
     reason: str = ""
 
+    @override
     def __str__(self) -> str:
         return f"{self.verdict:9s} {self.difference:8.1e}  {self.reason}".rstrip()
 

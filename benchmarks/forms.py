@@ -8,7 +8,7 @@ simple, Ditto's own forms come from Ditto's own functions. Queries come scaled.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, reduce
 from typing import Any, Literal
 
 import torch
@@ -250,11 +250,12 @@ def _of_turned(net: Lowering, x: Value, weight: Weight, blocks: int) -> Value:
 
 def _in_parts(net: Lowering, x: Value, weight: Weight, parts: int) -> Value:
     """Products of parts of the inner size, added one by one."""
-    width, made = weight.shape[1] // parts, None
-    for start in range(0, weight.shape[1], width):
-        part = linear(net, net.slice(x, 2, start, width), fold("slice", weight, 1, start, start + width, 1))
-        made = part if made is None else net.add(ElementWise("SUM"), made, part)
-    return net.value(made)
+    width = weight.shape[1] // parts
+    made = [
+        linear(net, net.slice(x, 2, start, width), fold("slice", weight, 1, start, start + width, 1))
+        for start in range(0, weight.shape[1], width)
+    ]
+    return reduce(lambda total, part: net.add(ElementWise("SUM"), total, part), made)
 
 
 def _in_batch(net: Lowering, x: Value, weight: Weight, parts: int) -> Value:

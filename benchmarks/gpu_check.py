@@ -229,8 +229,8 @@ class Checks:
 
     def given(self, prompt: str, images: Sequence[Path]) -> Any:
         """What the processor makes of a prompt with any number of images."""
-        images = [load_image(path) for path in images]
-        return self.face.processor(text=[prompt], images=images or None, return_tensors="pt")
+        loaded = [load_image(path) for path in images]
+        return self.face.processor(text=[prompt], images=loaded or None, return_tensors="pt")
 
     def request(self, given: Any) -> Request:
         """The same as the session takes it."""

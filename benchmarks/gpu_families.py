@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu_families --work DIRECTORY [--types TYPE ...]
 
-Each family is built portable in float32 and for latency in float16. The exit code is 1 if one fails.
+Each family is built portable in float32 and float16, and for latency in float16. The exit code is 1 if one fails.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ditto.verify.inputs import mixed
 from tests.support.families import FAMILIES
 
 NEW_TOKENS = 8
-VARIANTS = (("portable", "float32"), ("latency", "float16"))
+VARIANTS = (("portable", "float32"), ("portable", "float16"), ("latency", "float16"))
 
 
 def verdict(checkpoint: Path, preset: str, dtype: str, out: Path) -> str:

@@ -210,8 +210,15 @@ def in_torch(piece: Piece, tensors: Mapping[str, Tensor]) -> Callable[[], Tensor
     (kernel,), known = piece.layers, dict(tensors)
     for node in piece.network.nodes:
         if node.outputs != kernel.outputs:
-            known[node.outputs[0]] = node.layer.reference(*(known[name] for name in node.inputs))
-    return partial(kernel.layer.reference, *(known[name] for name in kernel.inputs))
+            known[node.outputs[0]] = _alone(node.layer.reference(*(known[name] for name in node.inputs)))
+    inputs = [known[name] for name in kernel.inputs]
+    return lambda: _alone(kernel.layer.reference(*inputs))
+
+
+def _alone(result: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """The result of a layer that has one."""
+    assert isinstance(result, Tensor)
+    return result
 
 
 def each_ms(runs: Sequence[Callable[[], object]], device: torch.device) -> float:
@@ -236,8 +243,8 @@ def engine_of(network: Network, source: TensorSource, profile: Profile, trt: Ten
     """A network in an engine of its own, loaded."""
     compiled(network, source, profile, trt, path)
     kernels = RuntimeCache(None)
-    calls, inputs = partition(network, PartitionMode.WHOLE).calls, network.inputs
-    return Parts([Engine(trt, path, kernels)], calls, inputs, [profile], kernels)
+    schedule = partition(network, PartitionMode.WHOLE).schedule
+    return Parts([Engine(trt, path, kernels)], schedule, network.inputs, [profile], kernels)
 
 
 def compiled(network: Network, source: TensorSource, profile: Profile, trt: TensorRT, path: Path) -> int:

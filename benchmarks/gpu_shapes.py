@@ -46,7 +46,9 @@ class Shape:
     def limits(self) -> list[str]:
         """Limits that hold every measurement."""
         longest = max(self.contexts) + 40
-        return ["--batch", str(max(self.batches)), "--max-input-len", str(longest), "--max-seq-len", str(longest + 384)]
+        lengths = {"--max-input-len": longest, "--opt-input-len": max(self.contexts), "--max-seq-len": longest + 384}
+        sizes = {"--batch": max(self.batches), **lengths}
+        return [text for option, value in sizes.items() for text in (option, str(value))]
 
 
 def _llama_8b() -> Any:
@@ -60,14 +62,14 @@ def _llama_8b() -> Any:
         num_attention_heads=32,
         num_key_value_heads=8,
         max_position_embeddings=8192,
-        rope_theta=500000.0,
+        rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
     )
 
 
 def _qwen3_30b_a3b() -> Any:
     from transformers import Qwen3MoeConfig
 
-    return Qwen3MoeConfig(
+    config = Qwen3MoeConfig(
         vocab_size=151936,
         hidden_size=2048,
         intermediate_size=6144,
@@ -75,12 +77,13 @@ def _qwen3_30b_a3b() -> Any:
         num_hidden_layers=48,
         num_attention_heads=32,
         num_key_value_heads=4,
-        head_dim=128,
         num_experts=128,
         num_experts_per_tok=8,
         norm_topk_prob=True,
         max_position_embeddings=40960,
     )
+    config.head_dim = 128  # not half of it, which would follow from the others
+    return config
 
 
 def _mixtral_8x7b() -> Any:

@@ -80,7 +80,7 @@ def networks() -> dict[str, Network]:
     source = llava_7b()
     encoder = LlavaModel.encoder(source.config)
     common = {"source": source, "target": "tensorrt-rtx", "max_batch_size": 4}
-    llm = LlmBuilder(**common, prompt_rows=encoder.rows)
+    llm = LlmBuilder(**common, prompt_rows=encoder.rows or 0)
     builders = {
         "vision": VisionBuilder(**common, family="llava", inputs=encoder.inputs, wrap=encoder.module).with_batch(4),
         "llm": llm,

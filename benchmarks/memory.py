@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attrs import frozen
+from typing_extensions import override
 
 _SECONDS_BETWEEN_LOOKS = 0.02
 
@@ -43,6 +44,7 @@ class Measured:
     resident: int
     code: int
 
+    @override
     def __str__(self) -> str:
         failed = f"   FAILED with exit code {self.code}" if self.code else ""
         return (

@@ -210,6 +210,8 @@ def _one_layer(net: Lowering, query: Value, keys: Value, values: Value, seen: Va
 def _products(net: Lowering, query: Value, keys: Value, values: Value, seen: Value, copies: int) -> Value:
     """Scores and values as products: of the rows of a group of query heads with their KV head, or of copies of one."""
     (_, heads, _, width), groups = query.spec.shape, keys.spec.shape[1]
+    assert isinstance(heads, int)
+    assert isinstance(groups, int)
     grouped = net.reshape(query, (BATCH, groups, heads // groups, width))
     rows = net.add(Concatenation(2), *[grouped] * copies) if copies > 1 else grouped
     mask = net.reshape(seen, (BATCH, 1, 1, symbol(KV_LENGTH)))

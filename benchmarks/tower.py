@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 
 class Tower(nn.Module):
@@ -12,5 +13,6 @@ class Tower(nn.Module):
         super().__init__()
         self.tower = model
 
+    @override
     def forward(self, pixels: Tensor) -> Tensor:
         return self.tower(pixels).last_hidden_state

@@ -225,7 +225,7 @@ class LlmRunner(ABC):
 
         Current means at this point of the runner's work; later changes are not seen.
         """
-        values: list[int] = tensor.tolist()
+        values: list[int] = tensor.cpu().numpy().tolist()
         return lambda: values
 
     def close(self) -> None:  # noqa: B027
