@@ -17,7 +17,6 @@ REASONS: Mapping[str, str] = {
     "blip": _CROSS_ATTENTION,
     "chameleon": _CODES,
     "cosmos3_omni": _OTHER_MODALITY,
-    "deepseek_ocr2": _TWO_SIZES,
     "dots3_note": _INDEX,
     "emu3": _CODES,
     "ernie4_5_vl_moe": "image tokens have experts of their own in its decoder",

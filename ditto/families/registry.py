@@ -25,6 +25,7 @@ _OWN = {
     "cohere2_vision": "aya_vision:Cohere2VisionModel",
     "cohere_compass": "qwen3_vl:CohereCompassModel",
     "cosmos3_edge": "cosmos3_edge:Cosmos3EdgeModel",
+    "deepseek_ocr2": "deepseek_ocr2:DeepseekOcr2Model",
     "deepseek_vl": "deepseek_vl:DeepseekVlModel",
     "deepseek_vl_hybrid": "deepseek_vl:DeepseekVlHybridModel",
     "exaone4_5": "qwen2_vl:Exaone45Model",

@@ -74,6 +74,23 @@ def upsample_bicubic2d(
     return _interpolated(net, x, output_size, scale_factors, mode="bicubic", align_corners=align_corners)
 
 
+@lowers(aten._upsample_bicubic2d_aa.vec)
+def smoothed_bicubic2d(
+    net: Lowering, x: Operand, output_size: list[Dim] | None, align_corners: bool, scale_factors: list[float] | None
+) -> Value:
+    """_upsample_bicubic2d_aa.vec(Tensor input, SymInt[]? output_size, bool align_corners, float[]? scale_factors) ->
+    Tensor"""
+    del output_size
+    if scale_factors is not None:
+        raise UnsupportedFeature("interpolation by a factor", remedy="interpolation to a size is supported")
+
+    def resize(column: Tensor, size: int) -> Tensor:
+        twice = column.expand(-1, -1, -1, 2)  # of a single column, PyTorch computes wrong values
+        return functional.interpolate(twice, (size, 2), mode="bicubic", align_corners=align_corners, antialias=True)
+
+    return _resized(net, x, resize)
+
+
 def _interpolated(
     net: Lowering, x: Operand, output_size: list[Dim] | None, scale_factors: list[float] | None, **how: Any
 ) -> Value:

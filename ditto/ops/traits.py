@@ -202,6 +202,7 @@ TRAITS: Mapping[object, Trait] = MappingProxyType(
         _aten.adaptive_avg_pool2d.default: Trait.MIXES,
         _aten.pad.default: Trait.MIXES | Trait.ANY_RANK,
         _aten.upsample_bicubic2d.vec: Trait.MIXES,
+        _aten._upsample_bicubic2d_aa.vec: Trait.MIXES,
         _aten.upsample_bilinear2d.vec: Trait.MIXES,
         _aten.upsample_linear1d.vec: Trait.ROWWISE,
         # Tensors from shapes and numbers

@@ -272,6 +272,7 @@ def _convolution(call: Call) -> list[Layout]:
     aten.upsample_linear1d,
     aten.upsample_bilinear2d,
     aten.upsample_bicubic2d,
+    aten._upsample_bicubic2d_aa,
 )
 def _resize(call: Call) -> list[Layout]:
     inner = range(len(call.first) - 2, len(call.first))  # images may come without a batch axis

@@ -118,7 +118,7 @@ class EncoderShapes:
             if size > self.largest.get(name, size):
                 raise PromptError(
                     f"an image becomes {size} {name.replace('_', ' ')}, the vision engine accepts {self.largest[name]}",
-                    remedy="make the image smaller, or build with a larger --max-image-size",
+                    remedy="make the image smaller, or build with a larger --max-image-size or --max-tiles",
                 )
 
     def _fits(self, item: EncoderItem, name: str) -> bool:

@@ -38,6 +38,7 @@ ROWS = {
     ],
     aten.upsample_bilinear2d.vec: _interpolated(),
     aten.upsample_bicubic2d.vec: _interpolated(),
+    aten._upsample_bicubic2d_aa.vec: _interpolated(),
     aten.adaptive_avg_pool2d.default: [Row(IMAGE, size) for size in ([2, 3], [4, 6], [1, 1], [3, 4])],
 }
 

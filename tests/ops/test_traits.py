@@ -148,6 +148,7 @@ CALLS: dict[Any, list[Call]] = {
     aten.einsum.default: [Call("abc,adc->abd", [X, Y])],
     aten.pad.default: [Call(X, [0, 0, 1, 0])],
     aten.upsample_bicubic2d.vec: [Call(HEADS, [6, 8], False, None)],
+    aten._upsample_bicubic2d_aa.vec: [Call(HEADS, [6, 8], False, None)],
     aten.upsample_bilinear2d.vec: [Call(HEADS, [6, 8], False, None)],
     aten.upsample_linear1d.vec: [Call(X, [8], False, None)],
     aten.conv2d.default: [Call(HEADS, torch.randn(2, 4, 2, 2, generator=_RANDOM))],

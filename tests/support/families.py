@@ -437,6 +437,26 @@ def _deepseek_vl_hybrid_processor() -> Any:
     return hf.DeepseekVLHybridProcessor(pixels, tokenizer(image_token="<image>"), num_image_tokens=16)
 
 
+def _deepseek_ocr2(image: int) -> Any:
+    tower = {**sam(), "image_size": 64, "patch_size": 1, "window_size": 14, "num_attention_heads": 1}
+    tower = hf.DeepseekOcr2SamVisionConfig(**tower, downsample_channels=[12, 32])
+    former = {**TEXT, **rope(), "hidden_size": 32}
+    experts = {"n_routed_experts": 4, "n_shared_experts": 1, "mlp_layer_types": ["dense", "sparse"], **_EXPERTS}
+    config = hf.DeepseekOcr2Config(
+        vision_config=hf.DeepseekOcr2VisionConfig(
+            sam_config=tower, encoder_config=hf.DeepseekOcr2VisionEncoderConfig(**former)
+        ),
+        text_config=hf.DeepseekOcr2TextConfig(**{**TEXT, **rope(), **experts, "max_position_embeddings": 8192}),
+        image_token_id=image,
+    )
+    return made(hf.DeepseekOcr2ForConditionalGeneration, config)
+
+
+def _deepseek_ocr2_processor() -> Any:
+    pixels = hf.DeepseekOcr2ImageProcessorPil(size={"height": 64, "width": 64}, tile_size=48)
+    return hf.DeepseekOcr2Processor(pixels, tokenizer(image_token="<image>"), patch_size=1)
+
+
 def _got_ocr2(image: int) -> Any:
     vision = hf.GotOcr2VisionConfig(**sam())
     config = hf.GotOcr2Config(vision_config=vision, text_config=qwen2(), image_token_index=image)
@@ -956,6 +976,7 @@ FAMILIES: dict[str, Family] = {
         placeholder="<|IMAGE_PAD|>",
     ),
     "cosmos3_edge": Family(_cosmos3_edge_processor, _cosmos3_edge, placeholder="<|image_pad|>", asks_kinds=True),
+    "deepseek_ocr2": Family(_deepseek_ocr2_processor, _deepseek_ocr2),
     "deepseek_vl": Family(_deepseek_vl_processor, _deepseek_vl),
     "deepseek_vl_hybrid": Family(_deepseek_vl_hybrid_processor, _deepseek_vl_hybrid),
     "got_ocr2": Family(_got_ocr2_processor, _got_ocr2, placeholder="<imgpad>", images=(1, 2, 1)),
