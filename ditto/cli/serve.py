@@ -80,18 +80,19 @@ def run(options: argparse.Namespace) -> int:
         start_driver()
     from ditto.serve.app import Server, ServerSettings
     from ditto.serve.media import MediaPolicy
-    from ditto.serve.server import Process, listen
+    from ditto.serve.server import Process, answering_early, listen
     from ditto.text.model import load
 
     opened = listen(options.host, options.port)
-    model = load(
-        options.tree,
-        session=options.session,
-        processor=options.hf_model,
-        generation_defaults=not options.no_generation_defaults,
-        rows=options.rows,
-        max_waiting=options.max_waiting,
-    )
+    with answering_early(opened):
+        model = load(
+            options.tree,
+            session=options.session,
+            processor=options.hf_model,
+            generation_defaults=not options.no_generation_defaults,
+            rows=options.rows,
+            max_waiting=options.max_waiting,
+        )
     settings = ServerSettings(
         name=options.name or options.tree.resolve().name,
         keys=keys,

@@ -10,9 +10,9 @@ import secrets
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import evolve, frozen
 from loguru import logger
@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 import ditto
-from ditto.errors import BusyError, ConfigError, DittoError, PromptError
+from ditto.errors import BusyError, ConfigError, DeadlineError, DittoError, PromptError
 from ditto.files import parse_json
 from ditto.runtime.encoding import EncodedPrompt
 from ditto.serve.exchange import ClientLeftError, EventStream, Exchange, left
@@ -43,11 +43,14 @@ from ditto.text.pipeline import AnswerSettings
 
 _ID = re.compile(r"[\w.:-]{1,64}")
 _BODY_SECONDS = 30.0
+_PREPARE_SECONDS = 60.0
 _WORKERS = 2
+_MOST_VALUES = 1 << 19  # of a body: Python's parser of JSON stops all threads until it has read them
 _SEEDS = 1 << 40
 _MOST_IMAGES = 128
 _CLIENT_LEFT = 499  # as nginx logs it; nobody reads the answer
 
+T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -61,6 +64,7 @@ class ServerSettings:
         media: which images are read.
         max_body_bytes: of a request.
         timeout: seconds from a request to its complete answer.
+        prepare_timeout: seconds in which a request's images and text must be prepared.
     """
 
     name: str
@@ -68,6 +72,7 @@ class ServerSettings:
     media: MediaPolicy = MediaPolicy()
     max_body_bytes: int = 1 << 26
     timeout: float = 600.0
+    prepare_timeout: float = _PREPARE_SECONDS
 
 
 class Server:
@@ -80,8 +85,9 @@ class Server:
     def __init__(self, model: Model, settings: ServerSettings) -> None:
         self._model, self._settings = model, settings
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="ditto-prepare")
+        self._readers = ThreadPoolExecutor(1, thread_name_prefix="ditto-read")
         self._metrics = Metrics(settings.name, lambda: model.scheduler.counts)
-        self._preparing = 0
+        self._preparing: list[Future[tuple[list[EncodedPrompt], AnswerSettings]]] = []
         self._created = int(time.time())
         self.draining = False
 
@@ -105,17 +111,16 @@ class Server:
 
     def close(self) -> None:
         """Stop preparing requests."""
-        self._workers.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._workers, self._readers):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     # Routes
 
     async def _chat(self, request: Request) -> Response:
-        asked = read_chat(await self._body(request), self._settings.name)
-        return await self._answer(request, asked)
+        return await self._answer(request, await self._body(request, read_chat))
 
     async def _completion(self, request: Request) -> Response:
-        asked = read_completion(await self._body(request), self._settings.name)
-        return await self._answer(request, asked)
+        return await self._answer(request, await self._body(request, read_completion))
 
     async def _models(self, request: Request) -> Response:
         del request
@@ -146,47 +151,64 @@ class Server:
     async def _answer(self, request: Request, asked: AnswerRequest) -> Response:
         deadline = time.monotonic() + self._settings.timeout
         start = time.perf_counter()
-        prompts, settings = await self._prepared(asked)
-        took = (time.perf_counter() - start) / len(prompts)
-        exchange = Exchange(
-            self._model.scheduler, prompts, settings, asked.choices, deadline, took, self._metrics.answered
-        )
+        gone = asyncio.ensure_future(left(request))
+        try:
+            prompts, settings = await self._prepared(asked, gone)
+            took = (time.perf_counter() - start) / len(prompts)
+            exchange = Exchange(
+                self._model.scheduler, prompts, settings, asked.choices, deadline, took, self._metrics.answered
+            )
+        except BaseException:
+            gone.cancel()
+            raise
         is_chat = isinstance(asked, ChatRequest)
         ident = f"{'chatcmpl' if is_chat else 'cmpl'}-{uuid.uuid4().hex}"
         reply = Reply(ident, int(time.time()), self._settings.name, is_chat)
-        gone = asyncio.ensure_future(left(request))
         try:
             if not asked.streams:
-                return JSONResponse(reply.whole(await exchange.answers(gone), len(prompts)))
+                answers = await exchange.answers(gone)
+                gone.cancel()
+                return JSONResponse(reply.whole(answers, len(prompts)))
             first = await exchange.first(gone)  # an error before it still has its own status
         except BaseException:
             exchange.cancel()
+            gone.cancel()
             raise
-        finally:
-            if not asked.streams:
-                gone.cancel()
         log = partial(logger.info, "{} stream {}", request.state.ident)
         return EventStream(exchange.chunks(first, gone, reply, asked.with_usage), exchange, gone, log)
 
-    async def _prepared(self, asked: AnswerRequest) -> tuple[list[EncodedPrompt], AnswerSettings]:
+    async def _prepared(
+        self, asked: AnswerRequest, gone: asyncio.Future[None]
+    ) -> tuple[list[EncodedPrompt], AnswerSettings]:
         """Token ids and images of a request; at most as many are prepared as may wait.
 
         Raises:
-            DittoError: the request is not valid, or too many wait.
+            DittoError: the request is not valid, takes too long, or too many wait.
+            ClientLeftError: `gone` is done.
         """
         places = self._model.scheduler.places
         count = asked.choices * (len(asked.prompts) if isinstance(asked, CompletionRequest) else 1)
         if count > places:
             raise ConfigError(f"the request asks for {count} answers", remedy=f"ask for at most {places} at once")
         running, waiting = self._model.scheduler.counts
-        if self.draining or running + waiting + self._preparing >= places:
+        self._preparing = [one for one in self._preparing if not one.done()]
+        if self.draining or running + waiting + len(self._preparing) >= places:
             raise BusyError("too many requests wait already", remedy="try again later")
-        self._preparing += 1
+        working = self._workers.submit(self._prepare, asked)
+        self._preparing.append(working)  # until its thread is done with it, whoever still waits for it
+        prepared = asyncio.wrap_future(working)
+        seconds = min(self._settings.prepare_timeout, self._settings.timeout)
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._workers, self._prepare, asked)
+            await asyncio.wait({prepared, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if prepared.done():
+                return prepared.result()
         finally:
-            self._preparing -= 1
+            prepared.cancel()
+        if gone.done():
+            raise ClientLeftError
+        raise DeadlineError(
+            f"the request was not prepared in {seconds:g} s", remedy="send fewer or smaller images, or try again later"
+        )
 
     def _prepare(self, asked: AnswerRequest) -> tuple[list[EncodedPrompt], AnswerSettings]:
         given = dict(asked.settings)
@@ -218,11 +240,13 @@ class Server:
             part["image"] = image
         return messages
 
-    async def _body(self, request: Request) -> Any:
-        """The JSON body of a request.
+    async def _body(self, request: Request, reader: Callable[[Any, str], T]) -> T:
+        """The JSON body of a request, read in a thread of its own.
 
+        Args:
+            reader: checks a parsed body, for the model of a name.
         Raises:
-            RequestError: it is too large, too slow or not JSON.
+            RequestError: it is too large, too slow or not a valid request.
         """
         limit = self._settings.max_body_bytes
         too_large = RequestError(413, f"The body has more than {limit} bytes.", code="too_large")
@@ -239,11 +263,19 @@ class Server:
 
         try:
             await asyncio.wait_for(read(), _BODY_SECONDS)
-            return parse_json(bytes(content))
         except asyncio.TimeoutError:
             raise RequestError(408, "The body did not arrive in time.") from None
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, self._read, bytes(content), reader)
+
+    def _read(self, content: bytes, reader: Callable[[Any, str], T]) -> T:
+        if sum(content.count(mark) for mark in (b",", b"[", b"{")) > _MOST_VALUES:
+            raise RequestError(413, f"The body has more than {_MOST_VALUES} commas and brackets.", code="too_large")
+        try:
+            body = parse_json(content)
         except ValueError as error:
             raise RequestError(400, f"The body is not valid JSON: {error}.") from error
+        return reader(body, self._settings.name)
 
     # Around each route
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import uvicorn
@@ -11,10 +16,12 @@ from typing_extensions import override
 
 from ditto.errors import ConfigError
 from ditto.serve.app import Server
+from ditto.serve.protocol import RequestError
 from ditto.text.model import Model
 
 _KEEP_ALIVE_SECONDS = 75
 _BACKLOG = 2048
+_EARLY_SECONDS = 5
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -33,6 +40,51 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(
             f"the server cannot listen on {host} port {port}: {reason}", remedy="choose another --host or --port"
         ) from error
+
+
+@contextmanager
+def answering_early(opened: socket.socket) -> Generator[None]:
+    """Answer on a socket while the model is loaded: alive, but not ready.
+
+    Args:
+        opened: as `listen` returns it; it stays open.
+    """
+    server = ThreadingHTTPServer(("", 0), _Early, bind_and_activate=False)
+    server.socket.close()
+    server.socket, server.daemon_threads = opened, True
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="ditto-early", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+class _Early(BaseHTTPRequestHandler):
+    timeout = _EARLY_SECONDS  # of a client that sends nothing
+
+    def _answer(self) -> None:
+        alive = self.command == "GET" and self.path == "/health"
+        error = RequestError(503, "The model is still loaded.", code="loading")
+        states = {"/health": {"status": "ok"}, "/health/ready": {"status": "not ready"}}
+        content = json.dumps(states.get(self.path, error.body)).encode()
+        self.send_response(200 if alive else 503)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Retry-After", "1")
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = _answer  # noqa: N815 (names of http.server)
+
+    @override
+    def version_string(self) -> str:
+        return "ditto"
+
+    @override
+    def log_message(self, format: str, *args: Any) -> None:
+        logger.debug("while loading: " + format.replace("%s", "{}"), *args)
 
 
 class Process(uvicorn.Server):

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import ditto
+from ditto.serve import app
 from ditto.text.decoding import Decoder
 from ditto.text.model import load
 from ditto.text.pipeline import GenerationPipeline
@@ -353,6 +354,65 @@ def test_a_fault_of_ours_is_not_shown(own, monkeypatch):
     with serving(own) as (address, _), pytest.raises(library.InternalServerError) as caught:
         answer(client(address), HELLO)
     assert "secret" not in str(caught.value.body) and caught.value.body["code"] == "internal_error"
+
+
+def test_preparation_has_a_limit_of_its_own_and_its_place_is_taken_until_it_ends(own, monkeypatch):
+    release, encode = threading.Event(), type(own).encode_chat
+
+    def wait(self, messages):
+        release.wait(60)
+        return encode(self, messages)
+
+    monkeypatch.setattr(type(own), "encode_chat", wait)
+    with serving(own, prepare_timeout=0.3) as (address, _):
+        openai = client(address)
+        try:
+            for _ in range(2):
+                with pytest.raises(library.InternalServerError, match="not prepared in 0.3 s") as caught:
+                    answer(openai, HELLO)
+                assert caught.value.status_code == 504
+            with pytest.raises(library.RateLimitError):  # both threads still work
+                answer(openai, HELLO)
+        finally:
+            release.set()
+        wait_until(lambda: not own.scheduler._running)
+        time.sleep(0.1)
+        assert answer(openai, HELLO, max_tokens=2)
+
+
+def test_a_client_that_leaves_before_its_request_is_prepared_gets_no_row(own, monkeypatch):
+    release, submitted, encode = threading.Event(), [], type(own).encode_chat
+    monkeypatch.setattr(type(own), "encode_chat", lambda self, messages: release.wait(60) and encode(self, messages))
+    submit = type(own.scheduler).submit
+    monkeypatch.setattr(type(own.scheduler), "submit", lambda self, job: (submitted.append(job), submit(self, job)))
+    with serving(own) as (address, _):
+        with pytest.raises(library.APITimeoutError):
+            answer(client(address).with_options(timeout=0.5), HELLO)
+        time.sleep(0.2)
+        release.set()
+        assert answer(client(address), HELLO, max_tokens=2)
+    assert len(submitted) == 1
+
+
+def test_a_body_is_read_outside_the_event_loop(own, monkeypatch):
+    release, parse = threading.Event(), app.parse_json
+    monkeypatch.setattr(app, "parse_json", lambda content: release.wait(60) and parse(content))
+    with serving(own) as (address, _), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(answer, client(address), HELLO, max_tokens=2)
+        try:
+            time.sleep(0.2)
+            with urllib.request.urlopen(f"{address}/health", timeout=5) as reply:
+                assert reply.status == 200
+        finally:
+            release.set()
+        assert waiting.result(60)
+
+
+def test_a_body_of_very_many_values_is_refused_before_it_is_parsed(server, monkeypatch):
+    monkeypatch.setattr(app, "parse_json", lambda _: pytest.fail("it was parsed"))
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        fetched(server, "/v1/chat/completions", b"[" + b"[]," * (1 << 19) + b"0]")
+    assert caught.value.code == 413
 
 
 def test_images_from_allowed_places(own, images, tmp_path):

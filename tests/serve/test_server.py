@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -9,6 +10,8 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.error
+import urllib.request
 
 import openai as library
 import pytest
@@ -16,7 +19,9 @@ import pytest
 from ditto.cli.main import main
 from ditto.cli.serve import _keys
 from ditto.errors import ConfigError
-from ditto.serve.server import listen
+from ditto.serve.app import Server, ServerSettings
+from ditto.serve.server import Process, answering_early, listen
+from ditto.text.model import load
 from tests.support.serving import ask, client
 
 
@@ -45,6 +50,35 @@ def test_sigterm_drains_and_ends_with_0(shapes_tree, images):
         rest.join()
     assert "ended: all requests are finished" in "".join(lines)
     assert "Traceback" not in "".join(lines)
+
+
+def test_a_server_that_loads_is_alive_but_not_ready(shapes_tree):
+    opened = listen("127.0.0.1", 0)
+    address = f"http://127.0.0.1:{opened.getsockname()[1]}"
+
+    def status(path, data=None):
+        try:
+            with urllib.request.urlopen(address + path, data, timeout=10) as reply:
+                return reply.status, json.load(reply)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    with answering_early(opened):
+        silent = socket.create_connection(opened.getsockname())  # holds nobody up
+        assert status("/health") == (200, {"status": "ok"})
+        assert status("/health/ready") == (503, {"status": "not ready"})
+        code, body = status("/v1/chat/completions", b"{}")
+        assert (code, body["error"]["code"]) == (503, "loading")
+        model = load(shapes_tree)
+    silent.close()
+    process = Process(Server(model, ServerSettings("shapes")), model, 10)
+    thread = threading.Thread(target=process.serve_on, args=(opened,))
+    thread.start()
+    try:
+        assert status("/health/ready") == (200, {"status": "ready"})
+    finally:
+        process.stop()
+        thread.join(60)
 
 
 def test_an_address_in_use_is_one_clear_error(shapes_tree, capsys):
