@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 from unittest.mock import patch
 
@@ -25,6 +26,7 @@ from ditto.verify.check import verify
 from ditto.verify.inputs import mixed, prompts
 from ditto.verify.reference_outputs import look
 from tests.support.families import FAMILIES, images
+from tests.support.faults import planted
 from tests.support.models import TRANSFORMERS_5
 
 PLACEHOLDER = "<|image_pad|>"
@@ -261,3 +263,21 @@ def test_positions_follow_the_prompt():
 def test_older_transformers_are_refused(name):
     with patch("transformers.__version__", "4.51.3"), pytest.raises(CheckpointError, match="need transformers 5"):
         find_family(name)._check_transformers()
+
+
+def test_a_fault_behind_windows_is_located_where_it_is(built, tmp_path):
+    if built.name != "qwen2_5_vl":
+        return
+    checkpoint = built.tree.manifest.checkpoint.directory
+
+    def other_activation(nodes):
+        found = next(
+            node for node in nodes if node["module"].startswith("tower.merger") and "function" in node["layer"]
+        )
+        found["layer"]["function"] = "TANH"
+
+    copy = EngineTree.open(shutil.copytree(built.tree.root, tmp_path / "broken"))
+    broken = planted(copy, component="vision", node=other_activation)
+    result = verify(broken, mixed(broken, 2, count=1), checkpoint, "reference", 2)
+    (found,) = (each for each in result.divergences if each.component == "vision")
+    assert found.port == "the output of `model.visual.merger.mlp.1`"
