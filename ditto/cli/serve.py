@@ -53,6 +53,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="of all images of a request, before they are decoded (default 2^26)",
     )
     parser.add_argument(
+        "--image-cache-mb",
+        type=int,
+        default=256,
+        metavar="N",
+        help="memory for embeddings of images that may come again; 0 for none (default: %(default)s)",
+    )
+    parser.add_argument(
         "--allowed-media-domains",
         nargs="+",
         action="extend",
@@ -75,6 +82,8 @@ def run(options: argparse.Namespace) -> int:
     for name in ("max_waiting", "timeout", "max_request_mb", "max_image_pixels"):
         if not getattr(options, name) > 0:
             raise ConfigError(f"--{name.replace('_', '-')} is {getattr(options, name)}", remedy="give more than 0")
+    if options.image_cache_mb < 0:
+        raise ConfigError(f"--image-cache-mb is {options.image_cache_mb}", remedy="give 0 for no cache, or more")
     keys = _keys(options.api_key)
     if options.session != "reference":
         start_driver()
@@ -92,6 +101,7 @@ def run(options: argparse.Namespace) -> int:
             generation_defaults=not options.no_generation_defaults,
             rows=options.rows,
             max_waiting=options.max_waiting,
+            image_cache_bytes=options.image_cache_mb * _MEGABYTE,
         )
     settings = ServerSettings(
         name=options.name or options.tree.resolve().name,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import islice
 
 import torch
@@ -30,6 +32,15 @@ class EncoderItem:
 
     inputs: Mapping[str, Tensor]
     size: tuple[int, int] | None = None
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Hash of all that the embeddings depend on."""
+        state = hashlib.blake2b(repr(self.size).encode(), digest_size=32)
+        for name, tensor in sorted(self.inputs.items()):
+            state.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
+            state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return state.digest()
 
     def stacked(self, name: str) -> Tensor:
         """An input with a first axis of tiles."""

@@ -86,7 +86,7 @@ class Server:
         self._model, self._settings = model, settings
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="ditto-prepare")
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="ditto-read")
-        self._metrics = Metrics(settings.name, lambda: model.scheduler.counts)
+        self._metrics = Metrics(settings.name, lambda: model.scheduler.counts, model.image_cache)
         self._preparing: list[Future[tuple[list[EncodedPrompt], AnswerSettings]]] = []
         self._created = int(time.time())
         self.draining = False

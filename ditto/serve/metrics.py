@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from ditto.text.image_cache import ImageCache
 from ditto.text.scheduler import Completion
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -18,9 +19,10 @@ class Metrics:
     Args:
         model: name of the model.
         counts: returns the number of requests in progress, and of those that wait.
+        images: the cache of image embeddings.
     """
 
-    def __init__(self, model: str, counts: Callable[[], tuple[int, int]]) -> None:
+    def __init__(self, model: str, counts: Callable[[], tuple[int, int]], images: ImageCache) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
         self._registry = CollectorRegistry()
@@ -34,6 +36,7 @@ class Metrics:
         waiting = add(Gauge, "num_requests_waiting", "Requests that wait for a row of the engine.")
         running.labels(model).set_function(lambda: counts()[0])
         waiting.labels(model).set_function(lambda: counts()[1])
+        self._registry.register(_ImageCacheCollector(model, images))
         self._prompt = add(Counter, "prompt_tokens", "Tokens of prompts.")
         self._generated = add(Counter, "generation_tokens", "Tokens of answers.")
         self._success = add(Counter, "request_success", "Answers.", [*label, "finished_reason"])
@@ -69,3 +72,20 @@ class Metrics:
         from prometheus_client import generate_latest
 
         return generate_latest(self._registry)
+
+
+class _ImageCacheCollector:
+    def __init__(self, model: str, images: ImageCache) -> None:
+        self._model, self._images = model, images
+
+    def collect(self) -> Iterator[Any]:
+        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+
+        for kind, name, text, value in (
+            (CounterMetricFamily, "mm_cache_queries", "Images looked up in the cache.", self._images.queries),
+            (CounterMetricFamily, "mm_cache_hits", "Images found there.", self._images.hits),
+            (GaugeMetricFamily, "mm_cache_bytes", "Bytes of the cached embeddings.", self._images.bytes),
+        ):
+            family = kind(f"ditto:{name}", text, labels=["model_name"])
+            family.add_metric([self._model], value)
+            yield family

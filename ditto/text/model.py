@@ -19,6 +19,7 @@ from ditto.errors import BusyError, ConfigError, DittoError
 from ditto.runtime import open_session
 from ditto.runtime.encoding import EncodedPrompt
 from ditto.text.chat import ChatTemplate
+from ditto.text.image_cache import ImageCache
 from ditto.text.images import ImageInput, load_images
 from ditto.text.pipeline import AnswerSettings, GenerationPipeline
 from ditto.text.processing import RenderedPrompt
@@ -37,6 +38,7 @@ def load(
     generation_defaults: bool = True,
     rows: int | None = None,
     max_waiting: int | None = None,
+    image_cache_bytes: int = 1 << 28,
 ) -> Model:
     """Load an engine tree.
 
@@ -47,6 +49,7 @@ def load(
         generation_defaults: apply the model's own: penalties, sampling, limits, stop strings.
         rows: maximum number of answers in progress at once; None for the engine's batch size.
         max_waiting: maximum number of further prompts that wait; None for no limit.
+        image_cache_bytes: memory for embeddings of images that may come again; 0 for none.
     Raises:
         TreeError: there is no tree, it is damaged, or its processor is missing.
         ConfigError: a setting is not valid.
@@ -58,9 +61,16 @@ def load(
             f"{rows} rows were asked for; the engine has {opened.limits.max_batch_size}",
             remedy="choose fewer, or build with a larger --batch",
         )
+    if image_cache_bytes < 0:
+        raise ConfigError(f"image_cache_bytes is {image_cache_bytes}", remedy="give 0 for no cache, or more")
 
     def pipeline() -> GenerationPipeline:
-        return GenerationPipeline(open_session(opened, session), processor, with_defaults=generation_defaults)
+        return GenerationPipeline(
+            open_session(opened, session),
+            processor,
+            with_defaults=generation_defaults,
+            image_cache_bytes=image_cache_bytes,
+        )
 
     return Model(opened, Scheduler(pipeline, rows, max_waiting))
 
@@ -93,6 +103,11 @@ class Model:
     def session(self) -> str:
         """Name of the session that runs the tree."""
         return self._pipeline.session.name
+
+    @property
+    def image_cache(self) -> ImageCache:
+        """The cache of image embeddings."""
+        return self._pipeline.image_cache
 
     @property
     def has_chat_template(self) -> bool:
@@ -235,7 +250,11 @@ class Model:
         """
         loaded = load_images(images)
         with self._lock:
-            return self._processor.encode(prompts, loaded)
+            encoded = self._processor.encode(prompts, loaded)
+        if self.image_cache.enabled:
+            for item in (item for prompt in encoded for item in prompt.items):
+                _ = item.digest  # here, not in the scheduler's thread, which it would hold up
+        return encoded
 
     def encode_chat(self, messages: Messages) -> EncodedPrompt:
         """Token ids and preprocessed images of a conversation.

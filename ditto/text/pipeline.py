@@ -18,6 +18,7 @@ from ditto.runtime.encoding import EncodedPrompt
 from ditto.text.chat import ChatTemplate
 from ditto.text.decoding import AnswerState, Decoder, PreparedPrompt
 from ditto.text.defaults import GenerationDefaults
+from ditto.text.image_cache import ImageCache
 from ditto.text.images import ImageInput, load_images
 from ditto.text.processing import Processor, RenderedPrompt
 
@@ -86,14 +87,23 @@ class GenerationPipeline:
         session: runs the tree.
         processor: directory or hub id with tokenizer and image processor; None for the tree's own.
         with_defaults: apply the model's own generation defaults: penalties, sampling, limits, stop strings.
+        image_cache_bytes: size of the cache of image embeddings; 0 for none.
     Raises:
         TreeError: the processor is missing, or belongs to another model than the tree.
         ConfigError: the model's generation defaults contain unsupported settings.
     """
 
-    def __init__(self, session: Session, processor: str | Path | None = None, *, with_defaults: bool = True) -> None:
+    def __init__(
+        self,
+        session: Session,
+        processor: str | Path | None = None,
+        *,
+        with_defaults: bool = True,
+        image_cache_bytes: int = 0,
+    ) -> None:
         self.session = session
         self.defaults = GenerationDefaults.of(session.tree, with_defaults)
+        self.image_cache = ImageCache(session, image_cache_bytes)
         self.processor = Processor.of(session.tree, processor)
 
     @property
@@ -154,7 +164,7 @@ class GenerationPipeline:
         Raises:
             PromptError: an image does not match the vision engine.
         """
-        found = iter(self.session.embeddings([item for prompt in encoded for item in prompt.items]))
+        found = iter(self.image_cache.embeddings([item for prompt in encoded for item in prompt.items]))
         return [self._request(prompt, [next(found) for _ in prompt.items]) for prompt in encoded]
 
     def prepared(
