@@ -29,6 +29,7 @@ from ditto.runtime.encoding import EncodedPrompt
 from ditto.serve.exchange import ClientLeftError, EventStream, Exchange, left
 from ditto.serve.media import MediaPolicy
 from ditto.serve.metrics import CONTENT_TYPE, Metrics
+from ditto.serve.page import page
 from ditto.serve.protocol import (
     AnswerRequest,
     ChatRequest,
@@ -104,6 +105,7 @@ class Server:
             Route("/v1/models", self._guarded(self._models)),
             Route("/health", self._logged(self._health)),
             Route("/health/ready", self._logged(self._ready)),
+            Route("/", self._logged(self._page)),
             Route("/version", self._logged(self._version)),
             Route("/metrics", self._logged(self._metrics_text)),
         ]
@@ -137,6 +139,10 @@ class Server:
         del request
         ready = self._model.scheduler.alive and not self.draining
         return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
+
+    async def _page(self, request: Request) -> Response:
+        del request
+        return page(self._settings.name)
 
     async def _version(self, request: Request) -> Response:
         del request
