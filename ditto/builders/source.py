@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from ditto.builders.classes import model_class
 from ditto.builders.generation import checkpoint_defaults, defaults_file
+from ditto.builders.gguf import described, groups_of
 from ditto.builders.processor_files import copy_files, image_settings
 from ditto.builders.sizes import check_sizes
 from ditto.builders.stated import check_original_form, check_stated
@@ -32,6 +33,7 @@ from ditto.checkpoint import (
     quantized_groups,
     raw_config,
 )
+from ditto.checkpoint.gguf import gguf_file
 from ditto.engine import Checkpoint
 from ditto.errors import CheckpointError
 from ditto.network.weight import Stored, TensorSource, Weight, fold
@@ -128,12 +130,12 @@ class ModelSource(ABC):
 
 @frozen(slots=False)
 class Pretrained(ModelSource):
-    """Source of a checkpoint directory or hub id.
+    """Source of a checkpoint directory, GGUF file or hub id.
 
     Headers and configuration are read on first use.
 
     Args:
-        name: directory or hub id.
+        name: directory, GGUF file or hub id.
         revision: revision of a hub id.
         architecture: auto class of transformers for the model, e.g. `AutoModelForCausalLM`.
         trust_remote_code: run Python code that comes with the checkpoint.
@@ -146,14 +148,14 @@ class Pretrained(ModelSource):
 
     @cached_property
     def directory(self) -> Path:
-        """The checkpoint's directory.
+        """The checkpoint's directory, or its GGUF file.
 
         A hub id is downloaded (safetensors and text files only).
 
         Raises:
             CheckpointError: there is no such directory or id.
         """
-        return self._fetched("*.safetensors", *_TEXT_FILES)
+        return self._gguf or self._fetched("*.safetensors", *_TEXT_FILES)
 
     @cached_property
     def text_directory(self) -> Path:
@@ -162,7 +164,11 @@ class Pretrained(ModelSource):
         Raises:
             CheckpointError: there is no such directory or id.
         """
-        return self._fetched(*_TEXT_FILES)
+        return self._fetched(*_TEXT_FILES) if self._gguf is None else described(self._gguf)
+
+    @cached_property
+    def _gguf(self) -> Path | None:
+        return gguf_file(Path(self.name))
 
     def _fetched(self, *patterns: str) -> Path:
         local = Path(self.name)
@@ -190,7 +196,7 @@ class Pretrained(ModelSource):
     def has_weights(self) -> bool:
         """Whether safetensors files are on this machine; downloads nothing."""
         local = Path(self.name)
-        return not local.exists() or any(local.glob("*.safetensors"))
+        return not local.exists() or self._gguf is not None or any(local.glob("*.safetensors"))
 
     @cached_property
     def index(self) -> CheckpointIndex:
@@ -200,6 +206,8 @@ class Pretrained(ModelSource):
     @cached_property
     def groups(self) -> dict[str, Group]:
         """The quantised weights, by the names of the float tensors that they stand for."""
+        if self._gguf is not None:
+            return groups_of(self._gguf, self.skeleton(torch.float32))
         return quantized_groups(self.text_directory, self.index)
 
     @property
@@ -286,7 +294,7 @@ class Pretrained(ModelSource):
     @property
     @override
     def places(self) -> dict[str, Path]:
-        return {"the checkpoint": self.text_directory}
+        return {"the checkpoint": self.text_directory if self._gguf is None else Path(self.name).resolve()}
 
     @property
     @override
@@ -348,7 +356,7 @@ class Pretrained(ModelSource):
 
     @override
     def copy_processor(self, directory: Path) -> None:
-        copy_files(self.directory, directory)
+        copy_files(self.directory if self._gguf is None else self.text_directory, directory)
 
     @override
     def unused(self, used: frozenset[str]) -> list[str]:

@@ -46,7 +46,6 @@ _TENSOR_MARKS = {
 _ADAPTER_MARK = re.compile(r"\b(lora_\w+|base_layer|modules_to_save|original_module)\b")
 # Directories of other tools, without Hugging Face's config.json: pattern, description, remedy.
 _OTHER_FORMS = {
-    "*.gguf": ("GGUF files", "convert the original Hugging Face checkpoint instead"),
     "model_index.json": ("a diffusers pipeline", "give the directory of a language model"),
     "params.json": (
         "a model in Meta's or Mistral's own format",
@@ -71,9 +70,9 @@ def check_form(directory: Path) -> None:
     """
     if directory.is_file():
         raise CheckpointError(
-            "The model is a file; a checkpoint is a directory.",
+            "The model is a file; a checkpoint is a directory, or a GGUF file.",
             where=str(directory),
-            remedy=_remedy_for_file(directory),
+            remedy="give the directory that config.json and the safetensors files lie in",
         )
     _check_adapter(directory)
     if not (directory / "config.json").is_file():
@@ -246,12 +245,6 @@ def _format_of(stated: Mapping[str, Any], tool: str | None = None) -> str:
     keys = ("format", "fmt", "quant_algo", "bits", "w_bit", "quant_type", "bnb_4bit_quant_type", "group_size")
     details = [f"{key} {inner[key]}" for key in keys if isinstance(inner.get(key), (str, int)) and inner[key]]
     return ", ".join([str(method), *details])
-
-
-def _remedy_for_file(file: Path) -> str:
-    if file.suffix == ".gguf":
-        return "GGUF is not read: give the directory of the original Hugging Face checkpoint"
-    return "give the directory that config.json and the safetensors files lie in"
 
 
 def _json_object(path: Path) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Index of a checkpoint directory, read from its safetensors headers alone."""
+"""Index of a checkpoint directory or GGUF file, read from the headers alone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from attrs import frozen
 from loguru import logger
 
+from ditto.checkpoint.gguf import read_header
 from ditto.errors import CheckpointError
 from ditto.files import open_regular, parse_json, read_json
 
@@ -64,7 +65,8 @@ class CheckpointIndex:
     """The tensors of a checkpoint directory.
 
     Args:
-        directory: directory of `model.safetensors`, or of the shards that `model.safetensors.index.json` lists.
+        directory: directory of `model.safetensors`, or of the shards that `model.safetensors.index.json` lists; or a
+            GGUF file.
         tensors: location by tensor name.
         identity: a digest of the shards' names, sizes and headers, and of samples of every tensor.
     """
@@ -85,6 +87,8 @@ class CheckpointIndex:
         Raises:
             CheckpointError: there are no safetensors files, a shard is missing, or a file is damaged.
         """
+        if directory.suffix == ".gguf" and directory.is_file():
+            return _of_gguf(directory)
         shards, wanted = _shards(directory)
         index = CheckpointIndex.of_files(directory, shards)
         missing = sorted(set(wanted) - set(index.tensors))
@@ -125,6 +129,20 @@ class CheckpointIndex:
             digest.update(f"{shard.name} {size} {json.dumps(header, sort_keys=True)}".encode())
         _digest_samples(tensors.values(), digest)
         return CheckpointIndex(directory, tensors, digest.hexdigest())
+
+
+def _of_gguf(file: Path) -> CheckpointIndex:
+    """Index of a GGUF file, whose blocks are bytes."""
+    header = read_header(file)
+    tensors = {
+        name: TensorRecord(file, held.stored_shape, held.kind.dtype, held.start, held.stop)
+        for name, held in header.tensors.items()
+    }
+    kinds = sorted((name, held.kind.name, held.shape, held.start) for name, held in header.tensors.items())
+    settings = sorted((key, value) for key, value in header.metadata.items())
+    digest = hashlib.sha256(f"{file.stat().st_size} {kinds} {settings}".encode())
+    _digest_samples(tensors.values(), digest)
+    return CheckpointIndex(file, tensors, digest.hexdigest())
 
 
 def _shards(directory: Path) -> tuple[list[Path], Mapping[str, str]]:
@@ -168,7 +186,7 @@ def _shards(directory: Path) -> tuple[list[Path], Mapping[str, str]]:
 def _without_weights(directory: Path) -> str:
     """Remedy for a directory without safetensors files."""
     if any(directory.glob("*.gguf")):
-        return "GGUF is not read: build from the original Hugging Face checkpoint"
+        return "a GGUF file is not read with the config.json beside it: give the file itself"
     others = [path.name for pattern in _OTHER_WEIGHTS for path in sorted(directory.glob(pattern))]
     if others:
         return f"{others[0]} is not read, only safetensors are: save the model again with `save_pretrained`"

@@ -49,7 +49,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add the options that `ditto build` and `ditto plan` share."""
-    parser.add_argument("model", metavar="MODEL", help="a checkpoint directory or a hub id, owner/name")
+    parser.add_argument("model", metavar="MODEL", help="a checkpoint directory, a GGUF file or a hub id")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="requests per call, at most (default 1)")
     parser.add_argument("--target", choices=(AUTO, *TARGETS), default=AUTO, help="what to build for (default auto)")
     parser.add_argument(

@@ -40,7 +40,7 @@ def _in_columns(weight: QuantizedWeight | None) -> QuantizedWeight | None:
 
 
 def _product(net: Lowering, x: Value, weight: QuantizedWeight) -> Value:
-    """x (values * scales)^T - sums over groups of x (zeros * scales)^T: TensorRT has no zero points."""
+    """x (values * scales)^T - sums over groups of x (zeros * scales - offsets)^T, which TensorRT has no form for."""
     dtype, (rows, columns) = x.spec.dtype, weight.shape
     values = weight.values if weight.bits == 8 else fold("int4", weight.values)
     scales = weight.scales if weight.scales.dtype == dtype else fold("cast", weight.scales, dtype)
@@ -48,15 +48,25 @@ def _product(net: Lowering, x: Value, weight: QuantizedWeight) -> Value:
     by_column = scales if count > 1 else fold("reshape", scales, (rows,))
     matrix = net.add(Dequantize(), net.constant(values), net.constant(by_column))
     product = net.add(MatrixMultiply(transpose_y=True), x, _of_rank(net, matrix, x.rank))
-    if weight.zeros is None:
+    surplus_of_groups = _surplus(weight)
+    if surplus_of_groups is None:
         return product
     wide = net.cast(x, torch.float32)
     groups = net.reshape(wide, (*x.spec.shape[:-1], count, columns // count))
     sums = net.add(Reduce("SUM", (x.rank,), keep=False), groups)
-    exact = (fold("cast", part, torch.float32) for part in (weight.zeros, weight.scales))
-    offsets = _of_rank(net, net.constant(fold("multiply", *exact)), x.rank)
-    surplus = net.add(MatrixMultiply(transpose_y=True), sums, offsets)
+    by_group = _of_rank(net, net.constant(surplus_of_groups), x.rank)
+    surplus = net.add(MatrixMultiply(transpose_y=True), sums, by_group)
     return net.add(ElementWise("SUB"), product, net.cast(surplus, dtype))
+
+
+def _surplus(weight: QuantizedWeight) -> Weight | None:
+    """What the dequantised integers of each block exceed the matrix by, in float32; None for nothing."""
+    exact = [part and fold("cast", part, torch.float32) for part in (weight.zeros, weight.scales, weight.offsets)]
+    zeros, scales, offsets = exact
+    if zeros is None:
+        return offsets and fold("negate", offsets)
+    surplus = fold("multiply", zeros, scales)
+    return surplus if offsets is None else fold("subtract", surplus, offsets)
 
 
 def _float_product(net: Lowering, x: Value, weight: Weight) -> Value:

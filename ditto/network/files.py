@@ -33,7 +33,7 @@ from ditto.network.weight import FOLDABLE, Folded, Literal, Literals, Stored, We
 from ditto.strict import strict_converter
 
 FORMAT = 1
-_PARTS = ("values", "scales", "zeros", "groups")
+_PARTS = ("values", "scales", "zeros", "groups", "offsets")
 
 
 @frozen

@@ -38,6 +38,17 @@ def unpack_signed(packed: Tensor) -> Tensor:
     return unpack(packed ^ 0x88, 4, ())
 
 
+def unpack_halves(packed: Tensor) -> Tensor:
+    """Unpack unsigned 4-bit integers along the last axis, and subtract 8.
+
+    Args:
+        packed: uint8; the lower halves hold the first half of the integers, the upper halves the second.
+    Returns:
+        int8, from -8 to 7.
+    """
+    return torch.cat((packed & 15, packed >> 4), -1).view(torch.int8) - 8
+
+
 def unpack_e2m1(packed: Tensor) -> Tensor:
     """Unpack FP4 values in E2M1 (a sign, two bits of exponent, one of mantissa) along the last axis.
 

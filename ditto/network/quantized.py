@@ -15,7 +15,7 @@ from ditto.network.weight import Folded, Literals, TensorSource, Weight, fold, s
 
 @frozen
 class QuantizedWeight(Weight):
-    """The matrix (values - zeros) * scales, whose blocks share a scale and a zero point.
+    """The matrix (values - zeros) * scales + offsets, whose blocks share a scale, a zero point and an offset.
 
     It is computed in float32 and rounded once, to `dtype`. This equals what the libraries of all formats compute in the
     dtype of their scales, as a product of two half-precision numbers is exact in float32.
@@ -28,6 +28,7 @@ class QuantizedWeight(Weight):
         block: rows and columns of a block; blocks at the end may be smaller.
         groups: int32 [columns], the column of scales for each column of values, if these are not in order.
         shape, dtype: of the matrix.
+        offsets: floating-point, one for each block; None for none.
     """
 
     values: Weight
@@ -38,11 +39,14 @@ class QuantizedWeight(Weight):
     groups: Weight | None
     shape: tuple[int, ...]
     dtype: torch.dtype
+    offsets: Weight | None = None
 
     @property
     @override
     def parts(self) -> tuple[Weight, ...]:
-        return tuple(part for part in (self.values, self.scales, self.zeros, self.groups) if part is not None)
+        return tuple(
+            part for part in (self.values, self.scales, self.zeros, self.groups, self.offsets) if part is not None
+        )
 
     @property
     @override
@@ -68,7 +72,10 @@ class QuantizedWeight(Weight):
         result = values.reshape(blocked)
         if self.zeros is not None:
             result = result - by_block(self.zeros)
-        return (result * by_block(self.scales)).to(self.dtype).reshape(self.shape)
+        result = result * by_block(self.scales)
+        if self.offsets is not None:
+            result = result + by_block(self.offsets)
+        return result.to(self.dtype).reshape(self.shape)
 
     def _spread(self, part: Tensor) -> Tensor:
         """A block's scale or zero point for each value, [rows, columns]."""
@@ -113,13 +120,14 @@ def _concatenated(parts: list[QuantizedWeight | None]) -> QuantizedWeight | None
         values=fold("concatenate", tuple(form.values for form in forms), 0),
         scales=fold("concatenate", tuple(form.scales for form in forms), 0),
         zeros=None if first.zeros is None else fold("concatenate", tuple(form.zeros for form in forms), 0),
+        offsets=None if first.offsets is None else fold("concatenate", tuple(form.offsets for form in forms), 0),
         shape=(rows, first.shape[1]),
     )
 
 
 def _form(weight: QuantizedWeight) -> object:
     """Everything that must be equal in matrices that become one."""
-    zeros, scales = weight.zeros is not None, weight.scales.dtype
+    zeros, scales = (weight.zeros is not None, weight.offsets is not None), weight.scales.dtype
     return weight.bits, weight.values.dtype, scales, zeros, weight.block, weight.groups, weight.shape[1], weight.dtype
 
 
@@ -133,7 +141,8 @@ def by_row(weight: QuantizedWeight) -> QuantizedWeight:
         return fold("expand", part, (rows, part.shape[1]))
 
     zeros = None if weight.zeros is None else spread(weight.zeros)
-    return evolve(weight, scales=spread(weight.scales), zeros=zeros, block=(1, weight.block[1]))
+    offsets = None if weight.offsets is None else spread(weight.offsets)
+    return evolve(weight, scales=spread(weight.scales), zeros=zeros, offsets=offsets, block=(1, weight.block[1]))
 
 
 def _rows(weight: QuantizedWeight, start: int, stop: int) -> QuantizedWeight | None:
@@ -147,8 +156,9 @@ def _rows(weight: QuantizedWeight, start: int, stop: int) -> QuantizedWeight | N
         return fold("slice", part, 0, start // block, -(-stop // block), 1)
 
     zeros = None if form.zeros is None else rows(form.zeros, high)
-    shape = (count, form.shape[1])
-    return evolve(form, values=rows(form.values, 1), scales=rows(form.scales, high), zeros=zeros, shape=shape)
+    offsets = None if form.offsets is None else rows(form.offsets, high)
+    values, scales, shape = rows(form.values, 1), rows(form.scales, high), (count, form.shape[1])
+    return evolve(form, values=values, scales=scales, zeros=zeros, offsets=offsets, shape=shape)
 
 
 def bytes_by_kind(weights: Iterable[Weight]) -> dict[str, int]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from ditto.errors import ShapeError
-from ditto.network.packing import unpack, unpack_e2m1, unpack_signed
+from ditto.network.packing import unpack, unpack_e2m1, unpack_halves, unpack_signed
 from ditto.network.rounding import group_scales, rounded
 from ditto.network.spec import INT4, Spec
 
@@ -200,9 +200,11 @@ FOLDABLE: Mapping[str, Callable[..., Tensor]] = {
     "square_root": lambda x: x.sqrt(),
     "unpack": unpack,
     "unpack_e2m1": unpack_e2m1,
+    "unpack_halves": unpack_halves,
     "unpack_signed": unpack_signed,
     "group_scales": group_scales,
     "rounded": rounded,
+    "reinterpret": lambda x, dtype: x.contiguous().view(dtype),
     "int4": lambda x: x.contiguous().view(INT4),
 }
 

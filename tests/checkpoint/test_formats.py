@@ -177,7 +177,6 @@ def test_a_quantised_model_in_memory_is_refused(dtype):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("model.gguf", "GGUF"),
         ("model_index.json", "diffusers"),
         ("params.json", "convert_llama_weights_to_hf"),
         ("manifest.json", "an engine tree"),
@@ -190,9 +189,9 @@ def test_a_directory_of_another_tool_is_named(tmp_path, name, told):
 
 
 def test_a_file_is_not_a_directory(tmp_path, capsys):
-    (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    assert main(["-q", "plan", str(tmp_path / "model.gguf")]) == 2
-    assert "GGUF is not read" in capsys.readouterr().err
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert main(["-q", "plan", str(tmp_path / "model.safetensors")]) == 2
+    assert "The model is a file" in capsys.readouterr().err
 
 
 def test_build_names_what_nobody_reads(directory, tmp_path, capsys):

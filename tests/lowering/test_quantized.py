@@ -33,7 +33,9 @@ def stored(name, tensor):
     return Stored(name, tuple(tensor.shape), tensor.dtype)
 
 
-def quantised(name, rows=6, columns=COLUMNS, block=(1, 16), bits=4, zeros=True, groups=False, kind=torch.int8):
+def quantised(
+    name, rows=6, columns=COLUMNS, block=(1, 16), bits=4, zeros=True, groups=False, kind=torch.int8, offsets=False
+):
     """A quantised weight of random numbers."""
     torch.manual_seed(len(SOURCE.tensors))
     shape = -(-rows // block[0]), -(-columns // block[1])
@@ -47,6 +49,7 @@ def quantised(name, rows=6, columns=COLUMNS, block=(1, 16), bits=4, zeros=True, 
         stored(f"{name}.groups", torch.randperm(columns) // block[1]) if groups else None,
         (rows, columns),
         torch.float32,
+        stored(f"{name}.offsets", torch.randn(shape, dtype=torch.float16)) if offsets else None,
     )
 
 
@@ -69,6 +72,12 @@ def check(weight, dtype=torch.float32, shape="batch, 3"):
     assert found.dtype == dtype and relative_error(found, wanted) < bound
     emitted(network, SOURCE)
     return Counter(type(node.layer).__name__ for node in network.nodes)
+
+
+@pytest.mark.parametrize("zeros", [False, True], ids=["symmetric", "asymmetric"])
+def test_offsets_are_a_product_of_their_own(zeros):
+    layers = check(quantised(f"offsets {zeros}", zeros=zeros, offsets=True))
+    assert (layers["Dequantize"], layers["MatrixMultiply"]) == (1, 2)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

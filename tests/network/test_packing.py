@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ditto.network.packing import packed_nibbles, unpack
+from ditto.network.packing import packed_nibbles, unpack, unpack_halves
 
 WORDS = torch.tensor([[0x76543210, -0x01234568], [0x7FFFFFFF, -0x80000000]], dtype=torch.int32)
 
@@ -38,3 +38,8 @@ def test_a_transposed_matrix_is_unpacked_along_its_last_axis():
 def test_nibbles_are_packed_the_first_in_the_lower_half():
     values = torch.tensor([[1, 2], [-8, 7], [-1, 0]], dtype=torch.int8)
     assert packed_nibbles(values.view(torch.int4)).tolist() == [0x21, 0x78, 0x0F]
+
+
+def test_halves_of_bytes_are_halves_of_the_integers():
+    packed = torch.tensor([[0x0F, 0x81, 0xF8]], dtype=torch.uint8)
+    assert unpack_halves(packed).tolist() == [[7, -7, 0, -8, 0, 7]]

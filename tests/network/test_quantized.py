@@ -15,7 +15,18 @@ from tests.support.networks import InMemoryTensors
 SOURCE = InMemoryTensors()
 
 
-def matrix(name, rows=6, columns=8, block=(1, 4), bits=4, zeros=True, groups=False, dtype=torch.float32, kind=None):
+def matrix(
+    name,
+    rows=6,
+    columns=8,
+    block=(1, 4),
+    bits=4,
+    zeros=True,
+    groups=False,
+    dtype=torch.float32,
+    kind=None,
+    offsets=False,
+):
     """A quantised weight of random numbers, and what it means: every number on its own, in float64."""
     torch.manual_seed(len(SOURCE.tensors))
     shape = -(-rows // block[0]), -(-columns // block[1])
@@ -24,6 +35,7 @@ def matrix(name, rows=6, columns=8, block=(1, 4), bits=4, zeros=True, groups=Fal
         "scales": torch.rand(shape).to(torch.bfloat16),
         "zeros": torch.randint(-8, 8, shape, dtype=torch.int8) if zeros else None,
         "groups": torch.randperm(columns) // block[1] if groups else None,
+        "offsets": torch.randint(-8, 8, shape).half() / 4 if offsets else None,
     }
     parts = {}
     for part, tensor in tensors.items():
@@ -39,6 +51,7 @@ def matrix(name, rows=6, columns=8, block=(1, 4), bits=4, zeros=True, groups=Fal
         parts.get("groups"),
         (rows, columns),
         dtype,
+        parts.get("offsets"),
     )
     wanted = torch.empty(rows, columns, dtype=torch.float64)
     for row in range(rows):
@@ -46,7 +59,9 @@ def matrix(name, rows=6, columns=8, block=(1, 4), bits=4, zeros=True, groups=Fal
             group = int(tensors["groups"][column]) if groups else column // block[1]
             place = row // block[0], group
             zero = float(tensors["zeros"][place]) if zeros else 0.0
-            wanted[row, column] = (float(tensors["values"][row, column]) - zero) * float(tensors["scales"][place])
+            offset = float(tensors["offsets"][place]) if offsets else 0.0
+            scaled = (float(tensors["values"][row, column]) - zero) * float(tensors["scales"][place])
+            wanted[row, column] = scaled + offset
     return weight, wanted
 
 
@@ -65,6 +80,8 @@ def resolved(weight):
         {"block": (2, 4)},
         {"block": (4, 3)},  # cut off at both ends
         {"groups": True},
+        {"offsets": True},
+        {"offsets": True, "zeros": False, "block": (4, 3)},
         {"zeros": False, "block": (2, 4), "kind": torch.float8_e4m3fn, "bits": 8},
     ],
     ids=str,
@@ -81,7 +98,9 @@ def test_it_knows_its_tensors():
     assert not weight.is_view
 
 
-@pytest.mark.parametrize("given", [{}, {"zeros": False}, {"block": (2, 4)}, {"block": (6, 8)}], ids=str)
+@pytest.mark.parametrize(
+    "given", [{}, {"zeros": False}, {"block": (2, 4)}, {"block": (6, 8)}, {"block": (6, 8), "offsets": True}], ids=str
+)
 def test_joined_matrices_are_one(given):
     (one, first), (two, second) = (matrix(f"{name} {given}", **given) for name in ("one", "two"))
     joined = fold("concatenate", (one, two), 0)
@@ -99,7 +118,9 @@ def test_a_matrix_with_one_scale_joins_another_of_other_height():
 
 
 @pytest.mark.parametrize(
-    "given", [{"bits": 8}, {"block": (1, 8)}, {"zeros": False}, {"groups": True}, {"dtype": torch.float16}], ids=str
+    "given",
+    [{"bits": 8}, {"block": (1, 8)}, {"zeros": False}, {"groups": True}, {"dtype": torch.float16}, {"offsets": True}],
+    ids=str,
 )
 def test_matrices_that_differ_in_form_are_not_one(given):
     one, two = matrix("plain")[0], matrix(f"other {given}", **given)[0]
@@ -121,7 +142,7 @@ def test_a_float_part_makes_the_whole_float():
 
 @pytest.mark.parametrize(("block", "start", "stop"), [((1, 4), 1, 4), ((2, 4), 2, 6), ((4, 4), 4, 6), ((6, 8), 3, 5)])
 def test_rows_stay_quantised(block, start, stop):
-    weight, wanted = matrix(f"rows {block}", block=block)
+    weight, wanted = matrix(f"rows {block}", block=block, offsets=True)
     form = quantized_form(fold("slice", weight, 0, start, stop, 1))
     assert form is not None
     assert_close(resolved(form), wanted[start:stop].float(), rtol=0, atol=0)

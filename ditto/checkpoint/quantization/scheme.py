@@ -22,7 +22,7 @@ SCALE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 @frozen
 class Group:
-    """A quantised weight and the names of all stored tensors that belong to it.
+    """A weight, quantised or computed, and the names of all stored tensors that belong to it.
 
     Args:
         quantized: the weight as stored; `matrix` is the layer's weight.
@@ -30,16 +30,22 @@ class Group:
         input_scale: [columns], by which the layer's input is multiplied; None for none.
     """
 
-    quantized: QuantizedWeight
+    quantized: Weight
     members: frozenset[str]
     input_scale: Weight | None = None
 
     def matrix(self, dtype: torch.dtype) -> Weight:
         """The weight in `dtype`; a scale of the input becomes one of its columns."""
         if self.input_scale is None:
-            return evolve(self.quantized, dtype=dtype)
+            return _in_dtype(self.quantized, dtype)
         scale = fold("cast", self.input_scale, torch.float32)
-        return fold("cast", fold("multiply", evolve(self.quantized, dtype=torch.float32), scale), dtype)
+        return fold("cast", fold("multiply", _in_dtype(self.quantized, torch.float32), scale), dtype)
+
+
+def _in_dtype(weight: Weight, dtype: torch.dtype) -> Weight:
+    if isinstance(weight, QuantizedWeight):
+        return evolve(weight, dtype=dtype)
+    return weight if weight.dtype == dtype else fold("cast", weight, dtype)
 
 
 @frozen
