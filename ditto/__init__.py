@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ditto.text.model import Completion as Completion
     from ditto.text.model import Model as Model
     from ditto.text.model import load as load
+    from ditto.text.penalties import Penalties as Penalties
 
 __version__ = "0.1.0"
 
@@ -33,6 +34,7 @@ __all__ = [
     "LlmBuilder",
     "Model",
     "MultimodalModel",
+    "Penalties",
     "VisionBuilder",
     "load",
 ]
@@ -46,6 +48,7 @@ _HOME = {
     "LlmBuilder": "ditto.builders.llm",
     "Model": "ditto.text.model",
     "MultimodalModel": "ditto.families.multimodal",
+    "Penalties": "ditto.text.penalties",
     "VisionBuilder": "ditto.builders.vision",
     "load": "ditto.text.model",
 }

@@ -12,14 +12,12 @@ from typing import Any
 from attrs import field, frozen
 
 from ditto.errors import BusyError, ConfigError, DeadlineError, DittoError, PromptError
+from ditto.text.penalties import Penalties
 from ditto.text.scheduler import Completion
 
 # Fields that change nothing with these values; `user` and `metadata` are for the client's own records.
 _IDLE: Mapping[str, tuple[Any, ...]] = {
-    "frequency_penalty": (0,),
-    "logit_bias": ({},),
     "logprobs": (False,),
-    "presence_penalty": (0,),
     "response_format": ({"type": "text"},),
     "store": (False,),
     "tool_choice": ("none", "auto"),
@@ -30,6 +28,7 @@ _OF_COMPLETIONS: Mapping[str, tuple[Any, ...]] = {"best_of": (1,), "echo": (Fals
 _RECORDS = ("metadata", "user")
 _MOST_CHOICES = 16
 _MOST_STOPS = 16
+_MOST_DIGITS = 20
 _NEW_TOKENS = 16  # of a completion that states no limit, as OpenAI documents it
 
 
@@ -162,6 +161,7 @@ def read_chat(body: Any, model: str) -> ChatRequest:
         model: name of the model that is served.
     Raises:
         RequestError: a field is missing, wrong or not supported.
+        ConfigError: a penalty is out of range.
     """
     fields = _Fields(body)
     messages = fields.take("messages", list, "a list")
@@ -208,6 +208,7 @@ def _common(fields: _Fields, model: str, max_tokens: int | None) -> tuple[dict[s
         "top_k": fields.take("top_k", int, "a whole number"),
         "seed": fields.take("seed", int, "a whole number"),
         "stop": stops,
+        "penalties": _penalties(fields),
     }
     choices = fields.take("n", int, "a whole number", 1)
     if not 1 <= choices <= _MOST_CHOICES:
@@ -220,6 +221,21 @@ def _common(fields: _Fields, model: str, max_tokens: int | None) -> tuple[dict[s
     if set(options or {}) - {"include_usage"} or not isinstance(with_usage, bool):
         raise RequestError(400, "`stream_options` is not {'include_usage': true or false}.", "stream_options")
     return settings, choices, streams, with_usage
+
+
+def _penalties(fields: _Fields) -> Penalties:
+    number = (int, float)
+    bias = fields.take("logit_bias", dict, "an object", {})
+    wrong = [key for key in bias if not (key.isascii() and key.isdigit() and len(key) < _MOST_DIGITS)]
+    if wrong:
+        raise RequestError(400, f"The key {wrong[0][:40]!r} of `logit_bias` is no token id.", "logit_bias")
+    return Penalties(
+        repetition_penalty=fields.take("repetition_penalty", number, "a number"),
+        frequency_penalty=fields.take("frequency_penalty", number, "a number", 0.0),
+        presence_penalty=fields.take("presence_penalty", number, "a number", 0.0),
+        logit_bias={int(key): value for key, value in bias.items()},
+        min_tokens=fields.take("min_tokens", int, "a whole number"),
+    )
 
 
 def _message(message: Any, at: int) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ditto.engine import EngineTree
 from ditto.errors import ConfigError, PromptError
 from ditto.runtime import GREEDY, LogitsProcessor, Sampling
+from ditto.text.penalties import NO_PENALTIES, Penalties
 
 _NEW_TOKENS = 128  # where a model states no limit
 _NO_LIMIT = 20  # `max_length` of models that state none, in transformers 4
@@ -172,19 +173,22 @@ class GenerationDefaults:
         return max(1, min(_NEW_TOKENS if count is None else count, room))
 
     def processed(
-        self, prompt: Sequence[int], new_tokens: int, sampling: Sampling
+        self, prompt: Sequence[int], new_tokens: int, sampling: Sampling, penalties: Penalties = NO_PENALTIES
     ) -> tuple[LogitsProcessor | None, Sampling]:
         """Logits processor (None if not needed) and matching sampling settings.
 
         Args:
             prompt: token ids as Hugging Face's processor returns them, image tokens included.
             new_tokens: maximum number of new tokens.
+            penalties: of this answer; they take precedence over the model's own.
         Raises:
-            ConfigError: Hugging Face rejects the settings.
+            ConfigError: Hugging Face rejects the settings, or the penalties do not fit.
         """
+        penalties.check(new_tokens, self.vocab_size)
         names = _PROCESSORS if sampling.is_greedy else (*_PROCESSORS, *_WARPERS)
-        stated = {name: self.settings[name] for name in names if self.settings.get(name) is not None}
-        if not stated:
+        own = {name: self.settings[name] for name in names if self.settings.get(name) is not None}
+        stated = own | penalties.settings
+        if not stated and not penalties.counts and not penalties.logit_bias:
             return None, sampling
         warps = not sampling.is_greedy and any(name in stated for name in (*_WARPERS, *_LAST))
         if warps:
@@ -195,13 +199,20 @@ class GenerationDefaults:
                 "top_p": sampling.top_p,
             }
             sampling = Sampling(seed=sampling.seed)
-        found = _translated(lambda: _processors(stated, prompt, new_tokens, self.end, self.vocab_size))
-        if not found:
+
+        def counted(ids: Tensor, logits: Tensor) -> Tensor:
+            return penalties.counted(ids[0, len(prompt) :], logits[0])[None]
+
+        further = [counted] if penalties.counts else []
+        found = _translated(
+            lambda: _processors(stated, prompt, new_tokens, self.end, self.vocab_size, further), bool(own)
+        )
+        if not found and not penalties.logit_bias:
             return None, sampling
 
         def process(new_ids: Sequence[int], logits: Tensor) -> Tensor:
             ids = torch.tensor([[*prompt, *new_ids]])
-            return _translated(lambda: found(ids, logits[None])[0])
+            return _translated(lambda: found(ids, penalties.biased(logits)[None])[0], bool(own))
 
         return process, sampling
 
@@ -220,9 +231,14 @@ def warn_of_idle_options(sampling: Sampling, asked: Mapping[str, object]) -> Non
 
 
 def _processors(
-    settings: Mapping[str, Any], prompt: Sequence[int], new_tokens: int, end: Sequence[int], vocab_size: int
+    settings: Mapping[str, Any],
+    prompt: Sequence[int],
+    new_tokens: int,
+    end: Sequence[int],
+    vocab_size: int,
+    further: Sequence[Callable[[Tensor, Tensor], Tensor]],
 ) -> Any:
-    """Logits processors that transformers' `generate` creates, in its order."""
+    """Logits processors that transformers' `generate` creates, in its order: `further` come before temperature."""
     from transformers import GenerationConfig, GenerationMixin
     from transformers.generation.logits_process import LogitsProcessorList
 
@@ -244,17 +260,19 @@ def _processors(
         input_ids_seq_length=len(prompt),
         encoder_input_ids=torch.tensor([list(prompt)]),
         prefix_allowed_tokens_fn=None,
-        logits_processor=LogitsProcessorList(),
+        logits_processor=LogitsProcessorList(further),
         device="cpu",
         model_kwargs={},
     )
 
 
-def _translated(work: Callable[[], Any]) -> Any:
+def _translated(work: Callable[[], Any], has_defaults: bool) -> Any:
     try:
         return work()
     except Exception as error:
         lines = str(error).strip().splitlines() or [repr(error)]
+        if not has_defaults:
+            raise ConfigError(f"The penalties cannot be applied: {lines[0]}", remedy="leave them out") from error
         raise ConfigError(
             f"The model's generation defaults cannot be honoured: {lines[0]}", remedy=_LEAVE_OUT
         ) from error

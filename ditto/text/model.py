@@ -21,6 +21,7 @@ from ditto.runtime.encoding import EncodedPrompt
 from ditto.text.chat import ChatTemplate
 from ditto.text.image_cache import ImageCache
 from ditto.text.images import ImageInput, load_images
+from ditto.text.penalties import NO_PENALTIES, Penalties
 from ditto.text.pipeline import AnswerSettings, GenerationPipeline
 from ditto.text.processing import RenderedPrompt
 from ditto.text.scheduler import Completion, Job, Scheduler
@@ -143,6 +144,7 @@ class Model:
         top_p: float | None = None,
         seed: int | None = None,
         stop: Sequence[str] = (),
+        penalties: Penalties = NO_PENALTIES,
     ) -> list[Completion]:
         """Answer prompts in the model's own form.
 
@@ -155,12 +157,13 @@ class Model:
                 takes the most likely token.
             seed: of the random numbers of sampling.
             stop: strings that end an answer; they are not part of it.
+            penalties: for repetition, and biases of single tokens.
         Raises:
             PromptError: a prompt or an image does not fit the engines.
             ConfigError: a setting is out of range.
             BusyError: the model is closed, or too many prompts wait.
         """
-        settings = self.settings(max_new_tokens, temperature, top_k, top_p, seed, stop)
+        settings = self.settings(max_new_tokens, temperature, top_k, top_p, seed, stop, penalties)
         start = time.monotonic()
         encoded = self.encode(prompts, images)
         took = (time.monotonic() - start) / max(len(encoded), 1)
@@ -176,19 +179,20 @@ class Model:
         top_p: float | None = None,
         seed: int | None = None,
         stop: Sequence[str] = (),
+        penalties: Penalties = NO_PENALTIES,
     ) -> Completion:
         """Answer the last message of a conversation, written by the model's chat template.
 
         Args:
             messages: `{"role": "user", "content": ...}` with a text, or a list of `{"type": "text", "text": ...}` and
                 `{"type": "image", "image": ...}`; roles are `system`, `user` and `assistant`.
-            max_new_tokens, temperature, top_k, top_p, seed, stop: as in `generate`.
+            max_new_tokens, temperature, top_k, top_p, seed, stop, penalties: as in `generate`.
         Raises:
             PromptError: a message is not valid, or does not fit the engines.
             ConfigError: a setting is out of range, or the model has no chat template.
             BusyError: the model is closed, or too many prompts wait.
         """
-        settings = self.settings(max_new_tokens, temperature, top_k, top_p, seed, stop)
+        settings = self.settings(max_new_tokens, temperature, top_k, top_p, seed, stop, penalties)
         start = time.monotonic()
         encoded = self.encode_chat(messages)
         (answer,) = self._answers([encoded], settings, time.monotonic() - start)
@@ -204,13 +208,14 @@ class Model:
         top_p: float | None = None,
         seed: int | None = None,
         stop: Sequence[str] = (),
+        penalties: Penalties = NO_PENALTIES,
     ) -> Pieces:
         """The answer of `chat` in pieces, as it is generated.
 
         Closing the iterator ends the answer. Arguments and errors are those of `chat`. What is wrong with the messages
         or settings is raised at once; a limit of the engines, or a fault of the answer, with the next piece.
         """
-        settings = self.settings(max_new_tokens, temperature, top_k, top_p, seed, stop)
+        settings = self.settings(max_new_tokens, temperature, top_k, top_p, seed, stop, penalties)
         pieces: queue.SimpleQueue[str | Completion | DittoError | None] = queue.SimpleQueue()
         job = Job(self.encode_chat(messages), settings, pieces.put, pieces.put)
         self.scheduler.submit(job)
@@ -224,6 +229,7 @@ class Model:
         top_p: float | None = None,
         seed: int | None = None,
         stop: Sequence[str] = (),
+        penalties: Penalties = NO_PENALTIES,
     ) -> AnswerSettings:
         """Checked settings of an answer; arguments are those of `generate`.
 
@@ -240,7 +246,7 @@ class Model:
             if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
                 raise ConfigError(f"{name} is a {type(value).__name__}", remedy="give a number")
         sampling = self._pipeline.defaults.sampling(temperature, top_k, top_p, seed)
-        return AnswerSettings(max_new_tokens, sampling, stop)
+        return AnswerSettings(max_new_tokens, sampling, stop, penalties=penalties)
 
     def encode(self, prompts: Sequence[str | RenderedPrompt], images: Sequence[ImageInput] = ()) -> list[EncodedPrompt]:
         """Token ids and preprocessed images of prompts in the model's own form.

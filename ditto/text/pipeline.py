@@ -20,6 +20,7 @@ from ditto.text.decoding import AnswerState, Decoder, PreparedPrompt
 from ditto.text.defaults import GenerationDefaults
 from ditto.text.image_cache import ImageCache
 from ditto.text.images import ImageInput, load_images
+from ditto.text.penalties import NO_PENALTIES, Penalties
 from ditto.text.processing import Processor, RenderedPrompt
 
 Tell = Callable[[int, str], None]
@@ -60,6 +61,7 @@ class AnswerSettings:
         stops: strings that end the answer, in addition to the model's own; they are not part of it.
         strip: whether the text comes without white space at both ends.
         draw: which random numbers of the seed the answer gets; of several, the first one's.
+        penalties: in addition to the model's own, or in their place.
     Raises:
         PromptError: a stop string is not text.
     """
@@ -69,6 +71,7 @@ class AnswerSettings:
     stops: Sequence[str] = ()
     strip: bool = True
     draw: int = 0
+    penalties: Penalties = NO_PENALTIES
 
     def __attrs_post_init__(self) -> None:
         if isinstance(self.stops, str):
@@ -176,14 +179,14 @@ class GenerationPipeline:
             requests: as `requests` returns them for `encoded`.
         Raises:
             PromptError: they exceed the engine's limits.
-            ConfigError: the model's generation defaults cannot be applied.
+            ConfigError: the model's generation defaults, or the penalties, cannot be applied.
         """
         wanted = self.defaults.sampling() if settings.sampling is None else settings.sampling
         stops = (*settings.stops, *self.defaults.stops)
         counts = self._counts(requests, settings.max_new_tokens)
         result: list[PreparedPrompt] = []
         for draw, (prompt, request, count) in enumerate(zip(encoded, requests, counts, strict=True), settings.draw):
-            process, sampling = self.defaults.processed(prompt.token_ids, count, wanted)
+            process, sampling = self.defaults.processed(prompt.token_ids, count, wanted, settings.penalties)
             request = evolve(request, process=process)
             result.append(PreparedPrompt(request, count, sampling, stops, draw, settings.strip))
         return result

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import openai as library
 import pytest
+import torch
 from PIL import Image
 
 import ditto
@@ -89,6 +90,34 @@ def test_a_seed_repeats_an_answer(openai, images):
     assert len({sampled(None)[0] for _ in range(3)}) > 1
 
 
+def test_penalties_are_those_of_hugging_face_for_each_request_of_a_batch(openai, hugging_face, images):
+    """Together with requests that ask for none, or for others."""
+    prompt = f"USER: <image>\n{DESCRIBE} ASSISTANT:"
+    inputs = hugging_face.inputs(images[0], prompt)
+    length = inputs["input_ids"].shape[1]
+
+    def counting(ids, scores):
+        count = torch.bincount(ids[0, length:], minlength=scores.shape[-1])
+        return scores - 1.5 * count - torch.where(count > 0, 2.0, 0.0)
+
+    end = hugging_face.model.generation_config.eos_token_id
+    asked = [
+        ({}, {}),
+        ({"extra_body": {"repetition_penalty": 1.8}}, {"repetition_penalty": 1.8}),
+        ({"extra_body": {"min_tokens": 40}, "max_tokens": 45}, {"min_new_tokens": 40, "max_new_tokens": 45}),
+        ({"frequency_penalty": 1.5, "presence_penalty": 2.0}, {"logits_processor": [counting]}),
+        ({"logit_bias": {str(end): 40}}, {"sequence_bias": {(end,): 40.0}}),
+    ]
+    wanted = []
+    for _, settings in asked:
+        made = hugging_face.model.generate(**inputs, do_sample=False, **{"max_new_tokens": 64, **settings})
+        wanted.append(text_of(hugging_face, made[0, length:]))
+    assert len(set(wanted)) == len(wanted)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda each: answer(openai, ask(DESCRIBE, images[0]), **each[0]), asked * 2))
+    assert found == wanted * 2
+
+
 def test_completions_pass_prompts_as_they_are(openai, hugging_face):
     prompts = ["USER: How many shapes are there? ASSISTANT:", "<s>A small"]
     found = openai.completions.create(model=NAME, prompt=prompts, max_tokens=6)
@@ -147,7 +176,12 @@ WRONG = {
     "too many new tokens": ({"max_tokens": 5000}, "with 5000 new ones"),
     "no new tokens": ({"max_tokens": 0}, "0 new tokens were asked for"),
     "an unknown field": ({"extra_body": {"best": 1}}, "`best` is not supported: leave it out"),
-    "a field that is not honoured": ({"presence_penalty": 0.5}, "`presence_penalty` is not supported, except 0"),
+    "a field that is not honoured": ({"extra_body": {"best_of": 2}}, "`best_of` is not supported"),
+    "a penalty out of range": ({"presence_penalty": 2.5}, "2.5 of presence_penalty is not a number from -2 to 2"),
+    "a bias out of range": ({"logit_bias": {"5": 101}}, "101 of logit_bias of token 5 is not a number from -100"),
+    "a bias for no token": ({"logit_bias": {"5000": 1}}, "token 5000; the model's tokens go from 0 to 511"),
+    "no penalty at all": ({"extra_body": {"repetition_penalty": 0}}, "0 of repetition_penalty is not a number"),
+    "more tokens than allowed": ({"max_tokens": 3, "extra_body": {"min_tokens": 4}}, "4 tokens at least, and 3"),
     "tools": ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "`tools` is not supported"),
     "a temperature out of range": ({"temperature": -1}, "Temperature -1 is out of range"),
     "a wrong type": ({"extra_body": {"top_p": "high"}}, "`top_p` is not a number"),

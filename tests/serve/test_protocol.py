@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ditto.errors import BusyError, DeadlineError, DeviceError, DittoError, PromptError, TreeError
+from ditto.errors import BusyError, ConfigError, DeadlineError, DeviceError, DittoError, PromptError, TreeError
 from ditto.serve.protocol import Reply, RequestError, read_chat, read_completion, usage
+from ditto.text.penalties import Penalties
 from ditto.text.scheduler import Completion
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
@@ -22,15 +23,13 @@ def test_the_fields_of_a_chat_are_read():
         "seed": 4,
         "stop": ["x"],
         "max_new_tokens": 7,
+        "penalties": Penalties(),
     }
     assert (read.choices, read.streams, read.with_usage, read.messages) == (2, True, True, CHAT["messages"])
 
 
 def test_what_changes_nothing_is_accepted():
     idle = {
-        "presence_penalty": 0,
-        "frequency_penalty": 0.0,
-        "logit_bias": {},
         "logprobs": False,
         "response_format": {"type": "text"},
         "tools": [],
@@ -50,8 +49,12 @@ def test_what_changes_nothing_is_accepted():
         ({"logprobs": 0}, "logprobs", "except False"),
         ({"top_logprobs": 2}, "top_logprobs", "except 0"),
         ({"response_format": {"type": "json_object"}}, "response_format", "is not supported"),
-        ({"logit_bias": {"5": 1}}, "logit_bias", "is not supported"),
-        ({"repetition_penalty": 1.0}, "repetition_penalty", "is not supported: leave it out"),
+        ({"logit_bias": [5]}, "logit_bias", "not an object"),
+        ({"logit_bias": {"-5": 1}}, "logit_bias", "key '-5' of `logit_bias` is no token id"),
+        ({"logit_bias": {"\u0665": 1}}, "logit_bias", "is no token id"),
+        ({"repetition_penalty": "1"}, "repetition_penalty", "not a number"),
+        ({"presence_penalty": True}, "presence_penalty", "not a number"),
+        ({"min_tokens": 1.0}, "min_tokens", "not a whole number"),
         ({"reasoning_effort": None}, "reasoning_effort", "is not supported"),
         ({"model": None}, "model", "`model` is missing"),
         ({"n": 0}, "n", "from 1 to 16"),
@@ -71,6 +74,18 @@ def test_what_is_not_honoured_is_refused_by_name(given, param, message):
     with pytest.raises(RequestError, match=message) as caught:
         read_chat({**CHAT, **given}, "m")
     assert (caught.value.status, caught.value.param) == (400, param)
+
+
+def test_penalties_are_read():
+    given = {"frequency_penalty": 1, "presence_penalty": -0.5, "repetition_penalty": 1.2, "min_tokens": 3}
+    wanted = Penalties(**given, logit_bias={7: -100, 9: 2.5})
+    for read, body in ((read_chat, CHAT), (read_completion, PROMPT)):
+        found = read({**body, **given, "logit_bias": {"7": -100, "9": 2.5}}, "m").settings["penalties"]
+        assert found == wanted
+        nothing = dict.fromkeys((*given, "logit_bias"))
+        assert read({**body, **nothing}, "m").settings["penalties"] == Penalties()
+        with pytest.raises(ConfigError, match="value 3 of frequency_penalty is not a number from -2 to 2"):
+            read({**body, "frequency_penalty": 3}, "m")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from ditto.runtime import GREEDY, Request, Sampling, generate, open_session
 from ditto.runtime.sampling import candidates
 from ditto.runtime.session import LlmRunner
 from ditto.text.defaults import GenerationDefaults, warn_of_idle_options
+from ditto.text.penalties import Penalties
 from tests.support.models import TRANSFORMERS_5, llama, llava
 
 PROMPTS = [[5, 9, 17, 33, 8, 100, 41], [77], [64] * 13]
@@ -155,6 +156,50 @@ def test_a_host_that_lags_behind_waits_for_what_it_has_to_know(lag, model, tree,
     wanted = [tuple(hugging_face(model, prompt, 9)[0, len(prompt) :].tolist()) for prompt in PROMPTS]
     monkeypatch.setattr(LlmRunner, "lookahead", lag)
     assert answers(opened(tree, found), 9) == wanted
+
+
+def test_penalties_of_an_answer_take_the_place_of_the_models_own(model, tree):
+    found = with_settings(model, {"repetition_penalty": 1.7, "no_repeat_ngram_size": 2})
+    tree = opened(tree, found)
+    defaults = GenerationDefaults.of(tree)
+    penalties = Penalties(repetition_penalty=2, min_tokens=9, logit_bias={END: 9.0})
+    for prompt in PROMPTS:
+        process, _ = defaults.processed(prompt, 14, GREEDY, penalties)
+        request = Request(tuple(prompt), process=process)
+        (made,) = generate(open_session(tree, "reference"), [request], 14)
+        more = {"repetition_penalty": 2.0, "min_new_tokens": 9, "sequence_bias": {(END,): 9.0}}
+        assert made.ids == tuple(hugging_face(model, prompt, 14, **more)[0, len(prompt) :].tolist())
+    off, _ = GenerationDefaults({"repetition_penalty": 1.7}, 128, (END,)).processed(
+        [5], 4, GREEDY, Penalties(repetition_penalty=1)
+    )
+    assert off is None
+
+
+def test_frequency_and_presence_count_the_answer_before_temperature_and_cuts():
+    settings = {"do_sample": True, "min_p": 0.05, "temperature": 0.5}
+    penalties = Penalties(frequency_penalty=0.75, presence_penalty=-1.25, repetition_penalty=1.5)
+    defaults = GenerationDefaults(settings, 128, (END,))
+    prompt, made, logits = [5, 9, 9], [9, 7, 9], torch.linspace(-4, 4, 128)
+    process, left = defaults.processed(prompt, 8, defaults.sampling(), penalties)
+    wanted = logits.clone()
+    for token in {*prompt, *made}:
+        wanted[token] = wanted[token] * 1.5 if wanted[token] < 0 else wanted[token] / 1.5
+    wanted[9] += -2 * 0.75 + 1.25
+    wanted[7] += -0.75 + 1.25
+    wanted = wanted / 0.5
+    chances = wanted.softmax(-1)
+    wanted[chances < 0.05 * chances.max()] = -torch.inf
+    found = process(made, logits)
+    assert torch.allclose(found.softmax(-1), wanted.softmax(-1), atol=1e-6) and left == Sampling()
+    alone, _ = GenerationDefaults({}, 128, (END,)).processed(prompt, 8, GREEDY, Penalties(frequency_penalty=0.75))
+    assert torch.equal(alone([], logits), logits)
+
+
+def test_a_fault_is_of_the_penalties_where_the_model_states_none(monkeypatch):
+    monkeypatch.setattr(Penalties, "counted", lambda *_: 1 / 0)
+    process, _ = GenerationDefaults({}, 128, (END,)).processed([5], 4, GREEDY, Penalties(presence_penalty=1))
+    with pytest.raises(ConfigError, match="penalties cannot be applied: division by zero"):
+        process([], torch.zeros(128))
 
 
 def test_image_tokens_are_seen_as_hugging_face_sees_them():
