@@ -101,11 +101,16 @@ def test_penalties_are_those_of_hugging_face_for_each_request_of_a_batch(openai,
         return scores - 1.5 * count - torch.where(count > 0, 2.0, 0.0)
 
     end = hugging_face.model.generation_config.eos_token_id
+    long = {"max_new_tokens": 45, "min_new_tokens": 40}  # behind its usual end, the model is less sure
+
+    def lengthened(**settings):
+        return {"max_tokens": 45, "extra_body": {"min_tokens": 40, **settings}}
+
     asked = [
         ({}, {}),
-        ({"extra_body": {"repetition_penalty": 1.8}}, {"repetition_penalty": 1.8}),
-        ({"extra_body": {"min_tokens": 40}, "max_tokens": 45}, {"min_new_tokens": 40, "max_new_tokens": 45}),
-        ({"frequency_penalty": 1.5, "presence_penalty": 2.0}, {"logits_processor": [counting]}),
+        (lengthened(), long),
+        (lengthened(repetition_penalty=1.8), {**long, "repetition_penalty": 1.8}),
+        (lengthened(frequency_penalty=1.5, presence_penalty=2.0), {**long, "logits_processor": [counting]}),
         ({"logit_bias": {str(end): 40}}, {"sequence_bias": {(end,): 40.0}}),
     ]
     wanted = []
