@@ -2,7 +2,7 @@
 
 from ditto.runtime.generate import Answer, Batch, SequenceState, generate
 from ditto.runtime.opening import open_session
-from ditto.runtime.sampling import GREEDY, LogitsProcessor, Sampling
+from ditto.runtime.sampling import GREEDY, LogitsProcessor, Sampling, TokenLogprobs
 from ditto.runtime.session import Request, Session
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Sampling",
     "SequenceState",
     "Session",
+    "TokenLogprobs",
     "generate",
     "open_session",
 ]

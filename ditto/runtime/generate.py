@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from ditto.errors import DittoError, ModelError, as_ditto
-from ditto.runtime.sampling import GREEDY, Sampling, choose
+from ditto.runtime.sampling import GREEDY, Sampling, TokenLogprobs, choose, log_probabilities
 from ditto.runtime.session import Request, ScheduledRow, Session
 
 
@@ -30,6 +30,7 @@ class SequenceState:
         number: index in the order of joining.
         request, max_new_tokens, sampling: the arguments of `Batch.join`.
         made: tokens generated and read so far.
+        logprobs: of each of them, if the request asks for it.
         done: whether the request has left: its answer is complete, was cancelled, or failed.
         error: why it failed; other requests of the batch go on.
         uniforms: random numbers for its tokens; empty for greedy sampling.
@@ -41,6 +42,7 @@ class SequenceState:
     max_new_tokens: int
     sampling: Sampling = GREEDY
     made: list[int] = field(factory=list)
+    logprobs: list[TokenLogprobs] = field(factory=list)
     done: bool = False
     error: DittoError | None = None
     uniforms: Iterator[float] = field(factory=lambda: iter(()), repr=False)
@@ -61,6 +63,10 @@ class SequenceState:
         return self.asked == self.max_new_tokens
 
 
+# Reads the log-probabilities of one step, by the index of the request in it.
+Report = Callable[[], dict[int, TokenLogprobs]]
+
+
 class Batch:
     """A batch whose rows requests join when one is free and leave when they are complete.
 
@@ -76,7 +82,7 @@ class Batch:
         self._runner = session.start(rows)
         self._rows: list[SequenceState | None] = [None] * rows
         self._waiting: deque[SequenceState] = deque()
-        self._unread: deque[tuple[list[SequenceState], Callable[[], list[int]]]] = deque()
+        self._unread: deque[tuple[list[SequenceState], Callable[[], list[int]], Report]] = deque()
         self._joined = 0
         self._sampled = self._runner.sampled(rows)
 
@@ -163,14 +169,15 @@ class Batch:
         sequences = [sequence for each in scheduled if (sequence := self._rows[each.row]) is not None]
         uniforms = [sequence.ask() for sequence in sequences]
         with self._runner.working():
-            logits = _processed(self._runner.step(scheduled, self._sampled), sequences)
-            found = self._chosen(logits, sequences, uniforms)
+            logits = self._runner.step(scheduled, self._sampled)
+            found = self._chosen(_processed(logits, sequences), sequences, uniforms)
             sampled = found.clamp(min=0)  # an invalid row (-1) is reported when it is read
             if len(scheduled) == len(self._rows) and all(each.row == row for row, each in enumerate(scheduled)):
                 self._sampled.copy_(sampled)
             else:
                 self._sampled.index_copy_(0, self._sent([each.row for each in scheduled], torch.int64), sampled)
-            self._unread.append((sequences, self._runner.reading(found)))
+            report = self._report(logits, sampled, sequences)
+            self._unread.append((sequences, self._runner.reading(found), report))
 
     def _chosen(self, logits: Tensor, sequences: Sequence[SequenceState], uniforms: Sequence[float]) -> Tensor:
         """The next token of each row, as in `choose`; rows with the same settings are chosen together."""
@@ -188,10 +195,33 @@ class Batch:
             found[places] = choose(logits[places], sampling, uniform)
         return found
 
+    def _report(self, logits: Tensor, sampled: Tensor, sequences: Sequence[SequenceState]) -> Report:
+        """A callable that reads what the requests that ask for it are told about their tokens, by index."""
+        counts = {
+            index: sequence.request.top_logprobs
+            for index, sequence in enumerate(sequences)
+            if sequence.request.top_logprobs is not None
+        }
+        if not counts:
+            return dict
+        places = self._sent(list(counts), torch.int64)
+        values, ids = log_probabilities(logits[places], sampled[places], max(counts.values()))
+        read_values, read_ids = self._runner.reading(values), self._runner.reading(ids)
+
+        def report() -> dict[int, TokenLogprobs]:
+            rows = zip(counts.items(), read_values(), read_ids(), strict=True)
+            return {
+                index: TokenLogprobs(own, tuple(zip(tokens[:count], most[:count], strict=True)))
+                for (index, count), (own, *most), tokens in rows
+            }
+
+        return report
+
     def _read(self) -> list[SequenceState]:
-        sequences, reading = self._unread.popleft()
+        sequences, reading, report = self._unread.popleft()
         moved: list[SequenceState] = []
-        for sequence, token in zip(sequences, reading(), strict=True):
+        logprobs = report()
+        for index, (sequence, token) in enumerate(zip(sequences, reading(), strict=True)):
             if sequence.done:  # ended while this step was in flight
                 continue
             moved.append(sequence)
@@ -205,6 +235,8 @@ class Batch:
                 self.leave(sequence)
                 continue
             sequence.made.append(token)
+            if index in logprobs:
+                sequence.logprobs.append(logprobs[index])
             if token in self._session.tokens.end or len(sequence.made) == sequence.max_new_tokens:
                 self.leave(sequence)
         return sorted(moved, key=lambda sequence: sequence.number)

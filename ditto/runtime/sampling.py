@@ -70,6 +70,33 @@ class Sampling:
 GREEDY = Sampling(temperature=0.0)
 
 
+@frozen
+class TokenLogprobs:
+    """Logarithms of probabilities in the place of one token, by the model's own logits.
+
+    Args:
+        logprob: of the token that was chosen.
+        top: ids of the most likely tokens and theirs, the likeliest first.
+    """
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+def log_probabilities(logits: Tensor, chosen: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Logarithms of the probabilities of the chosen and of the `count` most likely tokens.
+
+    Args:
+        logits: float32 [B, V].
+        chosen: int64 [B].
+    Returns:
+        float32 [B, 1 + K], the chosen token first, then the likeliest ones; and their ids, int64 [B, K].
+    """
+    values = logits.log_softmax(-1)
+    most, ids = values.topk(min(count, values.shape[-1]), dim=-1)
+    return torch.cat([values.gather(-1, chosen[:, None]), most], dim=-1), ids
+
+
 def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """Candidate tokens and their probabilities.
 

@@ -31,6 +31,7 @@ class Request:
         process: logits processor, applied before each new token is chosen, or None.
         positions: positions of the tokens; None if they are the tokens' indices.
         spans: ids of the tokens' spans, int32 [S], see `ditto.ops.spans`; None if all tokens are causal.
+        top_logprobs: number of most likely tokens to report with each new token; None to report nothing.
     """
 
     ids: tuple[int, ...]
@@ -38,6 +39,7 @@ class Request:
     process: LogitsProcessor | None = None
     positions: TokenPositions | None = None
     spans: Tensor | None = None
+    top_logprobs: int | None = None
 
 
 def position_axes(tree: EngineTree) -> int:
@@ -220,12 +222,12 @@ class LlmRunner(ABC):
         """Context in which torch's work is ordered with the runner's."""
         return nullcontext()
 
-    def reading(self, tensor: Tensor) -> Callable[[], list[int]]:
-        """A callable that waits for and returns the current values of `tensor` [n].
+    def reading(self, tensor: Tensor) -> Callable[[], list[Any]]:
+        """A callable that waits for and returns the current values of `tensor`, as nested lists.
 
         Current means at this point of the runner's work; later changes are not seen.
         """
-        values: list[int] = tensor.cpu().numpy().tolist()
+        values: list[Any] = tensor.cpu().numpy().tolist()
         return lambda: values
 
     def close(self) -> None:  # noqa: B027

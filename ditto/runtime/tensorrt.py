@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -306,13 +307,13 @@ class TensorRTRunner(PaddedRunner):
         return self._session.working()
 
     @override
-    def reading(self, tensor: Tensor) -> Callable[[], list[int]]:
+    def reading(self, tensor: Tensor) -> Callable[[], list[Any]]:
         here = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         here.copy_(tensor, non_blocking=True)
         arrived = torch.cuda.Event()
         arrived.record()
 
-        def read() -> list[int]:
+        def read() -> list[Any]:
             arrived.synchronize()
             return here.tolist()
 

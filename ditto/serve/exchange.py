@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any
 
-from attrs import evolve
+from attrs import evolve, frozen
 from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import override
@@ -17,12 +18,21 @@ from ditto.runtime.encoding import EncodedPrompt
 from ditto.serve.protocol import Reply, RequestError
 from ditto.text.pipeline import AnswerSettings
 from ditto.text.scheduler import Completion, Job, Scheduler
+from ditto.text.token_report import ReportedToken
 
 # A client that takes nothing for as long as this has left.
 _SEND_SECONDS = 30.0
 
 # Index of an answer, and its next piece or its end.
-Event = tuple[int, "str | Completion | DittoError | None"]
+Event = tuple[int, "Piece | Completion | DittoError | None"]
+
+
+@frozen
+class Piece:
+    """More of an answer: its text, and what is known of the tokens, if the client asks for it."""
+
+    text: str
+    tokens: Sequence[ReportedToken]
 
 
 class ClientLeftError(Exception):
@@ -60,17 +70,29 @@ class Exchange:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._answered = answered
         self._jobs: list[Job] = []
+        self._told = [0] * (len(prompts) * choices)  # tokens of each answer that were reported
 
-        def listener(index: int) -> Callable[[Any], None]:
-            return lambda event: loop.call_soon_threadsafe(self._events.put_nowait, (index, event)) and None
+        def post(index: int, event: Any) -> None:
+            loop.call_soon_threadsafe(self._events.put_nowait, (index, event))
+
+        def tell(index: int, text: str) -> None:
+            reported = self._jobs[index].reported
+            post(index, Piece(text, reported[self._told[index] :]))
+            self._told[index] = len(reported)
 
         try:
             for index in range(len(prompts) * choices):
-                prompt, listen = prompts[index // choices], listener(index)
                 own = evolve(settings, draw=index % choices)
-                job = Job(prompt, own, listen, listen, preprocessed=took, deadline=deadline)
-                scheduler.submit(job)
+                job = Job(
+                    prompts[index // choices],
+                    own,
+                    partial(tell, index),
+                    partial(post, index),
+                    preprocessed=took,
+                    deadline=deadline,
+                )
                 self._jobs.append(job)
+                scheduler.submit(job)
         except DittoError:
             self.cancel()
             raise
@@ -108,9 +130,10 @@ class Exchange:
             while event is not None:
                 index, part = event
                 if isinstance(part, Completion):
-                    yield reply.piece(index, "", part.finish_reason)
-                elif isinstance(part, str):
-                    yield reply.piece(index, part)
+                    rest = (part.logprobs or ())[self._told[index] :]
+                    yield reply.piece(index, "", part.finish_reason, rest)
+                elif isinstance(part, Piece):
+                    yield reply.piece(index, part.text, tokens=part.tokens)
                 event = await self._next(gone) if len(self._results) < len(self._jobs) else None
             if with_usage:
                 yield reply.end(self._ordered, self._prompts)

@@ -14,21 +14,22 @@ from attrs import field, frozen
 from ditto.errors import BusyError, ConfigError, DeadlineError, DittoError, PromptError
 from ditto.text.penalties import Penalties
 from ditto.text.scheduler import Completion
+from ditto.text.token_report import LikelyToken, ReportedToken
 
 # Fields that change nothing with these values; `user` and `metadata` are for the client's own records.
 _IDLE: Mapping[str, tuple[Any, ...]] = {
-    "logprobs": (False,),
     "response_format": ({"type": "text"},),
     "store": (False,),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
-    "top_logprobs": (0,),
 }
-_OF_COMPLETIONS: Mapping[str, tuple[Any, ...]] = {"best_of": (1,), "echo": (False,)}
+_OF_COMPLETIONS: Mapping[str, tuple[Any, ...]] = {"best_of": (1,), "echo": (False,), "top_logprobs": (0,)}
 _RECORDS = ("metadata", "user")
 _MOST_CHOICES = 16
 _MOST_STOPS = 16
 _MOST_DIGITS = 20
+_MOST_LOGPROBS = 20
+_LEAST_LOGPROB = -9999.0  # JSON has no infinity
 _NEW_TOKENS = 16  # of a completion that states no limit, as OpenAI documents it
 
 
@@ -172,6 +173,11 @@ def read_chat(body: Any, model: str) -> ChatRequest:
     if newer is not None and older is not None and newer != older:
         raise RequestError(400, "`max_tokens` and `max_completion_tokens` differ: give one.", "max_tokens")
     common = _common(fields, model, older if newer is None else newer)
+    logprobs = fields.take("logprobs", bool, "true or false", False)
+    top = fields.take("top_logprobs", int, "a whole number", 0)
+    if top and not logprobs:
+        raise RequestError(400, "`top_logprobs` needs `logprobs`.", "top_logprobs")
+    common[0]["top_logprobs"] = _number_of_logprobs(top, "top_logprobs") if logprobs else None
     fields.end(_IDLE)
     return ChatRequest(*common, messages=[_message(message, at) for at, message in enumerate(messages)])
 
@@ -184,6 +190,8 @@ def read_completion(body: Any, model: str) -> CompletionRequest:
     if not prompts or not all(isinstance(one, str) for one in prompts):
         raise RequestError(400, "`prompt` is not a text or a list of texts.", "prompt")
     common = _common(fields, model, fields.take("max_tokens", int, "a whole number", _NEW_TOKENS))
+    top = fields.take("logprobs", int, "a whole number")
+    common[0]["top_logprobs"] = None if top is None else _number_of_logprobs(top, "logprobs")
     fields.end({**_IDLE, **_OF_COMPLETIONS})
     return CompletionRequest(*common, prompts=prompts)
 
@@ -221,6 +229,12 @@ def _common(fields: _Fields, model: str, max_tokens: int | None) -> tuple[dict[s
     if set(options or {}) - {"include_usage"} or not isinstance(with_usage, bool):
         raise RequestError(400, "`stream_options` is not {'include_usage': true or false}.", "stream_options")
     return settings, choices, streams, with_usage
+
+
+def _number_of_logprobs(number: int, name: str) -> int:
+    if not 0 <= number <= _MOST_LOGPROBS:
+        raise RequestError(400, f"`{name}` is not from 0 to {_MOST_LOGPROBS}.", name)
+    return number
 
 
 def _penalties(fields: _Fields) -> Penalties:
@@ -287,15 +301,27 @@ class Reply:
             prompts: number of prompts; each has the same number of answers, one after the other.
         """
         choices = [
-            {"index": index, **self._text(answer.text), "logprobs": None, "finish_reason": answer.finish_reason}
+            {
+                "index": index,
+                **self._text(answer.text),
+                "logprobs": self._logprobs(answer.logprobs or ()),
+                "finish_reason": answer.finish_reason,
+            }
             for index, answer in enumerate(answers)
         ]
         kind = "chat.completion" if self.is_chat else "text_completion"
         return {**self._head(kind), "choices": choices, "usage": usage(answers, prompts)}
 
-    def piece(self, index: int, text: str | None, finish_reason: str | None = None) -> dict[str, Any]:
-        """A piece of an answer: its beginning (None), more text, or its end."""
-        choice: dict[str, Any] = {"index": index, "logprobs": None, "finish_reason": finish_reason}
+    def piece(
+        self,
+        index: int,
+        text: str | None,
+        finish_reason: str | None = None,
+        tokens: Sequence[ReportedToken] = (),
+    ) -> dict[str, Any]:
+        """A piece of an answer: its beginning (None), more text, or its end; and the tokens since the last piece."""
+        logprobs = self._logprobs(tokens)
+        choice: dict[str, Any] = {"index": index, "logprobs": logprobs, "finish_reason": finish_reason}
         if not self.is_chat:
             choice["text"] = text or ""
         elif text is None:
@@ -312,8 +338,43 @@ class Reply:
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.ident, "object": kind, "created": self.created, "model": self.model}
 
+    def _logprobs(self, tokens: Sequence[ReportedToken]) -> dict[str, Any] | None:
+        """Log-probabilities of tokens; None if there are none."""
+        if not tokens:
+            return None
+        if self.is_chat:
+            content = [
+                {**_likely(each.chosen), "top_logprobs": [_likely(other) for other in each.top]} for each in tokens
+            ]
+            return {"content": content, "refusal": None}
+        tops: list[dict[str, float]] = []
+        for each in tokens:
+            top: dict[str, float] = {}
+            for one in (*each.top, each.chosen):
+                top.setdefault(one.token.text, _finite(one.logprob))
+            tops.append(top)
+        return {
+            "tokens": [each.chosen.token.text for each in tokens],
+            "token_logprobs": [_finite(each.chosen.logprob) for each in tokens],
+            "top_logprobs": tops,
+            "text_offset": [each.offset for each in tokens],
+        }
+
     def _text(self, text: str) -> dict[str, Any]:
         return {"message": {"role": "assistant", "content": text, "refusal": None}} if self.is_chat else {"text": text}
+
+
+def _likely(one: LikelyToken) -> dict[str, Any]:
+    data = one.token.data
+    return {
+        "token": one.token.text,
+        "logprob": _finite(one.logprob),
+        "bytes": None if data is None else list(data),
+    }
+
+
+def _finite(logprob: float) -> float:
+    return max(logprob, _LEAST_LOGPROB)
 
 
 def usage(answers: Sequence[Completion], prompts: int) -> dict[str, int]:

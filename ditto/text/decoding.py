@@ -11,6 +11,7 @@ from typing_extensions import Self
 from ditto.errors import DittoError, as_ditto
 from ditto.runtime import Batch, Request, Sampling, SequenceState, Session
 from ditto.text.detokenizer import IncrementalDetokenizer
+from ditto.text.token_report import ReportedToken, TokenReporter, TokenTexts
 
 Tell = Callable[[str], None]
 
@@ -43,6 +44,7 @@ class AnswerState:
 
     Args:
         tell: called with each new piece of its text.
+        reported: what is known of its tokens so far; empty if the request does not ask for it.
         finish_reason: `STOP` or `LENGTH`; None while it is in progress, and if it failed or was cancelled.
     """
 
@@ -50,6 +52,8 @@ class AnswerState:
     tell: Tell
     _sequence: SequenceState
     _detokenizer: IncrementalDetokenizer
+    _reporter: TokenReporter
+    reported: list[ReportedToken] = field(factory=list)
     finish_reason: str | None = None
     _pieces: list[str] = field(factory=list)
     _held: str = ""  # white space that is part of the text only if more follows
@@ -100,6 +104,7 @@ class Decoder:
     def __init__(self, session: Session, tokenizer: Any, rows: int) -> None:
         self._session, self._tokenizer = session, tokenizer
         self._batch = Batch(session, rows)
+        self._texts = TokenTexts(tokenizer)
         self._answers: dict[int, AnswerState] = {}
 
     def __enter__(self) -> Self:
@@ -118,7 +123,9 @@ class Decoder:
             PromptError: the prompt exceeds a limit of the engine.
         """
         sequence = self._batch.join(prompt.request, prompt.max_new_tokens, prompt.sampling, prompt.draw)
-        answer = AnswerState(prompt, tell, sequence, IncrementalDetokenizer(self._tokenizer, prompt.stops))
+        answer = AnswerState(
+            prompt, tell, sequence, IncrementalDetokenizer(self._tokenizer, prompt.stops), TokenReporter(self._texts)
+        )
         self._answers[sequence.number] = answer
         return answer
 
@@ -144,6 +151,8 @@ class Decoder:
     def _advance(self, answer: AnswerState) -> None:
         sequence, detokenizer = answer._sequence, answer._detokenizer
         try:
+            if sequence.logprobs:
+                answer.reported.append(answer._reporter.add(sequence.made[-1], sequence.logprobs[-1]))
             pieces = [detokenizer.add(sequence.made[-1])]
             if sequence.done and not detokenizer.stopped:
                 pieces.append(detokenizer.end())

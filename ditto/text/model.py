@@ -145,6 +145,7 @@ class Model:
         seed: int | None = None,
         stop: Sequence[str] = (),
         penalties: Penalties = NO_PENALTIES,
+        top_logprobs: int | None = None,
     ) -> list[Completion]:
         """Answer prompts in the model's own form.
 
@@ -158,12 +159,14 @@ class Model:
             seed: of the random numbers of sampling.
             stop: strings that end an answer; they are not part of it.
             penalties: for repetition, and biases of single tokens.
+            top_logprobs: 0 to 20, number of most likely tokens that are reported with each token in `logprobs` of the
+                answer; None to report nothing.
         Raises:
             PromptError: a prompt or an image does not fit the engines.
             ConfigError: a setting is out of range.
             BusyError: the model is closed, or too many prompts wait.
         """
-        settings = self.settings(max_new_tokens, temperature, top_k, top_p, seed, stop, penalties)
+        settings = self.settings(max_new_tokens, temperature, top_k, top_p, seed, stop, penalties, top_logprobs)
         start = time.monotonic()
         encoded = self.encode(prompts, images)
         took = (time.monotonic() - start) / max(len(encoded), 1)
@@ -180,19 +183,20 @@ class Model:
         seed: int | None = None,
         stop: Sequence[str] = (),
         penalties: Penalties = NO_PENALTIES,
+        top_logprobs: int | None = None,
     ) -> Completion:
         """Answer the last message of a conversation, written by the model's chat template.
 
         Args:
             messages: `{"role": "user", "content": ...}` with a text, or a list of `{"type": "text", "text": ...}` and
                 `{"type": "image", "image": ...}`; roles are `system`, `user` and `assistant`.
-            max_new_tokens, temperature, top_k, top_p, seed, stop, penalties: as in `generate`.
+            max_new_tokens, temperature, top_k, top_p, seed, stop, penalties, top_logprobs: as in `generate`.
         Raises:
             PromptError: a message is not valid, or does not fit the engines.
             ConfigError: a setting is out of range, or the model has no chat template.
             BusyError: the model is closed, or too many prompts wait.
         """
-        settings = self.settings(max_new_tokens, temperature, top_k, top_p, seed, stop, penalties)
+        settings = self.settings(max_new_tokens, temperature, top_k, top_p, seed, stop, penalties, top_logprobs)
         start = time.monotonic()
         encoded = self.encode_chat(messages)
         (answer,) = self._answers([encoded], settings, time.monotonic() - start)
@@ -212,8 +216,9 @@ class Model:
     ) -> Pieces:
         """The answer of `chat` in pieces, as it is generated.
 
-        Closing the iterator ends the answer. Arguments and errors are those of `chat`. What is wrong with the messages
-        or settings is raised at once; a limit of the engines, or a fault of the answer, with the next piece.
+        Closing the iterator ends the answer. Arguments, but for `top_logprobs`, and errors are those of `chat`. What is
+        wrong with the messages or settings is raised at once; a limit of the engines, or a fault of the answer, with
+        the next piece.
         """
         settings = self.settings(max_new_tokens, temperature, top_k, top_p, seed, stop, penalties)
         pieces: queue.SimpleQueue[str | Completion | DittoError | None] = queue.SimpleQueue()
@@ -230,6 +235,7 @@ class Model:
         seed: int | None = None,
         stop: Sequence[str] = (),
         penalties: Penalties = NO_PENALTIES,
+        top_logprobs: int | None = None,
     ) -> AnswerSettings:
         """Checked settings of an answer; arguments are those of `generate`.
 
@@ -242,11 +248,12 @@ class Model:
             ("top_k", top_k, int),
             ("top_p", top_p, (int, float)),
             ("seed", seed, int),
+            ("top_logprobs", top_logprobs, int),
         ):
             if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
                 raise ConfigError(f"{name} is a {type(value).__name__}", remedy="give a number")
         sampling = self._pipeline.defaults.sampling(temperature, top_k, top_p, seed)
-        return AnswerSettings(max_new_tokens, sampling, stop, penalties=penalties)
+        return AnswerSettings(max_new_tokens, sampling, stop, penalties=penalties, top_logprobs=top_logprobs)
 
     def encode(self, prompts: Sequence[str | RenderedPrompt], images: Sequence[ImageInput] = ()) -> list[EncodedPrompt]:
         """Token ids and preprocessed images of prompts in the model's own form.

@@ -12,7 +12,7 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
-from ditto.errors import PromptError
+from ditto.errors import ConfigError, PromptError
 from ditto.runtime import Request, Sampling, Session
 from ditto.runtime.encoding import EncodedPrompt
 from ditto.text.chat import ChatTemplate
@@ -24,6 +24,7 @@ from ditto.text.penalties import NO_PENALTIES, Penalties
 from ditto.text.processing import Processor, RenderedPrompt
 
 Tell = Callable[[int, str], None]
+_MOST_LOGPROBS = 20
 
 
 def _ignore_text(number: int, piece: str) -> None:
@@ -62,8 +63,10 @@ class AnswerSettings:
         strip: whether the text comes without white space at both ends.
         draw: which random numbers of the seed the answer gets; of several, the first one's.
         penalties: in addition to the model's own, or in their place.
+        top_logprobs: 0 to 20, number of most likely tokens that are reported with each token; None to report nothing.
     Raises:
         PromptError: a stop string is not text.
+        ConfigError: `top_logprobs` is out of range.
     """
 
     max_new_tokens: int | None = None
@@ -72,8 +75,13 @@ class AnswerSettings:
     strip: bool = True
     draw: int = 0
     penalties: Penalties = NO_PENALTIES
+    top_logprobs: int | None = None
 
     def __attrs_post_init__(self) -> None:
+        if self.top_logprobs is not None and not 0 <= self.top_logprobs <= _MOST_LOGPROBS:
+            raise ConfigError(
+                f"{self.top_logprobs} top_logprobs were asked for", remedy=f"ask for 0 to {_MOST_LOGPROBS}"
+            )
         if isinstance(self.stops, str):
             raise PromptError("the stop strings are a str, not a list", remedy="give a list, e.g. [stop]")
         for stop in self.stops:
@@ -187,7 +195,7 @@ class GenerationPipeline:
         result: list[PreparedPrompt] = []
         for draw, (prompt, request, count) in enumerate(zip(encoded, requests, counts, strict=True), settings.draw):
             process, sampling = self.defaults.processed(prompt.token_ids, count, wanted, settings.penalties)
-            request = evolve(request, process=process)
+            request = evolve(request, process=process, top_logprobs=settings.top_logprobs)
             result.append(PreparedPrompt(request, count, sampling, stops, draw, settings.strip))
         return result
 

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 
@@ -17,6 +17,7 @@ from ditto.errors import BusyError, DeadlineError, DittoError, as_ditto
 from ditto.runtime.encoding import EncodedPrompt
 from ditto.text.decoding import AnswerState, Decoder, Tell
 from ditto.text.pipeline import AnswerSettings, GenerationPipeline
+from ditto.text.token_report import ReportedToken
 
 End = Callable[["Completion | DittoError | None"], None]
 
@@ -32,6 +33,7 @@ class Completion:
         prompt_tokens: number of tokens of the prompt, image tokens included.
         seconds: wall time: `preprocess`, `queue` before it was admitted, `vision`, `first_token` from admission to the
             first token, and `total`.
+        logprobs: of each new token; None if they were not asked for.
     """
 
     text: str
@@ -39,6 +41,7 @@ class Completion:
     finish_reason: str
     prompt_tokens: int
     seconds: Mapping[str, float]
+    logprobs: tuple[ReportedToken, ...] | None = None
 
     @property
     def completion_tokens(self) -> int:
@@ -75,6 +78,11 @@ class Job:
     def cancel(self) -> None:
         """Give the answer up; the engine stops working on it after the current step."""
         self._cancelled = True
+
+    @property
+    def reported(self) -> Sequence[ReportedToken]:
+        """What is known of its tokens so far; for `tell`."""
+        return () if self._answer is None else self._answer.reported
 
     @property
     def cancelled(self) -> bool:
@@ -266,6 +274,7 @@ def _completion(job: Job, answer: AnswerState) -> Completion:
         finish_reason=answer.finish_reason,
         prompt_tokens=len(answer.prompt.request.ids),
         seconds={name: round(value, 6) for name, value in seconds.items()},
+        logprobs=None if job.settings.top_logprobs is None else tuple(answer.reported),
     )
 
 

@@ -123,6 +123,63 @@ def test_penalties_are_those_of_hugging_face_for_each_request_of_a_batch(openai,
     assert found == wanted * 2
 
 
+def test_log_probabilities_are_those_of_hugging_face(openai, hugging_face, images):
+    """Of the model's own logits, whatever the temperature and the penalties; also in a stream, and in a batch."""
+    inputs = hugging_face.inputs(images[0], f"USER: <image>\n{DESCRIBE} ASSISTANT:")
+    settings = {"temperature": 0.7, "seed": 3, "frequency_penalty": 1.0, "max_tokens": 30}
+    settings["extra_body"] = {"min_tokens": 30}
+    messages = ask(DESCRIBE, images[0])
+    with ThreadPoolExecutor(2) as pool:
+        other = pool.submit(answer, openai, messages)
+        found = chat(openai, messages, logprobs=True, top_logprobs=4, **settings)
+        other.result()
+    content = found.choices[0].logprobs.content
+    texts = [each.token for each in content]
+    made = hugging_face.processor.tokenizer.convert_tokens_to_ids([each.replace(" ", "\u0120") for each in texts])
+    ids = torch.cat([inputs["input_ids"], torch.tensor([made])], dim=1)
+    whole = {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with torch.no_grad():
+        logits = hugging_face.model(**whole).logits[0, -len(made) - 1 : -1]
+    wanted = logits.float().log_softmax(-1)
+    likeliest = wanted.topk(4, dim=-1)
+    assert len(content) == 30 == found.usage.completion_tokens
+    for index, each in enumerate(content):
+        assert abs(each.logprob - wanted[index, made[index]].item()) < 0.05
+        for rank, one in enumerate(each.top_logprobs):
+            assert abs(one.logprob - likeliest.values[index, rank].item()) < 0.05
+            assert bytes(one.bytes).decode() == one.token
+        assert len(each.top_logprobs) == 4
+    assert b"".join(bytes(each.bytes) for each in content).decode().strip() == found.choices[0].message.content
+    pieces = list(chat(openai, messages, logprobs=True, top_logprobs=4, stream=True, **settings))
+    streamed = [one for piece in pieces if piece.choices[0].logprobs for one in piece.choices[0].logprobs.content]
+    assert [one.token for one in streamed] == texts
+    for one, each in zip(streamed, content, strict=True):
+        assert abs(one.logprob - each.logprob) < 0.05
+    assert all(piece.choices[0].logprobs is None for piece in chat(openai, HELLO, max_tokens=2, stream=True))
+
+
+def test_log_probabilities_of_completions(openai, hugging_face):
+    prompt = "USER: How many shapes are there? ASSISTANT:"
+    whole = openai.completions.create(model=NAME, prompt=prompt, max_tokens=6, logprobs=2).choices[0]
+    ids = hugging_face.processor.tokenizer([prompt], return_tensors="pt")["input_ids"]
+    made = hugging_face.model.generate(
+        ids, max_new_tokens=6, do_sample=False, output_logits=True, return_dict_in_generate=True
+    )
+    wanted = [logits[0].log_softmax(-1).max().item() for logits in made.logits]
+    assert whole.logprobs.token_logprobs == pytest.approx(wanted, abs=0.05)
+    tops = [sorted(top.values(), reverse=True) for top in whole.logprobs.top_logprobs]
+    both = [logits[0].log_softmax(-1).topk(2).values.tolist() for logits in made.logits]
+    assert tops == [pytest.approx(one, abs=0.05) for one in both]
+    shown = [text for text in whole.logprobs.tokens if text != "</s>"]
+    assert "".join(shown) == whole.text
+    assert whole.logprobs.text_offset == [len("".join(shown[:place])) for place in range(len(whole.logprobs.tokens))]
+    pieces = list(openai.completions.create(model=NAME, prompt=prompt, max_tokens=6, logprobs=2, stream=True))
+    told = [piece.choices[0].logprobs for piece in pieces if piece.choices[0].logprobs]
+    assert [offset for one in told for offset in one.text_offset] == whole.logprobs.text_offset
+    (none,) = openai.completions.create(model=NAME, prompt=prompt, max_tokens=1, logprobs=0).choices
+    assert none.logprobs.top_logprobs == [dict(zip(none.logprobs.tokens, none.logprobs.token_logprobs, strict=True))]
+
+
 def test_completions_pass_prompts_as_they_are(openai, hugging_face):
     prompts = ["USER: How many shapes are there? ASSISTANT:", "<s>A small"]
     found = openai.completions.create(model=NAME, prompt=prompts, max_tokens=6)
@@ -186,6 +243,7 @@ WRONG = {
     "a bias out of range": ({"logit_bias": {"5": 101}}, "101 of logit_bias of token 5 is not a number from -100"),
     "a bias for no token": ({"logit_bias": {"5000": 1}}, "token 5000; the model's tokens go from 0 to 511"),
     "no penalty at all": ({"extra_body": {"repetition_penalty": 0}}, "0 of repetition_penalty is not a number"),
+    "log-probabilities without the others": ({"top_logprobs": 3}, "`top_logprobs` needs `logprobs`"),
     "more tokens than allowed": ({"max_tokens": 3, "extra_body": {"min_tokens": 4}}, "4 tokens at least, and 3"),
     "tools": ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "`tools` is not supported"),
     "a temperature out of range": ({"temperature": -1}, "Temperature -1 is out of range"),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import pytest
 
 from ditto.errors import BusyError, ConfigError, DeadlineError, DeviceError, DittoError, PromptError, TreeError
 from ditto.serve.protocol import Reply, RequestError, read_chat, read_completion, usage
 from ditto.text.penalties import Penalties
 from ditto.text.scheduler import Completion
+from ditto.text.token_report import LikelyToken, ReportedToken, TokenText
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
 PROMPT = {"model": "m", "prompt": "Hello"}
@@ -24,6 +28,7 @@ def test_the_fields_of_a_chat_are_read():
         "stop": ["x"],
         "max_new_tokens": 7,
         "penalties": Penalties(),
+        "top_logprobs": None,
     }
     assert (read.choices, read.streams, read.with_usage, read.messages) == (2, True, True, CHAT["messages"])
 
@@ -45,9 +50,10 @@ def test_what_changes_nothing_is_accepted():
 @pytest.mark.parametrize(
     ("given", "param", "message"),
     [
-        ({"logprobs": True}, "logprobs", "except False"),
-        ({"logprobs": 0}, "logprobs", "except False"),
-        ({"top_logprobs": 2}, "top_logprobs", "except 0"),
+        ({"logprobs": 0}, "logprobs", "not true or false"),
+        ({"top_logprobs": 2}, "top_logprobs", "needs `logprobs`"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "not from 0 to 20"),
+        ({"logprobs": True, "top_logprobs": -1}, "top_logprobs", "not from 0 to 20"),
         ({"response_format": {"type": "json_object"}}, "response_format", "is not supported"),
         ({"logit_bias": [5]}, "logit_bias", "not an object"),
         ({"logit_bias": {"-5": 1}}, "logit_bias", "key '-5' of `logit_bias` is no token id"),
@@ -74,6 +80,30 @@ def test_what_is_not_honoured_is_refused_by_name(given, param, message):
     with pytest.raises(RequestError, match=message) as caught:
         read_chat({**CHAT, **given}, "m")
     assert (caught.value.status, caught.value.param) == (400, param)
+
+
+def test_log_probabilities_are_read():
+    for given, wanted in (({"logprobs": True}, 0), ({"logprobs": True, "top_logprobs": 20}, 20), ({}, None)):
+        assert read_chat({**CHAT, **given}, "m").settings["top_logprobs"] == wanted
+    for given, wanted in ((0, 0), (20, 20), (None, None)):
+        assert read_completion({**PROMPT, "logprobs": given}, "m").settings["top_logprobs"] == wanted
+    for given in (True, 21, -1, "2"):
+        with pytest.raises(RequestError, match="`logprobs` is not"):
+            read_completion({**PROMPT, "logprobs": given}, "m")
+    with pytest.raises(RequestError, match="`top_logprobs` is not supported, except 0"):
+        read_completion({**PROMPT, "top_logprobs": 1}, "m")
+
+
+def test_no_infinity_is_written():
+    """JSON has none; a completion's tokens of the same text keep the likelier one."""
+    token, other = TokenText(5, "A", b"A"), TokenText(6, "A", b"A")
+    report = ReportedToken(LikelyToken(token, -math.inf), (LikelyToken(other, -1.0),), 3)
+    answer = Completion("A", (5,), "stop", 1, {}, (report,))
+    (choice,) = Reply("id", 3, "m", False).whole([answer], 1)["choices"]
+    wanted = {"tokens": ["A"], "token_logprobs": [-9999.0], "top_logprobs": [{"A": -1.0}], "text_offset": [3]}
+    assert choice["logprobs"] == wanted
+    (choice,) = Reply("id", 3, "m", True).whole([answer], 1)["choices"]
+    json.dumps(choice, allow_nan=False)
 
 
 def test_penalties_are_read():
