@@ -1,7 +1,7 @@
 """Time and memory of `ditto plan` and `ditto build` on a checkpoint of LLaVA-1.5-7B's shape (random float16 weights,
 14 GB).
 
-    nice python -m benchmarks.llava_7b --work DIRECTORY [--steps copy plan outside inside trtllm] [--keep]
+    nice python -m benchmarks.llava_7b --work DIRECTORY [--steps copy plan external embedded trtllm] [--keep]
 
 DIRECTORY needs 50 GB. A line per step: wall and processor time of the whole command, imports included, and the most
 memory it had resident: anonymous (its own) and in all (with pages of mapped files, which the system may take back).
@@ -22,6 +22,9 @@ from benchmarks.described import llava_7b
 from benchmarks.memory import Measured, measured
 
 
+STEPS = ("copy", "plan", "external", "embedded", "trtllm")
+
+
 def commands(checkpoint: Path, out: Path) -> Mapping[str, list[str]]:
     """The steps' command lines."""
     ditto = [sys.executable, "-m", "ditto"]
@@ -38,7 +41,7 @@ def commands(checkpoint: Path, out: Path) -> Mapping[str, list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--steps", nargs="+", default=["copy", "plan", "external", "embedded", "trtllm"])
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--keep", action="store_true", help="keep the checkpoint")
     options = parser.parse_args()
     described = llava_7b()

@@ -16,10 +16,24 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-# What random configurations are drawn with: new for each run, one for all its processes.
+# What random configurations and rows of tables are drawn with: new for each run, one for all its processes.
 os.environ.setdefault("DITTO_PROPERTY_SEED", str(random.SystemRandom().randrange(1 << 32)))
 
 REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark as slow the rows of large tables that are not drawn for this run."""
+    tables: dict[tuple[str, str], list[pytest.Function]] = {}
+    for item in items:
+        if item.get_closest_marker("drawn") and not item.get_closest_marker("slow"):
+            tables.setdefault((str(item.path.relative_to(REPOSITORY)), item.originalname), []).append(item)
+    rng = random.Random(os.environ["DITTO_PROPERTY_SEED"])
+    for _, rows in sorted(tables.items(), key=lambda table: table[0]):
+        (count,) = rows[0].get_closest_marker("drawn").args
+        for item in rng.sample(rows, max(len(rows) - count, 0)):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish():
@@ -38,7 +52,7 @@ def pytest_runtest_teardown(item, nextitem):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Tell what became of random configurations, and with what to draw them again."""
+    """Tell what became of random configurations, and how to draw the same again."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
     told = [
         f"{report.nodeid.split('::')[0]}: {text}"
@@ -46,10 +60,10 @@ def pytest_terminal_summary(terminalreporter):
         for name, text in report.user_properties
         if name == "random configurations"
     ]
-    if told:
-        terminalreporter.section("random configurations")
-        terminalreporter.write_line("\n".join(told))
-        terminalreporter.write_line(f"the same again: DITTO_PROPERTY_SEED={os.environ['DITTO_PROPERTY_SEED']}")
+    terminalreporter.section("drawn for this run")
+    terminalreporter.write_line(
+        "\n".join([*told, f"DITTO_PROPERTY_SEED={os.environ['DITTO_PROPERTY_SEED']} draws the same"])
+    )
 
 
 class _TextFiles(SingleFileSnapshotExtension):

@@ -8,6 +8,6 @@ from tests.support.drawn import drawn, texts
 from tests.support.holding import hold_all
 
 
-@pytest.mark.parametrize(("part", "count"), [(0, 12), (1, 12), (2, 12), pytest.param(3, 200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("part", "count"), [(0, 8), (1, 8), (2, 8), pytest.param(3, 200, marks=pytest.mark.slow)])
 def test_each_equals_hugging_face_or_is_refused_with_the_reason(part, count, record_property, tmp_path):
     hold_all(drawn(texts(40)), count, record_property, tmp_path, part)

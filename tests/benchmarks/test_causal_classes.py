@@ -72,12 +72,14 @@ _NEW = ("gpt_oss", "deepseek_v3", "lfm2", "qwen3_5_text", "jamba", "gemma4_text"
 SEPARATE = ("bloom", "bart", *_NEW)
 
 
+@pytest.mark.drawn(14)
 @pytest.mark.parametrize("model_type", CLASSES)
 def test_a_class_equals_hugging_face(model_type):
     outcome = check_class(model_type)
     assert outcome.verdict == "verified", outcome
 
 
+@pytest.mark.drawn(3)
 @pytest.mark.parametrize("model_type", SEPARATE)
 def test_prefill_and_decode_as_separate_engines_equal_hugging_face(model_type):
     outcome = check_class(model_type, "separate")

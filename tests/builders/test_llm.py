@@ -81,6 +81,7 @@ def test_a_decoder_with_its_head_is_the_whole_model(dtype):
     )
 
 
+@pytest.mark.drawn(9)
 @pytest.mark.parametrize("name", TEXT_MODELS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 def test_prefill_and_decode_are_those_of_hugging_face(name, dtype):

@@ -49,6 +49,7 @@ def greedy(model, ids, features):
     return tuple(tokens)
 
 
+@pytest.mark.drawn(6)
 @pytest.mark.parametrize("combination", COMBINATIONS, ids=" ".join)
 def test_every_combination_answers_as_hugging_face(model, combination, tmp_path, monkeypatch):
     as_if_large(monkeypatch)  # tuned forms of tiny matrices

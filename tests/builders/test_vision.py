@@ -16,6 +16,7 @@ from tests.support.models import LLAVA_MODELS, image_features, llava
 from tests.support.optimizing import by_weights
 
 
+@pytest.mark.drawn(18)
 @pytest.mark.parametrize("name", LLAVA_MODELS)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("weights", ["embedded", "external"])

@@ -150,6 +150,7 @@ def test_tiles_are_cut_where_the_family_cuts_them(case):
     assert (len(encoded.items) > 1) == case.family.tiled
 
 
+@pytest.mark.drawn(3)
 @pytest.mark.parametrize("name", WITH_TORCHVISION if TRANSFORMERS_5 else [])
 def test_models_whose_processors_need_torchvision_are_hugging_faces(name, tmp_path):
     """With random pixels in place of images."""

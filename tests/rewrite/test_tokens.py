@@ -115,6 +115,7 @@ def _builder(model, name):
     return LlmBuilder.from_model(model).with_target(name).with_batch(2).with_max_seq_len(40).with_max_input_len(24)
 
 
+@pytest.mark.drawn(7)
 @pytest.mark.parametrize("name", [*OWN_CODE, *NEAR_MISSES])
 def test_decoders_with_code_of_their_own_decode_as_hugging_face_does(name):
     model = {**OWN_CODE, **NEAR_MISSES}[name]()
@@ -164,6 +165,7 @@ PLANTED = {
 }
 
 
+@pytest.mark.drawn(7)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(("function", "words"), PLANTED.values(), ids=PLANTED)
 def test_planted_state_is_refused_where_it_is(target, function, words):

@@ -30,6 +30,7 @@ def joined_one_by_one(session, requests, counts, rows):
     return [tuple(sequence.made) for sequence in sequences], steps
 
 
+@pytest.mark.drawn(5)
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_tokens_are_those_of_hugging_face(name, tmp_path):
     model = TEXT_MODELS[name]()

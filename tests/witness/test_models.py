@@ -47,6 +47,7 @@ def _pixels(model: Any) -> torch.Tensor:
     return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(3))
 
 
+@pytest.mark.drawn(5)
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_a_decoder_computes_what_hugging_face_computes(name):
     model, rows = TEXT_MODELS[name](), _rows(3, 128)
@@ -96,6 +97,7 @@ def _disaggregated(builder: LlmBuilder, table: torch.Tensor | None = None) -> Di
     return DisaggregatedDecoder(made["llm"], made["llm-decode"], table)
 
 
+@pytest.mark.drawn(5)
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_separate_prefill_and_decode_compute_what_hugging_face_computes(monkeypatch, name):
     as_if_large(monkeypatch)

@@ -36,6 +36,7 @@ def _answer(model, ids, count):
     return ids[-count:]
 
 
+@pytest.mark.drawn(3)
 @pytest.mark.parametrize("engines", ["combined", "separate"])
 @pytest.mark.parametrize("kind", ["lfm2", "qwen3_5_text", "mamba2"])
 def test_requests_that_join_and_leave_a_batch_get_hugging_faces_tokens(tmp_path, kind, engines):

@@ -33,6 +33,7 @@ def close(found, wanted, dtype=torch.float32):
     return relative_error(found, torch.stack(wanted)) < RELATIVE_ERROR[dtype]
 
 
+@pytest.mark.drawn(5)
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_prompts_and_generation_in_one_batch_give_hugging_faces_logits(name):
     check_generation(packed_text_model(name))

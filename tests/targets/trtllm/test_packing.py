@@ -32,6 +32,7 @@ def _rewritten(model):
     return program, dict(part.wrapper.named_parameters(remove_duplicate=False)).__getitem__
 
 
+@pytest.mark.drawn(5)
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_packing_changes_no_number_of_a_model(name):
     program, parameter = _rewritten(TEXT_MODELS[name]())

@@ -24,6 +24,7 @@ YARN = rope(rope_type="yarn", factor=2.0, original_max_position_embeddings=32)
 MODELS = {**TEXT_MODELS, "llama with yarn rope scaling": lambda: llama(**YARN)}
 
 
+@pytest.mark.drawn(6)
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_are_those_of_hugging_face(name, tmp_path):
     model = MODELS[name]()
