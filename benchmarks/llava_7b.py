@@ -21,7 +21,6 @@ from benchmarks.checkpoints import write
 from benchmarks.described import llava_7b
 from benchmarks.memory import Measured, measured
 
-
 STEPS = ("copy", "plan", "external", "embedded", "trtllm")
 
 
