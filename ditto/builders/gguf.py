@@ -46,7 +46,7 @@ def described(file: Path) -> Path:
         raise CheckpointError(
             "GGUF files are read with the package gguf, which is not installed",
             where=str(file),
-            remedy="pip install gguf",
+            remedy="install gguf: pip install 'ditto-trt[gguf]'",
         ) from error
     except Exception as error:
         raise CheckpointError(

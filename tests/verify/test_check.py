@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from typing import Any
 
 import pytest
 import torch
 from attrs import evolve
 
 from ditto import EngineTree, LlmBuilder
+from ditto.builders.gguf import groups_of
 from ditto.errors import ConfigError, TreeError
 from ditto.runtime.reference import ReferenceSession
 from ditto.runtime.session import LlmRunner
 from ditto.verify.check import verify
 from ditto.verify.inputs import mixed
+from tests.support import gguf
 from tests.support.faults import planted
 
 
@@ -213,3 +216,21 @@ def test_generation_defaults_are_left_out_on_both_sides_and_named(llamas, tmp_pa
     assert "without the model's generation defaults: no_repeat_ngram_size, repetition_penalty" in result.text()
     assert plain.left_out == ()
     assert "generation defaults" not in plain.text()
+
+
+def test_a_gguf_file_is_held_to_what_transformers_reads_from_it(tmp_path, monkeypatch):
+    file = gguf.write(tmp_path / "tiny.gguf", "Q4_1")
+    builder = LlmBuilder.from_pretrained(str(file)).with_target("tensorrt-rtx").with_dtype("float32")
+    tree = builder.with_max_seq_len(32).build(tmp_path / "tree")
+    prompts = mixed(tree, 4)
+    assert verify(tree, prompts, new_tokens=4).passed
+
+    def mixed_up(*given: Any) -> Any:
+        groups = groups_of(*given)
+        gate, up = (f"model.layers.0.mlp.{name}_proj.weight" for name in ("gate", "up"))
+        return {**groups, gate: groups[up], up: groups[gate]}
+
+    monkeypatch.setattr("ditto.builders.source.groups_of", mixed_up)
+    builder = LlmBuilder.from_pretrained(str(file)).with_target("tensorrt-rtx").with_dtype("float32")
+    tree = builder.with_max_seq_len(32).build(tmp_path / "mixed-up")
+    assert not verify(tree, prompts, new_tokens=4).passed
