@@ -23,9 +23,9 @@ def _status(field: str, process: int | str = "self") -> int:
     raise LookupError(field)
 
 
-def resident_bytes() -> int:
+def resident_bytes(process: int | str = "self") -> int:
     """Now."""
-    return _status("VmRSS")
+    return _status("VmRSS", process)
 
 
 def peak_bytes() -> int:

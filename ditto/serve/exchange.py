@@ -95,6 +95,7 @@ class Exchange:
                 scheduler.submit(job)
         except DittoError:
             self.cancel()
+            self._jobs.pop()  # it was not taken: nobody ends it
             raise
         self._prompts = len(prompts)
         self._results: dict[int, Completion] = {}

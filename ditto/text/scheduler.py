@@ -291,6 +291,12 @@ def _finish(job: Job, result: Completion | DittoError | None) -> None:
         job.end(result)
     except BaseException:  # the listener's fault must not harm other requests
         logger.exception("the listener of an answer failed")
+    job.tell = job.end = _ignore  # listeners know their job: its images would wait for the garbage collector
+    job._answer = None
+
+
+def _ignore(event: object) -> None:
+    del event
 
 
 def _late(job: Job) -> bool:

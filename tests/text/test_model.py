@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -65,6 +68,21 @@ def test_a_stream_is_the_answer_in_pieces_and_may_be_left(model, images):
     stream.close()
     assert model.chat(ask(images[3]), stop=[" green"]).text == "A large"
     assert model.scheduler.counts == (0, 0)
+
+
+def test_an_answer_leaves_nothing_for_the_garbage_collector(model, images, monkeypatch):
+    jobs, submit = [], model.scheduler.submit
+    monkeypatch.setattr(model.scheduler, "submit", lambda job: (jobs.append(weakref.ref(job)), submit(job)))
+    gc.disable()
+    try:
+        model.chat(ask(images[0]), 2)
+        list(model.stream(ask(images[0]), 2))
+        end = time.monotonic() + 10
+        while any(job() is not None for job in jobs) and time.monotonic() < end:
+            time.sleep(0.01)
+        assert [job() for job in jobs] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_many_threads_get_their_own_answers(model, hugging_face, images):
