@@ -17,21 +17,30 @@ from ditto.errors import CheckpointError
 
 _ARCHITECTURE = "llama"  # transformers changes the tensors of each architecture in another way
 _REMEDY = "build from the original Hugging Face checkpoint"
+# Tokens that end an answer: end of the sequence, of a turn, of a message.
+_ENDS = ("eos", "eot", "eom")
 _HELD: list[tempfile.TemporaryDirectory[str]] = []  # directories live as long as the process
 
 
-@cache
 def described(file: Path) -> Path:
     """A directory with the configuration and the tokenizer of a GGUF file, for as long as the process lives.
 
     Raises:
         CheckpointError: transformers cannot read them, or does not read all that the file says of the model.
     """
+    state = file.stat()
+    return _described(file, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _described(file: Path, size: int, changed: int) -> Path:
+    """The same for a file in its present state."""
+    del size, changed
     header = read_header(file)
     architecture = header.metadata.get("general.architecture")
     if architecture != _ARCHITECTURE:
         raise CheckpointError(
-            f"GGUF: the architecture {architecture!r} is not read, {_ARCHITECTURE!r} is",
+            f"GGUF: the architecture {architecture!r} is not supported; {_ARCHITECTURE!r} is",
             where=str(file),
             remedy=_REMEDY,
         )
@@ -65,8 +74,10 @@ def described(file: Path) -> Path:
     config.architectures = config.architectures or ["LlamaForCausalLM"]
     config.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-    ids = {name: header.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")}
-    stated = {f"{name}_token_id": number for name, number in ids.items() if number is not None}
+    ids = {name: header.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", *_ENDS)}
+    ends = list(dict.fromkeys(number for name in _ENDS if (number := ids[name]) is not None))
+    stated = {"bos_token_id": ids["bos"], "eos_token_id": ends if len(ends) > 1 else next(iter(ends), None)}
+    stated = {name: value for name, value in stated.items() if value is not None}
     (directory / "generation_config.json").write_text(json.dumps(stated))
     _HELD.append(holder)
     pre = header.metadata.get("tokenizer.ggml.pre", "default")

@@ -40,6 +40,7 @@ from ditto.runtime.session import LlmRunner, Session
 from ditto.runtime.static_calls import StaticCall, StaticPrefill
 from ditto.runtime.weights import bound_weights
 
+_TF32_SINCE = (8, 0)  # compute capability of the first GPUs that multiply in TF32
 # Image sizes whose call of the vision engine is kept, for engines that accept any size.
 _MOST_SIZES = 8
 
@@ -59,7 +60,8 @@ class TensorRTSession(Session):
 
     def __init__(self, tree: EngineTree, trt: TensorRT, device: torch.device) -> None:
         super().__init__(tree)
-        self.device, self.rounds_to_tf32 = device, trt.rounds_to_tf32
+        self.device = device
+        self.rounds_to_tf32 = trt.rounds_to_tf32 and torch.cuda.get_device_capability(device) >= _TF32_SINCE
         self._plan = MemoryPlan.of(tree)
         self._plan.check(*torch.cuda.mem_get_info(device))
         self.stream = torch.cuda.Stream(device, priority=-1)  # other streams have lower priority

@@ -51,7 +51,7 @@ class ImageCache:
         self.hits += len(items) - len(new)
         for digest, rows in new.items():
             self._keep(digest, rows)
-        return [new[item.digest] if item.digest in new else found[item.digest].to(device) for item in items]
+        return [new[item.digest] if item.digest in new else found[item.digest].to(device, copy=True) for item in items]
 
     def _keep(self, digest: bytes, rows: Tensor) -> None:
         size = rows.nbytes

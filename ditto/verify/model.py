@@ -6,7 +6,7 @@ import copy
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -149,15 +149,20 @@ def image_features(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
 @contextmanager
 def exact_products() -> Generator[None]:
     """Context in which PyTorch's products and convolutions keep float32 operands as they are, also on a GPU."""
-    parts: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [part.allow_tf32 for part in parts]
+    matmul, cudnn = (cast("Any", part) for part in (torch.backends.cuda.matmul, torch.backends.cudnn))
+    parts, setting, exact = (matmul, cudnn), "allow_tf32", False
+    try:
+        before = [getattr(part, setting) for part in parts]
+    except RuntimeError:  # the process uses the interface of torch 2.9, which then forbids the earlier one
+        parts, setting, exact = (matmul, cudnn.conv), "fp32_precision", "ieee"
+        before = [getattr(part, setting) for part in parts]
     try:
         for part in parts:
-            part.allow_tf32 = False
+            setattr(part, setting, exact)
         yield
     finally:
-        for part, allowed in zip(parts, before, strict=True):
-            part.allow_tf32 = allowed
+        for part, own in zip(parts, before, strict=True):
+            setattr(part, setting, own)
 
 
 def rounded(model: Any, dtype: torch.dtype) -> None:

@@ -37,7 +37,7 @@ def test_tokens_and_files_of_a_tree_are_those_of_transformers(tmp_path, kind):
 @pytest.mark.parametrize(
     ("architecture", "metadata", "message"),
     [
-        ("qwen2", {}, "the architecture 'qwen2' is not read"),
+        ("qwen2", {}, "the architecture 'qwen2' is not supported; 'llama' is"),
         ("llama", {"llama__rope__scaling__type": "yarn"}, r"`llama.rope.scaling.type` is 'yarn'"),
         ("llama", {"llama__unheard__of": "x"}, r"`llama.unheard.of` is 'x'"),
     ],
@@ -47,6 +47,18 @@ def test_what_transformers_does_not_read_is_refused(tmp_path, architecture, meta
     file = gguf.write(tmp_path / "tiny.gguf", "F16", architecture, **metadata)
     with pytest.raises(CheckpointError, match=message):
         _ = LlmBuilder.from_pretrained(str(file)).source.config
+
+
+def test_every_token_that_ends_an_answer_ends_it(tmp_path):
+    file = gguf.write(tmp_path / "tiny.gguf", "F16", tokenizer__ggml__eot_token_id=5, tokenizer__ggml__eom_token_id=1)
+    assert LlmBuilder.from_pretrained(str(file)).source.generation_config["eos_token_id"] == [1, 5]
+
+
+def test_a_file_that_has_changed_is_read_again(tmp_path):
+    file = gguf.write(tmp_path / "tiny.gguf", "F16")
+    assert LlmBuilder.from_pretrained(str(file)).source.generation_config["eos_token_id"] == 1
+    gguf.write(file, "F16", tokenizer__ggml__eot_token_id=5)
+    assert LlmBuilder.from_pretrained(str(file)).source.generation_config["eos_token_id"] == [1, 5]
 
 
 def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):

@@ -48,7 +48,8 @@ def write(file: Path, kind: str, architecture: str = "llama", **metadata: Any) -
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(VOCAB)
     for key, value in metadata.items():
-        writer.add_string(key.replace("__", "."), value)
+        add = writer.add_uint32 if isinstance(value, int) else writer.add_string
+        add(key.replace("__", "."), value)
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(["<s>", "</s>", *"abcdefghijklmnopqrstuvwxyz", "ab", "cd", "ef", "gh"])
     writer.add_token_types([3, 3, *[1] * (VOCAB - 2)])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 
-from ditto.reference import watching
+from ditto.reference import RELATIVE_ERROR, relative_error, watching
 from ditto.runtime import Request, open_session
 from ditto.runtime.weights import network_of
-from ditto.verify.divergence import Divergences
+from ditto.verify.divergence import Divergences, _error_in_any_order
 from ditto.verify.inputs import Prompts
 from ditto.verify.reference_outputs import modules
 from ditto.verify.tree import logits
@@ -73,3 +76,18 @@ def test_values_that_are_not_numbers_diverge(llama_tree):
         model.model.layers[0].mlp.up_proj.weight[3, 5] = float("nan")
     found = watched(llama_tree, model).first
     assert found.port == "the output of `model.layers.0.mlp.up_proj`"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_tokens_in_another_order_are_near_and_other_tokens_are_not(dtype):
+    exact = torch.randn(1, 1500, 96, generator=torch.Generator().manual_seed(1))
+    found = exact.flip(1).to(dtype)
+    assert relative_error(found, exact) > 1
+    assert _error_in_any_order(found, exact) <= RELATIVE_ERROR[dtype]
+    found[0, 700] = found[0, 701]
+    assert _error_in_any_order(found, exact) > RELATIVE_ERROR[dtype]
+
+
+def test_tokens_that_are_not_numbers_are_near_nothing():
+    exact = torch.randn(40, 16, generator=torch.Generator().manual_seed(1))
+    assert _error_in_any_order(torch.full_like(exact, math.nan), exact) == math.inf

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from transformers import CLIPVisionConfig
 
 from ditto.errors import CheckpointError, TreeError
-from ditto.verify.model import check_model, checkpoint_of, exact_products, image_features, load, rounded
+from ditto.verify.model import check_model, checkpoint_of, image_features, load, rounded
 from tests.support.models import VISION, llama, llava
 
 CPU = torch.device("cpu")
@@ -75,17 +78,32 @@ def test_rounding_is_that_of_loading_in_that_dtype(tmp_path):
         assert torch.equal(*rows)
 
 
-@pytest.mark.parametrize("allowed", [True, False])
-def test_references_are_computed_without_tf32_and_the_process_keeps_its_setting(allowed):
-    parts = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [part.allow_tf32 for part in parts]
-    try:
-        for part in parts:
-            part.allow_tf32 = allowed
-        with pytest.raises(ZeroDivisionError), exact_products():
-            assert not any(part.allow_tf32 for part in parts)
-            raise ZeroDivisionError
-        assert [part.allow_tf32 for part in parts] == [allowed, allowed]
-    finally:
-        for part, own in zip(parts, before, strict=True):
-            part.allow_tf32 = own
+EARLIER = """
+parts, setting, exact = (torch.backends.cuda.matmul, torch.backends.cudnn), "allow_tf32", False
+for part in parts:
+    part.allow_tf32 = True
+"""
+NEWER = """
+parts, setting, exact = (torch.backends.cuda.matmul, torch.backends.cudnn.conv), "fp32_precision", "ieee"
+parts[0].fp32_precision = "tf32"
+"""
+
+
+@pytest.mark.parametrize("interface", [EARLIER, NEWER], ids=["earlier", "newer"])
+def test_references_are_computed_without_tf32_and_the_process_keeps_its_setting(interface):
+    """In a process of its own: torch forbids to use both interfaces in one."""
+    if interface is NEWER and not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        pytest.skip("since torch 2.9")
+    script = f"""
+import torch
+from ditto.verify.model import exact_products
+{interface}
+before = [getattr(part, setting) for part in parts]
+try:
+    with exact_products():
+        assert [getattr(part, setting) for part in parts] == [exact, exact]
+        raise ZeroDivisionError
+except ZeroDivisionError:
+    assert [getattr(part, setting) for part in parts] == before != [exact, exact]
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
