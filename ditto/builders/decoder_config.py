@@ -153,6 +153,22 @@ def attention_layers(config: Any, layers: int) -> int:
     return layers - crossed - sum(kind in _WITHOUT_ATTENTION for kind in kinds)
 
 
+def refuse_bidirectional(config: Any) -> None:
+    """Check that a decoder's tokens do not see those behind them.
+
+    The models' masks do not say so in every implementation of attention of transformers.
+
+    Raises:
+        UnsupportedFeature: they do.
+    """
+    mode = getattr(config, "use_bidirectional_attention", None)
+    if mode in (True, "all"):
+        raise UnsupportedFeature(
+            f"use_bidirectional_attention is {mode!r}: the tokens of this {config.model_type} see those behind them",
+            remedy="use a model that generates text",
+        )
+
+
 def _has_recurrences() -> bool:
     """Whether transformers has the functions that `ditto.capture.recurrences` captures."""
     import transformers

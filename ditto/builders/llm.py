@@ -11,7 +11,12 @@ from loguru import logger
 from torch import Tensor, nn
 from typing_extensions import Self, override
 
-from ditto.builders.decoder_config import attention_layers, read_decoder_config, same_in_all_layers
+from ditto.builders.decoder_config import (
+    attention_layers,
+    read_decoder_config,
+    refuse_bidirectional,
+    same_in_all_layers,
+)
 from ditto.builders.engine import Auto, EngineBuilder, itself
 from ditto.builders.generation import tokens
 from ditto.builders.in_memory import InMemory
@@ -225,6 +230,8 @@ class LlmBuilder(EngineBuilder):
             config = self.source.config.get_text_config()
             decoder = read_decoder_config(config, vocab_size)
             attentions = attention_layers(config, decoder.num_hidden_layers)
+            if not spans:
+                refuse_bidirectional(config)
             axes = _position_axes(loaded.model) if has_images else 1
         return LanguagePart(
             name=self.name,

@@ -9,7 +9,13 @@ import torch
 from transformers import Gemma2Config, LlamaConfig, Phi3Config, Qwen2Config, Qwen3Config
 
 from ditto import LlmBuilder
-from ditto.builders.decoder_config import attention_layers, image_token_id, read_decoder_config, rope_parameters
+from ditto.builders.decoder_config import (
+    attention_layers,
+    image_token_id,
+    read_decoder_config,
+    refuse_bidirectional,
+    rope_parameters,
+)
 from ditto.errors import CheckpointError, UnsupportedFeature
 from ditto.targets import target
 from tests.support.describing import engines_of
@@ -156,3 +162,11 @@ def test_convolutions_and_recurrences_do_not_attend():
     kinds = ["conv", "linear_attention", "full_attention", "hybrid"]
     assert attention_layers(SimpleNamespace(model_type="mixed", layer_types=kinds), 4) == 2
     assert attention_layers(SimpleNamespace(model_type="mixed", layer_types=kinds, layers_block_type=kinds), 4) == 2
+
+
+@pytest.mark.parametrize("mode", [True, "all"])
+def test_decoders_whose_tokens_see_those_behind_them_are_refused(mode):
+    with pytest.raises(UnsupportedFeature, match="see those behind them"):
+        refuse_bidirectional(SimpleNamespace(model_type="both_ways", use_bidirectional_attention=mode))
+    for mode in (None, False, "vision"):
+        refuse_bidirectional(SimpleNamespace(model_type="one_way", use_bidirectional_attention=mode))
