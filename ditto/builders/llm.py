@@ -30,7 +30,15 @@ from ditto.errors import ConfigError, ModelError, UnsupportedFeature, at
 from ditto.ops.spans import SpanRule
 from ditto.targets import LanguagePart, Target
 from ditto.wrappers.features import features_owner
-from ditto.wrappers.llm import DecoderWithHead, LlmWrapper, PackedLlmWrapper, StandIn, without_tower
+from ditto.wrappers.llm import (
+    DecoderWithHead,
+    LlmWrapper,
+    PackedLlmWrapper,
+    StandIn,
+    layers_with_rows,
+    with_rows_before,
+    without_tower,
+)
 
 # Defaults: maximum sequence length, if the model supports it, and maximum tokens per call of packed targets.
 _DEFAULT_SEQ_LEN = 4096
@@ -217,11 +225,13 @@ class LlmBuilder(EngineBuilder):
         has_images = bool(limits.max_prompt_embedding_table_size)
         deepstack = self._deepstack if has_images else 0
         wrapper_class = PackedLlmWrapper if target.packs_tokens else LlmWrapper
-        captured = without_tower(model) if deepstack else model
+        with at(self.source.name):
+            before = layers_with_rows(self.source.config) if has_images else ()
+        captured = with_rows_before(model) if before else without_tower(model) if deepstack else model
         spans = self.spans if has_images else None
         if has_images and spans is None and self.masks_see_types:
             _refuse_masks_of_types(loaded.model)
-        wrapper = wrapper_class(captured, embedding, vocab_size, deepstack, spans, self.stand_in)
+        wrapper = wrapper_class(captured, embedding, vocab_size, deepstack, spans, self.stand_in, before)
         weight_of = loaded.weight_of(wrapper)
         if self.quantization != "none":
             weight_of = QuantizedLinears(self.quantization, wrapper, _head(model)).weight_of(loaded)
@@ -233,11 +243,12 @@ class LlmBuilder(EngineBuilder):
             if not spans:
                 refuse_bidirectional(config)
             axes = _position_axes(loaded.model) if has_images else 1
+            width = decoder.hidden_size * (len(before) or 1 + deepstack)
         return LanguagePart(
             name=self.name,
             wrapper=wrapper,
             prefix="model.",
-            inputs=target.llm_inputs(limits, decoder.hidden_size * (1 + deepstack), loaded.dtype, axes, bool(spans)),
+            inputs=target.llm_inputs(limits, width, loaded.dtype, axes, bool(spans)),
             output_names=("logits",),
             dtype=loaded.dtype,
             sizes=target.llm_sizes(limits),

@@ -26,7 +26,6 @@ REASONS: Mapping[str, str] = {
     "gemma3n": "its decoder has further embeddings of each token for each layer, which image tokens lack",
     "git": _CROSS_ATTENTION,
     "glm5_next": _INDEX,
-    "granite4_vision": "features of its tower are added before layers of the decoder that its configuration names",
     "hy_v4_vl": _INDEX,
     "idefics": _CROSS_ATTENTION,
     "instructblipvideo": _VIDEO,

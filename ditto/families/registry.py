@@ -41,6 +41,7 @@ _OWN = {
     "got_ocr2": "got_ocr2:GotOcr2Model",
     "hunyuan_vl": "hunyuan_vl:HunYuanVlModel",
     "hyperclovax_vision_v2": "qwen2_vl:HyperClovaXVisionModel",
+    "granite4_vision": "granite4_vision:Granite4VisionModel",
     "granite_docling": "granite_docling:GraniteDoclingModel",
     "idefics2": "padded:Idefics2Model",
     "idefics3": "idefics3:Idefics3Model",

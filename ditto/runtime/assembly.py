@@ -15,11 +15,12 @@ def assemble(assembly: Assembly, tiles: Tensor, size: tuple[int, int], newline: 
     Args:
         tiles: [tiles, rows, width], the view of the whole image first; it may be alone.
         size: height and width of the original image.
-        newline: [width], the embedding that ends a row of the grid, or a view that is alone.
+        newline: [width], the embedding that ends a row of the grid, or a view that is alone; or a part of it that
+            stands there once for each of several layers.
     Returns:
         [image tokens, width].
     """
-    newline = newline.to(tiles)
+    newline = newline.to(tiles).repeat(tiles.shape[-1] // len(newline))
     if len(tiles) == 1:
         return torch.cat([tiles[0], newline[None]])
     (down, across), (top, left) = assembly.grid(*size), assembly.padding(*size)

@@ -6,6 +6,7 @@ Logits are those of each row's last token.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from inspect import Parameter, signature
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from ditto import ops
-from ditto.errors import UnsupportedFeature
+from ditto.errors import CheckpointError, UnsupportedFeature
 from ditto.ops.spans import SpanRule
 
 
@@ -47,6 +48,8 @@ class LlmWrapper(nn.Module):
             `deepstack_visual_embeds`.
         spans: how spans of tokens become the model's token types; None without spans.
         stand_in: the token whose embeddings others get; None if all have their own.
+        before: the layers before which a row of the table is added to the hidden state of an image token, whose own
+            embedding is 0. The row has a part for each, and the model is from `with_rows_before`.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class LlmWrapper(nn.Module):
         deepstack: int = 0,
         spans: SpanRule | None = None,
         stand_in: StandIn | None = None,
+        before: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.model = model
@@ -65,6 +69,7 @@ class LlmWrapper(nn.Module):
         self.deepstack = deepstack
         self.spans = spans
         self.stand_in = stand_in
+        self.before = before
         self.is_told_positions = _accepts_positions(model)
         self.has_layer_inputs = any(hasattr(part, "get_per_layer_inputs") for part in model.modules())
 
@@ -83,7 +88,7 @@ class LlmWrapper(nn.Module):
             input_ids: int32 [B, S].
             position_ids: int32 [B, S], or [axes, B, S] for multimodal rope.
             last_token_ids: int32 [B], the index of each row's last token.
-            prompt_embedding_table: [rows, (1 + deepstack) W], floating, or None for a text model.
+            prompt_embedding_table: [rows, (1 + deepstack) W], or [rows, before W], floating; None for a text model.
             span_ids: int32 [B, S], see `ditto.ops.spans`, or None if all tokens are causal.
         Returns:
             float32 [B, V].
@@ -122,7 +127,12 @@ class LlmWrapper(nn.Module):
                 rows, *layers = rows.chunk(1 + self.deepstack, dim=-1)
                 more["visual_pos_masks"] = virtual
                 more["deepstack_visual_embeds"] = [torch.where(virtual.unsqueeze(-1), each, 0.0) for each in layers]
-            embedded = torch.where(virtual.unsqueeze(-1), rows, text)
+            if self.before:
+                parts = [torch.where(virtual.unsqueeze(-1), part, 0.0) for part in rows.chunk(len(self.before), dim=-1)]
+                more["rows_before"] = dict(zip(self.before, parts, strict=True))
+                embedded = torch.where(virtual.unsqueeze(-1), 0.0, text)
+            else:
+                embedded = torch.where(virtual.unsqueeze(-1), rows, text)
         layer_inputs = self._layer_inputs(known) if self.has_layer_inputs else None
         if layer_inputs is not None:
             more["per_layer_inputs"] = layer_inputs
@@ -221,8 +231,12 @@ class _InnerModel(nn.Module):
         return language_model.get_input_embeddings()
 
     @override
-    def forward(self, **inputs: Any) -> Any:
-        found = self.language_model(**{name: value for name, value in inputs.items() if value is not None})
+    def forward(self, input_ids: Tensor | None = None, **inputs: Any) -> Any:
+        given = {"input_ids": input_ids, **inputs}
+        of_tower = ("vision_feature_layer", "vision_feature_select_strategy")
+        found = self.language_model(
+            **{name: value for name, value in given.items() if value is not None and name not in of_tower}
+        )
         return _InnerOutputs(found)
 
 
@@ -248,3 +262,55 @@ def without_tower(model: Any) -> nn.Module:
     outer = copy.copy(model)
     outer._modules = {**model._modules, "model": _InnerModel(decoder)}
     return outer
+
+
+class _WithRowsBefore(nn.Module):
+    """A layer of a decoder that first adds rows to its hidden states.
+
+    Args:
+        layer: the layer.
+        index: its number in the decoder.
+    """
+
+    def __init__(self, layer: nn.Module, index: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.index = index
+
+    @override
+    def forward(self, hidden: Tensor, *, rows_before: Mapping[int, Tensor], **inputs: Any) -> Any:
+        own = rows_before.get(self.index)
+        return self.layer(hidden if own is None else hidden + own, **inputs)
+
+
+def with_rows_before(model: Any) -> nn.Module:
+    """A vision-language model as from `without_tower` that adds `rows_before` to hidden states before its layers.
+
+    Hugging Face adds them at image tokens alone; they are 0 for text here. `model` is not modified.
+    """
+    decoder = copy.copy(model.model.language_model)
+    layers = nn.ModuleList(_WithRowsBefore(layer, index) for index, layer in enumerate(decoder.layers))
+    decoder._modules = {**decoder._modules, "layers": layers}
+    outer = copy.copy(model)
+    outer._modules = {**model._modules, "model": _InnerModel(decoder)}
+    return outer
+
+
+def layers_with_rows(config: Any) -> tuple[int, ...]:
+    """The layers before which a model with this configuration adds image embeddings, in the order of the embeddings.
+
+    Raises:
+        CheckpointError: the decoder does not have them, or one is named twice, of which the model takes the last alone.
+    """
+    if not hasattr(config, "deepstack_layer_map"):
+        return ()
+    stated = config.deepstack_layer_map
+    found = (*(layer for _, layer in stated or ()), *config.spatial_target_layers)
+    count = config.get_text_config().num_hidden_layers
+    if stated is None or not found or len(set(found)) < len(found) or not all(0 <= layer < count for layer in found):
+        raise CheckpointError(
+            f"deepstack_layer_map is {stated} and spatial_target_layers {config.spatial_target_layers}, "
+            f"the decoder has {count} layers",
+            remedy=f"name different layers of it, from 0 to {count - 1} in config.json",
+        )
+    return found

@@ -224,6 +224,33 @@ def _granite_vision(image: int) -> Any:
     return llava_next(image, siglip(), text, vision_feature_layer=[-2, -1], vision_feature_select_strategy="full")
 
 
+def granite4_vision(image: int, vision: Any = None, **settings: Any) -> Any:
+    text = {**TEXT, **rope(), "num_hidden_layers": 4, "embedding_multiplier": 3.0, "logits_scaling": 2.0}
+    config = hf.Granite4VisionConfig(
+        vision_config=vision or siglip(hidden_size=64),
+        text_config={**text, "residual_multiplier": 0.7, "attention_multiplier": 0.4},
+        qformer_config={"intermediate_size": 48, "use_qformer_text_input": False},
+        image_token_index=image,
+        image_grid_pinpoints=PINPOINTS,
+        downsample_rate="1/2",
+        deepstack_layer_map=[[0, 2], [-1, 0]],
+        spatial_target_layers=[3, 1],
+        **{"vision_feature_select_strategy": "full", **settings},
+    )
+    return made(hf.Granite4VisionForConditionalGeneration, config)
+
+
+def _granite4_vision_processor() -> Any:
+    given = llava_next_processor(tokens_before=0)
+    return hf.Granite4VisionProcessor(
+        given.image_processor,
+        given.tokenizer,
+        patch_size=7,
+        vision_feature_select_strategy="full",
+        downsample_rate="1/2",
+    )
+
+
 def llava_next_processor(side: int = 28, patch: int = 7, tokens_before: int = 1, **settings: Any) -> Any:
     size = {"height": side, "width": side}
     pixels = hf.LlavaNextImageProcessor(
@@ -986,6 +1013,7 @@ FAMILIES: dict[str, Family] = {
         placeholder="<|image_pad|>",
     ),
     "granite_docling": Family(_granite_docling_processor, _granite_docling, tiled=True),
+    "granite4_vision": Family(_granite4_vision_processor, granite4_vision),
     "granite_vision": Family(lambda: llava_next_processor(tokens_before=0), _granite_vision),
     "hunyuan_vl": Family(_hunyuan_vl_processor, _hunyuan_vl, placeholder="<start><image><end>", image_token="<image>"),
     "hyperclovax_vision_v2": Family(
