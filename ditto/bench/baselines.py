@@ -51,12 +51,11 @@ class EagerBaseline(System):
         with plain_settings(self.model):
             made = self.model.generate(
                 input_ids=ids,
-                attention_mask=torch.ones_like(ids),
                 max_new_tokens=new_tokens,
                 eos_token_id=self._no_token,
                 do_sample=False,
                 pad_token_id=0,
-                **pixels,
+                **{"attention_mask": torch.ones_like(ids), **pixels},
             )
         return [tuple(row) for row in made[:, ids.shape[1] :].tolist()]
 

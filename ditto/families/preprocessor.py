@@ -49,6 +49,9 @@ class Preprocessor(ABC):
     spans: ClassVar[SpanRule | None] = None
     """Which tokens of a prompt with images attend to each other in both directions; None if all tokens are causal."""
 
+    next_type: ClassVar[int] = 0
+    """Value of the `token_inputs` of tokens after the prompt."""
+
     def configured(self, directory: str | Path | None) -> Preprocessor:
         """The same for the model whose config.json is in a directory or on the hub.
 
@@ -131,6 +134,10 @@ class Preprocessor(ABC):
         """
         del token_ids, inputs
         return None
+
+    def reserved(self) -> frozenset[int]:
+        """Ids of tokens that announce an image or another medium, and that random prompts leave out."""
+        return frozenset()
 
     def token_inputs(self, is_image: Tensor) -> dict[str, Tensor]:
         """Further inputs of Hugging Face's model that follow from the token ids.

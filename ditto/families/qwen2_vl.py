@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from typing_extensions import override
 
 from ditto.arguments import DynamicDimension, TensorTypeHint
 from ditto.engine import IMAGE_TOKENS
-from ditto.errors import CheckpointError
+from ditto.errors import CheckpointError, PromptError
 from ditto.families.encoder import Encoder
 from ditto.families.native import (
     NativePreprocessor,
@@ -23,7 +24,7 @@ from ditto.families.native import (
     pixels,
 )
 from ditto.families.preprocessor import Preprocessor
-from ditto.runtime.encoding import EncoderItem
+from ditto.runtime.encoding import EncoderItem, TokenPositions
 from ditto.wrappers.native import NativeFeatures, ProjectedWindowFeatures, WindowFeatures
 
 
@@ -79,6 +80,64 @@ class Qwen25VlModel(Qwen2VlModel):
     @override
     def encoder(cls, config: Any) -> Encoder:
         return Encoder(inputs={**super().encoder(config).inputs, **windowed()}, module=cls.module)
+
+
+@frozen
+class OmniPreprocessor(WindowPreprocessor):
+    """The same for a model whose own positions ask for the tokens around an image."""
+
+    next_type: ClassVar[int] = 1
+
+    @override
+    def placeholder(self, processor: Any) -> str:
+        return f"{processor.vision_bos_token}{processor.image_token}{processor.vision_eos_token}"
+
+    @override
+    def configured(self, directory: str | Path | None) -> NativePreprocessor:
+        found = super().configured(directory)
+        if found.model is not None:
+            found.model.spatial_merge_size = merge_size(found.config)
+        return found
+
+    @override
+    def token_inputs(self, is_image: Tensor) -> dict[str, Tensor]:
+        return {"attention_mask": torch.ones_like(is_image).long()}  # without it, the model places images as text
+
+    @override
+    def positions(self, token_ids: Sequence[int], inputs: Mapping[str, Tensor]) -> TokenPositions | None:
+        if self.grid_input in inputs:
+            self._check(list(token_ids))
+        return super().positions(token_ids, inputs)
+
+    def _check(self, ids: Sequence[int]) -> None:
+        """Check that the model's own positions are those of the images.
+
+        Raises:
+            PromptError: the model would count an audio, or miss an image or the token behind it.
+        """
+        config = self.config
+        if config.audio_start_token_id in ids:
+            raise PromptError("the prompt has a place for audio", remedy="leave it out: engines take text and images")
+        start, image = config.vision_start_token_id, config.image_token_id
+        before = [last for last, token in zip([None, *ids], ids) if token == image and last != image]
+        # Without any start the model's positions are those of text.
+        if start in ids and (ids[-1] in (start, image) or any(last != start for last in before)):
+            raise PromptError(
+                "an image stands without the tokens around it, by which the model finds it",
+                remedy="write the tokens before and behind each image, as the chat template does",
+            )
+
+    @override
+    def reserved(self) -> frozenset[int]:
+        return frozenset({self.config.audio_start_token_id, self.config.vision_start_token_id})
+
+
+@frozen(kw_only=True, slots=False)
+class Qwen25OmniModel(Qwen25VlModel):
+    """`Qwen2_5OmniThinkerForConditionalGeneration`, for images and text."""
+
+    model_type: ClassVar[str] = "qwen2_5_omni_thinker"
+    preprocessor: ClassVar[Preprocessor] = OmniPreprocessor()
 
 
 @frozen

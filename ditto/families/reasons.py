@@ -43,7 +43,6 @@ REASONS: Mapping[str, str] = {
     "pi0": "it is made for actions of a robot",
     "pix2struct": _ENCODER_DECODER,
     "pp_formulanet": _ENCODER_DECODER,
-    "qwen2_5_omni_thinker": _OTHER_MODALITY,
     "qwen3_omni_moe_thinker": _OTHER_MODALITY,
     "qwen4_exp": _INDEX,
     "shieldgemma2": "it classifies images: transformers loads no language model from its checkpoints",

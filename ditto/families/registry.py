@@ -66,6 +66,7 @@ _OWN = {
     "perception_lm": "perception_lm:PerceptionLmModel",
     "pp_chart2table": "got_ocr2:Chart2TableModel",
     "qianfan_ocr": "internvl:QianfanOcrModel",
+    "qwen2_5_omni_thinker": "qwen2_vl:Qwen25OmniModel",
     "qwen2_5_vl": "qwen2_vl:Qwen25VlModel",
     "qwen2_vl": "qwen2_vl:Qwen2VlModel",
     "qwen3_5": "qwen3_vl:Qwen35Model",

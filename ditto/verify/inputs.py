@@ -91,14 +91,15 @@ def _with_types(found: Prompts, family: Preprocessor, image: int | None) -> Prom
     """Prompts with the token types of the family's model."""
     rule = family.spans
     if rule is None or found.spans is None:
-        return evolve(found, token_inputs=family.token_inputs(found.ids == image))
+        return evolve(found, token_inputs=family.token_inputs(found.ids == image), next_type=family.next_type)
     return evolve(found, token_inputs={rule.input: rule.types(found.spans)}, next_type=rule.causal)
 
 
 def _random_ids(tree: EngineTree, batch: int, length: int, seed: int) -> Tensor:
-    tokens = tree.manifest.tokens
+    tokens, family = tree.manifest.tokens, preprocessor_of(tree)
     assert tokens is not None
     special = {*tokens.end, tokens.pad, tokens.image, tokens.uncounted}
+    special |= frozenset() if family is None else family.reserved()
     allowed = torch.tensor([token for token in range(3, tokens.vocab_size) if token not in special])
     drawn = torch.randint(len(allowed), (batch, length), generator=torch.Generator().manual_seed(seed))
     return allowed[drawn]

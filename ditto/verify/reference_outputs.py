@@ -43,10 +43,9 @@ def greedy(model: Any, prompt: Prompts, new_tokens: int) -> tuple[int, ...]:
     with plain_settings(model):
         output = model.generate(
             input_ids=ids,
-            attention_mask=torch.ones_like(ids),
             max_new_tokens=new_tokens,
             do_sample=False,
-            **_inputs(model, prompt),
+            **{"attention_mask": torch.ones_like(ids), **_inputs(model, prompt)},
         )
     return tuple(output[0, ids.shape[1] :].tolist())
 

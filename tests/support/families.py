@@ -135,6 +135,10 @@ def save_processor(processor: Any, directory: Path) -> None:
         return
     for part in (processor.tokenizer, processor.image_processor):
         part.save_pretrained(directory)
+    if hasattr(processor, "feature_extractor"):  # in the file of the image processor, as in checkpoints
+        file = directory / "preprocessor_config.json"
+        pixels = json.loads(file.read_text())
+        file.write_text(json.dumps({**processor.feature_extractor.to_dict(), **pixels}))
     stated = {name: getattr(processor, name, None) for name in inspect.signature(type(processor)).parameters}
     settings = {name: value for name, value in stated.items() if isinstance(value, (int, str))}
     settings["processor_class"] = type(processor).__name__
@@ -663,6 +667,41 @@ def _qwen_processor(kind: str = "Qwen2VL") -> Callable[[], Any]:
     return processor
 
 
+_OMNI_TOKENS = {
+    "image_token": "<|IMAGE|>",
+    "video_token": "<|VIDEO|>",
+    "audio_token": "<|AUDIO|>",
+    "vision_bos_token": "<|vision_bos|>",
+    "vision_eos_token": "<|vision_eos|>",
+    "audio_bos_token": "<|audio_bos|>",
+    "audio_eos_token": "<|audio_eos|>",
+}
+
+
+def _omni_processor() -> Any:
+    pixels = hf.Qwen2VLImageProcessor(**_NATIVE_PIXELS, temporal_patch_size=2)
+    audio = hf.WhisperFeatureExtractor(feature_size=8, chunk_length=1)
+    return hf.Qwen2_5OmniProcessor(pixels, NoVideos(), audio, tokenizer(**_OMNI_TOKENS))
+
+
+def _omni(image: int) -> Any:
+    tower = {**NATIVE, **_WINDOWS, "out_hidden_size": 48, "hidden_size": 32, "intermediate_size": 48}
+    audio = {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 16}
+    audio |= {"num_mel_bins": 8, "max_source_positions": 50, "n_window": 4, "output_dim": 48}
+    named = {"video_token_id": "video", "audio_token_id": "audio"}
+    named |= {"vision_start_token_id": "vision_bos", "vision_end_token_id": "vision_eos"}
+    named |= {"audio_start_token_id": "audio_bos", "audio_end_token_id": "audio_eos"}
+    ids = tokenizer(**_OMNI_TOKENS).convert_tokens_to_ids
+    config = hf.Qwen2_5OmniThinkerConfig(
+        text_config=_mrope((1, 2, 3)),
+        vision_config=tower,
+        audio_config=audio,
+        image_token_id=image,
+        **{name: ids(_OMNI_TOKENS[f"{token}_token"]) for name, token in named.items()},
+    )
+    return made(hf.Qwen2_5OmniThinkerForConditionalGeneration, config)
+
+
 def _cohere_compass_processor() -> Any:
     pixels = hf.CohereCompassImageProcessorPil(**_NATIVE_PIXELS, temporal_patch_size=2)
     special = ("<|IMAGE_PAD|>", "<|VIDEO_PAD|>", "<|VISION_START|>", "<|VISION_END|>")
@@ -1061,6 +1100,9 @@ FAMILIES: dict[str, Family] = {
         _pp_chart2table_processor, _pp_chart2table, placeholder="<imgpad>", images=(1, 2, 1), written=4
     ),
     "qianfan_ocr": Family(_qianfan_ocr_processor, _qianfan_ocr, tiled=True, image_token="<IMG_CONTEXT>"),
+    "qwen2_5_omni_thinker": Family(
+        _omni_processor, _omni, placeholder="<|vision_bos|><|IMAGE|><|vision_eos|>", image_token="<|IMAGE|>"
+    ),
     "qwen2_5_vl": Family(
         _qwen_processor("Qwen2_5_VL"),
         _native("Qwen2_5_VL", _mrope((1, 2, 3)), _WINDOWS),
