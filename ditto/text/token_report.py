@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -11,6 +10,7 @@ from typing import Any
 
 from attrs import frozen
 
+from ditto.files import parse_json
 from ditto.runtime import TokenLogprobs
 
 _PARTIAL = "\ufffd"
@@ -129,7 +129,7 @@ def _decoder_steps(backend: Any) -> set[str]:
     decoder = getattr(backend, "decoder", None)
     if decoder is None:
         return set()
-    stated = json.loads(decoder.__getstate__())
+    stated = parse_json(decoder.__getstate__())
     return {step["type"] for step in stated.get("decoders", [stated])}
 
 

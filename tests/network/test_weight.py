@@ -47,6 +47,8 @@ FOLDS = [
     ("group_scales", (small, 4, 2, torch.float16), torch.tensor([[1.0], [1 / 7]]).half()),
     ("rounded", (small, halves, 4), torch.tensor([[-8, 7], [0, 2]], dtype=torch.int8)),
     ("unpack", (words, 4, (1, 0)), torch.tensor([[-7, -6], [7, -8]], dtype=torch.int8)),
+    ("unpack_halves", (words,), torch.tensor([[-6, -7], [-8, 7]], dtype=torch.int8)),
+    ("reinterpret", (words, torch.int8), torch.tensor([[0x12], [0xF0 - 256]], dtype=torch.int8)),
     ("unpack_signed", (words,), torch.tensor([[2, 1], [0, -1]], dtype=torch.int8)),
     ("unpack_e2m1", (words,), torch.tensor([[1.0, 0.5], [0.0, -6.0]]).to(torch.float8_e4m3fn)),
 ]
