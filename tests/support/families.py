@@ -138,7 +138,7 @@ def save_processor(processor: Any, directory: Path) -> None:
     if hasattr(processor, "feature_extractor"):  # in the file of the image processor, as in checkpoints
         file = directory / "preprocessor_config.json"
         pixels = json.loads(file.read_text())
-        file.write_text(json.dumps({**processor.feature_extractor.to_dict(), **pixels}))
+        file.write_text(json.dumps({**json.loads(processor.feature_extractor.to_json_string()), **pixels}))
     stated = {name: getattr(processor, name, None) for name in inspect.signature(type(processor)).parameters}
     settings = {name: value for name, value in stated.items() if isinstance(value, (int, str))}
     settings["processor_class"] = type(processor).__name__
