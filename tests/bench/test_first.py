@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from ditto import MultimodalModel
 from ditto.bench.first import first_token, open_model, open_system
 from ditto.verify import inputs
 from tests.support.families import FAMILIES
+from tests.support.models import TRANSFORMERS_5
+
+needs_5 = pytest.mark.skipif(not TRANSFORMERS_5, reason="the families follow transformers 5")
 
 
 def test_a_first_token_of_a_model(saved_llava, saved_tree, eager):
@@ -22,6 +26,7 @@ def test_a_first_token_of_a_tree(saved_tree, eager):
     assert first_token(open_system(saved_tree, "reference"), saved_tree) == wanted
 
 
+@needs_5
 def test_a_model_and_a_tree_of_images_of_any_size_encode_the_same(tmp_path):
     FAMILIES["qwen2_5_vl"].save(tmp_path / "checkpoint")
     builder = MultimodalModel.from_pretrained(str(tmp_path / "checkpoint")).with_target("tensorrt-rtx")
@@ -32,6 +37,7 @@ def test_a_model_and_a_tree_of_images_of_any_size_encode_the_same(tmp_path):
     torch.testing.assert_close(found, model.features(inputs.sample_items(tree, 1)), rtol=1e-4, atol=1e-4)
 
 
+@needs_5
 def test_a_model_that_takes_no_prompt_without_an_image_gets_one(tmp_path):
     FAMILIES["blip-2"].save(tmp_path / "checkpoint")
     tree = MultimodalModel.from_pretrained(str(tmp_path / "checkpoint")).with_target("tensorrt-rtx")
