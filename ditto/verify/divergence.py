@@ -188,7 +188,10 @@ def _error_in_any_order(found: Tensor, wanted: Tensor) -> float:
     Args:
         found, wanted: tokens along the first axis that is longer than 1.
     """
-    left, right = (each.detach().float().squeeze().flatten(1) for each in (found, wanted))
+    left, right = (each.detach().float().squeeze() for each in (found, wanted))
+    if left.dim() < 2:  # of a single token
+        return relative_error(found, wanted)
+    left, right = left.flatten(1), right.flatten(1)
     if not (left.isfinite().all() and right.isfinite().all()):
         return math.inf
     return max(relative_error(left, _nearest(left, right)), relative_error(_nearest(right, left), right))

@@ -91,3 +91,8 @@ def test_tokens_in_another_order_are_near_and_other_tokens_are_not(dtype):
 def test_tokens_that_are_not_numbers_are_near_nothing():
     exact = torch.randn(40, 16, generator=torch.Generator().manual_seed(1))
     assert _error_in_any_order(torch.full_like(exact, math.nan), exact) == math.inf
+
+
+def test_a_single_token_has_no_other_order():
+    exact = torch.randn(1, 16, generator=torch.Generator().manual_seed(1))
+    assert _error_in_any_order(exact * 1.5, exact) == relative_error(exact * 1.5, exact)
